@@ -1,0 +1,182 @@
+//! What a query found.
+
+use minicbor::{Decode, Encode};
+
+use crate::address::Address;
+use crate::chunk::{ChunkRef, Digest};
+use crate::command::{AccountState, InternalDate, OfMailbox, Place, Quota, SpecialUse};
+use crate::flags::{Flags, Keyword};
+use crate::ids::{AccountId, EmailId, LogTime, ModSeq, ThreadId, Uid, UidValidity};
+use crate::name::MailboxName;
+use crate::outcome::Refusal;
+use crate::uid_set::UidSet;
+use mime::Metadata;
+
+/// The answer to a [`crate::Query`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Answer {
+    /// It cannot be answered: no such account or mailbox, or moved.
+    #[n(0)]
+    Refused(#[n(0)] Refusal),
+    /// Resolve: `None` if nobody has the address.
+    #[n(1)]
+    Place(#[n(0)] Option<Place>),
+    /// Account.
+    #[n(2)]
+    Account(#[n(0)] Box<AccountRecord>),
+    /// Accounts, and whether there are more.
+    #[n(3)]
+    Accounts(#[n(0)] Vec<AccountRecord>, #[n(1)] bool),
+    /// Mailboxes, in order of name; and subscribed names without a mailbox.
+    #[n(4)]
+    Mailboxes(#[n(0)] Vec<MailboxInfo>, #[n(1)] Vec<MailboxName>),
+    /// Mailbox.
+    #[n(5)]
+    Mailbox(#[n(0)] Box<MailboxInfo>),
+    /// Uids, and where to go on.
+    #[n(6)]
+    Uids(#[n(0)] UidSet, #[n(1)] Option<Uid>),
+    /// Messages ascending by UID, and where to go on.
+    #[n(7)]
+    Messages(#[n(0)] Vec<MessageRecord>, #[n(1)] Option<Uid>),
+    /// Vanished.
+    #[n(8)]
+    Vanished(#[n(0)] UidSet),
+    /// Search: what was found, the highest mod-sequence among it, and where to go on.
+    #[n(9)]
+    Found(#[n(0)] UidSet, #[n(1)] Option<ModSeq>, #[n(2)] Option<Uid>),
+}
+
+/// What is known of an account.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct AccountRecord {
+    /// Its identity.
+    #[n(0)]
+    pub account: AccountId,
+    /// Login and primary address.
+    #[n(1)]
+    pub name: Address,
+    /// Further addresses.
+    #[n(2)]
+    pub aliases: Vec<Address>,
+    /// PHC string; never logged.
+    #[n(3)]
+    pub password_hash: String,
+    /// Whether it may be used.
+    #[n(4)]
+    pub state: AccountState,
+    /// Its limits.
+    #[n(5)]
+    pub quota: Quota,
+    /// Raw octets it uses.
+    #[n(6)]
+    pub storage_bytes: u64,
+    /// Messages it has.
+    #[n(7)]
+    pub n_messages: u64,
+}
+
+/// What is known of a mailbox.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct MailboxInfo {
+    /// Its identity.
+    #[n(0)]
+    pub of: OfMailbox,
+    /// Full name.
+    #[n(1)]
+    pub name: MailboxName,
+    /// False for a name that only has children.
+    #[n(2)]
+    pub selectable: bool,
+    /// Whether mailboxes lie below.
+    #[n(3)]
+    pub has_children: bool,
+    /// Whether the name is subscribed.
+    #[n(4)]
+    pub subscribed: bool,
+    /// RFC 6154
+    #[n(5)]
+    pub special_use: Option<SpecialUse>,
+    /// UIDVALIDITY
+    #[n(6)]
+    pub uid_validity: UidValidity,
+    /// UIDNEXT
+    #[n(7)]
+    pub uid_next: Uid,
+    /// HIGHESTMODSEQ
+    #[n(8)]
+    pub highest_modseq: ModSeq,
+    /// Messages.
+    #[n(9)]
+    pub n_messages: u32,
+    /// Messages without `\Seen`.
+    #[n(10)]
+    pub n_unseen: u32,
+    /// Messages with `\Deleted`.
+    #[n(11)]
+    pub n_deleted: u32,
+    /// Messages nobody claimed as `\Recent` yet.
+    #[n(12)]
+    pub n_recent: u32,
+    /// From here on `\Recent` is unclaimed.
+    #[n(13)]
+    pub first_recent: Uid,
+    /// Raw octets of all messages.
+    #[n(14)]
+    pub size_bytes: u64,
+    /// Keywords in use, for the FLAGS response; some may be used no more.
+    #[n(15)]
+    pub keywords: Vec<Keyword>,
+}
+
+/// What is known of a message.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct MessageRecord {
+    /// Which.
+    #[n(0)]
+    pub uid: Uid,
+    /// Of its last change.
+    #[n(1)]
+    pub modseq: ModSeq,
+    /// All but `\Recent`.
+    #[n(2)]
+    pub flags: Flags,
+    /// INTERNALDATE
+    #[n(3)]
+    pub internal_date: InternalDate,
+    /// When it came into this mailbox (RFC 8514).
+    #[n(4)]
+    pub save_date: LogTime,
+    /// RFC822.SIZE: raw octets.
+    #[n(5)]
+    pub size: u64,
+    /// EMAILID
+    #[n(6)]
+    pub email_id: EmailId,
+    /// THREADID
+    #[n(7)]
+    pub thread_id: ThreadId,
+    /// Stable name for POP3's UIDL when imported from elsewhere.
+    #[n(8)]
+    pub uidl: Option<String>,
+    /// Whether it is expunged already.
+    #[n(9)]
+    pub expunged: bool,
+    /// When asked for.
+    #[n(10)]
+    pub metadata: Option<Box<Metadata>>,
+    /// When asked for: chunks and the digest over all.
+    #[n(11)]
+    pub body: Option<Body>,
+}
+
+/// Where a message's octets are.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Body {
+    /// In order.
+    #[n(0)]
+    pub chunks: Vec<ChunkRef>,
+    /// Over all of them.
+    #[n(1)]
+    pub digest: Digest,
+}

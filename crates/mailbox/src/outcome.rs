@@ -1,0 +1,180 @@
+//! What a command did. A refusal is an outcome like any other: all replicas must agree on it.
+
+use minicbor::{Decode, Encode};
+
+use crate::command::{OfMailbox, Place};
+use crate::flags::Flags;
+use crate::ids::{MailboxId, ModSeq, Uid, UidValidity};
+use crate::uid_set::UidSet;
+
+/// What came of a command.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Outcome {
+    /// Done, nothing to tell.
+    #[n(0)]
+    Done,
+    /// Nothing was changed.
+    #[n(1)]
+    Refused(#[n(0)] Refusal),
+    /// Deliver and Append.
+    #[n(2)]
+    Appended(#[n(0)] Appended),
+    /// CreateMailbox.
+    #[n(3)]
+    MailboxCreated(#[n(0)] MailboxId),
+    /// Store.
+    #[n(4)]
+    Stored(#[n(0)] Stored),
+    /// Copy, Move, and RenameMailbox of INBOX.
+    #[n(5)]
+    Copied(#[n(0)] Copied),
+    /// Expunge.
+    #[n(6)]
+    Expunged(#[n(0)] Expunged),
+    /// ClaimRecent: messages from here up to the then UIDNEXT are `\Recent` in this session.
+    #[n(7)]
+    RecentFrom(#[n(0)] Uid),
+}
+
+/// Where messages were put.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Appended {
+    /// In which mailbox.
+    #[n(0)]
+    pub mailbox: MailboxId,
+    /// Of that mailbox.
+    #[n(1)]
+    pub uid_validity: UidValidity,
+    /// In the order of the command.
+    #[n(2)]
+    pub uids: UidSet,
+}
+
+/// What STORE did.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Stored {
+    /// The flags after the command, also where they did not change, ascending by UID.
+    #[n(0)]
+    pub messages: Vec<StoredFlags>,
+    /// UNCHANGEDSINCE failed for these.
+    #[n(1)]
+    pub modified: UidSet,
+    /// Not done from this UID on: ask again from here.
+    #[n(2)]
+    pub next: Option<Uid>,
+}
+
+/// One message's flags after STORE.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct StoredFlags {
+    /// Which.
+    #[n(0)]
+    pub uid: Uid,
+    /// All of them.
+    #[n(1)]
+    pub flags: Flags,
+    /// Unchanged if the flags are.
+    #[n(2)]
+    pub modseq: ModSeq,
+}
+
+/// What COPY and MOVE did; the n-th UID of `source` became the n-th of `target`.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Copied {
+    /// Of the target.
+    #[n(0)]
+    pub uid_validity: UidValidity,
+    /// In the mailbox copied from.
+    #[n(1)]
+    pub source: UidSet,
+    /// In the mailbox copied to. A COPY that has further slices reports all pairs with its last one.
+    #[n(2)]
+    pub target: UidSet,
+    /// Not done from this UID on: ask again from here.
+    #[n(3)]
+    pub next: Option<Uid>,
+}
+
+/// What EXPUNGE did.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Expunged {
+    /// Which are gone.
+    #[n(0)]
+    pub uids: UidSet,
+    /// Of the mailbox afterwards.
+    #[n(1)]
+    pub highest_modseq: ModSeq,
+    /// Not done from this UID on: ask again from here.
+    #[n(2)]
+    pub next: Option<Uid>,
+}
+
+/// Why nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Refusal {
+    /// The session is not known (any more): its outcome cannot be told from here.
+    #[n(0)]
+    NoSuchSession,
+    /// The sequence lies below the session's mark.
+    #[n(1)]
+    StaleSequence,
+    /// Log time had passed the command's expiry.
+    #[n(2)]
+    Expired,
+    /// The account lives elsewhere now.
+    #[n(3)]
+    Moved(#[n(0)] Place),
+    /// No such account here.
+    #[n(4)]
+    NoSuchAccount,
+    /// The account is suspended.
+    #[n(5)]
+    Suspended,
+    /// Somebody has this account id or address already.
+    #[n(6)]
+    Taken,
+    /// No such mailbox.
+    #[n(7)]
+    NoSuchMailbox,
+    /// A mailbox of that name exists.
+    #[n(8)]
+    MailboxExists,
+    /// INBOX cannot be deleted or created.
+    #[n(9)]
+    Inbox,
+    /// A mailbox cannot be moved below itself.
+    #[n(10)]
+    BelowItself,
+    /// Only a name with children, no mailbox (`\Noselect`).
+    #[n(11)]
+    NotSelectable,
+    /// It would exceed the account's quota.
+    #[n(12)]
+    OverQuota,
+    /// A limit of the store: which one.
+    #[n(13)]
+    Limit(#[n(0)] String),
+    /// Not the next piece of this upload, or no such upload.
+    #[n(14)]
+    UploadGap,
+    /// A chunk of the message neither travelled beside the command nor was uploaded.
+    #[n(15)]
+    ChunkMissing,
+    /// The special use is taken by another mailbox, or not settable.
+    #[n(16)]
+    SpecialUse,
+    /// Mod-sequences, UIDs or ids of this mailbox or account are used up.
+    #[n(17)]
+    Exhausted,
+}
+
+/// What others who look at a mailbox should know: it changed, and how far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Change {
+    /// Where.
+    #[n(0)]
+    pub of: OfMailbox,
+    /// HIGHESTMODSEQ afterwards.
+    #[n(1)]
+    pub highest_modseq: ModSeq,
+}

@@ -1,0 +1,186 @@
+//! Everything that can be asked of a shard. Long answers come in pages.
+
+use minicbor::{Decode, Encode};
+
+use crate::address::Address;
+use crate::command::{NamedMailbox, OfMailbox};
+use crate::flags::{Keyword, SystemFlags};
+use crate::ids::{AccountId, EmailId, ThreadId, Uid};
+use crate::uid_set::UidSet;
+
+/// Limit: messages in one page of state (UID, flags, sizes).
+pub const STATE_PAGE_MAX: u32 = 8192;
+/// Limit: messages in one page with metadata (about 1 KiB each).
+pub const METADATA_PAGE_MAX: u32 = 512;
+
+/// A question to a shard.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Query {
+    /// Who has this address? Asked of the shard that keeps its directory slot.
+    #[n(0)]
+    Resolve(#[n(0)] Address),
+    /// What is known of an account, its password hash included.
+    #[n(1)]
+    Account(#[n(0)] AccountId),
+    /// Accounts of this shard in order of id, after this one.
+    #[n(2)]
+    Accounts(#[n(0)] Option<AccountId>),
+    /// All mailboxes of an account, and subscriptions to names without one.
+    #[n(3)]
+    Mailboxes(#[n(0)] AccountId),
+    /// One mailbox by name.
+    #[n(4)]
+    Mailbox(#[n(0)] NamedMailbox),
+    /// The UIDs of a mailbox, from one on.
+    #[n(5)]
+    Uids(#[n(0)] Uids),
+    /// Messages with what is known of them.
+    #[n(6)]
+    Messages(#[n(0)] Messages),
+    /// What was expunged since a mod-sequence.
+    #[n(7)]
+    Vanished(#[n(0)] Vanished),
+    /// Messages that match.
+    #[n(8)]
+    Search(#[n(0)] Search),
+}
+
+/// See [`Query::Uids`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Uids {
+    /// Where.
+    #[n(0)]
+    pub of: OfMailbox,
+    /// From here on.
+    #[n(1)]
+    pub from: Uid,
+}
+
+/// See [`Query::Messages`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Messages {
+    /// Where.
+    #[n(0)]
+    pub of: OfMailbox,
+    /// Which; absent ones are skipped. Expunged ones whose bodies are still there are included
+    /// only when `expunged` is set.
+    #[n(1)]
+    pub uids: UidSet,
+    /// Only those changed later than this.
+    #[n(2)]
+    pub changed_since: Option<u64>,
+    /// Whether `metadata` is wanted (ENVELOPE, BODYSTRUCTURE, part offsets).
+    #[n(3)]
+    pub metadata: bool,
+    /// Whether `chunks` are wanted.
+    #[n(4)]
+    pub chunks: bool,
+    /// Whether expunged messages are wanted too (a session may fetch what it was not told is gone).
+    #[n(5)]
+    pub expunged: bool,
+}
+
+/// See [`Query::Vanished`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Vanished {
+    /// Where.
+    #[n(0)]
+    pub of: OfMailbox,
+    /// Expunged later than this.
+    #[n(1)]
+    pub since: u64,
+    /// Only these.
+    #[n(2)]
+    pub known: UidSet,
+}
+
+/// See [`Query::Search`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Search {
+    /// Where.
+    #[n(0)]
+    pub of: OfMailbox,
+    /// Look only at these.
+    #[n(1)]
+    pub among: UidSet,
+    /// What to look for. Sequence numbers and `\Recent` were turned into UIDs by the session.
+    #[n(2)]
+    pub key: SearchKey,
+}
+
+/// RFC 9051 6.4.4, with everything that depends on a session resolved.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum SearchKey {
+    /// `ALL`
+    #[n(0)]
+    All,
+    /// All of these; none is `ALL`.
+    #[n(1)]
+    And(#[n(0)] Vec<SearchKey>),
+    /// `OR`
+    #[n(2)]
+    Or(#[n(0)] Box<SearchKey>, #[n(1)] Box<SearchKey>),
+    /// `NOT`
+    #[n(3)]
+    Not(#[n(0)] Box<SearchKey>),
+    /// UID sets, and sequence sets once resolved.
+    #[n(4)]
+    Uid(#[n(0)] UidSet),
+    /// A system flag is set.
+    #[n(5)]
+    Flag(#[n(0)] SystemFlags),
+    /// `KEYWORD`
+    #[n(6)]
+    Keyword(#[n(0)] Keyword),
+    /// INTERNALDATE, as the day it names in its own zone: days since 1970.
+    #[n(7)]
+    InternalDate(#[n(0)] Compare, #[n(1)] i64),
+    /// The Date field, as the day it names in its own zone: days since 1970.
+    #[n(8)]
+    SentDate(#[n(0)] Compare, #[n(1)] i64),
+    /// RFC822.SIZE
+    #[n(9)]
+    Size(#[n(0)] Compare, #[n(1)] u64),
+    /// A header field contains; an empty text asks whether the field is there.
+    #[n(10)]
+    Header(#[n(0)] String, #[n(1)] String),
+    /// `BODY`: the decoded text parts contain.
+    #[n(11)]
+    Body(#[n(0)] String),
+    /// `TEXT`: header or body contain.
+    #[n(12)]
+    Text(#[n(0)] String),
+    /// RFC 7162 3.1.5: mod-sequence at least.
+    #[n(13)]
+    ModSeq(#[n(0)] u64),
+    /// RFC 8474 6
+    #[n(14)]
+    EmailId(#[n(0)] EmailId),
+    /// RFC 8474 6
+    #[n(15)]
+    ThreadId(#[n(0)] ThreadId),
+    /// WITHIN: INTERNALDATE in seconds since 1970.
+    #[n(16)]
+    Arrived(#[n(0)] Compare, #[n(1)] i64),
+    /// RFC 8514: save date in days since 1970, UTC.
+    #[n(17)]
+    SaveDate(#[n(0)] Compare, #[n(1)] i64),
+}
+
+/// How a value must stand to the one given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Compare {
+    /// Smaller than the one given (BEFORE, SMALLER, OLDER).
+    #[n(0)]
+    Less,
+    /// The same (ON).
+    #[n(1)]
+    Equal,
+    /// The same or greater (SINCE).
+    #[n(2)]
+    AtLeast,
+    /// Greater (LARGER).
+    #[n(3)]
+    Greater,
+}

@@ -1,0 +1,163 @@
+//! Rows: a sorted map of bytes, the only thing `apply` sees. Reads fall through to a [`Source`];
+//! writes gather in memory until whoever called takes them with [`Rows::into_changes`].
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use minicbor::{Decode, Encode};
+
+/// Where rows are kept between commands. A source that cannot read stops its replica; it never makes
+/// up an absent row.
+pub trait Source {
+    /// The row of exactly this key.
+    fn row(&self, key: &[u8]) -> Option<Vec<u8>>;
+
+    /// Visits rows with `from <= key < to` in ascending order until `visit` gives false.
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool);
+}
+
+/// What changed: key to new value, `None` for a removed row.
+pub type RowChanges = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
+/// Rows as a command sees them: the source with the changes so far laid over it.
+pub struct Rows<'a> {
+    source: &'a dyn Source,
+    changes: RowChanges,
+    digest: RowDigest,
+    n_writes: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// No changes yet; `digest` is the one kept with the source.
+    pub fn new(source: &'a dyn Source, digest: RowDigest) -> Self {
+        Self { source, changes: RowChanges::new(), digest, n_writes: 0 }
+    }
+
+    /// Writes a row.
+    pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.forget(&key);
+        self.digest.add(&key, &value);
+        self.n_writes += 1;
+        self.changes.insert(key, Some(value));
+    }
+
+    /// Removes a row; removing an absent one is nothing.
+    pub fn remove(&mut self, key: &[u8]) {
+        if self.forget(key) {
+            self.n_writes += 1;
+            self.changes.insert(key.to_vec(), None);
+        }
+    }
+
+    /// How many rows were written or removed; a row counts each time.
+    pub fn n_writes(&self) -> usize {
+        self.n_writes
+    }
+
+    /// The digest over all rows, these changes included.
+    pub fn digest(&self) -> RowDigest {
+        self.digest
+    }
+
+    /// What to write to the source, and the digest it has afterwards.
+    pub fn into_changes(self) -> (RowChanges, RowDigest) {
+        (self.changes, self.digest)
+    }
+
+    fn forget(&mut self, key: &[u8]) -> bool {
+        let old = self.row(key);
+        if let Some(old) = &old {
+            self.digest.subtract(key, old);
+        }
+        old.is_some()
+    }
+}
+
+impl Source for Rows<'_> {
+    fn row(&self, key: &[u8]) -> Option<Vec<u8>> {
+        match self.changes.get(key) {
+            Some(change) => change.clone(),
+            None => self.source.row(key),
+        }
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) {
+        if from >= to {
+            return;
+        }
+        let range = (Bound::Included(from), Bound::Excluded(to));
+        let mut changed = self.changes.range::<[u8], _>(range).peekable();
+        let mut more = true;
+        self.source.scan(from, to, &mut |key, value| {
+            while let Some((at, change)) = changed.next_if(|(at, _)| at.as_slice() < key) {
+                more = change.as_ref().is_none_or(|value| visit(at, value));
+                if !more {
+                    return false;
+                }
+            }
+            more = match changed.next_if(|(at, _)| at.as_slice() == key) {
+                Some((at, change)) => change.as_ref().is_none_or(|value| visit(at, value)),
+                None => visit(key, value),
+            };
+            more
+        });
+        while more && let Some((at, change)) = changed.next() {
+            more = change.as_ref().is_none_or(|value| visit(at, value));
+        }
+    }
+}
+
+/// A map in memory: for tests and for rows small enough, as the meta group's are.
+impl Source for BTreeMap<Vec<u8>, Vec<u8>> {
+    fn row(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.get(key).cloned()
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) {
+        if from < to {
+            let range = (Bound::Included(from), Bound::Excluded(to));
+            let _ = self.range::<[u8], _>(range).all(|(key, value)| visit(key, value));
+        }
+    }
+}
+
+/// The sum of the hashes of all rows, modulo 2^256 in four lanes. Equal rows give equal sums in
+/// whatever order they were written, so replicas can be compared by one number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(transparent)]
+pub struct RowDigest(#[n(0)] [u64; 4]);
+
+impl RowDigest {
+    /// A row was added.
+    pub fn add(&mut self, key: &[u8], value: &[u8]) {
+        for (sum, lane) in self.0.iter_mut().zip(lanes(key, value)) {
+            *sum = sum.wrapping_add(lane);
+        }
+    }
+
+    /// A row was removed.
+    pub fn subtract(&mut self, key: &[u8], value: &[u8]) {
+        for (sum, lane) in self.0.iter_mut().zip(lanes(key, value)) {
+            *sum = sum.wrapping_sub(lane);
+        }
+    }
+}
+
+impl std::fmt::Display for RowDigest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|lane| write!(f, "{lane:016x}"))
+    }
+}
+
+fn lanes(key: &[u8], value: &[u8]) -> [u64; 4] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&(key.len() as u32).to_be_bytes());
+    hasher.update(key);
+    hasher.update(value);
+    let hash = hasher.finalize();
+    let mut lanes = [0; 4];
+    for (lane, bytes) in lanes.iter_mut().zip(hash.as_bytes().chunks_exact(8)) {
+        *lane = u64::from_be_bytes(bytes.try_into().expect("chunks of eight"));
+    }
+    lanes
+}

@@ -1,0 +1,115 @@
+//! Sets of UIDs as sorted ranges.
+
+use minicbor::{Decode, Encode};
+
+use crate::ids::Uid;
+
+/// Invariant: ranges are sorted, disjoint, not adjacent; each is first..=last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct UidSet {
+    #[n(0)]
+    ranges: Vec<(Uid, Uid)>,
+}
+
+impl UidSet {
+    /// No UID at all.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Every UID there can be.
+    pub fn all() -> Self {
+        Self { ranges: vec![(Uid::FIRST, Uid::LAST)] }
+    }
+
+    /// All from `first` to `last`, both included; the order of the two does not matter.
+    pub fn range(first: Uid, last: Uid) -> Self {
+        Self { ranges: vec![(first.min(last), first.max(last))] }
+    }
+
+    /// The union of ranges in any order.
+    pub fn from_ranges(mut ranges: Vec<(Uid, Uid)>) -> Self {
+        for range in &mut ranges {
+            *range = (range.0.min(range.1), range.0.max(range.1));
+        }
+        ranges.sort_unstable();
+        let mut set = Self::new();
+        for (first, last) in ranges {
+            match set.ranges.last_mut() {
+                Some(top) if first.value() <= top.1.value().saturating_add(1) => {
+                    top.1 = top.1.max(last);
+                }
+                _ => set.ranges.push((first, last)),
+            }
+        }
+        set
+    }
+
+    /// Adds a UID greater than all before it.
+    pub fn push(&mut self, uid: Uid) {
+        match self.ranges.last_mut() {
+            Some(top) if uid.value() == top.1.value().saturating_add(1) => top.1 = uid,
+            Some(top) => {
+                assert!(uid > top.1, "UIDs are pushed in ascending order");
+                self.ranges.push((uid, uid));
+            }
+            None => self.ranges.push((uid, uid)),
+        }
+    }
+
+    /// The sorted, disjoint ranges.
+    pub fn ranges(&self) -> &[(Uid, Uid)] {
+        &self.ranges
+    }
+
+    /// Whether no UID is in the set.
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// How many UIDs are in the set.
+    pub fn n_uids(&self) -> u64 {
+        self.ranges.iter().map(|(a, b)| u64::from(b.value() - a.value()) + 1).sum()
+    }
+
+    /// Whether this UID is in the set.
+    pub fn contains(&self, uid: Uid) -> bool {
+        let at = self.ranges.partition_point(|range| range.1 < uid);
+        self.ranges.get(at).is_some_and(|range| range.0 <= uid)
+    }
+
+    /// The UIDs in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = Uid> + '_ {
+        self.ranges.iter().flat_map(|(a, b)| (a.value()..=b.value()).filter_map(Uid::new))
+    }
+
+    /// Those of the set that are not below `uid`.
+    pub fn starting_at(&self, uid: Uid) -> Self {
+        let from = self.ranges.partition_point(|range| range.1 < uid);
+        let mut ranges = self.ranges[from..].to_vec();
+        if let Some(first) = ranges.first_mut() {
+            first.0 = first.0.max(uid);
+        }
+        Self { ranges }
+    }
+}
+
+impl FromIterator<Uid> for UidSet {
+    /// In any order, doubles allowed.
+    fn from_iter<I: IntoIterator<Item = Uid>>(uids: I) -> Self {
+        Self::from_ranges(uids.into_iter().map(|uid| (uid, uid)).collect())
+    }
+}
+
+impl std::fmt::Display for UidSet {
+    /// As IMAP writes it: `1:3,7`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (i, (first, last)) in self.ranges.iter().enumerate() {
+            if i > 0 {
+                f.write_str(",")?;
+            }
+            if first == last { write!(f, "{first}")? } else { write!(f, "{first}:{last}")? }
+        }
+        Ok(())
+    }
+}
