@@ -1,18 +1,36 @@
-//! Crate `mime`.
+//! Internet messages: their structure, found while they stream past, and their decoded words.
+//!
+//! Enter at [`Scanner`], which is fed a message in any cuts and ends in [`Metadata`]: what IMAP
+//! calls ENVELOPE and BODYSTRUCTURE, with the octet range of every part, the sort and thread
+//! keys and a preview. It holds one header block's interesting fields and never a body.
+//! The rest are decoders for SEARCH, SORT and BINARY: [`decode_header`], [`TransferDecoder`],
+//! [`CharsetDecoder`], [`fold`], [`header_fields`].
+//!
+//! Promises: nothing here panics on any input, everything is linear in its input, and what lies
+//! beyond the limits of [`limits`] is shown as opaque text, never refused.
 
-use minicbor::{Decode, Encode};
+mod address;
+mod charset;
+mod envelope;
+mod header;
+pub mod limits;
+mod metadata;
+mod part;
+mod preview;
+mod scanner;
+mod sort;
+mod subject;
+mod token;
+mod transfer;
+mod word;
 
-/// What is parsed of a message at the door.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Metadata {
-    /// Raw octets.
-    #[n(0)]
-    pub size: u64,
-}
-
-impl Metadata {
-    /// The same message with trace header fields in front.
-    pub fn with_prefix(&self, prefix: &[u8]) -> Self {
-        Self { size: self.size + prefix.len() as u64 }
-    }
-}
+pub use charset::{CharsetDecoder, fold};
+pub use envelope::{Address, Envelope};
+pub use header::{HeaderField, HeaderFields, header_fields, unfold};
+pub use metadata::{Metadata, Range};
+pub use part::{ContentType, Disposition, Parameter, Part, PartKind};
+pub use scanner::{Scanner, scan};
+pub use sort::SortKeys;
+pub use subject::base_subject;
+pub use transfer::TransferDecoder;
+pub use word::decode_header;

@@ -1,0 +1,139 @@
+//! Charsets decoded as a stream, and words folded for comparison.
+
+use encoding_rs::{Decoder, Encoding, WINDOWS_1252};
+
+/// Turns octets of a charset into text; fed in any cuts it gives the same text.
+#[derive(Debug)]
+pub struct CharsetDecoder {
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Known(Box<Decoder>),
+    /// The charset is not known or US-ASCII: UTF-8 where it is valid, else windows-1252, octet by
+    /// octet. Holds the octets of an unfinished UTF-8 sequence.
+    Guess(Vec<u8>),
+}
+
+impl CharsetDecoder {
+    /// A decoder for a MIME charset in any case. An unknown one is guessed.
+    pub fn new(charset: &str) -> CharsetDecoder {
+        let state = match known(charset) {
+            Some(encoding) => State::Known(Box::new(encoding.new_decoder_with_bom_removal())),
+            None => State::Guess(Vec::new()),
+        };
+        CharsetDecoder { state }
+    }
+
+    /// True if the charset has a decoder of its own, or is US-ASCII.
+    pub fn is_known(charset: &str) -> bool {
+        is_ascii(charset) || known(charset).is_some()
+    }
+
+    /// Decodes `bytes` and appends to `text` what is certain.
+    pub fn feed(&mut self, bytes: &[u8], text: &mut String) {
+        match &mut self.state {
+            State::Known(decoder) => decode(decoder, bytes, text, false),
+            State::Guess(held) => {
+                if held.is_empty() {
+                    guess(bytes, held, text);
+                } else {
+                    // At most three octets are held; the rest is not copied.
+                    let n_joined = bytes.len().min(8);
+                    let mut joined = std::mem::take(held);
+                    joined.extend_from_slice(&bytes[..n_joined]);
+                    guess(&joined, held, text);
+                    if n_joined < bytes.len() {
+                        self.feed(&bytes[n_joined..], text);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Appends what was still held.
+    pub fn finish(mut self, text: &mut String) {
+        match &mut self.state {
+            State::Known(decoder) => decode(decoder, &[], text, true),
+            State::Guess(held) => push_windows_1252(held, text),
+        }
+    }
+}
+
+/// Decodes all at once.
+pub(crate) fn decode_all(charset: &str, bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    let is_utf_7 = !is_ascii(charset) && known(charset).is_none();
+    if is_utf_7
+        && let Some(decode) =
+            mail_parser::decoders::charsets::map::charset_decoder(charset.as_bytes())
+    {
+        return decode(bytes);
+    }
+    let mut decoder = CharsetDecoder::new(charset);
+    decoder.feed(bytes, &mut text);
+    decoder.finish(&mut text);
+    text
+}
+
+/// Text to compare with: two texts are equal to a searching user if their folds are equal.
+///
+/// Upper case first, then lower: so `ß` meets `SS`, final sigma meets sigma and the Kelvin sign
+/// meets `k`.
+pub fn fold(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
+    text.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
+}
+
+fn is_ascii(charset: &str) -> bool {
+    let charset = charset.trim();
+    ["", "us-ascii", "ascii", "ansi_x3.4-1968"]
+        .iter()
+        .any(|name| charset.eq_ignore_ascii_case(name))
+}
+
+fn known(charset: &str) -> Option<&'static Encoding> {
+    if is_ascii(charset) {
+        return None;
+    }
+    // The "replacement" encoding of browsers turns every octet into nothing.
+    Encoding::for_label(charset.trim().as_bytes())
+        .filter(|encoding| *encoding != encoding_rs::REPLACEMENT)
+}
+
+fn decode(decoder: &mut Decoder, mut bytes: &[u8], text: &mut String, is_last: bool) {
+    loop {
+        // Invariant: decode_to_string never grows the string, so there must be room.
+        text.reserve(decoder.max_utf8_buffer_length(bytes.len()).unwrap_or(bytes.len()).max(16));
+        let (result, n_read, _) = decoder.decode_to_string(bytes, text, is_last);
+        bytes = &bytes[n_read..];
+        if result == encoding_rs::CoderResult::InputEmpty {
+            return;
+        }
+    }
+}
+
+fn guess(bytes: &[u8], held: &mut Vec<u8>, text: &mut String) {
+    let mut chunks = bytes.utf8_chunks().peekable();
+    while let Some(chunk) = chunks.next() {
+        text.push_str(chunk.valid());
+        let is_unfinished = chunks.peek().is_none() && may_continue(chunk.invalid());
+        if is_unfinished {
+            held.extend_from_slice(chunk.invalid());
+        } else {
+            push_windows_1252(chunk.invalid(), text);
+        }
+    }
+}
+
+/// True if more octets could make `invalid` a valid UTF-8 sequence.
+fn may_continue(invalid: &[u8]) -> bool {
+    std::str::from_utf8(invalid).is_err_and(|error| error.error_len().is_none())
+}
+
+fn push_windows_1252(bytes: &[u8], text: &mut String) {
+    text.push_str(&WINDOWS_1252.decode_without_bom_handling(bytes).0);
+}

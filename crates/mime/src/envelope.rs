@@ -1,0 +1,89 @@
+//! The ENVELOPE of a message.
+
+use minicbor::{Decode, Encode};
+
+use crate::address::addresses;
+use crate::header::unfold;
+use crate::scanner::Fields;
+use crate::token::Budget;
+
+/// RFC 9051 7.5.2: ENVELOPE. Values are unfolded but still RFC 2047-encoded, as IMAP sends them.
+#[derive(Encode, Decode, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Envelope {
+    /// Date.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub date: Option<Vec<u8>>,
+    /// Subject.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub subject: Option<Vec<u8>>,
+    /// From.
+    #[n(2)]
+    pub from: Vec<Address>,
+    /// Sender; From if there is none.
+    #[n(3)]
+    pub sender: Vec<Address>,
+    /// Reply-To; From if there is none.
+    #[n(4)]
+    pub reply_to: Vec<Address>,
+    /// To.
+    #[n(5)]
+    pub to: Vec<Address>,
+    /// Cc.
+    #[n(6)]
+    pub cc: Vec<Address>,
+    /// Bcc.
+    #[n(7)]
+    pub bcc: Vec<Address>,
+    /// In-Reply-To.
+    #[cbor(n(8), with = "minicbor::bytes")]
+    pub in_reply_to: Option<Vec<u8>>,
+    /// Message-Id.
+    #[cbor(n(9), with = "minicbor::bytes")]
+    pub message_id: Option<Vec<u8>>,
+}
+
+/// One address, or a marker of a group: RFC 9051 7.5.2.
+///
+/// A group starts with an address whose `host` is `None` and whose `mailbox` is the group's name,
+/// and ends with one where both are `None`. An address that lacks a part has it empty.
+#[derive(Encode, Decode, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Address {
+    /// The personal name.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub name: Option<Vec<u8>>,
+    /// The at-domain-list of a source route.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub adl: Option<Vec<u8>>,
+    /// The local part, unquoted.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub mailbox: Option<Vec<u8>>,
+    /// The domain.
+    #[cbor(n(3), with = "minicbor::bytes")]
+    pub host: Option<Vec<u8>>,
+}
+
+impl Envelope {
+    /// Reads the fields of one header block.
+    pub(crate) fn read(fields: &Fields, budget: &mut Budget) -> Envelope {
+        let text = |name: &str| fields.value(name).map(|value| unfold(value).into_owned());
+        let mut list = |name: &str| {
+            fields.value(name).map(|value| addresses(value, budget)).unwrap_or_default()
+        };
+        let or_from = |list: Vec<Address>, from: &Vec<Address>| {
+            if list.is_empty() { from.clone() } else { list }
+        };
+        let from = list("from");
+        Envelope {
+            date: text("date"),
+            subject: text("subject"),
+            sender: or_from(list("sender"), &from),
+            reply_to: or_from(list("reply-to"), &from),
+            from,
+            to: list("to"),
+            cc: list("cc"),
+            bcc: list("bcc"),
+            in_reply_to: text("in-reply-to"),
+            message_id: text("message-id"),
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The interesting fields of one header block.
+
+use crate::header::{field_name, without_line_end};
+use crate::limits::FIELD_BYTES_MAX;
+
+const PART_FIELDS: [&str; 8] = [
+    "content-type",
+    "content-transfer-encoding",
+    "content-disposition",
+    "content-id",
+    "content-description",
+    "content-md5",
+    "content-language",
+    "content-location",
+];
+
+const MESSAGE_FIELDS: [&str; 11] = [
+    "date",
+    "subject",
+    "from",
+    "sender",
+    "reply-to",
+    "to",
+    "cc",
+    "bcc",
+    "in-reply-to",
+    "message-id",
+    "references",
+];
+
+/// Gathers the fields of one header block, line by line. Of a field that occurs twice the first
+/// counts, so that a field added behind cannot change what a filter has seen.
+#[derive(Debug)]
+pub(crate) struct Fields {
+    is_message: bool,
+    values: Vec<(&'static str, Vec<u8>)>,
+    /// The last field is still being gathered.
+    is_open: bool,
+}
+
+impl Fields {
+    /// The fields of a message.
+    pub(super) fn of_message() -> Fields {
+        Fields { is_message: true, values: Vec::new(), is_open: false }
+    }
+
+    /// The fields of a part inside a multipart.
+    pub(super) fn of_part() -> Fields {
+        Fields { is_message: false, values: Vec::new(), is_open: false }
+    }
+
+    /// Takes the next line.
+    pub(super) fn line(&mut self, line: &[u8]) {
+        if matches!(line, [b' ' | b'\t', ..]) {
+            if self.is_open
+                && let Some((_, value)) = self.values.last_mut()
+            {
+                let room = FIELD_BYTES_MAX.saturating_sub(value.len());
+                value.extend_from_slice(&line[..line.len().min(room)]);
+            }
+            return;
+        }
+        self.is_open = false;
+        let Some((name, colon)) = field_name(line) else { return };
+        if let Some(known) = self.known(name)
+            && self.value(known).is_none()
+        {
+            self.values.push((known, line[colon + 1..].to_vec()));
+            self.is_open = true;
+        }
+    }
+
+    /// The value as written, folds included.
+    pub(crate) fn value(&self, name: &str) -> Option<&[u8]> {
+        let (_, value) = self.values.iter().find(|(known, _)| *known == name)?;
+        Some(without_line_end(value))
+    }
+
+    fn known(&self, name: &[u8]) -> Option<&'static str> {
+        let message_fields: &[&str] = if self.is_message { &MESSAGE_FIELDS } else { &[] };
+        PART_FIELDS
+            .iter()
+            .chain(message_fields)
+            .find(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+            .copied()
+    }
+}

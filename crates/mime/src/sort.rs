@@ -1,0 +1,130 @@
+//! Keys for SORT (RFC 5256, 5957) and THREAD.
+
+use minicbor::{Decode, Encode};
+
+use crate::envelope::{Address, Envelope};
+use crate::limits::{MESSAGE_ID_BYTES_MAX, REFERENCES_MAX, SORT_KEY_BYTES_MAX};
+use crate::scanner::Fields;
+use crate::subject::{base_subject, truncated};
+use crate::word::decode_header;
+
+/// What SORT and THREAD compare. Text is not case-folded.
+#[derive(Encode, Decode, Clone, Debug, Default, PartialEq, Eq)]
+pub struct SortKeys {
+    /// The sent date in UTC. `None` if there is no valid Date: RFC 5256 2.2 then says to use the
+    /// arrival.
+    #[n(0)]
+    pub date_unix_s: Option<i64>,
+    /// Minutes east of UTC that the sent date was written with: SENTON and its kin compare the
+    /// date as written.
+    #[n(1)]
+    pub date_zone_min: i32,
+    /// RFC 5256 2.1: the base subject.
+    #[n(2)]
+    pub subject_base: String,
+    /// True if the subject marks a reply or forward.
+    #[n(3)]
+    pub has_re: bool,
+    /// Local part of the first From address.
+    #[n(4)]
+    pub from_addr: String,
+    /// Local part of the first To address.
+    #[n(5)]
+    pub to_addr: String,
+    /// Local part of the first Cc address.
+    #[n(6)]
+    pub cc_addr: String,
+    /// RFC 5957: the first From address as it is displayed: its name, else the address.
+    #[n(7)]
+    pub display_from: String,
+    /// The same for To.
+    #[n(8)]
+    pub display_to: String,
+    /// The Message-Id without its angle brackets.
+    #[n(9)]
+    pub message_id: Option<String>,
+    /// RFC 5256 3: the ids of References, oldest first; without any, the first of In-Reply-To.
+    #[n(10)]
+    pub references: Vec<String>,
+}
+
+impl SortKeys {
+    pub(crate) fn read(fields: &Fields, envelope: &Envelope) -> SortKeys {
+        let date = envelope.date.as_deref().and_then(date);
+        let (subject_base, has_re) = base_subject(envelope.subject.as_deref().unwrap_or_default());
+        SortKeys {
+            date_unix_s: date.map(|(unix_s, _)| unix_s),
+            date_zone_min: date.map_or(0, |(_, zone_min)| zone_min),
+            subject_base,
+            has_re,
+            from_addr: local_part(&envelope.from),
+            to_addr: local_part(&envelope.to),
+            cc_addr: local_part(&envelope.cc),
+            display_from: display(&envelope.from),
+            display_to: display(&envelope.to),
+            message_id: envelope.message_id.as_deref().and_then(|ids| message_ids(ids).next()),
+            references: references(fields, envelope),
+        }
+    }
+}
+
+/// Seconds since 1970 in UTC and the zone in minutes.
+fn date(value: &[u8]) -> Option<(i64, i32)> {
+    const DATE_BYTES_MAX: usize = 128;
+    let value = std::str::from_utf8(&value[..value.len().min(DATE_BYTES_MAX)]).ok()?;
+    let date = mail_parser::DateTime::parse_rfc822(value)?;
+    if !date.is_valid() {
+        return None;
+    }
+    let zone_min = i32::from(date.tz_hour) * 60 + i32::from(date.tz_minute);
+    Some((date.to_timestamp(), if date.tz_before_gmt { -zone_min } else { zone_min }))
+}
+
+fn first_mailbox(list: &[Address]) -> Option<(&Address, &[u8], &[u8])> {
+    list.iter()
+        .find_map(|address| Some((address, address.mailbox.as_deref()?, address.host.as_deref()?)))
+}
+
+fn local_part(list: &[Address]) -> String {
+    first_mailbox(list).map(|(_, mailbox, _)| key(decode_header(mailbox))).unwrap_or_default()
+}
+
+fn display(list: &[Address]) -> String {
+    let Some((address, mailbox, host)) = first_mailbox(list) else { return String::new() };
+    key(match &address.name {
+        Some(name) => decode_header(name),
+        None => format!("{}@{}", decode_header(mailbox), decode_header(host)),
+    })
+}
+
+fn key(text: String) -> String {
+    truncated(&text, SORT_KEY_BYTES_MAX).to_owned()
+}
+
+fn references(fields: &Fields, envelope: &Envelope) -> Vec<String> {
+    let mut ids: Vec<String> =
+        fields.value("references").map(|ids| message_ids(ids).collect()).unwrap_or_default();
+    if ids.is_empty() {
+        ids.extend(envelope.in_reply_to.as_deref().and_then(|ids| message_ids(ids).next()));
+    }
+    if ids.len() > REFERENCES_MAX {
+        // The root holds the thread together, the nearest ancestors place the message in it.
+        ids.drain(1..=ids.len() - REFERENCES_MAX);
+    }
+    ids
+}
+
+/// The message-ids of a value without angle brackets; quotes in them are taken out, so that both
+/// ways to write an id are equal (RFC 5256 3).
+fn message_ids(value: &[u8]) -> impl Iterator<Item = String> + '_ {
+    value.split(|byte| *byte == b'<').skip(1).filter_map(|piece| {
+        let id = &piece[..piece.iter().position(|byte| *byte == b'>')?];
+        let id: Vec<u8> = id
+            .iter()
+            .copied()
+            .filter(|byte| !byte.is_ascii_whitespace() && !matches!(byte, b'"' | b'\\'))
+            .take(MESSAGE_ID_BYTES_MAX)
+            .collect();
+        (!id.is_empty()).then(|| String::from_utf8_lossy(&id).into_owned())
+    })
+}
