@@ -126,6 +126,7 @@ impl Scanner {
         } else if !line.is_empty() && !self.delimiter_line(&line) {
             self.consume(&line);
         }
+        self.drop_void_part();
         self.end_headers();
         let is_opaque = self.mode == Mode::Opaque;
         while self.open.len() > 1 {
@@ -149,6 +150,17 @@ impl Scanner {
             metadata.make_opaque();
         }
         metadata
+    }
+
+    /// Takes back the part that a delimiter opened right at the end of the message: the last
+    /// delimiter lacked its dashes.
+    fn drop_void_part(&mut self) {
+        let Some(innermost) = self.open.last() else { return };
+        let is_void = self.mode == Mode::Header && innermost.starts_at(self.position);
+        if is_void && !innermost.is_message {
+            self.open.pop();
+            self.mode = Mode::Body;
+        }
     }
 
     /// In a header: gathers one line and judges it.

@@ -88,3 +88,152 @@ fn bare_line_feeds_give_the_same_tree() {
     assert_eq!(text_of(NESTED, root.find(&[2, 1]).expect("part").body), "A\n");
     assert_eq!(text_of(NESTED, root.find(&[1]).expect("part").body), "one\ntwo");
 }
+
+#[test]
+fn missing_last_delimiters_end_with_the_message() {
+    for (raw, last) in [
+        ("Content-Type: multipart/mixed; boundary=b\n\n--b\n\none\n--b\n\ntwo\n", "two\n"),
+        ("Content-Type: multipart/mixed; boundary=b\n\n--b\n\none\n--b\n\ntwo", "two"),
+        ("Content-Type: multipart/mixed; boundary=b\n\n--b\n\none\n--b\n\ntwo\n--b--", "two"),
+        ("Content-Type: multipart/mixed; boundary=b\n\n--b\n\none\n--b\n\ntwo\n--b", "two"),
+        ("Content-Type: multipart/mixed; boundary=b\n\n--b\n\none\n--b\n\ntwo\n--b\n", "two"),
+    ] {
+        let metadata = scan_both_ways(raw);
+        let parts = children(&metadata.structure);
+        assert_eq!(parts.len(), 2, "{raw:?}");
+        assert_eq!(text_of(raw, parts[1].body), last, "{raw:?}");
+    }
+}
+
+#[test]
+fn outer_delimiter_ends_inner_parts() {
+    let raw = "Content-Type: multipart/mixed; boundary=o\n\n--o\n\
+        Content-Type: multipart/mixed; boundary=i\n\n--i\nSubject: only a header\n--o\n\nlast\n--o--\n";
+    let metadata = scan_both_ways(raw);
+    let root = &metadata.structure;
+    assert_eq!(children(root).len(), 2);
+    let inner = root.find(&[1, 1]).expect("part is there");
+    assert_eq!(text_of(raw, inner.header), "Subject: only a header\n");
+    assert!(inner.body.is_empty());
+    assert_eq!(root.find(&[2]).map(|part| text_of(raw, part.body)), Some("last"));
+}
+
+#[test]
+fn multiparts_without_parts_are_text() {
+    for raw in [
+        "Content-Type: multipart/mixed\n\n--b\n\none\n--b--\n",
+        "Content-Type: multipart/mixed; boundary=b\n\nno delimiter\n--bb\n",
+        "Content-Type: multipart/mixed; boundary=\"\"\n\n--\n\nx\n----\n",
+        "Content-Type: multipart/mixed; boundary=b\n\n--b--\n",
+        "Content-Type: multipart/mixed; boundary=b\n",
+        "Content-Type: nonsense\n\nbody",
+    ] {
+        let root = scan_both_ways(raw).structure;
+        assert_eq!(root.kind, PartKind::Leaf, "{raw:?}");
+        assert!(root.content_type.is("text", "plain"), "{raw:?}");
+    }
+}
+
+#[test]
+fn digest_parts_are_messages() {
+    let raw = "Content-Type: multipart/digest; boundary=b\n\n--b\n\nSubject: one\n\nbody\n--b\n\
+        Content-Type: text/plain\n\ntwo\n--b--\n";
+    let metadata = scan_both_ways(raw);
+    let parts = children(&metadata.structure);
+    let PartKind::Message { envelope, part } = &parts[0].kind else { panic!("a message") };
+    assert_eq!(envelope.subject.as_deref(), Some(&b"one"[..]));
+    assert_eq!(text_of(raw, part.body), "body");
+    assert_eq!(parts[1].kind, PartKind::Leaf);
+}
+
+#[test]
+fn encoded_message_is_a_leaf_of_octets() {
+    let raw = "Content-Type: message/rfc822\nContent-Transfer-Encoding: Base64\n\nU3ViamVjdA==\n";
+    let root = scan_both_ways(raw).structure;
+    assert_eq!(root.kind, PartKind::Leaf);
+    assert!(root.content_type.is("application", "octet-stream"));
+    assert_eq!(root.encoding.as_deref(), Some("base64"));
+}
+
+#[test]
+fn odd_headers() {
+    let metadata = scan_both_ways("Subject: no end of header");
+    assert_eq!(metadata.envelope.subject.as_deref(), Some(&b"no end of header"[..]));
+    assert!(metadata.structure.body.is_empty());
+
+    let mbox = "From ann Mon Jan  1 00:00:00 2024\nSubject: mbox\n\nbody\n";
+    let metadata = scan_both_ways(mbox);
+    assert_eq!(metadata.envelope.subject.as_deref(), Some(&b"mbox"[..]));
+    assert_eq!(metadata.structure.header.start, 0);
+
+    let metadata = scan_both_ways("\r\nbody");
+    assert_eq!(metadata.structure.header, Range { start: 0, end: 2 });
+
+    let twice = scan_both_ways(
+        "Content-Type: text/html\nContent-Type: image/png\nSubject: a\nSubject: b\n\n",
+    );
+    assert!(twice.structure.content_type.is("text", "html"));
+    assert_eq!(twice.envelope.subject.as_deref(), Some(&b"a"[..]));
+
+    let metadata = scan_both_ways("Subject: nul \0 and \u{e4}\r\n\r\nbo\0dy");
+    assert_eq!(metadata.envelope.subject.as_deref(), Some("nul \0 and \u{e4}".as_bytes()));
+    assert_eq!(metadata.preview.as_deref(), Some("bo dy"));
+}
+
+#[test]
+fn previews() {
+    let long = "word ".repeat(100);
+    for (raw, preview) in [
+        (
+            "Content-Type: text/html\n\n<html><head><title>t</title></head><p>Hi&amp;  you</p>",
+            Some("Hi& you"),
+        ),
+        ("Content-Transfer-Encoding: base64\n\nSGVsbG8=", Some("Hello")),
+        (
+            "Content-Type: text/plain; charset=iso-8859-1\nContent-Transfer-Encoding: quoted-printable\n\n=E4",
+            Some("\u{e4}"),
+        ),
+        ("Content-Type: image/png\n\nxx", None),
+        ("Content-Disposition: attachment\n\nxx", None),
+        ("Subject: x\n\n \n\t\n", None),
+        (
+            "Content-Type: multipart/mixed; boundary=b\n\n--b\n\n \n--b\n\nsecond\n--b--",
+            Some("second"),
+        ),
+        (
+            "Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: message/rfc822\n\n\ninner\n--b\n\nouter",
+            Some("outer"),
+        ),
+    ] {
+        assert_eq!(scan_both_ways(raw).preview.as_deref(), preview, "{raw:?}");
+    }
+    let metadata = scan_both_ways(&format!("Subject: x\n\n{long}"));
+    assert_eq!(metadata.preview.map(|preview| preview.len()), Some(199));
+}
+
+#[test]
+fn attachments() {
+    for (raw, expected) in [
+        ("Content-Type: text/html\n\nx", false),
+        ("Content-Type: application/pdf\n\nx", true),
+        ("Content-Type: text/plain\nContent-Disposition: attachment\n\nx", true),
+        (
+            "Content-Type: multipart/related; boundary=b\n\n--b\nContent-Type: text/html\n\n--b\nContent-Type: image/png\n\nx\n--b--",
+            false,
+        ),
+        (
+            "Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: image/png\nContent-Disposition: inline\n\nx\n--b--",
+            false,
+        ),
+        (
+            "Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: image/png\n\nx\n--b--",
+            true,
+        ),
+        (
+            "Content-Type: multipart/signed; boundary=b\n\n--b\n\nx\n--b\nContent-Type: application/pgp-signature\n\nx\n--b--",
+            false,
+        ),
+    ] {
+        assert_eq!(scan_both_ways(raw).has_attachment, expected, "{raw:?}");
+    }
+}

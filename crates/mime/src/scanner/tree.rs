@@ -75,6 +75,10 @@ impl Open {
         }
     }
 
+    pub(super) fn starts_at(&self, position: u64) -> bool {
+        self.part.header.start == position
+    }
+
     pub(super) fn end_header(&mut self, position: u64, n_lines: u64) {
         self.part.header.end = position;
         self.body_start = position;

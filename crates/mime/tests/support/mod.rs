@@ -1,0 +1,89 @@
+// Each test file is a crate of its own and uses only some of this.
+#![allow(dead_code)]
+//! What several tests of this crate need: the corpus, cuts, and what always holds of a tree.
+
+use std::path::{Path, PathBuf};
+
+use mime::{Metadata, Part, PartKind, Range, Scanner};
+use proptest::prelude::ProptestConfig;
+
+/// Runs `n_cases` random cases. Why no files of failures: a found failure becomes a named test.
+pub fn config(n_cases: u32) -> ProptestConfig {
+    ProptestConfig { cases: n_cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+/// The messages of `shared/corpus` beside the workspace; says so and gives none where it is not.
+pub fn corpus() -> Vec<(PathBuf, Vec<u8>)> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let Some(root) = here.ancestors().map(|dir| dir.join("shared/corpus")).find(|dir| dir.is_dir())
+    else {
+        println!("skipped: no shared/corpus beside the workspace");
+        return Vec::new();
+    };
+    let mut files = Vec::new();
+    gather(&root, &mut files);
+    files.sort();
+    files.into_iter().map(|path| (path.clone(), std::fs::read(path).expect("read"))).collect()
+}
+
+fn gather(dir: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).expect("list the corpus") {
+        let path = entry.expect("list the corpus").path();
+        if path.is_dir() {
+            gather(&path, files);
+        } else if path.extension().is_none_or(|extension| extension != "md") {
+            files.push(path);
+        }
+    }
+}
+
+/// Scans in pieces whose lengths `cuts` gives, over and over.
+pub fn scan_in_cuts(raw: &[u8], cuts: &[usize]) -> Metadata {
+    let mut scanner = Scanner::new();
+    let mut rest = raw;
+    let mut lengths = cuts.iter().cycle();
+    while !rest.is_empty() {
+        let length = lengths.next().copied().unwrap_or(rest.len()).clamp(1, rest.len());
+        scanner.feed(&rest[..length]);
+        rest = &rest[length..];
+    }
+    scanner.finish()
+}
+
+/// Asserts what holds of every message: ranges lie in the message and in each other, in order,
+/// and line counts are those of the ranges.
+pub fn check(raw: &[u8], metadata: &Metadata) {
+    let root = &metadata.structure;
+    assert_eq!(metadata.size, raw.len() as u64);
+    assert_eq!(root.whole(), Range { start: 0, end: metadata.size }, "the root spans the message");
+    check_part(raw, root);
+    let n_chars = metadata.preview.as_ref().map_or(0, |preview| preview.chars().count());
+    assert!(n_chars <= mime::limits::PREVIEW_CHARS_MAX);
+}
+
+fn check_part(raw: &[u8], part: &Part) {
+    assert!(part.header.start <= part.header.end, "{:?}", part.header);
+    assert_eq!(part.header.end, part.body.start, "the body follows the header");
+    assert!(part.body.start <= part.body.end, "{:?}", part.body);
+    let body = &raw[part.body.start as usize..part.body.end as usize];
+    let n_lines = body.iter().filter(|byte| **byte == b'\n').count();
+    assert_eq!(part.n_lines, n_lines as u64, "lines of {:?}", part.body);
+    match &part.kind {
+        PartKind::Leaf => assert_ne!(part.content_type.kind, "multipart"),
+        PartKind::Multipart(children) => {
+            assert_eq!(part.content_type.kind, "multipart");
+            assert!(!children.is_empty());
+            let mut from = part.body.start;
+            for child in children {
+                assert!(child.header.start >= from, "parts overlap");
+                assert!(child.body.end <= part.body.end, "a part leaves its multipart");
+                from = child.body.end;
+                check_part(raw, child);
+            }
+        }
+        PartKind::Message { part: inner, .. } => {
+            assert_eq!(inner.whole(), part.body, "a message fills its part");
+            check_part(raw, inner);
+        }
+    }
+}

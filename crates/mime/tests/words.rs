@@ -1,0 +1,286 @@
+//! Envelopes, sort keys and decoders.
+
+mod support;
+
+use mime::{
+    Address, CharsetDecoder, Metadata, TransferDecoder, base_subject, decode_header, fold,
+    header_fields, scan,
+};
+use proptest::prelude::*;
+use support::config;
+
+fn head(fields: &str) -> Metadata {
+    scan(format!("{}\r\n\r\nbody", fields.replace('\n', "\r\n")).as_bytes())
+}
+
+/// `name|adl|mailbox|host`, `-` for what is not there.
+fn show(list: &[Address]) -> String {
+    let part = |part: &Option<Vec<u8>>| match part {
+        Some(part) => String::from_utf8_lossy(part).into_owned(),
+        None => "-".into(),
+    };
+    let show_one = |a: &Address| {
+        format!("{}|{}|{}|{}", part(&a.name), part(&a.adl), part(&a.mailbox), part(&a.host))
+    };
+    list.iter().map(show_one).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn addresses() {
+    for (written, read) in [
+        ("ann@example.test", "-|-|ann|example.test"),
+        ("Ann Example <ann@example.test>", "Ann Example|-|ann|example.test"),
+        ("\"Example, \\\"Ann\\\"\" <ann@x>", "Example, \"Ann\"|-|ann|x"),
+        ("=?utf-8?q?=C3=84?= <a@x>, b@y", "=?utf-8?q?=C3=84?=|-|a|x -|-|b|y"),
+        ("ann@example.test (Ann (the) Example)", "Ann (the) Example|-|ann|example.test"),
+        ("(c) a . b @ (d) x . y", "c|-|a.b|x.y"),
+        ("<@r,@s:a@x>", "-|@r,@s|a|x"),
+        ("\"a b\"@x", "-|-|a b|x"),
+        ("a@[IPv6:::1], b@y", "-|-|a|[IPv6:::1] -|-|b|y"),
+        ("team: a@x, b@y;, c@z", "-|-|team|- -|-|a|x -|-|b|y -|-|-|- -|-|c|z"),
+        ("undisclosed-recipients:;", "-|-|undisclosed-recipients|- -|-|-|-"),
+        ("team: a@x", "-|-|team|- -|-|a|x -|-|-|-"),
+        ("My Team: \"B\" <b@y>;", "-|-|My Team|- B|-|b|y -|-|-|-"),
+        ("ann@example.test <ann@example.test>", "ann@example.test|-|ann|example.test"),
+        ("postmaster", "-|-|postmaster|"),
+        ("<>", "-|-||"),
+        ("Ann <ann@example.test", "Ann|-|ann|example.test"),
+        ("a@x; b@y", "-|-|a|x -|-|b|y"),
+        (",,a@x,,", "-|-|a|x"),
+        ("", ""),
+        ("J. R. \"Bob\" Dobbs <bob@x>", "J. R. Bob Dobbs|-|bob|x"),
+        ("Ann\n Example\n <ann@x>", "Ann Example|-|ann|x"),
+    ] {
+        let metadata = head(&format!("To: {written}"));
+        assert_eq!(show(&metadata.envelope.to), read, "{written}");
+    }
+}
+
+#[test]
+fn sender_and_reply_to_default_to_from() {
+    let envelope = head("From: a@x\nSender: b@y").envelope;
+    assert_eq!(show(&envelope.sender), "-|-|b|y");
+    assert_eq!(show(&envelope.reply_to), "-|-|a|x");
+    assert!(head("Subject: no one").envelope.sender.is_empty());
+}
+
+#[test]
+fn envelope_values_stay_encoded_and_are_unfolded() {
+    let envelope =
+        head("Subject:  =?utf-8?q?=C3=84?=\n\tb  \nDate: Mon, 1 Jan 2024\n 10:00:00 +0100")
+            .envelope;
+    assert_eq!(envelope.subject.as_deref(), Some(&b"=?utf-8?q?=C3=84?=\tb"[..]));
+    assert_eq!(envelope.date.as_deref(), Some(&b"Mon, 1 Jan 2024 10:00:00 +0100"[..]));
+}
+
+#[test]
+fn sort_keys() {
+    let sort = head(
+        "Date: Mon, 1 Jan 2024 10:00:00 +0130\nSubject: Re: [list] =?utf-8?q?Gr=C3=BC=C3=9Fe?=\n\
+         From: =?utf-8?b?w4RubmE=?= <anna@x>\nTo: g: bob@y;\nCc: c@z\nMessage-Id: <\"m 1\"@x>\n\
+         References: <1@x> junk <2@x>\n <3@x>\nIn-Reply-To: <9@x>",
+    )
+    .sort;
+    assert_eq!(sort.date_unix_s, Some(1_704_097_800));
+    assert_eq!(sort.date_zone_min, 90);
+    assert_eq!((sort.subject_base.as_str(), sort.has_re), ("Grüße", true));
+    assert_eq!((sort.from_addr.as_str(), sort.display_from.as_str()), ("anna", "Änna"));
+    assert_eq!((sort.to_addr.as_str(), sort.display_to.as_str()), ("bob", "bob@y"));
+    assert_eq!(sort.cc_addr, "c");
+    assert_eq!(sort.message_id.as_deref(), Some("m1@x"));
+    assert_eq!(sort.references, ["1@x", "2@x", "3@x"]);
+    assert_eq!(head("In-Reply-To: Your <9@x> of <8@x>").sort.references, ["9@x"]);
+    for invalid in ["yesterday", "Mon, 45 Jan 2024 10:00:00 +0000", ""] {
+        assert_eq!(head(&format!("Date: {invalid}")).sort.date_unix_s, None, "{invalid}");
+    }
+}
+
+#[test]
+fn references_keep_root_and_nearest() {
+    let ids: Vec<String> = (0..500).map(|number| format!("<{number}@x>")).collect();
+    let sort = head(&format!("References: {}", ids.join("\n "))).sort;
+    assert_eq!(sort.references.len(), mime::limits::REFERENCES_MAX);
+    assert_eq!(sort.references[0], "0@x");
+    assert_eq!(sort.references[1], "401@x");
+    assert_eq!(sort.references.last().map(String::as_str), Some("499@x"));
+}
+
+#[test]
+fn base_subjects() {
+    for (raw, base, is_reply) in [
+        ("hello", "hello", false),
+        ("Re: hello", "hello", true),
+        ("RE : Fwd: [list] re[2]: hello (fwd) (FWD)", "hello", true),
+        ("[a][b] Re: [c] hello", "hello", true),
+        ("[list]", "[list]", false),
+        ("[a] [b]", "[b]", false),
+        ("[fwd: Re: hello]", "hello", true),
+        ("hello\t  there", "hello there", false),
+        ("Reply: no", "Reply: no", false),
+        ("re", "re", false),
+        ("Re:", "", true),
+        ("=?iso-8859-1?q?Re=3A_caf=E9?=", "café", true),
+        ("", "", false),
+    ] {
+        assert_eq!(base_subject(raw.as_bytes()), (base.to_owned(), is_reply), "{raw}");
+    }
+}
+
+#[test]
+fn encoded_words() {
+    for (raw, text) in [
+        (&b"plain"[..], "plain"),
+        (b"=?utf-8?q?a_b?= c", "a b c"),
+        (b"=?UTF-8?B?w6Q=?=", "\u{e4}"),
+        (b"=?utf-8?q?a?= =?utf-8?q?b?=", "ab"),
+        (b"=?utf-8?q?a?=\r\n =?utf-8?q?b?=", "ab"),
+        (b"=?utf-8?q?=C3?= =?utf-8?q?=A4?=", "\u{e4}"),
+        (b"=?utf-8?q?a?= x =?utf-8?q?b?=", "a x b"),
+        (b"=?iso-8859-1*de?q?=E4_?=", "\u{e4} "),
+        (b"=?utf-8?q?a?==?utf-8?q?b?=", "ab"),
+        (b"=?iso-2022-jp?b?GyRCRnxLXBsoQg==?=", "\u{65e5}\u{672c}"),
+        (b"=?utf-7?q?+AOQ-?=", "\u{e4}"),
+        (b"=?nonsense?q?=C3=A4?=", "\u{e4}"),
+        (b"=?broken", "=?broken"),
+        (b"=?utf-8?x?a?=", "=?utf-8?x?a?="),
+        (b"=??q?a?=", "=??q?a?="),
+        (b"raw \xc3\xa4", "raw \u{e4}"),
+        (b"raw \xe4", "raw \u{e4}"),
+        (b"fold\r\n ed", "fold ed"),
+        (b"", ""),
+    ] {
+        assert_eq!(decode_header(raw), text, "{}", String::from_utf8_lossy(raw));
+    }
+}
+
+#[test]
+fn parameters_are_joined_and_decoded() {
+    for (field, name) in [
+        ("attachment; filename=a.txt", "a.txt"),
+        ("attachment; filename=\"a \\\"b\\\".txt\"", "a \"b\".txt"),
+        ("attachment; FileName = my file.txt ; x=y", "my file.txt"),
+        ("attachment; filename*=utf-8'de'%C3%A4.txt", "\u{e4}.txt"),
+        ("attachment; filename*0*=utf-8''%C3; filename*1*=%A4; filename*2=.txt", "\u{e4}.txt"),
+        ("attachment; filename=plain; filename*=utf-8''better", "better"),
+        ("attachment; filename=\"=?utf-8?q?=C3=A4?=.txt\"", "\u{e4}.txt"),
+        ("attachment; filename=a.txt (a comment)", "a.txt"),
+        ("attachment\n ;filename=\"a\n b.txt\"", "a b.txt"),
+    ] {
+        let part = head(&format!("Content-Disposition: {field}")).structure;
+        assert_eq!(part.file_name().as_deref(), Some(name), "{field}");
+        let kind = part.disposition.map(|disposition| disposition.kind);
+        assert_eq!(kind.as_deref(), Some("attachment"));
+    }
+    let part = head("Content-Type: IMAGE / (x) Png; NAME=a.png").structure;
+    assert!(part.content_type.is("image", "png"));
+    assert_eq!(part.file_name().as_deref(), Some("a.png"));
+}
+
+fn decode(encoding: &str, raw: &[u8], cut: usize) -> String {
+    let mut decoder = TransferDecoder::new(encoding).expect("known encoding");
+    let mut decoded = Vec::new();
+    raw.chunks(cut).for_each(|piece| decoder.feed(piece, &mut decoded));
+    decoder.finish(&mut decoded);
+    String::from_utf8(decoded).expect("test texts are UTF-8")
+}
+
+#[test]
+fn transfer_encodings() {
+    for (encoding, raw, text) in [
+        ("7bit", "a=\r\n", "a=\r\n"),
+        ("BASE64", "SGVs\r\nbG8=\r\n", "Hello"),
+        ("base64", "SGVsbG8", "Hello"),
+        ("base64", "SGk=SGk=", "HiHi"),
+        ("base64", "S!G k=", "Hi"),
+        ("base64", "S", ""),
+        ("quoted-printable", "a=3Db=\r\nc=\nd", "a=bcd"),
+        ("quoted-printable", "a  \r\nb\t\n", "a\r\nb\n"),
+        ("quoted-printable", "a = \r\nb", "a b"),
+        ("quoted-printable", "a=3db", "a=b"),
+        ("quoted-printable", "a=zz=4", "a=zz=4"),
+        ("quoted-printable", "a\rb \rc", "a\rb \rc"),
+        ("quoted-printable", "end  ", "end"),
+        ("quoted-printable", "end=", "end"),
+    ] {
+        for cut in [1, 2, 3, 100] {
+            assert_eq!(decode(encoding, raw.as_bytes(), cut), text, "{encoding} {raw:?} {cut}");
+        }
+    }
+    assert!(TransferDecoder::new("x-uuencode").is_none());
+}
+
+#[test]
+fn folding_for_search() {
+    assert_eq!(fold("Grüße"), fold("GRÜSSE"));
+    assert_eq!(fold("ΟΔΟΣ"), fold("οδος"));
+    assert_eq!(fold("ASCII"), "ascii");
+    assert_eq!(fold("\u{212a}"), "k");
+}
+
+#[test]
+fn header_fields_as_written() {
+    let block = b"From mbox line\nA: 1\r\n\t2\r\nno field\n folded\nB :x\nEmpty:\r\n\r\nC: body";
+    let fields: Vec<_> =
+        header_fields(block).map(|field| (field.name, field.value, field.raw)).collect();
+    assert_eq!(
+        fields,
+        [
+            (&b"A"[..], &b" 1\r\n\t2"[..], &b"A: 1\r\n\t2\r\n"[..]),
+            (b"B", b"x", b"B :x\n"),
+            (b"Empty", b"", b"Empty:\r\n"),
+        ]
+    );
+}
+
+proptest! {
+    #![proptest_config(config(400))]
+
+    #[test]
+    fn decoders_do_not_see_cuts(raw in "[ -~=\\r\\n\\t]{0,60}", cut in 1..9_usize) {
+        for encoding in ["base64", "quoted-printable"] {
+            let decode = |cut| {
+                let mut decoder = TransferDecoder::new(encoding).expect("known");
+                let mut octets = Vec::new();
+                raw.as_bytes().chunks(cut).for_each(|piece| decoder.feed(piece, &mut octets));
+                decoder.finish(&mut octets);
+                octets
+            };
+            prop_assert_eq!(decode(cut), decode(1000));
+        }
+    }
+
+    #[test]
+    fn charsets_do_not_see_cuts(
+        raw in prop::collection::vec(prop_oneof![any::<u8>(), Just(0xc3), Just(0xa4), Just(0x41)], 0..60),
+        cut in 1..9_usize,
+    ) {
+        for charset in ["", "utf-8", "iso-8859-1", "shift_jis", "utf-16le", "iso-2022-jp", "gb18030", "?"] {
+            let decode = |cut| {
+                let mut decoder = CharsetDecoder::new(charset);
+                let mut text = String::new();
+                raw.chunks(cut).for_each(|piece| decoder.feed(piece, &mut text));
+                decoder.finish(&mut text);
+                text
+            };
+            prop_assert_eq!(decode(cut), decode(1000), "{}", charset);
+        }
+    }
+
+    #[test]
+    fn addresses_never_panic(list in "[a-c@<>,;:\"\\\\()\\[\\]. \\r\\n\\t]{0,40}") {
+        let metadata = scan(format!("To: {list}\r\nFrom: {list}\r\n\r\n").as_bytes());
+        for address in &metadata.envelope.to {
+            prop_assert!(address.host.is_none() || address.mailbox.is_some());
+        }
+    }
+
+    #[test]
+    fn parameters_never_panic(field in "[a-c*0-2'%\";= /()\\\\\\r\\n]{0,60}") {
+        let raw = format!("Content-Type: a/b;{field}\r\nContent-Disposition: {field}\r\n\r\n");
+        let part = scan(raw.as_bytes()).structure;
+        part.file_name();
+        for parameter in &part.content_type.parameters {
+            part.content_type.parameter(&parameter.name);
+        }
+    }
+}
