@@ -1,3 +1,41 @@
 //! The wire: gRPC services between frontends, nodes and operators, and the client side of each.
+//!
+//! A node implements [`mail::MailHandler`], [`meta::MetaHandler`], [`admin::AdminHandler`] and
+//! [`peer::PeerHandler`]. A frontend holds one client, an operator an admin client.
 
+pub mod admin;
+pub mod mail;
+pub mod meta;
 pub mod peer;
+pub mod placement;
+
+/// What prost and tonic generate from `proto/`.
+#[allow(missing_docs, clippy::all)]
+pub(crate) mod proto {
+    pub(crate) mod rookery {
+        pub(crate) mod mail {
+            pub(crate) mod v1 {
+                tonic::include_proto!("rookery.mail.v1");
+            }
+        }
+        pub(crate) mod raft {
+            pub(crate) mod v1 {
+                tonic::include_proto!("rookery.raft.v1");
+            }
+        }
+        pub(crate) mod meta {
+            pub(crate) mod v1 {
+                tonic::include_proto!("rookery.meta.v1");
+            }
+        }
+        pub(crate) mod admin {
+            pub(crate) mod v1 {
+                tonic::include_proto!("rookery.admin.v1");
+            }
+        }
+    }
+    pub(crate) use rookery::admin::v1 as admin;
+    pub(crate) use rookery::mail::v1 as mail;
+    pub(crate) use rookery::meta::v1 as meta;
+    pub(crate) use rookery::raft::v1 as raft;
+}

@@ -1,0 +1,67 @@
+//! What an operator asks of a node.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use mailbox::ShardId;
+
+use crate::meta::{MetaError, ReplicaReport};
+use crate::placement::{DiskId, Node, Placement};
+
+/// How the cluster is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// The placement the node knows; `None` before a cluster was formed.
+    pub placement: Option<Arc<Placement>>,
+    /// Each node that was asked.
+    pub nodes: Vec<NodeStatus>,
+}
+
+/// How one node is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// Name, identity, address and disks.
+    pub node: Node,
+    /// Whether it answered; if not, the rest is what was known of it.
+    pub reachable: bool,
+    /// Its program's version.
+    pub version: String,
+    /// Time since it started.
+    pub uptime_ms: u64,
+    /// How its replicas are.
+    pub replicas: Vec<ReplicaReport>,
+}
+
+/// How a cluster begins.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterInit {
+    /// Node names with the disk; `None` stands for every disk of the node.
+    pub disks: Vec<(String, Option<DiskId>)>,
+    /// Data shards.
+    pub n_shards: u32,
+    /// Replicas of each shard.
+    pub n_replicas: u32,
+    /// Settings of the cluster.
+    pub settings: BTreeMap<String, String>,
+}
+
+/// The operator's side of a node. `NotLeader` sends the caller to the leader of the meta group, or of
+/// the shard in question.
+#[async_trait]
+pub trait AdminHandler: Send + Sync + 'static {
+    /// How the cluster is, or this node alone.
+    async fn status(&self, local: bool) -> Result<Status, MetaError>;
+
+    /// Forms a cluster. The second time is refused.
+    async fn cluster_init(&self, init: ClusterInit) -> Result<(), MetaError>;
+
+    /// Hands a shard's leadership to the replica on the node `to`; done when that leads.
+    async fn transfer_leader(&self, shard: ShardId, to: &str) -> Result<(), MetaError>;
+
+    /// Begins to empty a node, or calls that off.
+    async fn drain(&self, node: &str, undo: bool) -> Result<(), MetaError>;
+
+    /// Adds a shard with replicas where there is room.
+    async fn add_shard(&self, n_replicas: u32) -> Result<ShardId, MetaError>;
+}

@@ -1,0 +1,124 @@
+//! The meta group as nodes and frontends see it: placement, registration, reports, new ids.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::Stream;
+use mailbox::ShardId;
+
+use crate::placement::{ClusterId, Disk, DiskId, Node, Placement};
+
+/// Why a node did not answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MetaError {
+    /// Another node leads the meta group.
+    #[error("not the leader")]
+    NotLeader {
+        /// Its name, if known.
+        leader: Option<String>,
+    },
+    /// No majority, not ready, or nobody could be reached in time.
+    #[error("not available: {0}")]
+    Unavailable(String),
+    /// Against a rule: which one.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// No cluster was formed yet.
+    #[error("no cluster was formed yet")]
+    NoCluster,
+}
+
+/// How a node is; sent to the leader of the meta group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Name of the node that reports.
+    pub node: String,
+    /// How its disks are.
+    pub disks: Vec<Disk>,
+    /// How its replicas are.
+    pub replicas: Vec<ReplicaReport>,
+}
+
+/// How one replica is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaReport {
+    /// Of which shard.
+    pub shard: ShardId,
+    /// Which.
+    pub replica_id: u64,
+    /// Its disk.
+    pub disk_id: DiskId,
+    /// What it does.
+    pub state: ReplicaState,
+    /// Its term.
+    pub term: u64,
+    /// Name of the node it takes for the leader.
+    pub leader: Option<String>,
+    /// Last entry in its log.
+    pub last_log: u64,
+    /// Last entry it knows to be committed.
+    pub committed: u64,
+    /// Last entry it applied.
+    pub applied: u64,
+    /// Additive digest of its rows at `applied`.
+    pub digest: [u8; 32],
+    /// Chunks its rows name and it does not have; not 0: it is incomplete.
+    pub n_missing_chunks: u64,
+    /// Chunks it has.
+    pub n_chunks: u64,
+    /// Octets of chunks it has.
+    pub chunk_bytes: u64,
+    /// Only when it leads: each other replica and the last entry known to be in its log.
+    pub followers: Vec<(u64, u64)>,
+}
+
+/// What a replica does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplicaState {
+    /// It recovers, or waits for readmission.
+    Starting,
+    /// It leads.
+    Leader,
+    /// It follows and votes.
+    Follower,
+    /// It asks for votes.
+    Candidate,
+    /// It follows.
+    Learner,
+    /// Stopped for good on this disk.
+    Failed,
+}
+
+/// Placements in order of version, beginning with the present one.
+pub type Placements = Pin<Box<dyn Stream<Item = Arc<Placement>> + Send>>;
+
+/// The meta group's side of a node. `from` is the name the caller's certificate proves.
+#[async_trait]
+pub trait MetaHandler: Send + Sync + 'static {
+    /// The placement as this node knows it, leader or not.
+    async fn placement(&self) -> Result<Arc<Placement>, MetaError>;
+
+    /// The placement now, if it is newer than `after_version`, and after each change.
+    async fn watch_placement(&self, after_version: u64) -> Result<Placements, MetaError>;
+
+    /// A node says who it is and which disks it has; what the cluster knows then. `cluster` is what
+    /// its disks belong to, `None` if they are new.
+    async fn register_node(
+        &self,
+        from: &str,
+        node: Node,
+        cluster: Option<ClusterId>,
+    ) -> Result<Arc<Placement>, MetaError>;
+
+    /// A node says how it is.
+    async fn report(&self, from: &str, report: Report) -> Result<(), MetaError>;
+
+    /// An id for a new replica, never used before.
+    async fn mint_replica(
+        &self,
+        from: &str,
+        shard: ShardId,
+        disk: DiskId,
+    ) -> Result<u64, MetaError>;
+}
