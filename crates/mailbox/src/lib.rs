@@ -15,6 +15,7 @@ pub mod command;
 pub mod dialogue;
 pub mod flags;
 pub mod ids;
+pub mod lines;
 pub mod name;
 pub mod outcome;
 pub mod query;

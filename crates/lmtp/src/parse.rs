@@ -1,0 +1,157 @@
+//! Command lines become requests (RFC 5321 4.1.1, RFC 2033 4).
+
+use crate::refuse::Words;
+
+/// One command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    Lhlo(String),
+    /// HELO and EHLO, which are not for LMTP.
+    Hello,
+    Mail(Mail),
+    /// The path as written, without `<>` and source route.
+    Rcpt(String),
+    Data,
+    Rset,
+    Noop,
+    Quit,
+    Vrfy,
+    Help,
+}
+
+/// MAIL FROM.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mail {
+    /// The reverse path without `<>` and source route; empty for notifications.
+    pub sender: String,
+    /// RFC 1870: how large the client thinks the message is.
+    pub size: Option<u64>,
+    /// RFC 6531
+    pub is_utf8: bool,
+}
+
+/// Reads one line.
+pub(crate) fn request(line: &[u8]) -> Result<Request, Words> {
+    let line = std::str::from_utf8(line).map_err(|_| Words::NotText)?;
+    if line.chars().any(char::is_control) {
+        return Err(Words::NotText);
+    }
+    let line = line.trim_end();
+    let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
+    let rest = rest.trim_start();
+    let alone = |request| if rest.is_empty() { Ok(request) } else { Err(Words::NoParameters) };
+    match verb.to_ascii_uppercase().as_str() {
+        "LHLO" => lhlo(rest),
+        "HELO" | "EHLO" => Ok(Request::Hello),
+        "MAIL" => mail(rest).map(Request::Mail),
+        "RCPT" => rcpt(rest),
+        "DATA" => alone(Request::Data),
+        "RSET" => alone(Request::Rset),
+        "NOOP" => Ok(Request::Noop),
+        "QUIT" => alone(Request::Quit),
+        "VRFY" => Ok(Request::Vrfy),
+        "HELP" => Ok(Request::Help),
+        _ => Err(Words::UnknownCommand),
+    }
+}
+
+/// The name goes into a Received field, so only what a domain or address literal needs is allowed.
+fn lhlo(name: &str) -> Result<Request, Words> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c) || !c.is_ascii();
+    if name.is_empty() || name.len() > 255 || !name.chars().all(legal) {
+        return Err(Words::BadName);
+    }
+    Ok(Request::Lhlo(name.to_owned()))
+}
+
+fn mail(rest: &str) -> Result<Mail, Words> {
+    let (sender, parameters) = path(after(rest, "FROM:").ok_or(Words::BadMail)?)?;
+    let mut mail = Mail { sender: sender.to_owned(), ..Mail::default() };
+    for parameter in parameters.split_ascii_whitespace() {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        match (name.to_ascii_uppercase().as_str(), value.to_ascii_uppercase().as_str()) {
+            ("SIZE", size) => mail.size = Some(size.parse().map_err(|_| Words::BadParameter)?),
+            ("BODY", "7BIT" | "8BITMIME") => {}
+            ("SMTPUTF8", "") => mail.is_utf8 = true,
+            ("BODY" | "SMTPUTF8", _) => return Err(Words::BadParameter),
+            _ => return Err(Words::UnknownParameter),
+        }
+    }
+    // RFC 6531 3.4: addresses beyond ASCII only when they were announced.
+    if !mail.is_utf8 && !mail.sender.is_ascii() {
+        return Err(Words::NotAnnounced);
+    }
+    Ok(mail)
+}
+
+fn rcpt(rest: &str) -> Result<Request, Words> {
+    let (recipient, parameters) = path(after(rest, "TO:").ok_or(Words::BadRcpt)?)?;
+    if recipient.is_empty() {
+        return Err(Words::BadRecipient);
+    }
+    if !parameters.trim().is_empty() {
+        return Err(Words::UnknownParameter);
+    }
+    Ok(Request::Rcpt(recipient.to_owned()))
+}
+
+fn after<'a>(text: &'a str, word: &str) -> Option<&'a str> {
+    let (start, rest) = text.split_at_checked(word.len())?;
+    start.eq_ignore_ascii_case(word).then(|| rest.trim_start())
+}
+
+/// `<path>` and what follows it; a source route is skipped (RFC 5321 4.1.1.3).
+fn path(text: &str) -> Result<(&str, &str), Words> {
+    let inner = text.strip_prefix('<').ok_or(Words::BadPath)?;
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    for (at, c) in inner.char_indices() {
+        match c {
+            _ if is_escaped => is_escaped = false,
+            '\\' => is_escaped = true,
+            '"' => is_quoted = !is_quoted,
+            '>' if !is_quoted => {
+                let path = &inner[..at];
+                let path = match path.strip_prefix('@') {
+                    Some(route) => route.split_once(':').ok_or(Words::BadPath)?.1,
+                    None => path,
+                };
+                let rest = &inner[at + 1..];
+                let is_apart = rest.is_empty() || rest.starts_with(' ');
+                return if is_apart { Ok((path, rest)) } else { Err(Words::BadPath) };
+            }
+            ' ' | '<' if !is_quoted => return Err(Words::BadPath),
+            _ => {}
+        }
+    }
+    Err(Words::BadPath)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_and_parameters_are_read() {
+        let mail = |sender: &str, size, is_utf8| {
+            Ok(Request::Mail(Mail { sender: sender.into(), size, is_utf8 }))
+        };
+        assert_eq!(request(b"MAIL FROM:<>"), mail("", None, false));
+        assert_eq!(request(b"mail from:<a@b> size=7 BODY=8BITMIME"), mail("a@b", Some(7), false));
+        assert_eq!(request(b"MAIL FROM: <@x,@y:a@b>"), mail("a@b", None, false));
+        assert_eq!(request("MAIL FROM:<ä@b> SMTPUTF8".as_bytes()), mail("ä@b", None, true));
+        assert_eq!(request("MAIL FROM:<ä@b>".as_bytes()), Err(Words::NotAnnounced));
+        assert_eq!(request(b"MAIL FROM:<a@b> X=Y"), Err(Words::UnknownParameter));
+        assert_eq!(request(b"MAIL FROM:<a@b> SIZE=x"), Err(Words::BadParameter));
+        assert_eq!(request(b"MAIL FROM:a@b"), Err(Words::BadPath));
+        assert_eq!(request(b"MAIL TO:<a@b>"), Err(Words::BadMail));
+        assert_eq!(
+            request(br#"RCPT TO:<"a > b"@c>"#),
+            Ok(Request::Rcpt(r#""a > b"@c"#.to_owned()))
+        );
+        assert_eq!(request(b"RCPT TO:<>"), Err(Words::BadRecipient));
+        assert_eq!(request(b"RCPT TO:<a@b"), Err(Words::BadPath));
+        assert_eq!(request(b"DATA now"), Err(Words::NoParameters));
+        assert_eq!(request(b"LHLO a(b"), Err(Words::BadName));
+        assert_eq!(request(b"NOOP \0"), Err(Words::NotText));
+    }
+}

@@ -1,0 +1,111 @@
+//! Everything the engine says besides 354, in the words of RFC 5321 and RFC 3463. 4xx where waiting
+//! can help, 5xx only where it cannot.
+
+use mailbox::dialogue::Trouble;
+use mailbox::{Outcome, Refusal};
+
+/// What a command line can get as an answer without the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Words {
+    Ok,
+    SenderOk,
+    RecipientOk,
+    Bye,
+    Help,
+    CannotVerify,
+    UnknownCommand,
+    LineTooLong,
+    NotText,
+    NoParameters,
+    BadName,
+    BadMail,
+    BadRcpt,
+    BadPath,
+    BadRecipient,
+    BadParameter,
+    UnknownParameter,
+    NotAnnounced,
+    UseLhlo,
+    LhloFirst,
+    MailFirst,
+    RcptFirst,
+    NestedMail,
+    TooManyRecipients,
+    NoSuchRecipient,
+    TooLarge,
+    BareLineEnd,
+    TooManyErrors,
+    Silent,
+    ShuttingDown,
+}
+
+impl Words {
+    /// The reply line without its end.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::Ok => "250 2.0.0 OK",
+            Self::SenderOk => "250 2.1.0 OK",
+            Self::RecipientOk => "250 2.1.5 OK",
+            Self::Bye => "221 2.0.0 Bye",
+            Self::Help => "214 2.0.0 LHLO MAIL RCPT DATA RSET NOOP VRFY QUIT",
+            Self::CannotVerify => "252 2.5.0 Send mail and see",
+            Self::UnknownCommand => "500 5.5.1 Unknown command",
+            Self::LineTooLong => "500 5.5.2 Line too long",
+            Self::NotText => "500 5.5.2 Control characters or broken UTF-8 in a command",
+            Self::NoParameters => "501 5.5.4 This command takes no parameters",
+            Self::BadName => "501 5.5.4 LHLO needs the client's name",
+            Self::BadMail => "501 5.5.4 Say MAIL FROM:<address>",
+            Self::BadRcpt => "501 5.5.4 Say RCPT TO:<address>",
+            Self::BadPath => "501 5.1.7 A path is <address>",
+            Self::BadRecipient => "553 5.1.3 Not an address",
+            Self::BadParameter => "501 5.5.4 Bad value of a parameter",
+            Self::UnknownParameter => "555 5.5.4 Unknown parameter",
+            Self::NotAnnounced => "553 5.6.7 Addresses beyond ASCII need SMTPUTF8",
+            Self::UseLhlo => "500 5.5.1 This is LMTP, say LHLO",
+            Self::LhloFirst => "503 5.5.1 Say LHLO first",
+            Self::MailFirst => "503 5.5.1 Say MAIL first",
+            Self::RcptFirst => "503 5.5.1 No valid recipients",
+            Self::NestedMail => "503 5.5.1 There is a sender already",
+            Self::TooManyRecipients => "452 4.5.3 Too many recipients",
+            Self::NoSuchRecipient => "550 5.1.1 No such recipient here",
+            Self::TooLarge => "552 5.3.4 Message too large",
+            Self::BareLineEnd => "550 5.6.0 A CR or LF stands alone in the message",
+            Self::TooManyErrors => "421 4.7.0 Too many bad commands",
+            Self::Silent => "421 4.4.2 Silent too long",
+            Self::ShuttingDown => "421 4.3.2 Going down, try again",
+        }
+    }
+}
+
+/// What to say when a question could not be answered.
+pub(crate) fn trouble(trouble: Trouble) -> &'static str {
+    match trouble {
+        Trouble::Unavailable => "451 4.3.0 Store not available, try again",
+        Trouble::Unknown => "451 4.3.0 Outcome not known, try again",
+        Trouble::Full => "452 4.3.1 Store full, try again",
+        Trouble::Damaged => "451 4.3.0 Store in trouble, try again",
+        Trouble::TooLarge => Words::TooLarge.text(),
+        Trouble::Overloaded => "451 4.3.2 Too busy, try again",
+    }
+}
+
+/// What to say about one recipient's delivery.
+pub(crate) fn delivered(outcome: &Result<Outcome, Trouble>) -> &'static str {
+    match outcome {
+        // Durability: an outcome comes only after a majority of replicas has synced the entry.
+        Ok(Outcome::Appended(_)) => "250 2.1.5 Delivered",
+        Ok(Outcome::Refused(refusal)) => refused(refusal),
+        Ok(_) => "451 4.3.0 Store in trouble, try again",
+        Err(why) => trouble(*why),
+    }
+}
+
+fn refused(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::NoSuchAccount => Words::NoSuchRecipient.text(),
+        Refusal::Suspended => "450 4.2.1 Account suspended",
+        Refusal::OverQuota => "452 4.2.2 Mailbox full",
+        Refusal::Exhausted => "452 4.2.2 Mailbox can take no more",
+        _ => "451 4.3.0 Not taken, try again",
+    }
+}

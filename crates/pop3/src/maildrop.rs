@@ -1,0 +1,135 @@
+//! The maildrop: INBOX as it was at the login.
+
+use std::collections::BTreeMap;
+
+use mailbox::answer::Body;
+use mailbox::command::{Expunge, OfMailbox};
+use mailbox::query::Messages;
+use mailbox::{MessageRecord, Uid, UidSet, UidValidity};
+
+use crate::BODIES_AHEAD;
+
+/// RFC 1939 7: a unique-id has at most so many characters.
+const UIDL_BYTES_MAX: usize = 70;
+
+/// What the session knows of it.
+pub(crate) struct Maildrop {
+    of: OfMailbox,
+    uid_validity: UidValidity,
+    messages: Vec<Message>,
+    /// Chunk lists that were asked for ahead.
+    bodies: BTreeMap<Uid, Body>,
+}
+
+/// One message; its number is its place, from 1.
+pub(crate) struct Message {
+    pub(crate) uid: Uid,
+    pub(crate) size: u64,
+    uidl: Option<Box<str>>,
+    pub(crate) is_deleted: bool,
+}
+
+impl Maildrop {
+    /// Nothing is known yet.
+    pub(crate) fn new(of: OfMailbox, uid_validity: UidValidity) -> Self {
+        Self { of, uid_validity, messages: Vec::new(), bodies: BTreeMap::new() }
+    }
+
+    /// Asks for messages from this UID on.
+    pub(crate) fn page(&self, from: Uid) -> Messages {
+        self.messages_query(UidSet::range(from, Uid::LAST), false)
+    }
+
+    /// Takes a page of them.
+    pub(crate) fn add(&mut self, records: Vec<MessageRecord>) {
+        self.messages.extend(records.into_iter().map(|record| Message {
+            uid: record.uid,
+            size: record.size,
+            uidl: record.uidl.filter(|uidl| is_legal(uidl)).map(String::into_boxed_str),
+            is_deleted: false,
+        }));
+    }
+
+    /// Asks for the bodies of this message and those after it.
+    pub(crate) fn bodies_ahead(&self, number: u32) -> Messages {
+        let from = self.messages.iter().skip(number as usize - 1);
+        let wanted = from.filter(|message| !message.is_deleted).take(BODIES_AHEAD);
+        // Why: a session may read what another one expunges meanwhile.
+        self.messages_query(wanted.map(|message| message.uid).collect(), true)
+    }
+
+    /// Takes the bodies asked for; the ones before are forgotten.
+    pub(crate) fn set_bodies(&mut self, records: Vec<MessageRecord>) {
+        let with_body = |record: MessageRecord| record.body.map(|body| (record.uid, body));
+        self.bodies = records.into_iter().filter_map(with_body).collect();
+    }
+
+    /// The body of a message if it was asked for; given out once.
+    pub(crate) fn take_body(&mut self, uid: Uid) -> Option<Body> {
+        self.bodies.remove(&uid)
+    }
+
+    fn messages_query(&self, uids: UidSet, is_for_bodies: bool) -> Messages {
+        Messages {
+            of: self.of,
+            uids,
+            changed_since: None,
+            metadata: false,
+            chunks: is_for_bodies,
+            expunged: is_for_bodies,
+        }
+    }
+
+    /// A message that is there and not deleted.
+    pub(crate) fn message(&self, number: u32) -> Option<&Message> {
+        let message = self.messages.get((number as usize).checked_sub(1)?)?;
+        (!message.is_deleted).then_some(message)
+    }
+
+    /// Marks it as deleted; whether it was there.
+    pub(crate) fn delete(&mut self, number: u32) -> bool {
+        let is_there = self.message(number).is_some();
+        if is_there {
+            self.messages[number as usize - 1].is_deleted = true;
+        }
+        is_there
+    }
+
+    /// RSET.
+    pub(crate) fn undelete(&mut self) {
+        self.messages.iter_mut().for_each(|message| message.is_deleted = false);
+    }
+
+    /// Messages with their numbers, from a number on, without deleted ones.
+    pub(crate) fn listed(&self, from: u32) -> impl Iterator<Item = (u32, &Message)> {
+        let numbered = (1..).zip(&self.messages).skip(from as usize - 1);
+        numbered.filter(|(_, message)| !message.is_deleted)
+    }
+
+    /// How many messages are there, and their octets.
+    pub(crate) fn stat(&self) -> (usize, u64) {
+        let sizes = self.listed(1).map(|(_, message)| message.size);
+        sizes.fold((0, 0), |(n, sum), size| (n + 1, sum + size))
+    }
+
+    /// Stable for ever: UIDs are never given out twice.
+    pub(crate) fn uidl(&self, message: &Message) -> String {
+        match &message.uidl {
+            Some(uidl) => uidl.to_string(),
+            None => format!("{}.{}", self.uid_validity, message.uid),
+        }
+    }
+
+    /// Removes what is marked, from a UID on; `None` if nothing is.
+    pub(crate) fn expunge(&self, from: Uid) -> Option<Expunge> {
+        let marked = self.messages.iter().filter(|message| message.is_deleted);
+        let uids: UidSet = marked.map(|message| message.uid).filter(|uid| *uid >= from).collect();
+        let OfMailbox { account, mailbox } = self.of;
+        (!uids.is_empty()).then_some(Expunge { account, mailbox, uids, only_deleted: false })
+    }
+}
+
+/// RFC 1939 7: 1 to 70 characters from 0x21 to 0x7E.
+fn is_legal(uidl: &str) -> bool {
+    (1..=UIDL_BYTES_MAX).contains(&uidl.len()) && uidl.bytes().all(|c| c.is_ascii_graphic())
+}
