@@ -1,0 +1,361 @@
+//! Opening a journal: replay from the log start, tell a torn tail from damage, and put everything
+//! that may only have been in the page cache into a new segment before anyone relies on it.
+//!
+//! A byte below any stated `durable_up_to` was synced: if it does not verify now, it is damage and
+//! the replicas it may concern are `suspect`. What lies behind the last `durable_up_to` was never
+//! known to be synced: as far as it verifies it is copied and synced, the rest is cut.
+
+mod replay;
+
+use std::collections::BTreeMap;
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::encode::{Encoder, Prepared, plain_frame};
+use crate::error::Error;
+use crate::footer;
+use crate::frame::{FRAME_HEAD, FrameKind, Position, Salt, walk};
+use crate::identity;
+use crate::manifest::{COPIES, Manifest};
+use crate::options::Options;
+use crate::record::{Digest, DiskId, Location, Pointer, Record, ReplicaId, SegmentId};
+use crate::scan::{Outline, Scan, frame_end};
+use crate::segment::{self, Need, Refusal, Spares};
+use crate::shared::{Index, Shared};
+use crate::state::State;
+use crate::storage::{Storage, StorageFile};
+use crate::writer::{Open, Writer, write_footer};
+use replay::Replay;
+
+/// What the journal knows after a start.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// Every replica this disk ever had; dead ones too, since their ids never come back.
+    pub replicas: BTreeMap<ReplicaId, RecoveredReplica>,
+    /// Bytes behind the last whole frame that were cut.
+    pub torn_bytes: u64,
+    /// Records behind the last known sync, copied to a new segment.
+    pub n_resynced: u64,
+    /// Bytes that were synced once and do not verify any more.
+    pub damaged: Vec<Damage>,
+}
+
+/// One replica after a start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecoveredReplica {
+    /// What it was born with.
+    pub born: Option<Bytes>,
+    /// It left this disk.
+    pub is_dead: bool,
+    /// Damage may have taken records of it: it must not vote before it was readmitted.
+    pub is_suspect: bool,
+    /// Its last vote.
+    pub vote: Option<Bytes>,
+    /// Last purged index, and the meta of that purge.
+    pub purge_floor: Option<(u64, Bytes)>,
+    /// The last committed meta that reached the disk; may be older than what was committed.
+    pub committed: Option<Bytes>,
+    /// Entries above the floor.
+    pub entries: BTreeMap<u64, RecoveredEntry>,
+}
+
+/// One log entry after a start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveredEntry {
+    /// Where the whole record is.
+    pub pointer: Pointer,
+    /// The first bytes of its meta, at most [`ENTRY_HEAD_BYTES`](crate::ENTRY_HEAD_BYTES).
+    pub head: Bytes,
+}
+
+/// Bytes that do not verify although they were synced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// Where.
+    pub segment: SegmentId,
+    /// Where in it.
+    pub offset: u64,
+    /// What was there.
+    pub what: Damaged,
+}
+
+/// What a damaged place held, as far as it can be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Damaged {
+    /// The whole segment is not there.
+    Segment,
+    /// A manifest; its second copy or older segments serve.
+    Manifest,
+    /// The list of bodies; it is rebuilt from the frames.
+    Footer,
+    /// Records of any replica.
+    Records,
+    /// A record of this replica.
+    Record(ReplicaId),
+    /// One body of this replica; with its digest if that is known.
+    Body(ReplicaId, Option<Digest>),
+}
+
+/// Everything `open` hands over.
+pub(crate) struct Opened {
+    pub shared: Arc<Shared>,
+    pub writer: Writer,
+    pub recovered: Recovered,
+}
+
+/// What is learned from the segments before a new one is begun.
+struct Past {
+    /// Used bytes of each segment.
+    segments: BTreeMap<SegmentId, u64>,
+    next_sequence: u64,
+    /// Records behind the last known sync.
+    tail: Vec<Record>,
+    /// The last segment, if it has no footer yet: where it ends and the bodies before.
+    unsealed: Option<(SegmentId, u64, Vec<Location>)>,
+    /// End of everything that is known to be synced.
+    durable: Position,
+}
+
+pub(crate) fn open(storage: Arc<dyn Storage>, options: Options) -> Result<Opened, Error> {
+    if let Some(reason) = identity::poison_reason(&*storage) {
+        return Err(Error::Poisoned { reason });
+    }
+    let (disk, start_count) = identity::load(&*storage)?;
+    let start_count = start_count + 1;
+    let poison = |reason: String| {
+        tracing::error!(%disk, reason, "disk poisoned");
+        identity::write_poison(&*storage, &reason);
+        Error::Poisoned { reason }
+    };
+    // Durability: the counter is synced before anything else of this start can be seen.
+    let written = identity::write_start(&*storage, start_count);
+    if let Err(error) = written {
+        if error.kind() == std::io::ErrorKind::StorageFull {
+            return Err(Error::Full);
+        }
+        return Err(poison(format!("write the start counter: {error}")));
+    }
+    let names = storage.list().map_err(Error::io("list"))?;
+    for name in names.iter().filter(|name| segment::is_unfinished(name)) {
+        storage.unlink(name).map_err(Error::io("unlink an unfinished segment"))?;
+    }
+    let mut replay = Replay::new(disk);
+    let past = read_past(&*storage, disk, &names, &mut replay)?;
+    let begun = begin(&*storage, (disk, start_count), &options, (past, &mut replay));
+    let (mut index, open, next_sequence) = match begun {
+        Ok(begun) => begun,
+        Err(Refusal::Full) => return Err(Error::Full),
+        Err(Refusal::Failed(error)) => {
+            return Err(poison(format!("begin a segment: {error}")));
+        }
+    };
+    let has_tail = replay.recovered.n_resynced > 0;
+    index.state = replay.state;
+    let file = Arc::clone(&open.file);
+    let segment = open.segment;
+    let shared = Arc::new(Shared::new(storage, (disk, start_count), options, index));
+    shared.files.insert(segment, file);
+    let writer = Writer::new(Arc::clone(&shared), open, (next_sequence, has_tail));
+    Ok(Opened { shared, writer, recovered: replay.recovered })
+}
+
+/// Reads all segments that may hold log records.
+fn read_past(
+    storage: &dyn Storage,
+    disk: DiskId,
+    names: &[String],
+    replay: &mut Replay,
+) -> Result<Past, Error> {
+    let mut files = BTreeMap::new();
+    for segment in names.iter().filter_map(|name| segment::parse_name(name)) {
+        let file = storage.open(&segment::name(segment)).map_err(Error::io("open a segment"))?;
+        files.insert(segment, file);
+    }
+    let log_start = find_log_start(&files, disk)?;
+    let mut past = Past {
+        segments: BTreeMap::new(),
+        next_sequence: 1,
+        tail: Vec::new(),
+        unsealed: None,
+        durable: Position::default(),
+    };
+    for (segment, file) in files.range(..log_start) {
+        past.segments.insert(*segment, file.size().map_err(Error::io("stat a segment"))?);
+    }
+    if let Some(last) = files.keys().next_back().copied() {
+        let mut outlines = BTreeMap::new();
+        for (segment, file) in files.range(log_start..) {
+            let scan = Scan { file: &**file, disk, segment: *segment };
+            outlines.insert(*segment, scan.outline()?);
+        }
+        past.replay(&files, &outlines, (log_start, last), replay)?;
+    }
+    Ok(past)
+}
+
+/// The log start stated by the newest manifest that verifies. An older one is only earlier.
+fn find_log_start(
+    files: &BTreeMap<SegmentId, Arc<dyn StorageFile>>,
+    disk: DiskId,
+) -> Result<SegmentId, Error> {
+    for (segment, file) in files.iter().rev() {
+        let scan = Scan { file: &**file, disk, segment: *segment };
+        if let Some((manifest, _)) = scan.manifest(&scan.outline()?)? {
+            return Ok(manifest.log_start.min(*segment));
+        }
+    }
+    Ok(files.keys().next().copied().unwrap_or_default())
+}
+
+impl Past {
+    fn replay(
+        &mut self,
+        files: &BTreeMap<SegmentId, Arc<dyn StorageFile>>,
+        outlines: &BTreeMap<SegmentId, Outline>,
+        (log_start, last): (SegmentId, SegmentId),
+        replay: &mut Replay,
+    ) -> Result<(), Error> {
+        if !outlines.contains_key(&log_start) {
+            replay.damage(log_start, 0, Damaged::Segment);
+        }
+        for (segment, outline) in outlines {
+            let scan = Scan { file: &*files[segment], disk: replay.disk, segment: *segment };
+            let durable = if *segment == last {
+                outline.durable(*segment)
+            } else {
+                next_states(files, outlines, *segment, replay)?.unwrap_or(outline.end)
+            };
+            let bodies = replay.segment(&scan, outline, durable)?;
+            let sequences = outline.frames.iter().map(|(_, head)| head.sequence + 1);
+            self.next_sequence = sequences.max().unwrap_or(0).max(self.next_sequence);
+            self.segments.insert(*segment, durable);
+            self.durable = Position { segment: *segment, offset: durable };
+            if *segment != last {
+                continue;
+            }
+            let tail_end = self.read_tail(&scan, outline, durable)?;
+            if outline.is_sealed() && tail_end == outline.end {
+                let size = scan.file.size().map_err(Error::io("stat a segment"))?;
+                self.segments.insert(*segment, size);
+                self.durable.offset = size;
+            } else {
+                replay.recovered.torn_bytes = scan.n_used_behind(tail_end)?;
+                let has_manifest = !outline.frames.is_empty();
+                self.unsealed = has_manifest.then_some((*segment, durable, bodies));
+            }
+        }
+        Ok(())
+    }
+
+    /// Collects the records behind the last known sync, up to the first that does not verify.
+    fn read_tail(
+        &mut self,
+        scan: &Scan<'_>,
+        outline: &Outline,
+        durable: u64,
+    ) -> Result<u64, Error> {
+        let mut end = durable;
+        for (offset, head) in outline.frames.iter().filter(|(offset, _)| *offset >= durable) {
+            if *offset != end {
+                break;
+            }
+            let Some(payload) = scan.payload(*offset, head)? else { break };
+            if head.kind == FrameKind::Records {
+                let at = offset + FRAME_HEAD as u64;
+                let walked = walk(&payload, scan.segment, scan.salt(), at);
+                if !walked.bad.is_empty() || walked.heads_crc != head.payload_crc {
+                    break;
+                }
+                self.tail.extend(walked.records.into_iter().map(|(_, stored)| stored.record));
+            }
+            end = frame_end(*offset, head);
+        }
+        Ok(end)
+    }
+}
+
+/// What the manifest of the next segment says about the end of this one.
+fn next_states(
+    files: &BTreeMap<SegmentId, Arc<dyn StorageFile>>,
+    outlines: &BTreeMap<SegmentId, Outline>,
+    segment: SegmentId,
+    replay: &mut Replay,
+) -> Result<Option<u64>, Error> {
+    let Some((next, outline)) = outlines.range(SegmentId(segment.0 + 1)..).next() else {
+        return Ok(None);
+    };
+    let scan = Scan { file: &*files[next], disk: replay.disk, segment: *next };
+    let Some((_, before)) = scan.manifest(outline)? else { return Ok(None) };
+    if before.segment != segment {
+        replay.damage(before.segment, 0, Damaged::Segment);
+        return Ok(None);
+    }
+    Ok(Some(before.offset))
+}
+
+/// Makes the segment of this start: manifest and tail synced, then named, then the old one sealed.
+fn begin(
+    storage: &dyn Storage,
+    (disk, start_count): (DiskId, u64),
+    options: &Options,
+    (past, replay): (Past, &mut Replay),
+) -> Result<(Index, Open, u64), Refusal> {
+    let last = past.segments.keys().next_back().map_or(0, |segment| segment.0);
+    let segment = SegmentId(last + 1);
+    let salt = Salt::new(disk, segment);
+    let log_start = replay.state.log_start(segment);
+    let state = State::clone(&replay.state);
+    let manifest = Manifest { disk, start_count, log_start, state }.encode();
+    let tail: Vec<Prepared> = past.tail.into_iter().map(Prepared::new).collect();
+    let tail_len: u64 = tail.iter().map(Prepared::disk_len).sum();
+    let n_blobs = tail.iter().map(|prepared| prepared.record.blobs().len()).sum();
+    let manifests_len = (COPIES * (FRAME_HEAD + manifest.len())) as u64;
+    let needed = manifests_len + 2 * FRAME_HEAD as u64 + tail_len + footer::disk_len(n_blobs);
+    let capacity = options.segment_bytes.max(needed);
+    let spares = Spares { storage, options };
+    let file = spares.acquire(segment, Need::Vital, capacity)?;
+
+    let mut sequence = past.next_sequence;
+    let mut at = 0;
+    for _ in 0..COPIES {
+        let stamp = (sequence, past.durable);
+        let frame = plain_frame(FrameKind::Manifest, stamp, salt, at, &manifest);
+        file.write_at(at, &[IoSlice::new(&frame)]).map_err(Refusal::Failed)?;
+        (at, sequence) = (at + frame.len() as u64, sequence + 1);
+    }
+    let mut open_blobs = Vec::new();
+    if !tail.is_empty() {
+        let mut encoder = Encoder::new(salt, segment, at);
+        for prepared in &tail {
+            let written = encoder.push(prepared);
+            replay.learn(&prepared.record, &written, &mut open_blobs);
+            replay.recovered.n_resynced += 1;
+        }
+        encoder.finish(sequence, Position { segment, offset: at });
+        file.write_at(at, &encoder.slices()).map_err(Refusal::Failed)?;
+        (at, sequence) = (encoder.end(), sequence + 1);
+    }
+    // Durability: manifest and tail are synced before the segment gets the name that counts, the
+    // name before the old segment is touched; a crash in between finds the one or the other.
+    file.sync_data().map_err(Refusal::Failed)?;
+    storage
+        .rename(&segment::new_name(segment), &segment::name(segment))
+        .map_err(Refusal::Failed)?;
+    storage.sync_dir().map_err(Refusal::Failed)?;
+
+    let mut segments = past.segments;
+    if let Some((old, end, bodies)) = past.unsealed {
+        let file = storage.open(&segment::name(old)).map_err(Refusal::Failed)?;
+        let stamp = (sequence, Position { segment: old, offset: end });
+        let end = write_footer(&*file, Salt::new(disk, old), stamp, &bodies);
+        segments.insert(old, end.map_err(Refusal::Failed)?);
+    }
+    spares.refill().map_err(Refusal::Failed)?;
+    segments.insert(segment, at);
+    let allows = if spares.has_room_for_bodies() { Need::Bodies } else { Need::Entries };
+    let state = State::default();
+    let index = Index { state, segments, open: segment, open_blobs, manifest_log_start: log_start };
+    Ok((index, Open { segment, file, end: at, capacity, allows }, sequence))
+}

@@ -1,0 +1,149 @@
+//! What lies in a segment, told from its frames alone.
+//!
+//! The outline reads heads only. Where a head does not verify it looks for the next one that does;
+//! the salt of the disk keeps a body from forging one.
+
+use bytes::Bytes;
+use crc32c::crc32c;
+
+use crate::error::Error;
+use crate::frame::{FRAME_HEAD, FRAME_MAGIC, FrameHead, FrameKind, Position, Salt};
+use crate::manifest::Manifest;
+use crate::record::{DiskId, SegmentId};
+use crate::storage::StorageFile;
+
+/// Bytes looked through at a time.
+const WINDOW: usize = 1 << 20;
+
+/// The frames of one segment.
+#[derive(Debug, Default)]
+pub(crate) struct Outline {
+    pub frames: Vec<(u64, FrameHead)>,
+    /// Places where bytes lie that are no frame, each before a frame that verified.
+    pub gaps: Vec<(u64, u64)>,
+    /// End of the last frame whose head verified.
+    pub end: u64,
+}
+
+impl Outline {
+    pub fn is_sealed(&self) -> bool {
+        self.frames.last().is_some_and(|(_, head)| head.kind == FrameKind::Footer)
+    }
+
+    /// The highest durable place in this segment that the segment itself states.
+    pub fn durable(&self, segment: SegmentId) -> u64 {
+        let stated = self.frames.iter().map(|(_, head)| head.durable_up_to);
+        let stated = stated.filter(|at| at.segment == segment).map(|at| at.offset).max();
+        let is_manifest = |head: &FrameHead| head.kind == FrameKind::Manifest;
+        let manifests = self.frames.iter().filter(|(_, head)| is_manifest(head));
+        let manifests = manifests.map(|(at, head)| frame_end(*at, head)).max();
+        stated.max(manifests).unwrap_or(0)
+    }
+}
+
+pub(crate) fn frame_end(offset: u64, head: &FrameHead) -> u64 {
+    offset + FRAME_HEAD as u64 + u64::from(head.payload_len)
+}
+
+/// A segment being looked at.
+pub(crate) struct Scan<'a> {
+    pub file: &'a dyn StorageFile,
+    pub disk: DiskId,
+    pub segment: SegmentId,
+}
+
+impl Scan<'_> {
+    pub fn salt(&self) -> Salt {
+        Salt::new(self.disk, self.segment)
+    }
+
+    pub fn outline(&self) -> Result<Outline, Error> {
+        let size = self.file.size().map_err(Error::io("stat a segment"))?;
+        let mut outline = Outline::default();
+        while let Some((at, head)) = self.next_frame(outline.end, size)? {
+            if at > outline.end {
+                outline.gaps.push((outline.end, at));
+            }
+            outline.end = frame_end(at, &head);
+            outline.frames.push((at, head));
+            if head.kind == FrameKind::Footer {
+                break;
+            }
+        }
+        Ok(outline)
+    }
+
+    pub fn head_at(&self, offset: u64, size: u64) -> Result<Option<FrameHead>, Error> {
+        let mut bytes = [0; FRAME_HEAD];
+        let n = self.file.read_at(offset, &mut bytes).map_err(Error::io("read a segment"))?;
+        let head = FrameHead::decode(&bytes[..n], self.salt(), offset);
+        Ok(head.filter(|head| frame_end(offset, head) <= size))
+    }
+
+    /// The first frame at or behind `from`.
+    pub fn next_frame(&self, from: u64, size: u64) -> Result<Option<(u64, FrameHead)>, Error> {
+        if let Some(head) = self.head_at(from, size)? {
+            return Ok(Some((from, head)));
+        }
+        let mut window = vec![0; WINDOW.min(size.saturating_sub(from) as usize)];
+        let mut at = from;
+        while at + FRAME_HEAD as u64 <= size {
+            let n = self.file.read_at(at, &mut window).map_err(Error::io("read a segment"))?;
+            let magics = window[..n].windows(4).enumerate();
+            for (i, _) in magics.filter(|(_, bytes)| *bytes == FRAME_MAGIC) {
+                if let Some(head) = self.head_at(at + i as u64, size)? {
+                    return Ok(Some((at + i as u64, head)));
+                }
+            }
+            if n < FRAME_HEAD {
+                break;
+            }
+            // The magic may lie across the edge of the window.
+            at += n as u64 - 3;
+        }
+        Ok(None)
+    }
+
+    /// The payload of a frame, and whether a plain payload verifies. Records verify by
+    /// [`crate::frame::walk`].
+    pub fn payload(&self, offset: u64, head: &FrameHead) -> Result<Option<Bytes>, Error> {
+        let mut bytes = vec![0; head.payload_len as usize];
+        let at = offset + FRAME_HEAD as u64;
+        let n = self.file.read_at(at, &mut bytes).map_err(Error::io("read a segment"))?;
+        let is_records = matches!(head.kind, FrameKind::Records);
+        let verifies = n == bytes.len() && (is_records || crc32c(&bytes) == head.payload_crc);
+        Ok(verifies.then(|| Bytes::from(bytes)))
+    }
+
+    /// The first copy of the manifest that verifies, with the end of the segment before.
+    pub fn manifest(&self, outline: &Outline) -> Result<Option<(Manifest, Position)>, Error> {
+        for (offset, head) in &outline.frames {
+            if head.kind != FrameKind::Manifest {
+                continue;
+            }
+            let payload = self.payload(*offset, head)?;
+            if let Some(manifest) = payload.as_deref().and_then(Manifest::decode) {
+                return Ok(Some((manifest, head.durable_up_to)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Bytes from `from` to the last one that is not zero.
+    pub fn n_used_behind(&self, from: u64) -> Result<u64, Error> {
+        let size = self.file.size().map_err(Error::io("stat a segment"))?;
+        let mut window = vec![0; WINDOW.min(size.saturating_sub(from) as usize)];
+        let (mut at, mut used) = (from, 0);
+        while at < size {
+            let n = self.file.read_at(at, &mut window).map_err(Error::io("read a segment"))?;
+            if n == 0 {
+                break;
+            }
+            if let Some(last) = window[..n].iter().rposition(|byte| *byte != 0) {
+                used = at + last as u64 + 1 - from;
+            }
+            at += n as u64;
+        }
+        Ok(used)
+    }
+}

@@ -1,0 +1,135 @@
+//! What the writer, the readers and the owner of a journal share.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::error::Error;
+use crate::frame::Salt;
+use crate::identity;
+use crate::options::Options;
+use crate::queue::Queue;
+use crate::record::{DiskId, Location, SegmentId};
+use crate::segment::Files;
+use crate::state::State;
+use crate::storage::Storage;
+
+pub(crate) struct Shared {
+    pub storage: Arc<dyn Storage>,
+    pub disk: DiskId,
+    pub start_count: u64,
+    pub options: Options,
+    pub files: Files,
+    pub queue: Queue,
+    pub counters: Counters,
+    index: Mutex<Index>,
+    health: Mutex<Health>,
+}
+
+/// What is durable.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    pub state: State,
+    /// Used bytes of each segment, the open one included.
+    pub segments: BTreeMap<SegmentId, u64>,
+    pub open: SegmentId,
+    /// Bodies in the open segment.
+    pub open_blobs: Vec<Location>,
+    /// The log start in the newest synced manifest: segments below may be deleted.
+    pub manifest_log_start: SegmentId,
+}
+
+/// Numbers that only grow.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub n_syncs: AtomicU64,
+    pub n_frames: AtomicU64,
+    pub n_records: AtomicU64,
+    pub n_bytes: AtomicU64,
+}
+
+struct Health {
+    poisoned: Option<String>,
+    last_sync: Instant,
+    pending_since: Option<Instant>,
+}
+
+/// When the disk last answered. A disk that hangs has an old `pending_since`.
+#[derive(Clone, Copy, Debug)]
+pub struct SyncHealth {
+    /// End of the last completed sync.
+    pub last_completed: Instant,
+    /// Begin of the write and sync under way, if one is.
+    pub pending_since: Option<Instant>,
+}
+
+impl Shared {
+    pub fn new(
+        storage: Arc<dyn Storage>,
+        (disk, start_count): (DiskId, u64),
+        options: Options,
+        index: Index,
+    ) -> Self {
+        Self {
+            files: Files::new(Arc::clone(&storage)),
+            queue: Queue::new(options.queue_bytes),
+            storage,
+            disk,
+            start_count,
+            options,
+            counters: Counters::default(),
+            index: Mutex::new(index),
+            health: Mutex::new(Health {
+                poisoned: None,
+                last_sync: Instant::now(),
+                pending_since: None,
+            }),
+        }
+    }
+
+    pub fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn salt(&self, segment: SegmentId) -> Salt {
+        Salt::new(self.disk, segment)
+    }
+
+    pub fn poisoned(&self) -> Option<Error> {
+        self.health().poisoned.clone().map(|reason| Error::Poisoned { reason })
+    }
+
+    /// Ends the disk's life, now and after every restart.
+    pub fn poison(&self, reason: String) -> Error {
+        let mut health = self.health();
+        if let Some(reason) = &health.poisoned {
+            return Error::Poisoned { reason: reason.clone() };
+        }
+        tracing::error!(disk = %self.disk, reason, "disk poisoned");
+        health.poisoned = Some(reason.clone());
+        drop(health);
+        identity::write_poison(&*self.storage, &reason);
+        Error::Poisoned { reason }
+    }
+
+    pub fn sync_begins(&self) {
+        self.health().pending_since = Some(Instant::now());
+    }
+
+    pub fn sync_completed(&self) {
+        let mut health = self.health();
+        health.last_sync = Instant::now();
+        health.pending_since = None;
+        self.counters.n_syncs.fetch_add(1, Relaxed);
+    }
+
+    pub fn sync_health(&self) -> SyncHealth {
+        let health = self.health();
+        SyncHealth { last_completed: health.last_sync, pending_since: health.pending_since }
+    }
+}

@@ -1,0 +1,55 @@
+//! The door to the disk: everything the journal needs from a file system, and nothing more.
+//!
+//! [`RealStorage`] is a directory.
+
+mod real;
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+pub use real::RealStorage;
+
+/// Free and total bytes of a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// What may still be allocated.
+    pub free_bytes: u64,
+    /// What there is at all.
+    pub total_bytes: u64,
+}
+
+/// One directory of files. Directory changes are durable after `sync_dir`, contents after
+/// [`StorageFile::sync_data`].
+pub trait Storage: Send + Sync {
+    /// Makes an empty file; fails if the name is taken.
+    fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>>;
+    /// Opens a file for reading and writing.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>>;
+    /// Gives a file another name, replacing what had it.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Takes a name away. Open files stay readable.
+    fn unlink(&self, name: &str) -> io::Result<()>;
+    /// All names, in any order.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// Makes creations, renames and unlinks durable.
+    fn sync_dir(&self) -> io::Result<()>;
+    /// How full the disk is.
+    fn space(&self) -> io::Result<Space>;
+}
+
+/// One open file.
+pub trait StorageFile: Send + Sync {
+    /// Writes all slices one after the other, the first byte at `offset`.
+    fn write_at(&self, offset: u64, slices: &[IoSlice<'_>]) -> io::Result<()>;
+    /// Reads up to `buf.len()` bytes; fewer only at the end of the file.
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
+    /// Makes contents and length durable.
+    fn sync_data(&self) -> io::Result<()>;
+    /// Current length.
+    fn size(&self) -> io::Result<u64>;
+    /// Cuts or extends with zeros.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Reserves space up to `len` and extends the file with zeros to it, so that writes below it
+    /// cannot find the disk full.
+    fn allocate(&self, len: u64) -> io::Result<()>;
+}

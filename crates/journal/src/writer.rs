@@ -1,0 +1,401 @@
+//! The one writer of a disk: drains the queue, writes a frame, syncs once, completes in order.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::encode::{Encoder, Prepared, plain_frame};
+use crate::error::Error;
+use crate::footer;
+use crate::frame::{FRAME_HEAD, FrameKind, Position};
+use crate::manifest::{COPIES, Manifest};
+use crate::options::FRAME_BYTES_MAX;
+use crate::queue::{Done, Request, Taken};
+use crate::record::{Location, Record, ReplicaId, SegmentId, Written};
+use crate::segment::{self, Need, Refusal, Spares};
+use crate::shared::Shared;
+use crate::storage::StorageFile;
+
+/// The open segment.
+pub(crate) struct Open {
+    pub segment: SegmentId,
+    pub file: Arc<dyn StorageFile>,
+    pub end: u64,
+    pub capacity: u64,
+    /// Only requests of this need or a stronger one may use the segment.
+    pub allows: Need,
+}
+
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    open: Open,
+    /// End of the last completed sync.
+    durable: Position,
+    next_sequence: u64,
+    /// Records nobody waits for; they go with the next frame.
+    lazy: Vec<Prepared>,
+    /// Something was written after the last mark.
+    is_dirty: bool,
+    /// Replicas whose entry was refused for space, with its index: later entries are refused
+    /// too until it comes again, else a log would have a hole.
+    refused: BTreeMap<ReplicaId, u64>,
+}
+
+struct Waiting {
+    records: Vec<Prepared>,
+    disk_len: u64,
+    need: Need,
+    done: Done,
+}
+
+impl Waiting {
+    fn n_blobs(&self) -> usize {
+        self.records.iter().map(|prepared| prepared.record.blobs().len()).sum()
+    }
+}
+
+impl Writer {
+    pub fn new(shared: Arc<Shared>, open: Open, (next_sequence, is_dirty): (u64, bool)) -> Self {
+        let durable = Position { segment: open.segment, offset: open.end };
+        Self {
+            shared,
+            open,
+            durable,
+            next_sequence,
+            lazy: Vec::new(),
+            is_dirty,
+            refused: BTreeMap::new(),
+        }
+    }
+
+    /// The writer thread.
+    pub fn run(mut self) {
+        let patience = self.shared.options.mark_after;
+        loop {
+            match self.shared.queue.take(patience) {
+                Taken::Requests(requests) => self.commit(requests),
+                Taken::Idle => self.mark(),
+                Taken::Closed => return self.mark(),
+            }
+        }
+    }
+
+    /// Answers all requests, in their order.
+    pub fn commit(&mut self, requests: Vec<Request>) {
+        let mut waiting = VecDeque::new();
+        for request in requests {
+            match request {
+                Request::Lazy { records, disk_len } => {
+                    self.lazy.extend(records);
+                    self.shared.queue.release(disk_len);
+                }
+                Request::Records { records, disk_len, need, done } => {
+                    waiting.push_back(Waiting { records, disk_len, need, done });
+                }
+                Request::Roll { done } => {
+                    self.commit_records(std::mem::take(&mut waiting));
+                    let rolled = match self.shared.poisoned() {
+                        Some(error) => Err(error),
+                        None => self.roll(Need::Vital, 0),
+                    };
+                    done(rolled.map(|()| Vec::new()));
+                }
+            }
+        }
+        self.commit_records(waiting);
+    }
+
+    fn commit_records(&mut self, mut waiting: VecDeque<Waiting>) {
+        while let Some(first) = waiting.front() {
+            let room = match self.shared.poisoned() {
+                Some(error) => Err(error),
+                None => self.make_room(first),
+            };
+            match room {
+                Ok(()) => self.commit_frame(&mut waiting),
+                Err(error) => {
+                    let Some(first) = waiting.pop_front() else { return };
+                    self.refuse(first, error);
+                }
+            }
+        }
+    }
+
+    fn refuse(&mut self, waiting: Waiting, error: Error) {
+        for prepared in &waiting.records {
+            if let Record::Append { replica, index, .. } = &prepared.record {
+                self.refused.entry(*replica).or_insert(*index);
+            }
+        }
+        (waiting.done)(Err(error));
+        self.shared.queue.release(waiting.disk_len);
+    }
+
+    /// True if the request would leave a hole after an entry that was refused.
+    fn is_behind_refused(&mut self, waiting: &Waiting) -> bool {
+        for prepared in &waiting.records {
+            let (replica, at) = match &prepared.record {
+                Record::Append { replica, index, .. } => (replica, *index),
+                Record::Truncate { replica, from_index_inclusive } => {
+                    (replica, *from_index_inclusive)
+                }
+                Record::Purge { replica, upto_index_inclusive, .. } => {
+                    if self.refused.get(replica).is_some_and(|i| i <= upto_index_inclusive) {
+                        self.refused.remove(replica);
+                    }
+                    continue;
+                }
+                _ => continue,
+            };
+            match self.refused.get(replica) {
+                Some(refused) if at > *refused => {
+                    if matches!(prepared.record, Record::Append { .. }) {
+                        return true;
+                    }
+                }
+                Some(_) => {
+                    self.refused.remove(replica);
+                }
+                None => {}
+            }
+        }
+        false
+    }
+
+    /// Bytes the open segment must hold for one more request of this size.
+    fn needed(&self, disk_len: u64, n_blobs: usize) -> u64 {
+        let lazy: u64 = self.lazy.iter().map(Prepared::disk_len).sum();
+        FRAME_HEAD as u64 + lazy + disk_len + footer::disk_len(n_blobs)
+    }
+
+    fn make_room(&mut self, first: &Waiting) -> Result<(), Error> {
+        if self.is_behind_refused(first) {
+            return Err(Error::Full);
+        }
+        let need = first.need;
+        if need < self.open.allows {
+            if !self.spares().has_room_for_bodies() {
+                return Err(Error::Full);
+            }
+            self.open.allows = Need::Bodies;
+            self.refill();
+        }
+        let n_blobs = self.shared.index().open_blobs.len() + first.n_blobs();
+        if self.open.end + self.needed(first.disk_len, n_blobs) <= self.open.capacity {
+            return Ok(());
+        }
+        self.roll(need, self.needed(first.disk_len, first.n_blobs()))
+    }
+
+    /// Writes as many requests as fit in one frame, syncs, and answers them.
+    fn commit_frame(&mut self, waiting: &mut VecDeque<Waiting>) {
+        let salt = self.shared.salt(self.open.segment);
+        let mut encoder = Encoder::new(salt, self.open.segment, self.open.end);
+        let lazy = std::mem::take(&mut self.lazy);
+        for prepared in &lazy {
+            encoder.push(prepared);
+        }
+        let mut n_blobs = self.shared.index().open_blobs.len();
+        let mut group: Vec<(Waiting, Vec<Written>)> = Vec::new();
+        while let Some(next) = waiting.front() {
+            let end = encoder.end() + next.disk_len + footer::disk_len(n_blobs + next.n_blobs());
+            let is_too_much = end > self.open.capacity
+                || encoder.end() - self.open.end + next.disk_len > FRAME_BYTES_MAX
+                || next.need < self.open.allows;
+            if !group.is_empty() && (is_too_much || self.is_behind_refused(next)) {
+                break;
+            }
+            let Some(next) = waiting.pop_front() else { break };
+            n_blobs += next.n_blobs();
+            let written = next.records.iter().map(|prepared| encoder.push(prepared)).collect();
+            group.push((next, written));
+        }
+        let written = self.write_frame(&mut encoder);
+        if written.is_ok() {
+            self.learn(&lazy, &group);
+        }
+        let n_bytes = group.iter().map(|(waiting, _)| waiting.disk_len).sum();
+        for (waiting, pointers) in group {
+            (waiting.done)(written.clone().map(|()| pointers));
+        }
+        self.shared.queue.release(n_bytes);
+    }
+
+    fn write_frame(&mut self, encoder: &mut Encoder) -> Result<(), Error> {
+        encoder.finish(self.next_sequence, self.durable);
+        let (end, slices) = (encoder.end(), encoder.slices());
+        // Durability: everything in the frame is on the disk when this returns; its requests are
+        // answered after it, and the next frame states `end` as durable.
+        let synced = self.write_synced(&slices);
+        synced.map_err(|error| self.shared.poison(format!("write a frame: {error}")))?;
+        let counters = &self.shared.counters;
+        counters.n_frames.fetch_add(1, Relaxed);
+        counters.n_bytes.fetch_add(end - self.open.end, Relaxed);
+        self.next_sequence += 1;
+        self.open.end = end;
+        self.durable = Position { segment: self.open.segment, offset: end };
+        self.is_dirty = true;
+        Ok(())
+    }
+
+    fn write_synced(&self, slices: &[IoSlice<'_>]) -> io::Result<()> {
+        self.shared.sync_begins();
+        self.open.file.write_at(self.open.end, slices)?;
+        self.open.file.sync_data()?;
+        self.shared.sync_completed();
+        Ok(())
+    }
+
+    fn learn(&self, lazy: &[Prepared], group: &[(Waiting, Vec<Written>)]) {
+        let mut index = self.shared.index();
+        let segment = self.open.segment;
+        index.segments.insert(segment, self.open.end);
+        for prepared in lazy {
+            index.state.apply(&prepared.record, segment);
+        }
+        for (waiting, written) in group {
+            for (prepared, written) in waiting.records.iter().zip(written) {
+                index.state.apply(&prepared.record, segment);
+                self.shared.counters.n_records.fetch_add(1, Relaxed);
+                let replica = prepared.record.replica();
+                for (blob, pointer) in prepared.record.blobs().iter().zip(&written.blobs) {
+                    let digest = blob.digest;
+                    index.open_blobs.push(Location { replica, digest, pointer: *pointer });
+                }
+            }
+        }
+    }
+
+    /// States in the stream that everything before is durable, once per idle time.
+    pub fn mark(&mut self) {
+        if !self.is_dirty && self.lazy.is_empty() || self.shared.poisoned().is_some() {
+            return;
+        }
+        let n_blobs = self.shared.index().open_blobs.len();
+        let needed = self.needed(0, n_blobs);
+        if self.open.end + needed > self.open.capacity {
+            // Rolling states the same in the next manifest. A full disk leaves it unsaid.
+            if self.roll(Need::Vital, needed).is_ok() {
+                self.is_dirty = false;
+            }
+            return;
+        }
+        let mut waiting = VecDeque::new();
+        self.commit_frame(&mut waiting);
+        self.is_dirty = false;
+    }
+
+    fn spares(&self) -> Spares<'_> {
+        Spares { storage: &*self.shared.storage, options: &self.shared.options }
+    }
+
+    fn refill(&self) {
+        if let Err(error) = self.spares().refill() {
+            self.shared.poison(format!("refill the reserve: {error}"));
+        }
+    }
+
+    /// Seals the open segment and begins the next one, which has room for `needed` bytes.
+    /// Nothing is written if there is no space.
+    fn roll(&mut self, need: Need, needed: u64) -> Result<(), Error> {
+        let segment = SegmentId(self.open.segment.0 + 1);
+        let (manifest, log_start, sealed_blobs) = {
+            let mut index = self.shared.index();
+            let log_start = index.state.log_start(segment);
+            let manifest = Manifest {
+                disk: self.shared.disk,
+                start_count: self.shared.start_count,
+                log_start,
+                state: index.state.clone(),
+            };
+            (manifest.encode(), log_start, std::mem::take(&mut index.open_blobs))
+        };
+        let manifests_len = (COPIES * (FRAME_HEAD + manifest.len())) as u64;
+        let capacity = self.shared.options.segment_bytes.max(manifests_len + needed);
+        let file = match self.spares().acquire(segment, need, capacity) {
+            Ok(file) => file,
+            Err(Refusal::Full) => {
+                self.shared.index().open_blobs = sealed_blobs;
+                return Err(Error::Full);
+            }
+            Err(Refusal::Failed(error)) => {
+                return Err(self.shared.poison(format!("make a segment: {error}")));
+            }
+        };
+        let rolled = self.seal(&sealed_blobs).and_then(|sealed_end| {
+            self.begin(Arc::clone(&file), segment, &manifest)?;
+            Ok(sealed_end)
+        });
+        let sealed_end =
+            rolled.map_err(|error| self.shared.poison(format!("roll a segment: {error}")))?;
+        let end = manifests_len;
+        {
+            let mut index = self.shared.index();
+            index.segments.insert(self.open.segment, sealed_end);
+            index.segments.insert(segment, end);
+            index.open = segment;
+            index.manifest_log_start = log_start;
+        }
+        let allows = if self.spares().has_room_for_bodies() { Need::Bodies } else { need };
+        self.shared.files.insert(segment, Arc::clone(&file));
+        self.open = Open { segment, file, end, capacity, allows };
+        self.durable = Position { segment, offset: end };
+        if allows == Need::Bodies {
+            self.refill();
+        }
+        Ok(())
+    }
+
+    fn seal(&mut self, blobs: &[Location]) -> io::Result<u64> {
+        let salt = self.shared.salt(self.open.segment);
+        let stamp = (self.next_sequence, self.durable);
+        self.next_sequence += 1;
+        let end = write_footer(&*self.open.file, salt, stamp, blobs)?;
+        self.durable = Position { segment: self.open.segment, offset: end };
+        self.shared.sync_completed();
+        Ok(end)
+    }
+
+    fn begin(
+        &mut self,
+        file: Arc<dyn StorageFile>,
+        segment: SegmentId,
+        manifest: &[u8],
+    ) -> io::Result<()> {
+        let salt = self.shared.salt(segment);
+        let mut at = 0;
+        for _ in 0..COPIES {
+            let stamp = (self.next_sequence, self.durable);
+            let frame = plain_frame(FrameKind::Manifest, stamp, salt, at, manifest);
+            self.next_sequence += 1;
+            file.write_at(at, &[IoSlice::new(&frame)])?;
+            at += frame.len() as u64;
+        }
+        // Durability: the manifest is synced before the segment gets the name that counts, and
+        // the name is synced before any record goes in.
+        file.sync_data()?;
+        self.shared.storage.rename(&segment::new_name(segment), &segment::name(segment))?;
+        self.shared.storage.sync_dir()?;
+        self.shared.sync_completed();
+        Ok(())
+    }
+}
+
+/// Ends a segment at the durable position `stamp` states: footer, trailer, and nothing behind.
+pub(crate) fn write_footer(
+    file: &dyn StorageFile,
+    salt: crate::frame::Salt,
+    stamp: (u64, Position),
+    blobs: &[Location],
+) -> io::Result<u64> {
+    let at = stamp.1.offset;
+    let mut bytes = plain_frame(FrameKind::Footer, stamp, salt, at, &footer::encode(blobs));
+    bytes.extend_from_slice(&footer::trailer(at));
+    let end = at + bytes.len() as u64;
+    file.write_at(at, &[IoSlice::new(&bytes)])?;
+    file.set_len(end)?;
+    // Durability: a sealed segment is whole before the next one begins.
+    file.sync_data()?;
+    Ok(end)
+}
