@@ -1,6 +1,7 @@
 //! Address lists as IMAP's ENVELOPE shows them: raw octets, groups between two markers.
 
 use crate::envelope::Address;
+use crate::header::unfold;
 use crate::token::{Budget, end_of_comment, quoted};
 
 /// Reads an address list; what is no address is read as a name without a host.
@@ -142,7 +143,7 @@ impl Reader<'_> {
                 .position(|byte| matches!(byte, b':' | b'>' | b'<' | b'"'))
                 .map_or(self.bytes.len(), |at| self.at + at);
             if self.bytes.get(route_end) == Some(&b':') {
-                adl = Some(self.bytes[self.at..route_end].trim_ascii().to_vec());
+                adl = Some(unfold(&self.bytes[self.at..route_end]).into_owned());
                 self.at = route_end + 1;
             }
         }
@@ -217,7 +218,7 @@ impl Reader<'_> {
                     let rest = &self.bytes[self.at..];
                     let end = rest.iter().position(|byte| *byte == b']');
                     let end = end.map_or(rest.len(), |at| at + 1);
-                    domain.extend_from_slice(&rest[..end]);
+                    domain.extend_from_slice(&unfold(&rest[..end]));
                     self.at += end;
                 }
                 Some(byte) if !is_special(byte) => {
@@ -246,12 +247,15 @@ fn is_special(byte: u8) -> bool {
 /// Takes the backslashes of quoted pairs and the line ends of folds out.
 fn unescape(text: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());
-    let mut bytes = text.iter();
-    while let Some(&byte) = bytes.next() {
-        match byte {
-            b'\\' => plain.extend(bytes.next()),
-            b'\r' | b'\n' => {}
-            _ => plain.push(byte),
+    let mut is_escaped = false;
+    for &byte in text {
+        if byte == b'\\' && !is_escaped {
+            is_escaped = true;
+            continue;
+        }
+        is_escaped = false;
+        if !matches!(byte, b'\r' | b'\n') {
+            plain.push(byte);
         }
     }
     plain

@@ -8,6 +8,8 @@ use crate::scanner::Fields;
 use crate::token::Budget;
 
 /// RFC 9051 7.5.2: ENVELOPE. Values are unfolded but still RFC 2047-encoded, as IMAP sends them.
+///
+/// Invariant: no value of it has CR, LF or NUL in it; 8-bit octets it may have.
 #[derive(Encode, Decode, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Envelope {
     /// Date.
@@ -69,21 +71,29 @@ impl Envelope {
         let mut list = |name: &str| {
             fields.value(name).map(|value| addresses(value, budget)).unwrap_or_default()
         };
-        let or_from = |list: Vec<Address>, from: &Vec<Address>| {
-            if list.is_empty() { from.clone() } else { list }
-        };
         let from = list("from");
         Envelope {
             date: text("date"),
             subject: text("subject"),
-            sender: or_from(list("sender"), &from),
-            reply_to: or_from(list("reply-to"), &from),
-            from,
+            sender: list("sender"),
+            reply_to: list("reply-to"),
             to: list("to"),
             cc: list("cc"),
             bcc: list("bcc"),
             in_reply_to: text("in-reply-to"),
             message_id: text("message-id"),
+            from,
         }
+        .with_defaults(budget)
+    }
+
+    /// RFC 9051 7.5.2: an absent or empty Sender or Reply-To is From.
+    fn with_defaults(mut self, budget: &mut Budget) -> Envelope {
+        for list in [&mut self.sender, &mut self.reply_to] {
+            if list.is_empty() {
+                list.extend(self.from.iter().take_while(|_| budget.take()).cloned());
+            }
+        }
+        self
     }
 }

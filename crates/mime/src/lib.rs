@@ -19,6 +19,7 @@ mod part;
 mod preview;
 mod scanner;
 mod sort;
+mod stored;
 mod subject;
 mod token;
 mod transfer;

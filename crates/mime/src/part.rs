@@ -9,64 +9,48 @@ use crate::word::decode_parameter;
 /// One part of a message, or the message itself.
 ///
 /// Header values are kept as they were written, unfolded, since IMAP hands them out so; types,
-/// parameter names, encodings and disposition kinds are lower-cased.
-#[derive(Encode, Decode, Clone, Debug, PartialEq, Eq)]
+/// parameter names, encodings and disposition kinds are lower-cased. As in the ENVELOPE, no value
+/// has CR, LF or NUL in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
     /// The header block with the blank line that ends it, if there is one.
-    #[n(0)]
     pub header: Range,
     /// The body. The line end before a delimiter line belongs to the delimiter.
-    #[n(1)]
     pub body: Range,
     /// Line feeds in the body: a last line without one is not counted, as other servers do.
-    #[n(2)]
     pub n_lines: u64,
     /// What is in it; never empty, the default is text/plain.
-    #[n(3)]
     pub content_type: ContentType,
     /// What it holds.
-    #[n(4)]
     pub kind: PartKind,
     /// Content-Id.
-    #[cbor(n(5), with = "minicbor::bytes")]
     pub id: Option<Vec<u8>>,
     /// Content-Description.
-    #[cbor(n(6), with = "minicbor::bytes")]
     pub description: Option<Vec<u8>>,
     /// Content-Transfer-Encoding; `None` means 7bit.
-    #[n(7)]
     pub encoding: Option<String>,
     /// Content-MD5.
-    #[cbor(n(8), with = "minicbor::bytes")]
     pub md5: Option<Vec<u8>>,
     /// Content-Disposition.
-    #[n(9)]
     pub disposition: Option<Disposition>,
     /// Content-Language.
-    #[n(10)]
     pub language: Vec<String>,
     /// Content-Location.
-    #[cbor(n(11), with = "minicbor::bytes")]
     pub location: Option<Vec<u8>>,
 }
 
 /// What a part holds.
-#[derive(Encode, Decode, Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PartKind {
     /// Octets.
-    #[n(0)]
     Leaf,
     /// At least one part.
-    #[n(1)]
-    Multipart(#[n(0)] Vec<Part>),
+    Multipart(Vec<Part>),
     /// A message, not transfer-encoded.
-    #[n(2)]
     Message {
         /// The ENVELOPE of the message within.
-        #[n(0)]
         envelope: Box<Envelope>,
         /// The message within: its header and body.
-        #[n(1)]
         part: Box<Part>,
     },
 }

@@ -36,7 +36,8 @@ pub struct Scanner {
     position: u64,
     /// Line feeds before `position`.
     n_lines: u64,
-    /// The last two octets before `position`, if they are body octets of the innermost part.
+    /// The last two octets before `position` of a body or a delimiter line. Where a header ends,
+    /// the second is a line feed or nothing, so it never passes for the first of a new body's.
     tail: [u8; 2],
     /// The start of a line that cannot be judged yet, at most `FIELD_BYTES_MAX`.
     held: Vec<u8>,
@@ -194,10 +195,11 @@ impl Scanner {
 
     /// One complete line of a header. Its end may have been dropped.
     fn header_line(&mut self, line: &[u8]) {
-        let n_dropped = std::mem::take(&mut self.n_dropped);
-        if n_dropped == 0 && self.delimiter_line(line) {
+        // A line of which something was dropped is too long to delimit.
+        if self.delimiter_line(line) {
             return;
         }
+        let n_dropped = std::mem::take(&mut self.n_dropped);
         let n_bytes = line.len() as u64 + n_dropped;
         let has_line_feed =
             if n_dropped > 0 { self.last_dropped == b'\n' } else { line.ends_with(b"\n") };
@@ -353,7 +355,6 @@ impl Scanner {
                 innermost.envelope = Some(envelope);
             }
         }
-        self.tail = [0; 2];
         self.at_line_start = true;
         self.mode = Mode::Body;
         if is_root && self.n_header_bytes > HEADER_BYTES_MAX {
@@ -392,7 +393,5 @@ impl Scanner {
         self.open.truncate(1);
         self.preview_source = None;
         self.mode = Mode::Opaque;
-        let held = std::mem::take(&mut self.held);
-        self.consume(&held);
     }
 }

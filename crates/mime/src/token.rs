@@ -172,11 +172,11 @@ pub(crate) fn quoted(bytes: &[u8], mut at: usize) -> (Vec<u8>, usize) {
         at += 1;
         match byte {
             b'"' => break,
-            b'\\' if at < bytes.len() => {
+            b'\r' | b'\n' => {}
+            b'\\' if bytes.get(at).is_some_and(|next| !matches!(next, b'\r' | b'\n')) => {
                 content.push(bytes[at]);
                 at += 1;
             }
-            b'\r' | b'\n' => {}
             _ => content.push(byte),
         }
     }

@@ -185,3 +185,18 @@ fn metadata_of_plain_mail_is_small() {
     assert!(stored.len() < 700, "{} octets", stored.len());
     println!("{} octets", stored.len());
 }
+
+proptest! {
+    #![proptest_config(config(500))]
+
+    #[test]
+    fn damaged_metadata_is_refused_or_read(raw in soup(), at in any::<prop::sample::Index>(), octet: u8) {
+        let mut stored = minicbor::to_vec(scan(&raw)).expect("encode");
+        let at = at.index(stored.len());
+        stored[at] = octet;
+        let read: Result<Metadata, _> = minicbor::decode(&stored);
+        if let Ok(metadata) = read {
+            survives_storage(&metadata);
+        }
+    }
+}

@@ -135,6 +135,31 @@ fn multiparts_without_parts_are_text() {
 }
 
 #[test]
+fn only_whole_lines_delimit_and_the_innermost_part_comes_first() {
+    let raw = "Content-Type: multipart/mixed; boundary=b\n\n--b\n\n--bx\n--b x\n--b---\n --b\n\
+        --b\t \r\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\ninner\n--b--\n--b--\n";
+    let metadata = scan_both_ways(raw);
+    let root = &metadata.structure;
+    let body = |path: &[u32]| text_of(raw, root.find(path).expect("part is there").body);
+    assert_eq!(children(root).len(), 2);
+    assert_eq!(body(&[1]), "--bx\n--b x\n--b---\n --b");
+    assert_eq!(body(&[2, 1]), "inner");
+    assert_eq!(body(&[2]), "--b\n\ninner\n--b--");
+}
+
+#[test]
+fn line_end_before_a_delimiter_is_the_one_that_stands_there() {
+    let raw = "Content-Type: multipart/mixed; boundary=o\r\n\r\n--o\r\n\
+        Content-Type: multipart/mixed; boundary=i\r\n\r\n--i\r\n\r\nx\r\n--i--\n--o\n\n\n--o--\r\n";
+    let metadata = scan_both_ways(raw);
+    let root = &metadata.structure;
+    let body = |path: &[u32]| text_of(raw, root.find(path).expect("part is there").body);
+    assert_eq!(body(&[1]), "--i\r\n\r\nx\r\n--i--");
+    assert_eq!(body(&[1, 1]), "x");
+    assert_eq!(body(&[2]), "");
+}
+
+#[test]
 fn digest_parts_are_messages() {
     let raw = "Content-Type: multipart/digest; boundary=b\n\n--b\n\nSubject: one\n\nbody\n--b\n\
         Content-Type: text/plain\n\ntwo\n--b--\n";
@@ -176,7 +201,7 @@ fn odd_headers() {
     assert_eq!(twice.envelope.subject.as_deref(), Some(&b"a"[..]));
 
     let metadata = scan_both_ways("Subject: nul \0 and \u{e4}\r\n\r\nbo\0dy");
-    assert_eq!(metadata.envelope.subject.as_deref(), Some("nul \0 and \u{e4}".as_bytes()));
+    assert_eq!(metadata.envelope.subject.as_deref(), Some("nul  and \u{e4}".as_bytes()));
     assert_eq!(metadata.preview.as_deref(), Some("bo dy"));
 }
 
@@ -207,6 +232,9 @@ fn previews() {
     ] {
         assert_eq!(scan_both_ways(raw).preview.as_deref(), preview, "{raw:?}");
     }
+    let two = "Content-Type: multipart/mixed; boundary=b\n\n--b\n\nfirst\n--b\n\
+        Content-Type: image/png\n\nxx\n--b\n\nthird\n--b--";
+    assert_eq!(scan_both_ways(two).preview.as_deref(), Some("first"));
     let metadata = scan_both_ways(&format!("Subject: x\n\n{long}"));
     assert_eq!(metadata.preview.map(|preview| preview.len()), Some(199));
 }

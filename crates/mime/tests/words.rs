@@ -7,7 +7,7 @@ use mime::{
     header_fields, scan,
 };
 use proptest::prelude::*;
-use support::config;
+use support::{check, config};
 
 fn head(fields: &str) -> Metadata {
     scan(format!("{}\r\n\r\nbody", fields.replace('\n', "\r\n")).as_bytes())
@@ -267,8 +267,10 @@ proptest! {
     }
 
     #[test]
-    fn addresses_never_panic(list in "[a-c@<>,;:\"\\\\()\\[\\]. \\r\\n\\t]{0,40}") {
-        let metadata = scan(format!("To: {list}\r\nFrom: {list}\r\n\r\n").as_bytes());
+    fn addresses_never_panic(list in "([a-c@<>,;:\"\\\\()\\[\\]. \\r\\n\\t]|\\n ){0,40}") {
+        let raw = format!("To: {list}\r\nFrom: {list}\r\nSubject: {list}\r\n\r\n");
+        let metadata = scan(raw.as_bytes());
+        check(raw.as_bytes(), &metadata);
         for address in &metadata.envelope.to {
             prop_assert!(address.host.is_none() || address.mailbox.is_some());
         }
@@ -277,7 +279,9 @@ proptest! {
     #[test]
     fn parameters_never_panic(field in "[a-c*0-2'%\";= /()\\\\\\r\\n]{0,60}") {
         let raw = format!("Content-Type: a/b;{field}\r\nContent-Disposition: {field}\r\n\r\n");
-        let part = scan(raw.as_bytes()).structure;
+        let metadata = scan(raw.as_bytes());
+        check(raw.as_bytes(), &metadata);
+        let part = metadata.structure;
         part.file_name();
         for parameter in &part.content_type.parameters {
             part.content_type.parameter(&parameter.name);

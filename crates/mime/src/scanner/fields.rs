@@ -29,7 +29,8 @@ const MESSAGE_FIELDS: [&str; 11] = [
 ];
 
 /// Gathers the fields of one header block, line by line. Of a field that occurs twice the first
-/// counts, so that a field added behind cannot change what a filter has seen.
+/// counts, so that a field added behind cannot change what a filter has seen. NUL is taken out:
+/// IMAP could not send it.
 #[derive(Debug)]
 pub(crate) struct Fields {
     is_message: bool,
@@ -56,7 +57,7 @@ impl Fields {
                 && let Some((_, value)) = self.values.last_mut()
             {
                 let room = FIELD_BYTES_MAX.saturating_sub(value.len());
-                value.extend_from_slice(&line[..line.len().min(room)]);
+                value.extend(without_nul(&line[..line.len().min(room)]));
             }
             return;
         }
@@ -65,7 +66,7 @@ impl Fields {
         if let Some(known) = self.known(name)
             && self.value(known).is_none()
         {
-            self.values.push((known, line[colon + 1..].to_vec()));
+            self.values.push((known, without_nul(&line[colon + 1..]).collect()));
             self.is_open = true;
         }
     }
@@ -84,4 +85,8 @@ impl Fields {
             .find(|known| name.eq_ignore_ascii_case(known.as_bytes()))
             .copied()
     }
+}
+
+fn without_nul(bytes: &[u8]) -> impl Iterator<Item = u8> + '_ {
+    bytes.iter().copied().filter(|byte| *byte != 0)
 }

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use mime::{Metadata, Part, PartKind, Range, Scanner};
+use mime::{Envelope, Metadata, Part, PartKind, Range, Scanner};
 use proptest::prelude::ProptestConfig;
 
 /// Runs `n_cases` random cases. Why no files of failures: a found failure becomes a named test.
@@ -57,11 +57,38 @@ pub fn check(raw: &[u8], metadata: &Metadata) {
     assert_eq!(metadata.size, raw.len() as u64);
     assert_eq!(root.whole(), Range { start: 0, end: metadata.size }, "the root spans the message");
     check_part(raw, root);
+    check_envelope(&metadata.envelope);
     let n_chars = metadata.preview.as_ref().map_or(0, |preview| preview.chars().count());
     assert!(n_chars <= mime::limits::PREVIEW_CHARS_MAX);
 }
 
+/// Asserts that IMAP can send every value of the envelope as a string.
+fn check_envelope(envelope: &Envelope) {
+    let values = [&envelope.date, &envelope.subject, &envelope.in_reply_to, &envelope.message_id];
+    values.into_iter().for_each(|value| check_value(value.as_deref()));
+    let lists = [&envelope.from, &envelope.sender, &envelope.reply_to];
+    let more = [&envelope.to, &envelope.cc, &envelope.bcc];
+    for address in lists.into_iter().chain(more).flatten() {
+        for value in [&address.name, &address.adl, &address.mailbox, &address.host] {
+            check_value(value.as_deref());
+        }
+    }
+}
+
+fn check_value(value: Option<&[u8]>) {
+    let value = value.unwrap_or_default();
+    let is_sendable = !value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0));
+    assert!(is_sendable, "{:?}", String::from_utf8_lossy(value));
+}
+
 fn check_part(raw: &[u8], part: &Part) {
+    for value in [&part.id, &part.description, &part.md5, &part.location] {
+        check_value(value.as_deref());
+    }
+    let of_disposition = part.disposition.iter().flat_map(|disposition| &disposition.parameters);
+    for parameter in part.content_type.parameters.iter().chain(of_disposition) {
+        check_value(Some(&parameter.value));
+    }
     assert!(part.header.start <= part.header.end, "{:?}", part.header);
     assert_eq!(part.header.end, part.body.start, "the body follows the header");
     assert!(part.body.start <= part.body.end, "{:?}", part.body);
@@ -78,12 +105,25 @@ fn check_part(raw: &[u8], part: &Part) {
                 assert!(child.header.start >= from, "parts overlap");
                 assert!(child.body.end <= part.body.end, "a part leaves its multipart");
                 from = child.body.end;
+                check_end(raw, part, child);
                 check_part(raw, child);
             }
         }
-        PartKind::Message { part: inner, .. } => {
+        PartKind::Message { part: inner, envelope } => {
+            check_envelope(envelope);
             assert_eq!(inner.whole(), part.body, "a message fills its part");
             check_part(raw, inner);
         }
     }
+}
+
+/// A part ends at the line end before a delimiter, or without a body at the delimiter itself, or
+/// with what it is in.
+fn check_end(raw: &[u8], around: &Part, part: &Part) {
+    let behind = &raw[part.body.end as usize..around.body.end as usize];
+    let is_whole = behind.starts_with(b"\r\n--")
+        || behind.starts_with(b"\n--") && !raw[..part.body.end as usize].ends_with(b"\r")
+        || behind.starts_with(b"--") && raw[..part.body.end as usize].ends_with(b"\n")
+        || behind.is_empty();
+    assert!(is_whole, "{:?} ends before {:?}", part.body, String::from_utf8_lossy(behind));
 }
