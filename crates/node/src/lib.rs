@@ -1,1 +1,4 @@
-//! Crate `node`.
+//! A storage node: disks, the replicas on them, and what it offers to frontends, nodes and
+//! operators.
+
+pub mod meta;

@@ -1,0 +1,96 @@
+//! Where replicas go: on different nodes, in different zones where there are enough, on the disks
+//! that carry least, and with the preferred leaders spread.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use api::placement::{ClusterId, DiskId, DiskState, Node, Placement};
+
+use super::command::{Founding, Seat};
+
+/// Replicas of a shard when nobody says otherwise.
+pub const REPLICAS_DEFAULT: u32 = 3;
+
+/// Replicas each shard can have: the greatest odd number that is neither above what is wanted nor above
+/// the number of nodes. An even one survives no more than the odd one below it.
+pub fn n_replicas(wanted: u32, n_nodes: usize) -> usize {
+    let wanted = if wanted == 0 { REPLICAS_DEFAULT } else { wanted } as usize;
+    let most = wanted.min(n_nodes).max(1);
+    most - usize::from(most % 2 == 0)
+}
+
+/// All a cluster of these nodes begins with.
+pub fn founding(cluster: ClusterId, nodes: Vec<Node>, n_shards: u32, wanted: u32) -> Founding {
+    let n = n_replicas(wanted, nodes.len());
+    let meta: Vec<Seat> = nodes.iter().filter_map(first_seat).take(n).collect();
+    let mut load = Load::default();
+    let shards = (0..n_shards).map(|_| load.seats(&nodes, n)).collect();
+    Founding { cluster, nodes, meta, shards, settings: BTreeMap::new() }
+}
+
+/// Where a further shard goes; empty when no node takes replicas.
+pub fn further_shard(placement: &Placement, wanted: u32) -> Vec<Seat> {
+    let mut load = Load::default();
+    for shard in placement.shards.iter().skip(1) {
+        for (rank, replica) in shard.replicas.iter().enumerate() {
+            load.count(&replica.node, replica.disk_id, rank == 0);
+        }
+    }
+    let open: Vec<Node> =
+        placement.nodes.iter().filter(|node| first_seat(node).is_some()).cloned().collect();
+    load.seats(&open, n_replicas(wanted, open.len()))
+}
+
+fn first_seat(node: &Node) -> Option<Seat> {
+    let mut usable = node.disks.iter().filter(|disk| disk.state == DiskState::Ok);
+    let disk = usable.next().filter(|_| !node.draining)?;
+    Some(Seat { node: node.name.clone(), disk_id: disk.disk_id })
+}
+
+/// What is placed already.
+#[derive(Default)]
+struct Load {
+    replicas: BTreeMap<String, u32>,
+    preferred: BTreeMap<String, u32>,
+    disks: BTreeMap<DiskId, u32>,
+}
+
+impl Load {
+    fn count(&mut self, node: &str, disk_id: DiskId, preferred: bool) {
+        *self.replicas.entry(node.to_owned()).or_default() += 1;
+        *self.preferred.entry(node.to_owned()).or_default() += u32::from(preferred);
+        *self.disks.entry(disk_id).or_default() += 1;
+    }
+
+    fn seats(&mut self, nodes: &[Node], n: usize) -> Vec<Seat> {
+        let mut chosen: Vec<&Node> = Vec::with_capacity(n);
+        let mut zones = BTreeSet::new();
+        while chosen.len() < n {
+            let free = nodes.iter().filter(|node| !chosen.iter().any(|c| c.name == node.name));
+            let of = |counts: &BTreeMap<String, u32>, node: &Node| {
+                counts.get(&node.name).copied().unwrap_or_default()
+            };
+            let Some(node) = free.min_by_key(|node| {
+                let shared_zone = !node.zone.is_empty() && zones.contains(&node.zone);
+                (shared_zone, of(&self.replicas, node), of(&self.preferred, node), &node.name)
+            }) else {
+                break;
+            };
+            zones.insert(node.zone.clone());
+            chosen.push(node);
+        }
+        // The one that is preferred least so far is preferred here.
+        chosen.sort_by_key(|node| self.preferred.get(&node.name).copied().unwrap_or_default());
+        let mut seats = Vec::with_capacity(n);
+        for node in chosen {
+            let usable = node.disks.iter().filter(|disk| disk.state == DiskState::Ok);
+            let least = usable.min_by_key(|disk| {
+                (self.disks.get(&disk.disk_id).copied().unwrap_or_default(), disk.disk_id)
+            });
+            if let Some(disk) = least {
+                self.count(&node.name, disk.disk_id, seats.is_empty());
+                seats.push(Seat { node: node.name.clone(), disk_id: disk.disk_id });
+            }
+        }
+        seats
+    }
+}

@@ -1,0 +1,263 @@
+//! Random histories of commands: the invariants hold after each, and replicas agree.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use api::placement::{ClusterId, Disk, DiskId, DiskState, Node, NodeId, Placement, ReplicaRole};
+use mailbox::{LogTime, RowDigest, Rows, ShardId};
+use proptest::prelude::*;
+
+use super::command::{Command, Entry, Founding, Outcome, Seat};
+use super::{apply, placement, plan};
+
+/// Rows as a replica keeps them.
+#[derive(Clone, Default)]
+struct Store {
+    rows: BTreeMap<Vec<u8>, Vec<u8>>,
+    digest: RowDigest,
+}
+
+impl Store {
+    fn apply(&mut self, command: Command) -> Outcome {
+        let mut rows = Rows::new(&self.rows, self.digest);
+        let entry = Entry { time: LogTime(1), command };
+        let coded = mailbox::codec::encode(&entry);
+        let outcome = apply(&mut rows, &mailbox::codec::decode(&coded).unwrap());
+        let (changes, digest) = rows.into_changes();
+        for (key, value) in changes {
+            match value {
+                Some(value) => self.rows.insert(key, value),
+                None => self.rows.remove(&key),
+            };
+        }
+        self.digest = digest;
+        outcome
+    }
+
+    fn placement(&self) -> Placement {
+        placement(&self.rows).unwrap()
+    }
+}
+
+fn disk(node: u8, disk: u8) -> Disk {
+    Disk {
+        disk_id: DiskId([16 * node + disk; 16]),
+        start_count: 1,
+        size_bytes: 1 << 40,
+        free_bytes: 1 << 39,
+        state: DiskState::Ok,
+        path: format!("/srv/{disk}"),
+    }
+}
+
+fn node(n: u8, n_disks: u8) -> Node {
+    Node {
+        name: format!("n{n}"),
+        node_id: NodeId([n; 16]),
+        address: format!("127.0.0.{n}:7400"),
+        zone: format!("z{}", n % 3),
+        disks: (0..n_disks).map(|d| disk(n, d)).collect(),
+        draining: false,
+    }
+}
+
+fn seat(n: u8, d: u8) -> Seat {
+    Seat { node: format!("n{n}"), disk_id: disk(n, d).disk_id }
+}
+
+fn cluster_of(n_nodes: u8, n_disks: u8, n_shards: u32) -> Store {
+    let nodes = (1..=n_nodes).map(|n| node(n, n_disks)).collect();
+    let founding = plan::founding(ClusterId([9; 16]), nodes, n_shards, 3);
+    let mut store = Store::default();
+    assert_eq!(store.apply(Command::Initialize(Box::new(founding))), Outcome::Done);
+    store
+}
+
+/// What must be true of every placement, and of every later one after an earlier one.
+fn check(before: &Placement, now: &Placement, outcome: &Outcome, minted: &mut BTreeSet<u64>) {
+    let changed = Placement { version: before.version, ..now.clone() } != *before;
+    assert!(now.version >= before.version, "the version went back");
+    assert!(!changed || now.version > before.version, "changed without a new version");
+    if matches!(outcome, Outcome::Refused(_)) {
+        assert_eq!(now, before, "a refusal changed something");
+    }
+    for shard in &now.shards {
+        let voters = || shard.replicas.iter().filter(|r| r.role == ReplicaRole::Voter);
+        let nodes: BTreeSet<_> = voters().map(|replica| &replica.node).collect();
+        assert_eq!(nodes.len(), voters().count(), "two voters of {} on one node", shard.shard);
+        assert!(!nodes.is_empty(), "shard {} has no voter", shard.shard);
+        for replica in &shard.replicas {
+            let node = now.node(&replica.node).expect("replicas lie on known nodes");
+            assert!(node.disks.iter().any(|disk| disk.disk_id == replica.disk_id));
+            let old = before.shard(shard.shard);
+            let known = old.and_then(|old| {
+                old.replicas.iter().find(|old| old.replica_id == replica.replica_id)
+            });
+            match known {
+                Some(old) => assert_eq!(old.disk_id, replica.disk_id, "a replica moved"),
+                None => assert!(minted.insert(replica.replica_id), "an id was given out twice"),
+            }
+        }
+    }
+    let poisoned = |placement: &Placement| -> BTreeSet<_> {
+        let disks = placement.nodes.iter().flat_map(|node| node.disks.clone());
+        disks.filter(|d| d.state == DiskState::Poisoned).map(|d| d.disk_id.0).collect()
+    };
+    assert!(poisoned(before).is_subset(&poisoned(now)), "a poisoned disk came back");
+    assert_eq!(now.directory_slots.len(), 1024);
+    assert!(now.directory_slots.iter().all(|shard| now.shard(*shard).is_some()));
+    assert!(now.nodes.is_sorted_by_key(|node| node.name.clone()));
+    assert!(now.shards.is_sorted_by_key(|shard| shard.shard));
+}
+
+fn some_seat() -> impl Strategy<Value = Seat> {
+    (1u8..6, 0u8..2).prop_map(|(n, d)| seat(n, d))
+}
+
+fn some_state() -> impl Strategy<Value = DiskState> {
+    prop_oneof![
+        2 => Just(DiskState::Ok),
+        1 => Just(DiskState::Poisoned),
+        1 => Just(DiskState::Draining)
+    ]
+}
+
+fn some_node() -> impl Strategy<Value = Node> {
+    (1u8..7, 1u8..4, 0u64..3, some_state(), any::<bool>()).prop_map(
+        |(n, disks, starts, state, foreign)| {
+            let mut node = node(n, disks);
+            node.disks[0].start_count = starts;
+            node.disks[0].state = state;
+            if foreign {
+                node.name = "n1".into();
+            }
+            node
+        },
+    )
+}
+
+fn some_command() -> impl Strategy<Value = Command> {
+    let shard = || (0u32..5).prop_map(ShardId);
+    let replica = || 1u64..24;
+    prop_oneof![
+        some_node().prop_map(Command::RegisterNode),
+        (some_seat(), some_state()).prop_map(|(s, to)| Command::SetDiskState(s.disk_id, to)),
+        (1u8..6, any::<bool>()).prop_map(|(n, on)| Command::SetDraining(format!("n{n}"), on)),
+        prop::collection::vec(some_seat(), 0..4).prop_map(Command::CreateShard),
+        (shard(), some_seat()).prop_map(|(s, seat)| Command::PlaceReplica(s, seat)),
+        (shard(), replica(), prop::option::of(replica()))
+            .prop_map(|(s, new, old)| Command::PromoteReplica(s, new, old)),
+        (shard(), replica()).prop_map(|(s, id)| Command::RemoveReplica(s, id)),
+        (shard(), 1u8..6).prop_map(|(s, n)| Command::NoteLeaders(vec![(s, format!("n{n}"))])),
+        ("[a-c]", prop::option::of("[a-z]{0,3}"))
+            .prop_map(|(name, value)| Command::SetSetting(name, value)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn histories_keep_the_invariants_and_replicas_agree(
+        commands in prop::collection::vec(some_command(), 1..60),
+    ) {
+        let mut one = cluster_of(4, 2, 2);
+        let mut other = one.clone();
+        let mut before = one.placement();
+        let ids = before.shards.iter().flat_map(|shard| shard.replicas.iter());
+        let mut minted: BTreeSet<u64> = ids.map(|replica| replica.replica_id).collect();
+        for command in commands {
+            let outcome = one.apply(command.clone());
+            prop_assert_eq!(&outcome, &other.apply(command));
+            let now = one.placement();
+            check(&before, &now, &outcome, &mut minted);
+            before = now;
+        }
+        prop_assert!(one.rows == other.rows && one.digest == other.digest);
+    }
+
+    #[test]
+    fn plans_spread_replicas_and_preferred_leaders(
+        n_nodes in 1u8..8, n_disks in 1u8..4, n_shards in 1u32..20,
+    ) {
+        let placement = cluster_of(n_nodes, n_disks, n_shards).placement();
+        let n = plan::n_replicas(3, usize::from(n_nodes));
+        let count = |pick: &dyn Fn(&api::placement::Shard, &str) -> bool| {
+            let led = |name: &str| {
+                placement.shards.iter().skip(1).filter(|shard| pick(shard, name)).count()
+            };
+            let counts: Vec<_> = placement.nodes.iter().map(|node| led(&node.name)).collect();
+            (*counts.iter().min().unwrap(), *counts.iter().max().unwrap())
+        };
+        let (least, most) = count(&|shard, name| shard.replicas[0].node == name);
+        prop_assert!(most - least <= 2, "preferred leaders: {least} to {most}");
+        if n_nodes % 3 == 0 || n_nodes < 3 {
+            let (least, most) = count(&|shard, name| shard.replicas.iter().any(|r| r.node == name));
+            prop_assert!(n_nodes == 2 || most - least <= 1, "replicas: {least} to {most}");
+        }
+        prop_assert!(placement.shards.iter().all(|shard| shard.replicas.len() == n));
+    }
+}
+
+#[test]
+fn a_cluster_is_formed_once() {
+    let mut store = Store::default();
+    assert_eq!(store.apply(Command::RegisterNode(node(1, 1))), Outcome::NoCluster);
+    assert!(placement(&store.rows).is_none());
+    let founding = |id| plan::founding(ClusterId([id; 16]), vec![node(1, 1)], 2, 3);
+    let initialize = |id| Command::Initialize(Box::new(founding(id)));
+    assert_eq!(store.apply(initialize(1)), Outcome::Done);
+    let formed = store.placement();
+    assert_eq!(store.apply(initialize(1)), Outcome::Done);
+    assert!(matches!(store.apply(initialize(2)), Outcome::Refused(_)));
+    assert_eq!(store.placement(), formed);
+    assert_eq!(formed.shards[0].replicas[0].replica_id, 1);
+    assert_eq!(formed.shards.len(), 3);
+}
+
+#[test]
+fn a_founding_against_the_rules_leaves_nothing() {
+    let good = plan::founding(ClusterId([1; 16]), (1..4).map(|n| node(n, 1)).collect(), 1, 3);
+    let mut bad = vec![Founding { shards: vec![], ..good.clone() }];
+    bad.push(Founding { meta: vec![], ..good.clone() });
+    bad.push(Founding { shards: vec![vec![seat(1, 0), seat(1, 0)]], ..good.clone() });
+    bad.push(Founding { shards: vec![vec![seat(5, 0)]], ..good.clone() });
+    bad.push(Founding { nodes: vec![node(1, 1), node(1, 1)], ..good });
+    for founding in bad {
+        let mut store = Store::default();
+        let outcome = store.apply(Command::Initialize(Box::new(founding)));
+        assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+        assert!(store.rows.is_empty());
+    }
+}
+
+#[test]
+fn a_rolled_back_disk_and_a_disk_of_another_node_are_refused() {
+    let mut store = cluster_of(3, 1, 1);
+    let mut again = node(1, 1);
+    again.disks[0].start_count = 3;
+    assert_eq!(store.apply(Command::RegisterNode(again.clone())), Outcome::Done);
+    again.disks[0].start_count = 2;
+    let refused = |outcome: Outcome, word: &str| {
+        assert!(matches!(&outcome, Outcome::Refused(why) if why.contains(word)), "{outcome:?}");
+    };
+    refused(store.apply(Command::RegisterNode(again)), "rolled back");
+    let thief = Node { disks: vec![disk(1, 0)], ..node(4, 1) };
+    refused(store.apply(Command::RegisterNode(thief)), "belongs to node n1");
+}
+
+#[test]
+fn a_replacement_takes_the_rank_of_the_replica_it_replaces() {
+    let mut store = cluster_of(4, 1, 1);
+    let old = store.placement().shards[1].replicas[0].clone();
+    let free = (1..5)
+        .find(|n| !store.placement().shards[1].replicas.iter().any(|r| r.node == format!("n{n}")));
+    let place = Command::PlaceReplica(ShardId(1), seat(free.unwrap(), 0));
+    let Outcome::Replica(new) = store.apply(place.clone()) else { panic!("not placed") };
+    assert!(matches!(store.apply(place), Outcome::Refused(_)));
+    let promote = Command::PromoteReplica(ShardId(1), new, Some(old.replica_id));
+    assert_eq!(store.apply(promote.clone()), Outcome::Done);
+    let replicas = store.placement().shards[1].replicas.clone();
+    assert_eq!((replicas.len(), replicas[0].replica_id), (3, new));
+    assert_eq!(store.apply(promote), Outcome::Done, "done twice is done once");
+    assert_eq!(store.placement().shards[1].replicas, replicas);
+}
