@@ -15,8 +15,9 @@ pub const HEADER_BYTES_MAX: u64 = 10 * 1024 * 1024;
 pub const FIELD_BYTES_MAX: usize = 256 * 1024;
 
 /// Addresses, parameters and languages kept for one message: they cost up to 50 times the octets
-/// they are made from, so that 10 MiB of `a,a,a,` would become 500 MB.
-pub const ITEMS_MAX: usize = 50_000;
+/// they are made from, so that 10 MiB of `a,a,a,` would become 500 MB. It is three for each of
+/// `PARTS_MAX` parts.
+pub const ITEMS_MAX: usize = 30_000;
 
 /// Octets of a multipart boundary that can match. RFC 2046 5.1.1 says 70; some senders exceed it.
 pub const BOUNDARY_BYTES_MAX: usize = 256;
