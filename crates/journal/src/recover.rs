@@ -235,16 +235,14 @@ impl Past {
             if *segment != last {
                 continue;
             }
-            let tail_end = self.read_tail(&scan, outline, durable)?;
+            let mut tail_end = self.read_tail(&scan, outline, durable)?;
             if outline.is_sealed() && tail_end == outline.end {
-                let size = scan.file.size().map_err(Error::io("stat a segment"))?;
-                self.segments.insert(*segment, size);
-                self.durable.offset = size;
-            } else {
-                replay.recovered.torn_bytes = scan.n_used_behind(tail_end)?;
-                let has_manifest = !outline.frames.is_empty();
-                self.unsealed = has_manifest.then_some((*segment, durable, bodies));
+                tail_end += footer::TRAILER as u64;
             }
+            replay.recovered.torn_bytes = scan.n_used_behind(tail_end)?;
+            // A footer that is there may not be synced either, so it is written again.
+            let has_manifest = !outline.frames.is_empty();
+            self.unsealed = has_manifest.then_some((*segment, durable, bodies));
         }
         Ok(())
     }

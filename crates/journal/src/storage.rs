@@ -1,8 +1,10 @@
 //! The door to the disk: everything the journal needs from a file system, and nothing more.
 //!
-//! [`RealStorage`] is a directory.
+//! [`RealStorage`] is a directory. [`sim::SimStorage`] is a disk in memory that loses what was not
+//! synced.
 
 mod real;
+pub mod sim;
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;

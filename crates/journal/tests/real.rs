@@ -1,5 +1,7 @@
 //! The journal on a real directory.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,0 +1,6 @@
+//! The journal on a disk that loses, tears, fills up, fails and rots.
+#![allow(clippy::unwrap_used)]
+
+mod model;
+
+mod crash;
