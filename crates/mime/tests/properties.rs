@@ -112,7 +112,8 @@ fn soup() -> impl Strategy<Value = Vec<u8>> {
         "",
         "Content-Type: multipart/mixed; boundary=a\r\n\r\n--a\r\n",
         "Content-Type: multipart/mixed; boundary=a\n\n--a\nContent-Type: message/rfc822\n\n",
-        "Content-Type: multipart/digest; boundary=a\n\n--a\nContent-Type: multipart/x; boundary=b\n",
+        "Content-Type: multipart/digest; boundary=a\n\n--a\n\
+         Content-Type: multipart/x; boundary=b\n",
     ]);
     (heads, prop::collection::vec(piece(), 0..60))
         .prop_map(|(head, pieces)| [head.as_bytes(), &pieces.concat()].concat())
@@ -122,7 +123,10 @@ proptest! {
     #![proptest_config(config(1500))]
 
     #[test]
-    fn soup_scans_alike_in_all_cuts(raw in soup(), cuts in prop::collection::vec(1..40_usize, 1..8)) {
+    fn soup_scans_alike_in_all_cuts(
+        raw in soup(),
+        cuts in prop::collection::vec(1..40_usize, 1..8),
+    ) {
         let metadata = scan(&raw);
         check(&raw, &metadata);
         survives_storage(&metadata);
@@ -190,7 +194,11 @@ proptest! {
     #![proptest_config(config(500))]
 
     #[test]
-    fn damaged_metadata_is_refused_or_read(raw in soup(), at in any::<prop::sample::Index>(), octet: u8) {
+    fn damaged_metadata_is_refused_or_read(
+        raw in soup(),
+        at in any::<prop::sample::Index>(),
+        octet: u8,
+    ) {
         let mut stored = minicbor::to_vec(scan(&raw)).expect("encode");
         let at = at.index(stored.len());
         stored[at] = octet;

@@ -16,8 +16,9 @@ const STORED: &str = "\
     f600626869f563616e6e606063416e6e60633140618018b5f56568656c6c6f";
 
 fn from_hex(hex: &str) -> Vec<u8> {
-    let digits = hex.as_bytes().chunks(2);
-    digits.map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+    let octet =
+        |pair: &[u8]| str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok());
+    hex.as_bytes().chunks(2).map(|pair| octet(pair).expect("two digits")).collect()
 }
 
 fn to_hex(bytes: &[u8]) -> String {

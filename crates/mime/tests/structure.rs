@@ -44,7 +44,8 @@ fn plain_message() {
     assert!(!metadata.has_attachment);
 }
 
-const NESTED: &str = "Content-Type: multipart/mixed; boundary=\"out\"\n\npreamble\n--out  \n\none\ntwo\n\
+const NESTED: &str = "Content-Type: multipart/mixed; boundary=\"out\"\n\npreamble\n--out  \n\n\
+    one\ntwo\n\
     --out\nContent-Type: multipart/alternative; boundary=out-in\n\n--out-in\n\nA\n\n--out-in\n\
     Content-Type: text/html\n\n<b>B</b>\n--out-in--\nepilogue within\n--out\n\
     Content-Type: message/rfc822\n\nSubject: inner\nContent-Type: multipart/mixed; boundary=z\n\n\
@@ -108,7 +109,8 @@ fn missing_last_delimiters_end_with_the_message() {
 #[test]
 fn outer_delimiter_ends_inner_parts() {
     let raw = "Content-Type: multipart/mixed; boundary=o\n\n--o\n\
-        Content-Type: multipart/mixed; boundary=i\n\n--i\nSubject: only a header\n--o\n\nlast\n--o--\n";
+        Content-Type: multipart/mixed; boundary=i\n\n--i\nSubject: only a header\n\
+            --o\n\nlast\n--o--\n";
     let metadata = scan_both_ways(raw);
     let root = &metadata.structure;
     assert_eq!(children(root).len(), 2);
@@ -215,7 +217,8 @@ fn previews() {
         ),
         ("Content-Transfer-Encoding: base64\n\nSGVsbG8=", Some("Hello")),
         (
-            "Content-Type: text/plain; charset=iso-8859-1\nContent-Transfer-Encoding: quoted-printable\n\n=E4",
+            "Content-Type: text/plain; charset=iso-8859-1\n\
+                Content-Transfer-Encoding: quoted-printable\n\n=E4",
             Some("\u{e4}"),
         ),
         ("Content-Type: image/png\n\nxx", None),
@@ -226,7 +229,8 @@ fn previews() {
             Some("second"),
         ),
         (
-            "Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: message/rfc822\n\n\ninner\n--b\n\nouter",
+            "Content-Type: multipart/mixed; boundary=b\n\n--b\n\
+                Content-Type: message/rfc822\n\n\ninner\n--b\n\nouter",
             Some("outer"),
         ),
     ] {
@@ -246,11 +250,13 @@ fn attachments() {
         ("Content-Type: application/pdf\n\nx", true),
         ("Content-Type: text/plain\nContent-Disposition: attachment\n\nx", true),
         (
-            "Content-Type: multipart/related; boundary=b\n\n--b\nContent-Type: text/html\n\n--b\nContent-Type: image/png\n\nx\n--b--",
+            "Content-Type: multipart/related; boundary=b\n\n--b\nContent-Type: text/html\n\n\
+                --b\nContent-Type: image/png\n\nx\n--b--",
             false,
         ),
         (
-            "Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: image/png\nContent-Disposition: inline\n\nx\n--b--",
+            "Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: image/png\n\
+                Content-Disposition: inline\n\nx\n--b--",
             false,
         ),
         (
@@ -258,7 +264,8 @@ fn attachments() {
             true,
         ),
         (
-            "Content-Type: multipart/signed; boundary=b\n\n--b\n\nx\n--b\nContent-Type: application/pgp-signature\n\nx\n--b--",
+            "Content-Type: multipart/signed; boundary=b\n\n--b\n\nx\n\
+                --b\nContent-Type: application/pgp-signature\n\nx\n--b--",
             false,
         ),
     ] {

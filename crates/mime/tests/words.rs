@@ -251,10 +251,15 @@ proptest! {
 
     #[test]
     fn charsets_do_not_see_cuts(
-        raw in prop::collection::vec(prop_oneof![any::<u8>(), Just(0xc3), Just(0xa4), Just(0x41)], 0..60),
+        raw in prop::collection::vec(
+            prop_oneof![any::<u8>(), Just(0xc3), Just(0xa4), Just(0x41)],
+            0..60,
+        ),
         cut in 1..9_usize,
     ) {
-        for charset in ["", "utf-8", "iso-8859-1", "shift_jis", "utf-16le", "iso-2022-jp", "gb18030", "?"] {
+        let single = ["", "?", "utf-8", "iso-8859-1"];
+        let double = ["shift_jis", "utf-16le", "iso-2022-jp", "gb18030"];
+        for charset in single.into_iter().chain(double) {
             let decode = |cut| {
                 let mut decoder = CharsetDecoder::new(charset);
                 let mut text = String::new();
