@@ -1,1 +1,156 @@
-//! Crate `frontend`.
+//! The stateless process: mail clients on one side, the cluster on the other.
+//!
+//! Enter at [`Frontend::start`]. `listen` accepts, `connection` has the one loop that drives the
+//! engines of crates imap, pop3 and lmtp, and `desk` answers what they ask through a [`Store`].
+//! Nothing is kept on disk, so any frontend can be lost at any time.
+
+mod authenticate;
+mod codec;
+mod config;
+mod connection;
+mod desk;
+mod http;
+mod ingest;
+mod limits;
+mod listen;
+mod maildrop;
+mod random;
+mod shared;
+mod socket;
+mod store;
+mod tls;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::info;
+
+pub use config::{Config, ConfigError, SETTINGS, Setting};
+pub use listen::Protocol;
+pub use store::{LockToken, Store, Watch};
+pub use tls::TlsError;
+
+use authenticate::Authenticator;
+use limits::{Counter, Limits};
+use listen::Port;
+use shared::Shared;
+
+/// Limit: how long sessions may take to say goodbye when the process ends.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Why a frontend does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Settings that do not go together.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// TLS towards clients.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A port is taken, or not ours to take.
+    #[error("listen on {address} for {protocol}: {source}; choose another with `{protocol}`")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What for; also the key of the setting.
+        protocol: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+/// A running frontend.
+pub struct Frontend {
+    addresses: BTreeMap<Protocol, SocketAddr>,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl Frontend {
+    /// Starts all listeners over this store. Cancelling `shutdown` ends them and lets the sessions
+    /// say goodbye.
+    pub async fn start(
+        config: &Config,
+        store: Arc<dyn Store>,
+        shutdown: CancellationToken,
+    ) -> Result<Self, StartError> {
+        config.check()?;
+        let shared = Arc::new(shared(config, store)?);
+        let room = Arc::new(Semaphore::new(config.connections_max as usize));
+        let tasks = TaskTracker::new();
+        let mut addresses = BTreeMap::new();
+        let ports = [
+            (Protocol::Imap, config.imap),
+            (Protocol::Imaps, config.imaps),
+            (Protocol::Pop3, config.pop3),
+            (Protocol::Pop3s, config.pop3s),
+            (Protocol::Lmtp, config.lmtp),
+            (Protocol::Http, config.http),
+        ];
+        // All are bound before one is served: a port that is taken leaves nothing half started.
+        let mut listeners = Vec::new();
+        for (protocol, address) in ports {
+            let Some(address) = address else { continue };
+            let fail = |source| StartError::Listen { address, protocol: protocol.name(), source };
+            let listener = TcpListener::bind(address).await.map_err(fail)?;
+            addresses.insert(protocol, listener.local_addr().map_err(fail)?);
+            listeners.push((protocol, listener));
+        }
+        for (protocol, listener) in listeners {
+            let (shared, shutdown) = (Arc::clone(&shared), shutdown.clone());
+            if protocol == Protocol::Http {
+                tasks.spawn(http::serve(listener, shared, shutdown));
+                continue;
+            }
+            let room = Arc::clone(&room);
+            let port = Port { protocol, listener, shared, room, tasks: tasks.clone(), shutdown };
+            tasks.spawn(port.serve());
+        }
+        info!(name = %config.name, "frontend serves");
+        Ok(Self { addresses, tasks, shutdown })
+    }
+
+    /// Where a protocol is served; also when the port was left to the kernel.
+    pub fn address(&self, protocol: Protocol) -> Option<SocketAddr> {
+        self.addresses.get(&protocol).copied()
+    }
+
+    /// Returns after `shutdown` was cancelled and the sessions are over, or had time enough.
+    pub async fn stopped(self) {
+        self.shutdown.cancelled().await;
+        self.tasks.close();
+        if timeout(GOODBYE_WITHIN, self.tasks.wait()).await.is_err() {
+            info!(n_sessions = self.tasks.len(), "sessions were cut off");
+        }
+    }
+}
+
+fn shared(config: &Config, store: Arc<dyn Store>) -> Result<Shared, StartError> {
+    let tls = match (&config.tls_certificate, &config.tls_key) {
+        (Some(certificate), Some(key)) => Some(tls::acceptor(certificate, key)?),
+        _ => None,
+    };
+    let n_hashing = std::thread::available_parallelism().map_or(1, usize::from);
+    let limits = Limits {
+        addresses: Counter::new(config.connections_per_address_max),
+        loopback: Counter::new(config.connections_max),
+        accounts: Counter::new(config.connections_per_account_max),
+    };
+    Ok(Shared {
+        authenticator: Authenticator::new(Arc::clone(&store), n_hashing),
+        store,
+        limits,
+        large_bodies: Arc::new(Semaphore::new(ingest::LARGE_BODIES_MAX)),
+        message_bytes_max: config.message_bytes_max,
+        hostname: config.hostname.clone(),
+        allow_plain_login: config.allow_plain_login,
+        tls,
+    })
+}

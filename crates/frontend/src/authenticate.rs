@@ -1,0 +1,142 @@
+//! Names and passwords.
+//!
+//! Promises: an unknown name costs what a wrong password costs; hashing is bounded; a password that
+//! was right is remembered under a key that dies with the process, together with the hash it was
+//! right for, so that a changed password is never taken for right.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use argon2::Argon2;
+use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
+use mailbox::answer::AccountRecord;
+use mailbox::command::{AccountState, Place};
+use mailbox::dialogue::{Credentials, Trouble};
+use mailbox::{Address, Answer, Query};
+use tokio::sync::Semaphore;
+
+use crate::random;
+use crate::store::Store;
+
+/// Limit: octets of a password; hashing a megabyte is no service to anybody.
+const PASSWORD_BYTES_MAX: usize = 1024;
+
+/// Limit: passwords remembered as right, 32 octets each.
+const REMEMBERED_MAX: usize = 65_536;
+
+/// Limit: logins that wait for their turn to hash; a turn takes about 30 ms.
+const WAITING_MAX: usize = 256;
+
+/// Who it is, if anybody.
+pub(crate) enum Verdict {
+    Right(Place, Box<AccountRecord>),
+    Wrong,
+    Disabled,
+}
+
+/// Checks passwords for all connections.
+pub(crate) struct Authenticator {
+    store: Arc<dyn Store>,
+    key: [u8; 32],
+    remembered: Mutex<Remembered>,
+    hashing: Semaphore,
+    waiting: Semaphore,
+    /// The hash nobody's password has.
+    nobody: String,
+}
+
+#[derive(Default)]
+struct Remembered {
+    known: HashSet<[u8; 32]>,
+    by_age: VecDeque<[u8; 32]>,
+}
+
+impl Authenticator {
+    /// One for the process; hashes on at most `n_hashing` threads.
+    pub(crate) fn new(store: Arc<dyn Store>, n_hashing: usize) -> Self {
+        let salt = SaltString::encode_b64(&random::bytes::<16>()).expect("16 octets make a salt");
+        let password: [u8; 16] = random::bytes();
+        let nobody = Argon2::default().hash_password(&password, &salt);
+        Self {
+            store,
+            key: random::bytes(),
+            remembered: Mutex::default(),
+            hashing: Semaphore::new(n_hashing),
+            waiting: Semaphore::new(WAITING_MAX),
+            nobody: nobody.expect("default parameters are legal").to_string(),
+        }
+    }
+
+    /// Looks the account up and compares.
+    pub(crate) async fn check(&self, credentials: Credentials) -> Result<Verdict, Trouble> {
+        let Credentials { login, password } = credentials;
+        let Some((place, record)) = self.account(&login).await? else {
+            self.verify(self.nobody.clone(), password).await?;
+            return Ok(Verdict::Wrong);
+        };
+        let memory = self.memory(&record, &password);
+        if !self.is_remembered(&memory) {
+            if !self.verify(record.password_hash.clone(), password).await? {
+                return Ok(Verdict::Wrong);
+            }
+            self.remember(memory);
+        }
+        match record.state {
+            AccountState::Active => Ok(Verdict::Right(place, record)),
+            AccountState::Suspended => Ok(Verdict::Disabled),
+            AccountState::Deleting => Ok(Verdict::Wrong),
+        }
+    }
+
+    /// The account whose login this is; an alias or a detail is none.
+    async fn account(&self, login: &str) -> Result<Option<(Place, Box<AccountRecord>)>, Trouble> {
+        let Ok((address, None)) = Address::parse(login) else { return Ok(None) };
+        let place = self.store.recipient(&address).await?;
+        let Some(place) = place.filter(|place| !place.alias) else { return Ok(None) };
+        match self.store.query(place, Query::Account(place.account)).await? {
+            Answer::Account(record) => Ok(Some((place, record))),
+            _ => Ok(None),
+        }
+    }
+
+    /// Compares on a thread that may take its time.
+    async fn verify(&self, hash: String, password: Vec<u8>) -> Result<bool, Trouble> {
+        let _waiting = self.waiting.try_acquire().map_err(|_| Trouble::Overloaded)?;
+        let _hashing = self.hashing.acquire().await.map_err(|_| Trouble::Overloaded)?;
+        let comparing = tokio::task::spawn_blocking(move || {
+            if password.len() > PASSWORD_BYTES_MAX {
+                return false;
+            }
+            let parsed = PasswordHash::new(&hash);
+            parsed.is_ok_and(|hash| Argon2::default().verify_password(&password, &hash).is_ok())
+        });
+        comparing.await.map_err(|_| Trouble::Unavailable)
+    }
+
+    fn memory(&self, record: &AccountRecord, password: &[u8]) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        for part in [&record.account.0, record.password_hash.as_bytes(), password] {
+            hasher.update(&(part.len() as u64).to_be_bytes());
+            hasher.update(part);
+        }
+        *hasher.finalize().as_bytes()
+    }
+
+    fn is_remembered(&self, memory: &[u8; 32]) -> bool {
+        let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        remembered.known.contains(memory)
+    }
+
+    fn remember(&self, memory: [u8; 32]) {
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        if !remembered.known.insert(memory) {
+            return;
+        }
+        remembered.by_age.push_back(memory);
+        if remembered.by_age.len() > REMEMBERED_MAX
+            && let Some(oldest) = remembered.by_age.pop_front()
+        {
+            remembered.known.remove(&oldest);
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Settings of a frontend.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// What `rookery frontend` reads from its file. An unknown key is refused.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// See [`SETTINGS`], also for the others.
+    pub name: String,
+    /// What this host calls itself towards clients.
+    #[serde(default = "default_hostname")]
+    pub hostname: String,
+    /// `host:port` of nodes.
+    pub seeds: Vec<String>,
+    /// Source address of connections to nodes.
+    #[serde(default)]
+    pub bind: Option<IpAddr>,
+    /// Directory of ca.pem, cert.pem and key.pem towards the cluster.
+    pub identity: PathBuf,
+    /// Certificate chain towards clients.
+    #[serde(default)]
+    pub tls_certificate: Option<PathBuf>,
+    /// Its key.
+    #[serde(default)]
+    pub tls_key: Option<PathBuf>,
+    /// IMAP with STARTTLS.
+    #[serde(default)]
+    pub imap: Option<SocketAddr>,
+    /// IMAP inside TLS.
+    #[serde(default)]
+    pub imaps: Option<SocketAddr>,
+    /// POP3 with STLS.
+    #[serde(default)]
+    pub pop3: Option<SocketAddr>,
+    /// POP3 inside TLS.
+    #[serde(default)]
+    pub pop3s: Option<SocketAddr>,
+    /// LMTP.
+    #[serde(default)]
+    pub lmtp: Option<SocketAddr>,
+    /// Probes.
+    #[serde(default)]
+    pub http: Option<SocketAddr>,
+    /// Passwords outside TLS, from loopback only.
+    #[serde(default)]
+    pub allow_plain_login: bool,
+    /// In all.
+    #[serde(default = "default_connections")]
+    pub connections_max: u32,
+    /// From one address that is not loopback.
+    #[serde(default = "default_connections_per_address")]
+    pub connections_per_address_max: u32,
+    /// For one account.
+    #[serde(default = "default_connections_per_account")]
+    pub connections_per_account_max: u32,
+    /// Octets of a message.
+    #[serde(default = "default_message_bytes")]
+    pub message_bytes_max: u64,
+}
+
+fn default_hostname() -> String {
+    "localhost".into()
+}
+
+fn default_connections() -> u32 {
+    10_000
+}
+
+fn default_connections_per_address() -> u32 {
+    20
+}
+
+fn default_connections_per_account() -> u32 {
+    20
+}
+
+fn default_message_bytes() -> u64 {
+    50 * 1024 * 1024
+}
+
+/// One setting as the manual shows it.
+pub struct Setting {
+    /// Its key.
+    pub key: &'static str,
+    /// What a value is.
+    pub unit: &'static str,
+    /// What it is when absent.
+    pub default: &'static str,
+    /// When to change it.
+    pub when: &'static str,
+}
+
+const fn setting(
+    key: &'static str,
+    unit: &'static str,
+    default: &'static str,
+    when: &'static str,
+) -> Setting {
+    Setting { key, unit, default, when }
+}
+
+/// Every key there is, in the order of the manual.
+pub const SETTINGS: [Setting; 18] = [
+    setting("name", "name", "required", "Set this to the name in the process's certificate."),
+    setting("hostname", "name", "localhost", "Set this to the name clients connect to."),
+    setting("seeds", "list of host:port", "required", "Name some nodes; the others are found."),
+    setting("bind", "address", "any", "Set this when nodes are reached from one address only."),
+    setting("identity", "directory", "required", "Written by `rookery ctl cert`."),
+    setting("tls_certificate", "file, PEM", "no TLS", "Set this to offer TLS to clients."),
+    setting("tls_key", "file, PEM", "no TLS", "Set this together with tls_certificate."),
+    setting("imap", "address:port", "off", "Set this to offer IMAP with STARTTLS, port 143."),
+    setting("imaps", "address:port", "off", "Set this to offer IMAP inside TLS, port 993."),
+    setting("pop3", "address:port", "off", "Set this to offer POP3 with STLS, port 110."),
+    setting("pop3s", "address:port", "off", "Set this to offer POP3 inside TLS, port 995."),
+    setting(
+        "lmtp",
+        "address:port",
+        "off",
+        "Set this where the MTA delivers; never on the internet.",
+    ),
+    setting("http", "address:port", "off", "Set this for probes: /healthz and /readyz."),
+    setting(
+        "allow_plain_login",
+        "true or false",
+        "false",
+        "Set this for tests: passwords outside TLS, from loopback only.",
+    ),
+    setting(
+        "connections_max",
+        "connections",
+        "10000",
+        "Raise this when clients are turned away and memory is left; an idle one takes 30 KiB.",
+    ),
+    setting(
+        "connections_per_address_max",
+        "connections",
+        "20",
+        "Raise this when many people share an address; loopback has no limit of its own.",
+    ),
+    setting(
+        "connections_per_account_max",
+        "connections",
+        "20",
+        "Raise this when one account has many devices; each keeps about five open.",
+    ),
+    setting(
+        "message_bytes_max",
+        "octets",
+        "52428800",
+        "Raise this when the MTA takes larger messages.",
+    ),
+];
+
+/// Why a text is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A key that does not exist.
+    #[error("unknown setting `{key}`{hint}")]
+    UnknownKey {
+        /// As written.
+        key: String,
+        /// The nearest right name, if one is near.
+        hint: String,
+    },
+    /// Anything else, with its place in the text.
+    #[error("{0}")]
+    Toml(#[from] toml::de::Error),
+    /// Settings that do not go together.
+    #[error("{0}")]
+    Conflict(&'static str),
+}
+
+impl Config {
+    /// Reads TOML.
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        let table: toml::Table = toml::from_str(text)?;
+        for key in table.keys() {
+            if !SETTINGS.iter().any(|setting| setting.key == key) {
+                return Err(ConfigError::UnknownKey { key: key.clone(), hint: hint(key) });
+            }
+        }
+        let config: Self = toml::from_str(text)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Whether the settings go together.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let has_tls = self.tls_certificate.is_some();
+        if has_tls != self.tls_key.is_some() {
+            return Err(ConfigError::Conflict("set both tls_certificate and tls_key, or neither"));
+        }
+        if !has_tls && (self.imaps.is_some() || self.pop3s.is_some()) {
+            return Err(ConfigError::Conflict("imaps and pop3s need tls_certificate and tls_key"));
+        }
+        Ok(())
+    }
+}
+
+/// `, did you mean ...?` for the nearest key, if at most a third of it differs.
+fn hint(wrong: &str) -> String {
+    let near = SETTINGS.iter().map(|setting| (distance(wrong, setting.key), setting.key)).min();
+    match near {
+        Some((n, key)) if n <= key.len().div_ceil(3) => format!(", did you mean `{key}`?"),
+        _ => String::new(),
+    }
+}
+
+/// How many letters must be changed, put in or left out to make `a` into `b`.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, in_a) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, in_b) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(in_a != *in_b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: &str = "name = 'f1'\nseeds = ['127.0.0.1:1']\nidentity = 'id'\n";
+
+    #[test]
+    fn what_is_absent_has_its_default() {
+        let config = Config::from_toml(LEAST).unwrap();
+        assert_eq!(config.message_bytes_max, 52_428_800);
+        assert_eq!(config.connections_max, 10_000);
+        assert!(!config.allow_plain_login);
+        assert_eq!(config.imap, None);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_the_nearest_right_name() {
+        let words = |text: &str| Config::from_toml(&format!("{LEAST}{text}")).unwrap_err();
+        assert_eq!(
+            words("conections_max = 1").to_string(),
+            "unknown setting `conections_max`, did you mean `connections_max`?"
+        );
+        assert_eq!(words("zzzzzzzz = 1").to_string(), "unknown setting `zzzzzzzz`");
+        assert!(words("imap = 'x'").to_string().contains("imap"));
+        assert!(words("imaps = '127.0.0.1:1'").to_string().contains("tls_certificate"));
+        assert!(words("tls_key = 'k'").to_string().contains("both"));
+    }
+
+    #[test]
+    fn every_setting_of_the_manual_exists() {
+        let all = "hostname = 'h'\nbind = '127.0.0.1'\ntls_certificate = 'c'\ntls_key = 'k'\n\
+            imap = '127.0.0.1:1'\nimaps = '127.0.0.1:1'\npop3 = '127.0.0.1:1'\n\
+            pop3s = '127.0.0.1:1'\nlmtp = '127.0.0.1:1'\nhttp = '127.0.0.1:1'\n\
+            allow_plain_login = true\nconnections_max = 1\nconnections_per_address_max = 1\n\
+            connections_per_account_max = 1\nmessage_bytes_max = 1\n";
+        let text = format!("{LEAST}{all}");
+        Config::from_toml(&text).unwrap();
+        let given: toml::Table = toml::from_str(&text).unwrap();
+        assert!(SETTINGS.iter().all(|setting| given.contains_key(setting.key)));
+    }
+}

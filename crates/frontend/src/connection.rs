@@ -1,0 +1,218 @@
+//! The one loop that drives a protocol engine: bytes in, questions answered, bytes out.
+//!
+//! Promises: input is read only while the engine wants it and nothing waits to be written; a client
+//! that takes nothing or says nothing for too long is let go; while it is silent the connection
+//! holds no buffer.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::{Bytes, BytesMut};
+use mailbox::LogTime;
+use mailbox::dialogue::{Engine, Question, Reply, Step};
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::desk::Desk;
+use crate::shared::Shared;
+use crate::socket::Socket;
+
+/// Limit: how long a client may take to log in.
+pub(crate) const LOGIN_WITHIN: Duration = Duration::from_secs(60);
+
+/// Small pieces are gathered up to this before they are written.
+const GATHER_BYTES: usize = 16 * 1024;
+
+/// From here on a piece is not copied to be gathered.
+const LARGE_BYTES: usize = 8 * 1024;
+
+/// When an answer takes longer than this, what was gathered is written meanwhile.
+const HOLD_BACK: Duration = Duration::from_millis(5);
+
+/// One client's connection.
+pub(crate) struct Connection {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) engine: Box<dyn Engine>,
+    /// Whether the client has to log in.
+    pub(crate) has_login: bool,
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// What ended a wait.
+enum Event {
+    Read(usize),
+    Changed,
+    Silent,
+    ShutDown,
+}
+
+impl Connection {
+    /// Serves the client to its end.
+    pub(crate) async fn run(mut self, socket: Socket) -> io::Result<()> {
+        let mut desk = Desk::new(Arc::clone(&self.shared));
+        let mut out = Output::new(socket);
+        let started = Instant::now();
+        let mut last_input = started;
+        let mut is_over = false;
+        loop {
+            self.engine.tick(now());
+            match self.engine.next_step() {
+                Step::Send(octets) => out.send(octets).await?,
+                Step::Ask(question) => {
+                    let reply = out.write_while(&mut desk, question).await?;
+                    self.engine.tick(now());
+                    self.engine.reply(reply);
+                }
+                Step::Wait => {
+                    out.flush().await?;
+                    let mut until =
+                        last_input + Duration::from_secs(self.engine.idle_limit_s().into());
+                    if self.has_login && !desk.is_logged_in() {
+                        until = until.min(started + LOGIN_WITHIN);
+                    }
+                    let shutdown = (!is_over).then(|| self.shutdown.clone());
+                    match self.wait(&mut out.socket, &mut desk, until, shutdown).await? {
+                        Event::Read(0) => self.engine.end_of_input(),
+                        Event::Read(_) => last_input = Instant::now(),
+                        Event::Changed => {}
+                        Event::Silent if is_over => return Err(io::ErrorKind::TimedOut.into()),
+                        Event::Silent => {
+                            is_over = true;
+                            self.engine.timed_out();
+                        }
+                        Event::ShutDown => {
+                            is_over = true;
+                            self.engine.shut_down();
+                        }
+                    }
+                }
+                Step::StartTls => {
+                    out.flush().await?;
+                    let acceptor = self.shared.tls.as_ref();
+                    let acceptor = acceptor.ok_or_else(|| io::Error::other("no certificate"))?;
+                    let socket = out.socket.start_tls(acceptor).await?;
+                    out = Output::new(socket);
+                    self.engine.tls_started();
+                }
+                Step::Close => {
+                    out.flush().await?;
+                    out.socket.close().await;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Waits for input, news, silence or the end.
+    async fn wait(
+        &mut self,
+        socket: &mut Socket,
+        desk: &mut Desk,
+        until: Instant,
+        shutdown: Option<CancellationToken>,
+    ) -> io::Result<Event> {
+        let engine = &mut self.engine;
+        let wants_input = engine.wants_input();
+        let going_down = async {
+            match shutdown {
+                Some(token) => token.cancelled_owned().await,
+                None => std::future::pending().await,
+            }
+        };
+        let input = async {
+            if !wants_input {
+                return std::future::pending().await;
+            }
+            let engine = &mut *engine;
+            socket
+                .read(|octets| {
+                    if !octets.is_empty() {
+                        engine.tick(now());
+                        engine.receive(octets);
+                    }
+                })
+                .await
+        };
+        let event = async {
+            tokio::select! {
+                read = input => read.map(Event::Read).map(|event| (event, None)),
+                change = desk.next_change() => Ok((Event::Changed, Some(change))),
+                () = going_down => Ok((Event::ShutDown, None)),
+            }
+        };
+        match timeout_at(until, event).await {
+            Err(_) => Ok(Event::Silent),
+            Ok(Err(error)) => Err(error),
+            Ok(Ok((event, change))) => {
+                self.engine.tick(now());
+                if let Some(change) = change {
+                    self.engine.notify(change);
+                }
+                Ok(event)
+            }
+        }
+    }
+}
+
+/// What is on its way to the client: small pieces gathered, and behind them at most one large one.
+struct Output {
+    socket: Socket,
+    gathered: BytesMut,
+    large: Option<Bytes>,
+}
+
+impl Output {
+    fn new(socket: Socket) -> Self {
+        Self { socket, gathered: BytesMut::new(), large: None }
+    }
+
+    /// Small pieces wait for company; a large one waits until something else is to be done, so that
+    /// the next chunk of a message is fetched while this one is sent.
+    async fn send(&mut self, octets: Bytes) -> io::Result<()> {
+        let is_full = self.gathered.len() + octets.len() > GATHER_BYTES;
+        let is_large = octets.len() > LARGE_BYTES;
+        if self.large.is_some() || (is_full && !is_large) {
+            self.flush().await?;
+        }
+        if is_large {
+            self.large = Some(octets);
+        } else {
+            self.gathered.extend_from_slice(&octets);
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        let gathered = std::mem::take(&mut self.gathered);
+        self.socket.write_all(&gathered).await?;
+        if let Some(large) = self.large.take() {
+            self.socket.write_all(&large).await?;
+        }
+        Ok(())
+    }
+
+    /// Answers a question; when that takes long, or much was gathered, writes it meanwhile.
+    async fn write_while(&mut self, desk: &mut Desk, question: Question) -> io::Result<Reply> {
+        let answering = desk.answer(question);
+        if self.gathered.is_empty() && self.large.is_none() {
+            return Ok(answering.await);
+        }
+        let mut answering = std::pin::pin!(answering);
+        if self.large.is_none() {
+            tokio::select! {
+                biased;
+                reply = &mut answering => return Ok(reply),
+                () = sleep(HOLD_BACK) => {}
+            }
+        }
+        let (reply, written) = tokio::join!(answering, self.flush());
+        written.map(|()| reply)
+    }
+}
+
+/// The clock sessions are told.
+fn now() -> LogTime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    LogTime(since.as_millis() as u64)
+}

@@ -1,0 +1,258 @@
+//! The desk: where a session's questions are answered. One for each connection.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use mailbox::command::{OfMailbox, Place};
+use mailbox::dialogue::{Credentials, Login, Question, Reply, Trouble};
+use mailbox::{
+    AccountId, Answer, Change, ChunkRef, Command, Draft, Outcome, Query, Refusal, StoredChunk,
+};
+use tracing::Span;
+
+use crate::authenticate::Verdict;
+use crate::codec;
+use crate::ingest::{Failures, Ingest};
+use crate::limits::Counted;
+use crate::maildrop::MaildropLock;
+use crate::shared::Shared;
+use crate::store::Watch;
+
+/// Limit: commands of one session done side by side.
+const SIDE_BY_SIDE_MAX: usize = 16;
+
+/// Answers one session.
+pub(crate) struct Desk {
+    shared: Arc<Shared>,
+    /// Where the accounts are that this session was told of.
+    places: BTreeMap<AccountId, Place>,
+    /// Its place among the account's sessions.
+    login: Option<Counted<AccountId>>,
+    body: Option<Ingest>,
+    failures: Failures,
+    watched: Option<Watched>,
+    maildrop: Option<MaildropLock>,
+}
+
+struct Watched {
+    of: OfMailbox,
+    changes: Box<dyn Watch>,
+}
+
+impl Desk {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            places: BTreeMap::new(),
+            login: None,
+            body: None,
+            failures: Failures::new(),
+            watched: None,
+            maildrop: None,
+        }
+    }
+
+    /// Whether somebody logged in.
+    pub(crate) fn is_logged_in(&self) -> bool {
+        self.login.is_some()
+    }
+
+    /// The next change of the mailbox that is watched; waits for ever when none is.
+    pub(crate) async fn next_change(&mut self) -> Change {
+        loop {
+            let Some(watched) = &mut self.watched else { return std::future::pending().await };
+            match watched.changes.recv().await {
+                Some(change) if change.of == watched.of => return change,
+                Some(_) => {}
+                None => self.watched = None,
+            }
+        }
+    }
+
+    /// Finds out or does what the session asks for.
+    pub(crate) async fn answer(&mut self, question: Question) -> Reply {
+        let reply = match question {
+            Question::Authenticate(credentials) => self.authenticate(credentials).await,
+            Question::Recipient(address) => {
+                let found = self.shared.store.recipient(&address).await;
+                found.map(|place| Reply::Recipient(place.map(|place| self.remember(place))))
+            }
+            Question::Query(query) => self.query(query).await.map(Reply::Answer),
+            Question::Command(command, inline) => {
+                self.command(*command, inline).await.map(Reply::Outcome)
+            }
+            Question::Commands(commands) => Ok(Reply::Outcomes(self.commands(commands).await)),
+            Question::BeginBody(accounts) => self.begin_body(&accounts),
+            Question::Body(octets) => self.push_body(octets).await,
+            Question::EndBody => self.end_body().await.map(|draft| Reply::Draft(Box::new(draft))),
+            Question::DropBody => {
+                self.body = None;
+                Ok(Reply::Done)
+            }
+            Question::Chunk(account, chunk) => self.chunk(account, chunk).await.map(Reply::Chunk),
+            Question::Watch(of) => self.watch(of),
+            Question::Unwatch => {
+                self.watched = None;
+                Ok(Reply::Done)
+            }
+            Question::LockMaildrop(account) => self.lock_maildrop(account).await,
+            Question::UnlockMaildrop => {
+                if let Some(maildrop) = self.maildrop.take() {
+                    maildrop.release().await;
+                }
+                Ok(Reply::Done)
+            }
+        };
+        reply.unwrap_or_else(Reply::Trouble)
+    }
+
+    fn remember(&mut self, place: Place) -> AccountId {
+        self.places.insert(place.account, place);
+        place.account
+    }
+
+    /// Every account a session names came from a reply, so it is known here.
+    fn place(&self, account: AccountId) -> Result<Place, Trouble> {
+        self.places.get(&account).copied().ok_or(Trouble::Unavailable)
+    }
+
+    async fn authenticate(&mut self, credentials: Credentials) -> Result<Reply, Trouble> {
+        let (place, record) = match self.shared.authenticator.check(credentials).await? {
+            Verdict::Right(place, record) => (place, record),
+            Verdict::Wrong => return Ok(Reply::Denied),
+            Verdict::Disabled => return Ok(Reply::Disabled),
+        };
+        let counted = self.shared.limits.accounts.enter(place.account);
+        self.login = Some(counted.ok_or(Trouble::Overloaded)?);
+        self.remember(place);
+        Span::current().record("account", tracing::field::display(place.account));
+        Ok(Reply::Authenticated(Login { account: place.account, name: record.name }))
+    }
+
+    async fn query(&self, query: Query) -> Result<Answer, Trouble> {
+        let account = account_of_query(&query).ok_or(Trouble::Unavailable)?;
+        self.shared.store.query(self.place(account)?, query).await
+    }
+
+    async fn command(
+        &self,
+        command: Command,
+        inline: Vec<StoredChunk>,
+    ) -> Result<Outcome, Trouble> {
+        let account = account_of_command(&command).ok_or(Trouble::Unavailable)?;
+        // Pieces sent ahead that did not arrive: their story is the better one to tell.
+        let is_body = matches!(command, Command::Deliver(_) | Command::Append(_));
+        if is_body && let Some(came_of_it) = self.failures.get(&account) {
+            return match came_of_it {
+                Ok(Outcome::Refused(refusal)) => Ok(Outcome::Refused(refusal.clone())),
+                Ok(_) => Ok(Outcome::Refused(Refusal::UploadGap)),
+                Err(trouble) => Err(*trouble),
+            };
+        }
+        self.shared.store.command(self.place(account)?, command, inline).await
+    }
+
+    async fn commands(
+        &self,
+        commands: Vec<(Command, Vec<StoredChunk>)>,
+    ) -> Vec<Result<Outcome, Trouble>> {
+        if commands.len() == 1 {
+            let mut outcomes = Vec::with_capacity(1);
+            for (command, inline) in commands {
+                outcomes.push(self.command(command, inline).await);
+            }
+            return outcomes;
+        }
+        let doing = commands.into_iter().map(|(command, inline)| self.command(command, inline));
+        stream::iter(doing).buffered(SIDE_BY_SIDE_MAX).collect().await
+    }
+
+    fn begin_body(&mut self, accounts: &[AccountId]) -> Result<Reply, Trouble> {
+        let places: Result<Vec<_>, _> =
+            accounts.iter().map(|account| self.place(*account)).collect();
+        self.failures.clear();
+        self.body = Some(Ingest::new(
+            Arc::clone(&self.shared.store),
+            Arc::clone(&self.shared.large_bodies),
+            self.shared.message_bytes_max,
+            places?,
+        ));
+        Ok(Reply::Done)
+    }
+
+    async fn push_body(&mut self, octets: Bytes) -> Result<Reply, Trouble> {
+        let body = self.body.as_mut().ok_or(Trouble::Unavailable)?;
+        body.push(octets).await.map(|()| Reply::Done)
+    }
+
+    async fn end_body(&mut self) -> Result<Draft, Trouble> {
+        let body = self.body.take().ok_or(Trouble::Unavailable)?;
+        let (draft, failures) = body.finish().await?;
+        self.failures = failures;
+        Ok(draft)
+    }
+
+    /// Damaged octets are never served (P3): what does not match its name is asked for once more.
+    async fn chunk(&self, account: AccountId, chunk: ChunkRef) -> Result<Bytes, Trouble> {
+        let place = self.place(account)?;
+        for _ in 0..2 {
+            let stored = self.shared.store.chunk(place, chunk).await?;
+            if let Some(raw) = codec::decode(&stored, &chunk) {
+                return Ok(raw);
+            }
+            tracing::warn!(account = %account, "a chunk came damaged");
+        }
+        Err(Trouble::Damaged)
+    }
+
+    fn watch(&mut self, of: OfMailbox) -> Result<Reply, Trouble> {
+        match &mut self.watched {
+            Some(watched) if watched.of.account == of.account => watched.of = of,
+            _ => {
+                let changes = self.shared.store.watch(self.place(of.account)?);
+                self.watched = Some(Watched { of, changes });
+            }
+        }
+        Ok(Reply::Done)
+    }
+
+    async fn lock_maildrop(&mut self, account: AccountId) -> Result<Reply, Trouble> {
+        let store = Arc::clone(&self.shared.store);
+        self.maildrop = MaildropLock::take(store, self.place(account)?).await?;
+        Ok(if self.maildrop.is_some() { Reply::Done } else { Reply::InUse })
+    }
+}
+
+/// Whose rows a query reads; `None` for what sessions never ask.
+fn account_of_query(query: &Query) -> Option<AccountId> {
+    match query {
+        Query::Resolve(_) | Query::Accounts(_) => None,
+        Query::Account(account) | Query::Mailboxes(account) => Some(*account),
+        Query::Mailbox(mailbox) => Some(mailbox.account),
+        Query::Uids(uids) => Some(uids.of.account),
+        Query::Messages(messages) => Some(messages.of.account),
+        Query::Vanished(vanished) => Some(vanished.of.account),
+        Query::Search(search) => Some(search.of.account),
+    }
+}
+
+/// Whose rows a command changes; `None` for what sessions never ask.
+fn account_of_command(command: &Command) -> Option<AccountId> {
+    match command {
+        Command::CreateMailbox(it) => Some(it.account),
+        Command::DeleteMailbox(it) => Some(it.account),
+        Command::RenameMailbox(it) => Some(it.account),
+        Command::Subscribe(it) => Some(it.account),
+        Command::ClaimRecent(it) => Some(it.account),
+        Command::Upload(it) => Some(it.account),
+        Command::Deliver(it) => Some(it.account),
+        Command::Append(it) => Some(it.account),
+        Command::Store(it) => Some(it.account),
+        Command::Copy(it) => Some(it.account),
+        Command::Move(it) => Some(it.account),
+        Command::Expunge(it) => Some(it.account),
+        _ => None,
+    }
+}

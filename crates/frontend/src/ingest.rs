@@ -1,0 +1,171 @@
+//! A message on its way in: scanned, cut into chunks, compressed, and sent ahead when it is large.
+//!
+//! Memory: one chunk being filled, one piece being gathered and one on its way, whatever the size
+//! of the message.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::join_all;
+use mailbox::chunk::{CHUNK_BYTES_MAX, INLINE_BYTES_MAX};
+use mailbox::command::{Place, Upload};
+use mailbox::dialogue::Trouble;
+use mailbox::{
+    AccountId, ChunkRef, Command, Digest, Draft, NewMessage, Outcome, StoredChunk, UploadId,
+};
+use mime::Scanner;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::codec;
+use crate::random;
+use crate::store::Store;
+
+/// Bodies that are large at the same time; each costs about 1.3 MiB.
+pub(crate) const LARGE_BODIES_MAX: usize = 256;
+
+/// From here on a body counts as large.
+const LARGE_BODY_BYTES: u64 = CHUNK_BYTES_MAX as u64;
+
+/// What came of the pieces sent ahead for accounts that did not get all of them.
+pub(crate) type Failures = BTreeMap<AccountId, Result<Outcome, Trouble>>;
+
+/// One message being received.
+pub(crate) struct Ingest {
+    store: Arc<dyn Store>,
+    large_bodies: Arc<Semaphore>,
+    message_bytes_max: u64,
+    scanner: Scanner,
+    /// The chunk being filled.
+    raw: BytesMut,
+    /// Finished chunks that were not sent ahead yet, at most [`INLINE_BYTES_MAX`] stored octets.
+    pending: Vec<StoredChunk>,
+    n_pending_bytes: usize,
+    chunks: Vec<ChunkRef>,
+    size: u64,
+    /// Accounts that got everything sent ahead so far.
+    places: Vec<Place>,
+    failures: Failures,
+    upload: Option<UploadId>,
+    n_pieces: u32,
+    on_its_way: Option<AbortOnDropHandle<Failures>>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Ingest {
+    /// A message for these accounts.
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        large_bodies: Arc<Semaphore>,
+        message_bytes_max: u64,
+        places: Vec<Place>,
+    ) -> Self {
+        Self {
+            store,
+            large_bodies,
+            message_bytes_max,
+            scanner: Scanner::new(),
+            raw: BytesMut::new(),
+            pending: Vec::new(),
+            n_pending_bytes: 0,
+            chunks: Vec::new(),
+            size: 0,
+            places,
+            failures: Failures::new(),
+            upload: None,
+            n_pieces: 0,
+            on_its_way: None,
+            permit: None,
+        }
+    }
+
+    /// Takes the next octets; returns when more can be taken.
+    pub(crate) async fn push(&mut self, mut octets: Bytes) -> Result<(), Trouble> {
+        self.size += octets.len() as u64;
+        if self.size > self.message_bytes_max {
+            return Err(Trouble::TooLarge);
+        }
+        if self.size > LARGE_BODY_BYTES && self.permit.is_none() {
+            let permit = Arc::clone(&self.large_bodies).try_acquire_owned();
+            self.permit = Some(permit.map_err(|_| Trouble::Overloaded)?);
+        }
+        self.scanner.feed(&octets);
+        while self.raw.len() + octets.len() >= CHUNK_BYTES_MAX {
+            let head = octets.split_to(CHUNK_BYTES_MAX - self.raw.len());
+            self.raw.extend_from_slice(&head);
+            self.cut().await?;
+        }
+        self.raw.extend_from_slice(&octets);
+        Ok(())
+    }
+
+    /// The message is complete.
+    pub(crate) async fn finish(mut self) -> Result<(Draft, Failures), Trouble> {
+        if !self.raw.is_empty() {
+            self.cut().await?;
+        }
+        self.arrived().await?;
+        let message = NewMessage {
+            digest: Digest::of_chunks(&self.chunks),
+            chunks: self.chunks,
+            size: self.size,
+            metadata: Box::new(self.scanner.finish()),
+            upload: self.upload,
+        };
+        Ok((Draft { message, inline: self.pending }, self.failures))
+    }
+
+    /// Ends the chunk being filled.
+    async fn cut(&mut self) -> Result<(), Trouble> {
+        let stored = codec::encode(self.raw.split().freeze());
+        self.chunks.push(stored.chunk);
+        let n_bytes = stored.bytes.len();
+        if self.n_pending_bytes + n_bytes > INLINE_BYTES_MAX {
+            self.send_ahead().await?;
+        }
+        self.n_pending_bytes += n_bytes;
+        self.pending.push(stored);
+        Ok(())
+    }
+
+    /// Sends what is pending ahead of the message, after what was sent before has arrived: apply
+    /// takes only the next piece.
+    async fn send_ahead(&mut self) -> Result<(), Trouble> {
+        self.arrived().await?;
+        let upload = *self.upload.get_or_insert_with(|| UploadId(random::bytes()));
+        let sequence = self.n_pieces;
+        self.n_pieces += 1;
+        self.n_pending_bytes = 0;
+        let inline = std::mem::take(&mut self.pending);
+        let chunks: Vec<_> = inline.iter().map(|stored| stored.chunk).collect();
+        let store = Arc::clone(&self.store);
+        let places = self.places.clone();
+        let sending = async move {
+            let one = async |place: &Place| {
+                let account = place.account;
+                let command = Upload { account, upload, sequence, chunks: chunks.clone() };
+                let sent = store.command(*place, Command::Upload(command), inline.clone());
+                (account, sent.await)
+            };
+            let came_of_it = join_all(places.iter().map(one)).await;
+            came_of_it.into_iter().filter(|(_, it)| !matches!(it, Ok(Outcome::Done))).collect()
+        };
+        self.on_its_way = Some(AbortOnDropHandle::new(tokio::spawn(sending)));
+        Ok(())
+    }
+
+    /// Waits for the piece on its way; fails when no account is left that got everything.
+    async fn arrived(&mut self) -> Result<(), Trouble> {
+        let Some(on_its_way) = self.on_its_way.take() else { return Ok(()) };
+        let failures = on_its_way.await.map_err(|_| Trouble::Unavailable)?;
+        self.places.retain(|place| !failures.contains_key(&place.account));
+        self.failures.extend(failures);
+        if self.places.is_empty() {
+            let troubles = self.failures.values().filter_map(|it| it.as_ref().err());
+            // A refusal is told by the command that completes the message.
+            return troubles.copied().next().map_or(Ok(()), Err);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,22 @@
+//! What all connections of a frontend share.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+
+use crate::authenticate::Authenticator;
+use crate::limits::Limits;
+use crate::store::Store;
+
+/// One for the process.
+pub(crate) struct Shared {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) limits: Limits,
+    pub(crate) large_bodies: Arc<Semaphore>,
+    pub(crate) message_bytes_max: u64,
+    pub(crate) hostname: String,
+    pub(crate) allow_plain_login: bool,
+    pub(crate) tls: Option<TlsAcceptor>,
+}

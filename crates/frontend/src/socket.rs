@@ -1,0 +1,101 @@
+//! A connection's bytes, inside TLS or not. Nothing is buffered here between calls: an idle
+//! connection holds no more than the kernel and rustls need.
+
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+/// Octets read at once.
+const READ_BYTES: usize = 32 * 1024;
+
+/// Limit: how long a client may take no byte at all while there is something to send.
+const STALLED_AFTER: Duration = Duration::from_secs(60);
+
+/// Limit: how long a goodbye may take.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Limit: how long a TLS handshake may take.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(30);
+
+/// One end of a connection.
+pub(crate) enum Socket {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Socket {
+    /// Does the server's side of a handshake.
+    pub(crate) async fn start_tls(self, acceptor: &TlsAcceptor) -> io::Result<Self> {
+        let Self::Plain(stream) = self else {
+            return Err(io::Error::other("the connection is inside TLS already"));
+        };
+        let stream = timeout(HANDSHAKE_WITHIN, acceptor.accept(stream)).await??;
+        Ok(Self::Tls(Box::new(stream)))
+    }
+
+    /// Waits for octets and hands them to `take`; 0 is the end. The buffer lives only while it is
+    /// used, so waiting costs nothing.
+    pub(crate) async fn read(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<usize> {
+        poll_fn(|context| {
+            let mut octets = [MaybeUninit::<u8>::uninit(); READ_BYTES];
+            let mut buffer = ReadBuf::uninit(&mut octets);
+            ready!(self.poll_read(context, &mut buffer))?;
+            take(buffer.filled());
+            Poll::Ready(Ok(buffer.filled().len()))
+        })
+        .await
+    }
+
+    fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(context, buffer),
+        }
+    }
+
+    /// Writes all of it, as fast as the client takes it.
+    pub(crate) async fn write_all(&mut self, mut octets: &[u8]) -> io::Result<()> {
+        while !octets.is_empty() {
+            let n = match self {
+                Self::Plain(stream) => timeout(STALLED_AFTER, stream.write(octets)).await??,
+                Self::Tls(stream) => timeout(STALLED_AFTER, stream.write(octets)).await??,
+            };
+            if n == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            octets = &octets[n..];
+        }
+        if let Self::Tls(stream) = self {
+            timeout(STALLED_AFTER, stream.flush()).await??;
+        }
+        Ok(())
+    }
+
+    /// Says goodbye, and reads what is still under way for a moment: closing with unread octets
+    /// would make the kernel throw away what was said last.
+    pub(crate) async fn close(mut self) {
+        let closing = async {
+            match &mut self {
+                Self::Plain(stream) => stream.shutdown().await?,
+                Self::Tls(stream) => stream.shutdown().await?,
+            }
+            while self.read(|_| {}).await? > 0 {}
+            io::Result::Ok(())
+        };
+        // A client that is gone already needs no goodbye.
+        let _ = timeout(CLOSE_WITHIN, closing).await;
+    }
+}
