@@ -4,10 +4,17 @@
 //! [`peer::PeerHandler`]. A frontend holds one client, an operator an admin client.
 
 pub mod admin;
+mod convert;
+mod dial;
 pub mod mail;
 pub mod meta;
 pub mod peer;
+pub mod peer_grpc;
 pub mod placement;
+pub mod serve;
+pub mod tls;
+
+pub use dial::{MESSAGE_BYTES_MAX, Resolver};
 
 /// What prost and tonic generate from `proto/`.
 #[allow(missing_docs, clippy::all)]

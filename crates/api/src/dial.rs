@@ -1,0 +1,125 @@
+//! Outgoing connections: resolved, bound, encrypted and proven anew at every reconnect.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::tls::Identity;
+
+/// How long one address may take to accept a connection and prove who it is.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_000);
+/// How often the other side must show that it lives.
+pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_millis(1_000);
+/// How long it may take to do so.
+pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// Limit: octets under way in one stream before its reader must have taken some.
+pub(crate) const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
+/// Limit: octets under way in one connection; several streams share it.
+pub(crate) const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// Limit: octets of one message on the wire, either way. An append carries at most some MiB.
+pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Octets of one HTTP/2 frame: a usual delivery fits into one.
+pub(crate) const HTTP2_FRAME_BYTES: u32 = 64 * 1024;
+
+/// Says at which `host:port` a node listens; asked at every reconnect.
+pub type Resolver = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+/// Whom to connect to.
+#[derive(Clone)]
+pub(crate) enum Target {
+    /// Any node of the cluster, at this `host:port`.
+    Seed(String),
+    /// This node, wherever it is.
+    Node(String, Resolver),
+}
+
+/// How to connect.
+#[derive(Clone)]
+pub(crate) struct Dialer {
+    /// Who we are.
+    pub(crate) identity: Identity,
+    /// The address to come from.
+    pub(crate) bind: Option<IpAddr>,
+}
+
+/// No connection: nothing was sent.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot connect: {0}")]
+pub(crate) struct NotConnected(pub(crate) String);
+
+impl Dialer {
+    /// A channel that connects when it is first used and again whenever the connection broke.
+    pub(crate) fn channel(&self, target: Target) -> Channel {
+        let dialer = self.clone();
+        let connector = tower::service_fn(move |_| {
+            let (dialer, target) = (dialer.clone(), target.clone());
+            async move { dialer.connect(&target).await.map(TokioIo::new) }
+        });
+        Endpoint::from_static("http://rookery.internal")
+            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(HTTP2_FRAME_BYTES)
+            .connect_with_connector_lazy(connector)
+    }
+
+    async fn connect(&self, target: &Target) -> Result<TlsStream<TcpStream>, NotConnected> {
+        let (node, address) = match target {
+            Target::Seed(address) => (None, Some(address.clone())),
+            Target::Node(name, resolver) => (Some(name.as_str()), resolver(name)),
+        };
+        let address = address.ok_or_else(|| NotConnected("no such node".into()))?;
+        let addresses = timeout(CONNECT_TIMEOUT, tokio::net::lookup_host(&address))
+            .await
+            .map_err(|_| NotConnected(format!("resolve {address}: too slow")))?
+            .map_err(|error| NotConnected(format!("resolve {address}: {error}")))?;
+        let mut last = NotConnected(format!("resolve {address}: nothing found"));
+        for address in addresses {
+            match timeout(CONNECT_TIMEOUT, self.connect_one(node, address)).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => last = NotConnected(format!("{address}: {error}")),
+                Err(_) => last = NotConnected(format!("{address}: too slow")),
+            }
+        }
+        Err(last)
+    }
+
+    async fn connect_one(
+        &self,
+        node: Option<&str>,
+        address: SocketAddr,
+    ) -> io::Result<TlsStream<TcpStream>> {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        if let Some(bind) = self.bind.filter(|bind| bind.is_ipv4() == address.is_ipv4()) {
+            socket.bind(SocketAddr::new(bind, 0))?;
+        }
+        let stream = socket.connect(address).await?;
+        stream.set_nodelay(true)?;
+        let (connector, name) = self.identity.connector(node).map_err(io::Error::other)?;
+        connector.connect(name, stream).await
+    }
+}
+
+/// Whether a call failed before anything of it was sent.
+pub(crate) fn never_sent(status: &tonic::Status) -> bool {
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        if error.is::<NotConnected>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}

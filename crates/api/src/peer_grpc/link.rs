@@ -1,0 +1,239 @@
+//! One stream to one node: queue, reconnection, and who waits for which answer.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use tonic::transport::Channel;
+use tracing::debug;
+
+use super::answering::error_from_wire;
+use crate::dial::MESSAGE_BYTES_MAX;
+use crate::peer::{PeerError, PeerRequest, PeerResponse};
+use crate::proto::raft as wire;
+use crate::proto::raft::raft_client::RaftClient;
+
+/// Limit: requests that wait to be sent.
+const QUEUE_LEN_MAX: usize = 4096;
+/// Limit: octets that wait to be sent; more than a connection's window, far less than memory.
+const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Limit: what a message carries besides bodies and meta.
+const OVERHEAD_MAX: usize = 4096;
+/// Pause before the first attempt to reconnect.
+const PAUSE_FIRST: Duration = Duration::from_millis(20);
+/// Longest pause between attempts; a peer that is back must be found before it campaigns.
+const PAUSE_MAX: Duration = Duration::from_millis(250);
+
+type Answer = Result<PeerResponse, PeerError>;
+
+pub(super) struct Link {
+    state: Mutex<State>,
+    /// Somebody wants to send while there is no connection.
+    wanted: Notify,
+    task: OnceLock<AbortHandle>,
+}
+
+struct State {
+    /// Where requests are put; `Err` tells why there is no connection at present.
+    queue: Result<Queue, PeerError>,
+    next_id: u64,
+    waiting: HashMap<u64, oneshot::Sender<Answer>>,
+}
+
+struct Queue {
+    frames: mpsc::Sender<(usize, wire::RequestFrame)>,
+    n_bytes: Arc<AtomicUsize>,
+}
+
+/// Waits for one answer; dropped, nobody does any more.
+pub(super) struct Waiting {
+    link: Arc<Link>,
+    id: u64,
+    answer: oneshot::Receiver<Answer>,
+}
+
+impl Waiting {
+    pub(super) async fn answer(&mut self) -> Answer {
+        match (&mut self.answer).await {
+            Ok(answer) => answer,
+            Err(_) => Err(PeerError::Unreachable("transport closed".into())),
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.link.state().waiting.remove(&self.id);
+    }
+}
+
+impl Link {
+    pub(super) fn start(channel: Channel) -> Arc<Self> {
+        let state = State {
+            queue: Err(PeerError::Unreachable("not connected yet".into())),
+            next_id: 1,
+            waiting: HashMap::new(),
+        };
+        let link = Arc::new(Self {
+            state: Mutex::new(state),
+            wanted: Notify::new(),
+            task: OnceLock::new(),
+        });
+        let frames = link.open();
+        let task = tokio::spawn(Arc::clone(&link).run(channel, frames));
+        let _ = link.task.set(task.abort_handle());
+        link
+    }
+
+    pub(super) fn stop(&self) {
+        if let Some(task) = self.task.get() {
+            task.abort();
+        }
+        self.fail(&PeerError::Unreachable("transport closed".into()));
+    }
+
+    /// Queues a request; the order of calls is the order on the wire.
+    pub(super) fn send(self: &Arc<Self>, request: PeerRequest) -> Result<Waiting, PeerError> {
+        let n_bytes = request.meta.len() + request.bodies.iter().map(Bytes::len).sum::<usize>();
+        if n_bytes + OVERHEAD_MAX > MESSAGE_BYTES_MAX {
+            return Err(PeerError::Refused("request larger than a message may be".into()));
+        }
+        let mut state = self.state();
+        let id = state.next_id;
+        state.next_id += 1;
+        let queue = match &state.queue {
+            Ok(queue) => queue,
+            Err(error) => {
+                self.wanted.notify_one();
+                return Err(error.clone());
+            }
+        };
+        if queue.n_bytes.load(Ordering::Relaxed) > QUEUE_BYTES_MAX {
+            return Err(PeerError::Unreachable("queue full".into()));
+        }
+        if queue.frames.try_send((n_bytes, frame(id, request))).is_err() {
+            return Err(PeerError::Unreachable("queue full".into()));
+        }
+        queue.n_bytes.fetch_add(n_bytes, Ordering::Relaxed);
+        let (sender, answer) = oneshot::channel();
+        state.waiting.insert(id, sender);
+        drop(state);
+        Ok(Waiting { link: Arc::clone(self), id, answer })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a new queue, to be emptied into the next connection.
+    fn open(&self) -> Frames {
+        let (frames, queued) = mpsc::channel(QUEUE_LEN_MAX);
+        let n_bytes = Arc::new(AtomicUsize::new(0));
+        self.state().queue = Ok(Queue { frames, n_bytes: Arc::clone(&n_bytes) });
+        Frames { queued, n_bytes }
+    }
+
+    /// Whoever waits is told; whoever sends is told until there is a new queue.
+    fn fail(&self, error: &PeerError) {
+        let waiting = {
+            let mut state = self.state();
+            state.queue = Err(error.clone());
+            std::mem::take(&mut state.waiting)
+        };
+        for (_, sender) in waiting {
+            let _ = sender.send(Err(error.clone()));
+        }
+    }
+
+    async fn run(self: Arc<Self>, channel: Channel, mut frames: Frames) {
+        let client = RaftClient::new(channel)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let mut pause = PAUSE_FIRST;
+        loop {
+            let (connected, status) = self.exchange(client.clone(), frames).await;
+            debug!(%status, "stream to peer ended");
+            self.fail(&PeerError::Unreachable(reason(&status)));
+            pause = if connected { PAUSE_FIRST } else { (pause * 2).min(PAUSE_MAX) };
+            sleep(pause).await;
+            if !connected {
+                self.wanted.notified().await;
+            }
+            frames = self.open();
+        }
+    }
+
+    /// One connection from beginning to end; whether there was one.
+    async fn exchange(&self, mut client: RaftClient<Channel>, frames: Frames) -> (bool, Status) {
+        let Frames { queued, n_bytes } = frames;
+        let requests = ReceiverStream::new(queued).map(move |(size, frame)| {
+            n_bytes.fetch_sub(size, Ordering::Relaxed);
+            frame
+        });
+        let mut responses = match client.exchange(requests).await {
+            Ok(response) => response.into_inner(),
+            Err(status) => return (false, status),
+        };
+        loop {
+            match responses.message().await {
+                Ok(Some(frame)) => self.answered(frame),
+                Ok(None) => return (true, Status::unavailable("closed by the peer")),
+                Err(status) => return (true, status),
+            }
+        }
+    }
+
+    fn answered(&self, frame: wire::ResponseFrame) {
+        let sender = self.state().waiting.remove(&frame.id);
+        let answer = match frame.failure {
+            None => Ok(PeerResponse { meta: frame.meta, bodies: frame.bodies }),
+            Some(failure) => Err(error_from_wire(failure)),
+        };
+        if let Some(sender) = sender {
+            let _ = sender.send(answer);
+        }
+    }
+}
+
+/// The other end of a [`Queue`].
+struct Frames {
+    queued: mpsc::Receiver<(usize, wire::RequestFrame)>,
+    n_bytes: Arc<AtomicUsize>,
+}
+
+fn frame(id: u64, request: PeerRequest) -> wire::RequestFrame {
+    let to_disk = match request.to_disk {
+        [0, ..] if request.to_disk == [0; 16] => Bytes::new(),
+        disk => Bytes::copy_from_slice(&disk),
+    };
+    wire::RequestFrame {
+        id,
+        shard: request.shard.0,
+        from_replica: request.from_replica,
+        to_replica: request.to_replica,
+        to_disk,
+        kind: request.kind.into(),
+        meta: request.meta,
+        bodies: request.bodies,
+        deadline_ms: u32::try_from(request.deadline.as_millis()).unwrap_or(u32::MAX),
+    }
+}
+
+/// The innermost cause, in words.
+fn reason(status: &Status) -> String {
+    let mut words = status.message().to_owned();
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        words = error.to_string();
+        source = error.source();
+    }
+    words
+}

@@ -1,0 +1,258 @@
+//! One listener for all services of a node. Enter at [`serve`]: it accepts mutual TLS only, and each
+//! service is open only to the roles that need it.
+
+mod admin;
+mod mail;
+mod meta;
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::http::{Request, Response};
+use tonic::codegen::{BoxFuture, Service};
+use tonic::transport::Server;
+use tonic::transport::server::Connected;
+use tracing::{debug, warn};
+
+use crate::admin::AdminHandler;
+use crate::dial::{
+    CONNECTION_WINDOW, HTTP2_FRAME_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MESSAGE_BYTES_MAX,
+    STREAM_WINDOW,
+};
+use crate::mail::MailHandler;
+use crate::meta::MetaHandler;
+use crate::peer::PeerHandler;
+use crate::peer_grpc::RaftService;
+use crate::proto::admin::admin_server::AdminServer;
+use crate::proto::mail::mail_server::MailServer;
+use crate::proto::meta::meta_server::MetaServer;
+use crate::proto::raft::raft_server::RaftServer;
+use crate::tls::{Identity, Peer, Role, proven};
+
+/// Limit: connections at once; a frontend or node needs a handful each.
+const CONNECTIONS_MAX: usize = 4096;
+/// How long a new connection may take to prove who it is.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Limit: calls at once on one connection.
+const CALLS_PER_CONNECTION_MAX: u32 = 8192;
+/// How long calls that run may go on after shutdown was asked for.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
+/// How long to wait when no connection can be accepted (out of file descriptors).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a node offers.
+#[derive(Clone)]
+pub struct Services {
+    /// To frontends: the shards.
+    pub mail: Arc<dyn MailHandler>,
+    /// To other nodes: the replicas.
+    pub peer: Arc<dyn PeerHandler>,
+    /// To everybody: the placement; to nodes: registration and reports.
+    pub meta: Arc<dyn MetaHandler>,
+    /// To operators.
+    pub admin: Arc<dyn AdminHandler>,
+}
+
+/// Serves until `shutdown` completes: then streams end, running calls get a moment to finish, and all
+/// connections are closed.
+pub async fn serve(
+    listener: TcpListener,
+    identity: Identity,
+    services: Services,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let (stop, stopped) = watch::channel(false);
+    let router = Router::new(services, &stopped);
+    let (accepted, incoming) = mpsc::channel(64);
+    let accepting = tokio::spawn(accept(listener, identity, accepted));
+    let server = Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(HTTP2_FRAME_BYTES)
+        .max_concurrent_streams(CALLS_PER_CONNECTION_MAX)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT));
+    let mut ending = stopped.clone();
+    let signal = async move {
+        let _ = ending.wait_for(|stop| *stop).await;
+    };
+    let serving =
+        server.serve_with_incoming_shutdown(router, ReceiverStream::new(incoming), signal);
+    tokio::pin!(serving);
+    tokio::select! {
+        result = &mut serving => {
+            accepting.abort();
+            return result.map_err(io::Error::other);
+        }
+        () = shutdown => {}
+    }
+    accepting.abort();
+    let _ = stop.send(true);
+    match timeout(SHUTDOWN_GRACE, serving).await {
+        Ok(result) => result.map_err(io::Error::other),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Ends when the node shuts down.
+async fn ended(mut stopped: watch::Receiver<bool>) {
+    // Why: an error means that the server itself is gone, which ends its streams as well.
+    let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+async fn accept(
+    listener: TcpListener,
+    identity: Identity,
+    accepted: mpsc::Sender<io::Result<Accepted>>,
+) {
+    let acceptor = identity.acceptor();
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut handshakes = tokio::task::JoinSet::new();
+    loop {
+        while handshakes.try_join_next().is_some() {}
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                warn!(%error, "connection not accepted");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let (acceptor, accepted) = (acceptor.clone(), accepted.clone());
+        handshakes.spawn(async move {
+            let _ = stream.set_nodelay(true);
+            match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => match proven(stream.get_ref().1.peer_certificates()) {
+                    Some(peer) => {
+                        let _ = accepted.send(Ok(Accepted { stream, peer, _permit: permit })).await;
+                    }
+                    None => debug!("connection refused: certificate names no process"),
+                },
+                Ok(Err(error)) => debug!(%error, "connection refused"),
+                Err(_) => debug!("connection refused: handshake too slow"),
+            }
+        });
+    }
+}
+
+/// A connection whose other end is known.
+struct Accepted {
+    stream: TlsStream<TcpStream>,
+    peer: Peer,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Connected for Accepted {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Accepted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Accepted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+/// Finds the service and checks that the caller's role may use it.
+#[derive(Clone)]
+struct Router {
+    mail: MailServer<mail::MailService>,
+    raft: RaftServer<RaftService>,
+    meta: MetaServer<meta::MetaService>,
+    admin: AdminServer<admin::AdminService>,
+}
+
+impl Router {
+    fn new(services: Services, stopped: &watch::Receiver<bool>) -> Self {
+        let mail = mail::MailService { handler: services.mail, stopped: stopped.clone() };
+        let raft = RaftService::new(services.peer, stopped.clone());
+        let meta = meta::MetaService { handler: services.meta, stopped: stopped.clone() };
+        let admin = admin::AdminService { handler: services.admin };
+        Self {
+            mail: MailServer::new(mail)
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX),
+            raft: RaftServer::new(raft)
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX),
+            meta: MetaServer::new(meta).max_decoding_message_size(MESSAGE_BYTES_MAX),
+            admin: AdminServer::new(admin).max_decoding_message_size(MESSAGE_BYTES_MAX),
+        }
+    }
+}
+
+impl Service<Request<Body>> for Router {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Response<Body>, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let role = request.extensions().get::<Peer>().map(|peer| peer.role);
+        let service = request.uri().path().split('/').nth(1).unwrap_or_default();
+        let status = match (service, role) {
+            ("rookery.raft.v1.Raft", Some(Role::Node)) => return self.raft.call(request),
+            ("rookery.mail.v1.Mail", Some(_)) => return self.mail.call(request),
+            ("rookery.meta.v1.Meta", Some(_)) => return self.meta.call(request),
+            ("rookery.admin.v1.Admin", Some(Role::Admin)) => return self.admin.call(request),
+            ("rookery.raft.v1.Raft" | "rookery.admin.v1.Admin", _) => {
+                Status::permission_denied("not for this role")
+            }
+            _ => Status::unimplemented("no such service"),
+        };
+        Box::pin(async move { Ok(status.into_http()) })
+    }
+}

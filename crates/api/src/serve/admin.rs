@@ -1,0 +1,69 @@
+//! Service admin over an [`AdminHandler`].
+
+use std::sync::Arc;
+
+use mailbox::ShardId;
+use tonic::{Request, Response, Status};
+
+use crate::admin::{AdminHandler, ClusterInit};
+use crate::meta::MetaError;
+use crate::proto::admin as wire;
+use crate::proto::admin::add_shard_response;
+use crate::proto::admin::admin_server::Admin;
+
+pub(super) struct AdminService {
+    pub(super) handler: Arc<dyn AdminHandler>,
+}
+
+fn done(result: Result<(), MetaError>) -> Response<wire::DoneResponse> {
+    Response::new(wire::DoneResponse { error: result.err().map(MetaError::into) })
+}
+
+#[tonic::async_trait]
+impl Admin for AdminService {
+    async fn status(
+        &self,
+        request: Request<wire::StatusRequest>,
+    ) -> Result<Response<wire::StatusResponse>, Status> {
+        let response = match self.handler.status(request.into_inner().local).await {
+            Ok(status) => (&status).into(),
+            Err(error) => wire::StatusResponse { error: Some(error.into()), ..Default::default() },
+        };
+        Ok(Response::new(response))
+    }
+
+    async fn cluster_init(
+        &self,
+        request: Request<wire::ClusterInitRequest>,
+    ) -> Result<Response<wire::DoneResponse>, Status> {
+        let init = ClusterInit::try_from(request.into_inner())?;
+        Ok(done(self.handler.cluster_init(init).await))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<wire::TransferLeaderRequest>,
+    ) -> Result<Response<wire::DoneResponse>, Status> {
+        let message = request.into_inner();
+        Ok(done(self.handler.transfer_leader(ShardId(message.shard), &message.to).await))
+    }
+
+    async fn drain(
+        &self,
+        request: Request<wire::DrainRequest>,
+    ) -> Result<Response<wire::DoneResponse>, Status> {
+        let message = request.into_inner();
+        Ok(done(self.handler.drain(&message.node, message.undo).await))
+    }
+
+    async fn add_shard(
+        &self,
+        request: Request<wire::AddShardRequest>,
+    ) -> Result<Response<wire::AddShardResponse>, Status> {
+        let result = match self.handler.add_shard(request.into_inner().n_replicas).await {
+            Ok(shard) => add_shard_response::Result::Shard(shard.0),
+            Err(error) => add_shard_response::Result::Error(error.into()),
+        };
+        Ok(Response::new(wire::AddShardResponse { result: Some(result) }))
+    }
+}
