@@ -1,11 +1,14 @@
 //! What an operator asks of a node.
 
+mod client;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use mailbox::ShardId;
 
+pub use self::client::AdminClient;
 use crate::meta::{MetaError, ReplicaReport};
 use crate::placement::{DiskId, Node, Placement};
 

@@ -4,6 +4,7 @@
 //! [`peer::PeerHandler`]. A frontend holds one client, an operator an admin client.
 
 pub mod admin;
+pub mod client;
 mod convert;
 mod dial;
 pub mod mail;
@@ -17,7 +18,7 @@ pub mod tls;
 pub use dial::{MESSAGE_BYTES_MAX, Resolver};
 
 /// What prost and tonic generate from `proto/`.
-#[allow(missing_docs, clippy::all)]
+#[allow(missing_docs, clippy::all, clippy::too_many_lines, clippy::unwrap_used)]
 pub(crate) mod proto {
     pub(crate) mod rookery {
         pub(crate) mod mail {

@@ -1,5 +1,7 @@
 //! The meta group as nodes and frontends see it: placement, registration, reports, new ids.
 
+mod client;
+
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -7,6 +9,7 @@ use async_trait::async_trait;
 use futures_util::Stream;
 use mailbox::ShardId;
 
+pub use self::client::MetaClient;
 use crate::placement::{ClusterId, Disk, DiskId, Node, Placement};
 
 /// Why a node did not answer.

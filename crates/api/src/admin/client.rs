@@ -1,0 +1,103 @@
+//! The operator's end of service admin.
+
+use std::time::Duration;
+
+use mailbox::ShardId;
+use tokio::time::Instant;
+use tonic::Status as RpcStatus;
+use tonic::transport::Channel;
+
+use super::{ClusterInit, Status};
+use crate::client::{Asker, ClientConfig, Cluster, Error};
+use crate::meta::MetaError;
+use crate::proto::admin as wire;
+use crate::proto::admin::add_shard_response;
+use crate::proto::admin::admin_client;
+
+/// Asks any node, and goes on to the one that can do it. Cheap to clone.
+#[derive(Clone)]
+pub struct AdminClient {
+    cluster: Cluster,
+    patience: Duration,
+}
+
+type Rpc = admin_client::AdminClient<Channel>;
+
+impl AdminClient {
+    /// Connects to nothing yet. Must be called within a tokio runtime. Each call ends within `patience`.
+    pub fn new(config: ClientConfig, patience: Duration) -> Result<Self, Error> {
+        Ok(Self { cluster: Cluster::new(config)?, patience })
+    }
+
+    /// How the cluster is, or the one node that is asked.
+    pub async fn status(&self, local: bool) -> Result<Status, MetaError> {
+        self.ask(true, move |mut client| async move {
+            let mut response = client.status(wire::StatusRequest { local }).await?.into_inner();
+            Ok(match response.error.take() {
+                None => Ok(Status::try_from(response)?),
+                Some(error) => Err(error.into()),
+            })
+        })
+        .await
+    }
+
+    /// Forms a cluster, once.
+    pub async fn cluster_init(&self, init: &ClusterInit) -> Result<(), MetaError> {
+        let message = wire::ClusterInitRequest::from(init);
+        self.ask(false, move |mut client| {
+            let message = message.clone();
+            async move { Ok(done(client.cluster_init(message).await?.into_inner())) }
+        })
+        .await
+    }
+
+    /// Hands a shard's leadership to the replica on the node `to`; done when that leads.
+    pub async fn transfer_leader(&self, shard: ShardId, to: &str) -> Result<(), MetaError> {
+        let message = wire::TransferLeaderRequest { shard: shard.0, to: to.to_owned() };
+        self.ask(true, move |mut client| {
+            let message = message.clone();
+            async move { Ok(done(client.transfer_leader(message).await?.into_inner())) }
+        })
+        .await
+    }
+
+    /// Begins to empty a node, or calls that off.
+    pub async fn drain(&self, node: &str, undo: bool) -> Result<(), MetaError> {
+        let message = wire::DrainRequest { node: node.to_owned(), undo };
+        self.ask(true, move |mut client| {
+            let message = message.clone();
+            async move { Ok(done(client.drain(message).await?.into_inner())) }
+        })
+        .await
+    }
+
+    /// Adds a shard with replicas where there is room.
+    pub async fn add_shard(&self, n_replicas: u32) -> Result<ShardId, MetaError> {
+        self.ask(false, move |mut client| async move {
+            let message = wire::AddShardRequest { n_replicas };
+            Ok(match client.add_shard(message).await?.into_inner().result {
+                Some(add_shard_response::Result::Shard(shard)) => Ok(ShardId(shard)),
+                Some(add_shard_response::Result::Error(error)) => Err(error.into()),
+                None => Err(MetaError::Unavailable("empty answer".into())),
+            })
+        })
+        .await
+    }
+
+    async fn ask<T, F>(
+        &self,
+        idempotent: bool,
+        mut call: impl FnMut(Rpc) -> F,
+    ) -> Result<T, MetaError>
+    where
+        F: Future<Output = Result<Result<T, MetaError>, RpcStatus>>,
+    {
+        let asker = Asker { cluster: self.cluster.clone(), idempotent };
+        let deadline = Instant::now() + self.patience;
+        asker.ask(deadline, |channel| call(Rpc::new(channel))).await
+    }
+}
+
+fn done(response: wire::DoneResponse) -> Result<(), MetaError> {
+    response.error.map_or(Ok(()), |error| Err(error.into()))
+}

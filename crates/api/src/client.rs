@@ -1,0 +1,260 @@
+//! The client side: finds the directory, the shard and its leader, makes commands happen exactly once
+//! through retries and failovers, and tells of changes. Cheap to clone; every clone shares the
+//! connections, sessions and streams.
+
+mod ask;
+mod attempt;
+mod chunk;
+mod command;
+mod directory;
+mod nodes;
+mod placement;
+mod route;
+mod session;
+mod watch;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use mailbox::command::Place;
+use mailbox::dialogue::Trouble;
+use mailbox::{Address, Answer, ChunkRef, Command, Outcome, Query, Refusal, ShardId, StoredChunk};
+use tokio::time::{Instant, timeout_at};
+
+pub(crate) use self::ask::Asker;
+pub use self::chunk::raw_octets;
+use self::directory::Directory;
+pub(crate) use self::nodes::Nodes;
+pub(crate) use self::placement::Placements;
+use self::route::Route;
+use self::session::Sessions;
+use self::watch::ShardWatch;
+pub use self::watch::{EVERY_MAILBOX, Watch};
+use crate::placement::Placement;
+use crate::tls::Identity;
+
+/// How long a question or command may take until its caller is told that it failed.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+/// Limit: times an account is followed to another shard within one call.
+const MOVES_MAX: u32 = 4;
+
+/// What a client needs to know.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// `host:port` of some nodes; the others are learned from them.
+    pub seeds: Vec<String>,
+    /// Who this process is.
+    pub identity: Identity,
+    /// Its name, for the logs of others; must be the one in the certificate.
+    pub name: String,
+    /// The address to come from.
+    pub bind: Option<IpAddr>,
+}
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing to begin with.
+    #[error("no seed nodes given")]
+    NoSeeds,
+    /// The certificate is another process's.
+    #[error("the certificate is for {certificate}, not for {name}")]
+    WrongName {
+        /// What the certificate says.
+        certificate: String,
+        /// What the configuration says.
+        name: String,
+    },
+}
+
+/// See the module.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    cluster: Cluster,
+    directory: Directory,
+    shards: Mutex<HashMap<ShardId, Arc<ShardLink>>>,
+    deadline: Duration,
+}
+
+/// Nodes, and where everything is.
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    pub(crate) nodes: Arc<Nodes>,
+    pub(crate) placements: Arc<Placements>,
+}
+
+/// What the client keeps for one shard.
+struct ShardLink {
+    route: Arc<Route>,
+    sessions: Sessions,
+    watch: Arc<ShardWatch>,
+}
+
+impl Cluster {
+    /// Connects to nothing yet. Must be called within a tokio runtime.
+    pub(crate) fn new(config: ClientConfig) -> Result<Self, Error> {
+        let certificate = &config.identity.peer().name;
+        if *certificate != config.name {
+            let certificate = certificate.clone();
+            return Err(Error::WrongName { certificate, name: config.name });
+        }
+        if config.seeds.is_empty() {
+            return Err(Error::NoSeeds);
+        }
+        let (publish, placement) = tokio::sync::watch::channel(Arc::new(Placement::default()));
+        let nodes = Arc::new(Nodes::new(config, placement.clone()));
+        let placements = Arc::new(Placements::start(Arc::clone(&nodes), publish));
+        Ok(Self { nodes, placements })
+    }
+}
+
+impl Client {
+    /// A client that connects when it is first used. Must be called within a tokio runtime.
+    pub fn new(config: ClientConfig) -> Result<Self, Error> {
+        Self::with_deadline(config, DEADLINE)
+    }
+
+    /// The same with another deadline than [`DEADLINE`].
+    pub fn with_deadline(config: ClientConfig, deadline: Duration) -> Result<Self, Error> {
+        let shared = Shared {
+            cluster: Cluster::new(config)?,
+            directory: Directory::default(),
+            shards: Mutex::new(HashMap::new()),
+            deadline,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Who has this address.
+    pub async fn recipient(&self, address: &Address) -> Result<Option<Place>, Trouble> {
+        if let Some(place) = self.shared.directory.known(address) {
+            return Ok(Some(place));
+        }
+        let deadline = Instant::now() + self.shared.deadline;
+        let placement = self.shared.cluster.placements.formed();
+        let placement = timeout_at(deadline, placement).await.map_err(|_| Trouble::Unavailable)?;
+        let shard =
+            placement.directory_shard(address.directory_slot()).ok_or(Trouble::Unavailable)?;
+        match self.ask_until(shard, &Query::Resolve(address.clone()), deadline).await? {
+            Answer::Place(Some(place)) => {
+                self.shared.directory.learn(address, place);
+                Ok(Some(place))
+            }
+            Answer::Place(None) => Ok(None),
+            _ => Err(Trouble::Unavailable),
+        }
+    }
+
+    /// Does a command exactly once, at the account's shard wherever it moved to. `Unavailable` says
+    /// that nothing was done, `Unknown` that it could not be found out.
+    pub async fn command(
+        &self,
+        mut place: Place,
+        command: Command,
+        chunks: Vec<StoredChunk>,
+    ) -> Result<Outcome, Trouble> {
+        let deadline = Instant::now() + self.shared.deadline;
+        let mut moves = 0;
+        loop {
+            let outcome =
+                self.command_until(place.shard, command.clone(), chunks.clone(), deadline).await?;
+            match &outcome {
+                Outcome::Refused(Refusal::Moved(to)) if moves < MOVES_MAX => {
+                    self.shared.directory.forget(place.account);
+                    place = *to;
+                    moves += 1;
+                }
+                Outcome::Refused(Refusal::NoSuchAccount) => {
+                    self.shared.directory.forget(place.account);
+                    return Ok(outcome);
+                }
+                _ => return Ok(outcome),
+            }
+        }
+    }
+
+    /// Does a command that concerns a shard, not an account in it, exactly once.
+    pub async fn command_shard(
+        &self,
+        shard: ShardId,
+        command: Command,
+    ) -> Result<Outcome, Trouble> {
+        let deadline = Instant::now() + self.shared.deadline;
+        self.command_until(shard, command, Vec::new(), deadline).await
+    }
+
+    /// Reads what every earlier acknowledged command left.
+    pub async fn query(&self, mut place: Place, query: Query) -> Result<Answer, Trouble> {
+        let deadline = Instant::now() + self.shared.deadline;
+        let mut moves = 0;
+        loop {
+            let answer = self.ask_until(place.shard, &query, deadline).await?;
+            match &answer {
+                Answer::Refused(Refusal::Moved(to)) if moves < MOVES_MAX => {
+                    self.shared.directory.forget(place.account);
+                    place = *to;
+                    moves += 1;
+                }
+                Answer::Refused(Refusal::NoSuchAccount) => {
+                    self.shared.directory.forget(place.account);
+                    return Ok(answer);
+                }
+                _ => return Ok(answer),
+            }
+        }
+    }
+
+    /// The same of a shard.
+    pub async fn query_shard(&self, shard: ShardId, query: Query) -> Result<Answer, Trouble> {
+        let deadline = Instant::now() + self.shared.deadline;
+        self.ask_until(shard, &query, deadline).await
+    }
+
+    /// A chunk, verified and uncompressed, from the leader or any other replica that has a good copy.
+    pub async fn chunk(&self, place: Place, chunk: ChunkRef) -> Result<StoredChunk, Trouble> {
+        let deadline = Instant::now() + self.shared.deadline;
+        self.fetch_chunk(place.shard, chunk, deadline).await
+    }
+
+    /// Changes of an account from now on: read what there is after this call, not before it.
+    pub fn watch(&self, place: Place) -> Watch {
+        ShardWatch::register(&self.link(place.shard).watch, place.account)
+    }
+
+    /// POP3: takes the maildrop for the holder of `token`, or prolongs that; whether it has it. Prolong
+    /// it well within [`crate::mail::MAILDROP_LEASE_MS`].
+    pub async fn lock_maildrop(&self, place: Place, token: [u8; 16]) -> Result<bool, Trouble> {
+        self.maildrop(place, token, false).await
+    }
+
+    /// Gives it back.
+    pub async fn unlock_maildrop(&self, place: Place, token: [u8; 16]) -> Result<(), Trouble> {
+        self.maildrop(place, token, true).await.map(|_| ())
+    }
+
+    /// Whether the cluster was reached, and has been formed.
+    pub async fn ready(&self) -> bool {
+        !self.placement().directory_slots.is_empty()
+    }
+
+    /// Where everything is, as last heard; version 0 before anything was.
+    pub fn placement(&self) -> Arc<Placement> {
+        self.shared.cluster.placements.current()
+    }
+
+    fn link(&self, shard: ShardId) -> Arc<ShardLink> {
+        let mut shards = self.shared.shards.lock().unwrap_or_else(PoisonError::into_inner);
+        let link = shards.entry(shard).or_insert_with(|| {
+            let route = Arc::new(Route::new(shard, self.shared.cluster.clone()));
+            let watch = Arc::new(ShardWatch::new(Arc::clone(&route)));
+            Arc::new(ShardLink { route, sessions: Sessions::default(), watch })
+        });
+        Arc::clone(link)
+    }
+}

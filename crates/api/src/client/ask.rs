@@ -1,0 +1,168 @@
+//! Questions to the leader, and the lease of a maildrop: what may be asked twice without harm. And the
+//! same for the meta group's leader.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use mailbox::command::Place;
+use mailbox::dialogue::Trouble;
+use mailbox::{Answer, Query, ShardId};
+use tokio::time::{Instant, timeout, timeout_at};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use super::attempt::{Failed, Pause};
+use super::{Client, Cluster};
+use crate::convert::mail::{decode, encode};
+use crate::dial::never_sent;
+use crate::mail::MailError;
+use crate::meta::MetaError;
+use crate::placement::META_SHARD;
+use crate::proto::mail as wire;
+use wire::maildrop_response::Result as Held;
+use wire::query_response::Result as Told;
+
+/// How long a node may take to answer for the meta group.
+const META_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Client {
+    /// Asks the leader until there is an answer or the deadline has come.
+    pub(super) async fn ask_until(
+        &self,
+        shard: ShardId,
+        query: &Query,
+        deadline: Instant,
+    ) -> Result<Answer, Trouble> {
+        let route = &self.link(shard).route;
+        let message =
+            wire::QueryRequest { shard: shard.0, query: encode(query), linearizable: true };
+        let mut pause = Pause::new();
+        loop {
+            let leader = timeout_at(deadline, route.leader()).await;
+            let leader = leader.map_err(|_| Trouble::Unavailable)?;
+            let mut client = route.cluster.nodes.mail(&leader.node);
+            let failed = match route.attempt(&leader, deadline, client.query(message.clone())).await
+            {
+                Ok(wire::QueryResponse { result: Some(Told::Answer(answer)) }) => {
+                    return decode(&answer, "answer").map_err(|_| Trouble::Unavailable);
+                }
+                Ok(wire::QueryResponse { result: Some(Told::Error(error)) }) => {
+                    route.told(&leader, error.into())
+                }
+                Ok(wire::QueryResponse { result: None }) => return Err(Trouble::Unavailable),
+                Err(failed) => failed,
+            };
+            again(failed, &mut pause, deadline).await?;
+        }
+    }
+
+    pub(super) async fn maildrop(
+        &self,
+        place: Place,
+        token: [u8; 16],
+        release: bool,
+    ) -> Result<bool, Trouble> {
+        let deadline = Instant::now() + self.shared.deadline;
+        let route = &self.link(place.shard).route;
+        let message = wire::MaildropRequest {
+            shard: place.shard.0,
+            account: Bytes::copy_from_slice(&place.account.0),
+            token: Bytes::copy_from_slice(&token),
+            release,
+        };
+        let mut pause = Pause::new();
+        loop {
+            let leader = timeout_at(deadline, route.leader()).await;
+            let leader = leader.map_err(|_| Trouble::Unavailable)?;
+            let mut client = route.cluster.nodes.mail(&leader.node);
+            let call = client.maildrop(message.clone());
+            let failed = match route.attempt(&leader, deadline, call).await {
+                Ok(wire::MaildropResponse { result: Some(Held::Held(held)) }) => return Ok(held),
+                Ok(wire::MaildropResponse { result: Some(Held::Error(error)) }) => {
+                    route.told(&leader, error.into())
+                }
+                Ok(wire::MaildropResponse { result: None }) => return Err(Trouble::Unavailable),
+                Err(failed) => failed,
+            };
+            again(failed, &mut pause, deadline).await?;
+        }
+    }
+}
+
+/// Whether to ask again, after a pause where that is due.
+async fn again(failed: Failed, pause: &mut Pause, deadline: Instant) -> Result<(), Trouble> {
+    match failed {
+        Failed::Told(MailError::Damaged) => return Err(Trouble::Damaged),
+        Failed::Told(MailError::Invalid | MailError::TooLarge) => return Err(Trouble::Unavailable),
+        Failed::Told(MailError::NotLeader { .. }) | Failed::Lost => pause.turn().await,
+        _ => pause.wait().await,
+    }
+    if Instant::now() >= deadline { Err(Trouble::Unavailable) } else { Ok(()) }
+}
+
+/// Asks nodes for what only the meta group's leader can do.
+#[derive(Clone)]
+pub(crate) struct Asker {
+    pub(crate) cluster: Cluster,
+    /// Whether to go on after an answer was lost.
+    pub(crate) idempotent: bool,
+}
+
+impl Asker {
+    /// Tries nodes in turn, following hints, until one answers or the deadline has come.
+    pub(crate) async fn ask<T, F>(
+        &self,
+        deadline: Instant,
+        mut call: impl FnMut(Channel) -> F,
+    ) -> Result<T, MetaError>
+    where
+        F: Future<Output = Result<Result<T, MetaError>, Status>>,
+    {
+        let mut pause = Pause::new();
+        let mut last = MetaError::Unavailable("no node answers".into());
+        let known = self.cluster.placements.current();
+        let mut hint = known.shard(META_SHARD).and_then(|shard| shard.leader.clone());
+        let mut turn = 0;
+        while Instant::now() < deadline {
+            let channel = match hint.take() {
+                Some(node) if self.cluster.placements.current().node(&node).is_some() => {
+                    self.cluster.nodes.channel(&node)
+                }
+                _ => {
+                    let all = self.cluster.nodes.all();
+                    turn += 1;
+                    all[turn % all.len()].clone()
+                }
+            };
+            let patience = deadline.min(Instant::now() + META_TIMEOUT);
+            match timeout_at(patience, call(channel)).await {
+                Ok(Ok(Ok(answer))) => return Ok(answer),
+                Ok(Ok(Err(MetaError::NotLeader { leader }))) => hint = leader,
+                Ok(Ok(Err(error @ (MetaError::Refused(_) | MetaError::NoCluster)))) => {
+                    return Err(error);
+                }
+                Ok(Ok(Err(error))) => last = error,
+                Ok(Err(status)) if refused(&status) => {
+                    return Err(MetaError::Refused(status.message().to_owned()));
+                }
+                Ok(Err(status)) if !self.idempotent && !never_sent(&status) => {
+                    return Err(MetaError::Unavailable(format!("outcome not known: {status}")));
+                }
+                Ok(Err(status)) => last = MetaError::Unavailable(status.message().to_owned()),
+                Err(_) if !self.idempotent => {
+                    return Err(MetaError::Unavailable("outcome not known: no answer".into()));
+                }
+                Err(_) => {}
+            }
+            let _ = timeout(deadline.saturating_duration_since(Instant::now()), pause.wait()).await;
+        }
+        Err(last)
+    }
+}
+
+fn refused(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::InvalidArgument | Code::PermissionDenied | Code::Unimplemented | Code::OutOfRange
+    )
+}

@@ -1,0 +1,122 @@
+//! One attempt at the leader of a shard, and what its failure means.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout_at};
+use tonic::{Code, Response, Status};
+use tracing::warn;
+
+use super::route::{Leader, Route};
+use crate::dial::never_sent;
+use crate::mail::MailError;
+
+/// After this long without an answer the other replicas are asked whether the leader still leads.
+const DOUBT_AFTER: Duration = Duration::from_millis(1_000);
+/// First pause before the same leader is asked again.
+pub(super) const PAUSE_FIRST: Duration = Duration::from_millis(10);
+/// Longest such pause.
+pub(super) const PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// Turns to another leader without a pause; more in a row mean that something is wrong.
+const FREE_TURNS: u32 = 3;
+
+/// Why an attempt gave nothing.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// The node says so.
+    Told(MailError),
+    /// Nothing was sent: no connection.
+    NotSent,
+    /// The connection broke, the leader was replaced or the time was up: it may have been done.
+    Lost,
+}
+
+impl Failed {
+    /// Whether the command may have been done, or may still be.
+    pub(super) fn may_be_done(&self) -> bool {
+        matches!(self, Self::Told(MailError::Unknown) | Self::Lost)
+    }
+}
+
+impl Route {
+    /// Waits for an answer of this leader, as long as nobody replaces it and the deadline has not come.
+    pub(super) async fn attempt<T>(
+        &self,
+        leader: &Leader,
+        deadline: Instant,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Failed> {
+        let doubt = async {
+            loop {
+                sleep(DOUBT_AFTER).await;
+                self.probe(leader).await;
+            }
+        };
+        let call = async {
+            tokio::select! {
+                biased;
+                result = call => Some(result),
+                () = self.replaced(leader) => None,
+                () = doubt => None,
+            }
+        };
+        match timeout_at(deadline, call).await {
+            Ok(Some(Ok(response))) => Ok(response.into_inner()),
+            Ok(Some(Err(status))) => Err(self.broken(leader, &status)),
+            Ok(None) | Err(_) => Err(Failed::Lost),
+        }
+    }
+
+    /// What is learned about the leader from an error it told.
+    pub(super) fn told(&self, leader: &Leader, error: MailError) -> Failed {
+        match &error {
+            MailError::NotLeader { leader: hint } => self.hinted(leader, hint.clone()),
+            MailError::NoSuchShard => {
+                self.lost(leader);
+                self.cluster.placements.suspect();
+            }
+            MailError::Unavailable | MailError::Unknown => self.lost(leader),
+            _ => {}
+        }
+        Failed::Told(error)
+    }
+
+    fn broken(&self, leader: &Leader, status: &Status) -> Failed {
+        match status.code() {
+            Code::InvalidArgument | Code::Unimplemented | Code::PermissionDenied => {
+                warn!(%status, node = leader.node, "request refused");
+                Failed::Told(MailError::Invalid)
+            }
+            Code::OutOfRange => Failed::Told(MailError::TooLarge),
+            _ => {
+                self.lost(leader);
+                if never_sent(status) { Failed::NotSent } else { Failed::Lost }
+            }
+        }
+    }
+}
+
+/// Pauses that grow.
+pub(super) struct Pause {
+    next: Duration,
+    n_free: u32,
+}
+
+impl Pause {
+    pub(super) fn new() -> Self {
+        Self { next: PAUSE_FIRST, n_free: FREE_TURNS }
+    }
+
+    pub(super) async fn wait(&mut self) {
+        sleep(self.next).await;
+        self.next = (self.next * 2).min(PAUSE_MAX);
+    }
+
+    /// No pause the first times: the way to the leader is looked for anew, which takes its own time.
+    pub(super) async fn turn(&mut self) {
+        match self.n_free.checked_sub(1) {
+            Some(left) => self.n_free = left,
+            None => self.wait().await,
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Chunks: immutable and verified, so any replica may serve them, also while there is no leader.
+
+use std::io::Read;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use mailbox::chunk::{CHUNK_BYTES_MAX, Codec, Digest};
+use mailbox::dialogue::Trouble;
+use mailbox::{ChunkRef, ShardId, StoredChunk};
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::warn;
+
+use super::Client;
+use super::attempt::Pause;
+use crate::mail::MailError;
+use crate::proto::mail as wire;
+use wire::chunk_response::Result as Told;
+
+/// After this long without an answer the next replica is asked as well.
+const HEDGE_AFTER: Duration = Duration::from_millis(250);
+
+/// The raw octets of a chunk, if they are the ones its name says.
+pub fn raw_octets(stored: &StoredChunk) -> Option<Bytes> {
+    let len = stored.chunk.raw_len as usize;
+    if len > CHUNK_BYTES_MAX {
+        return None;
+    }
+    let raw = match stored.codec {
+        Codec::Raw => stored.bytes.clone(),
+        Codec::Zstd => {
+            let mut raw = Vec::with_capacity(len);
+            let decoder = zstd::stream::read::Decoder::with_buffer(&*stored.bytes).ok()?;
+            // Limit: one octet more than promised shows that the promise is wrong.
+            decoder.take(len as u64 + 1).read_to_end(&mut raw).ok()?;
+            Bytes::from(raw)
+        }
+    };
+    (raw.len() == len && Digest::of(&raw) == stored.chunk.digest).then_some(raw)
+}
+
+impl Client {
+    /// A good copy from anywhere.
+    pub(super) async fn fetch_chunk(
+        &self,
+        shard: ShardId,
+        chunk: ChunkRef,
+        deadline: Instant,
+    ) -> Result<StoredChunk, Trouble> {
+        let placement = timeout_at(deadline, self.shared.cluster.placements.formed()).await;
+        placement.map_err(|_| Trouble::Unavailable)?;
+        let mut pause = Pause::new();
+        loop {
+            match timeout_at(deadline, self.fetch_round(shard, chunk)).await {
+                Ok(Ok(stored)) => return Ok(stored),
+                Ok(Err(Trouble::Damaged)) => return Err(Trouble::Damaged),
+                Ok(Err(_)) => {}
+                Err(_) => return Err(Trouble::Unavailable),
+            }
+            if timeout_at(deadline, pause.wait()).await.is_err() {
+                return Err(Trouble::Unavailable);
+            }
+        }
+    }
+
+    /// Each replica once, the leader first, the next as soon as one fails or is slow. `Damaged` if every
+    /// one of them answered and none has a good copy.
+    async fn fetch_round(&self, shard: ShardId, chunk: ChunkRef) -> Result<StoredChunk, Trouble> {
+        let mut nodes = self.replicas(shard, &chunk).into_iter();
+        let mut asked = FuturesUnordered::new();
+        let mut n_silent = 0;
+        match nodes.next() {
+            Some(node) => asked.push(self.fetch_from(node, shard, chunk)),
+            None => {
+                self.shared.cluster.placements.suspect();
+                return Err(Trouble::Unavailable);
+            }
+        }
+        loop {
+            let result = tokio::select! {
+                result = asked.next() => result,
+                () = sleep(HEDGE_AFTER), if nodes.len() > 0 => Some(None),
+            };
+            match result {
+                Some(Some(Ok(stored))) => return Ok(stored),
+                Some(Some(Err(Trouble::Damaged))) => {}
+                Some(Some(Err(_))) => n_silent += 1,
+                Some(None) => {}
+                None if n_silent == 0 => return Err(Trouble::Damaged),
+                None => return Err(Trouble::Unavailable),
+            }
+            if let Some(node) = nodes.next() {
+                asked.push(self.fetch_from(node, shard, chunk));
+            }
+        }
+    }
+
+    /// The leader, then the others, beginning with a different one for each chunk.
+    fn replicas(&self, shard: ShardId, chunk: &ChunkRef) -> Vec<String> {
+        let placement = self.placement();
+        let replicas = placement.shard(shard).map(|shard| shard.replicas.as_slice());
+        let mut names: Vec<String> =
+            replicas.unwrap_or_default().iter().map(|replica| replica.node.clone()).collect();
+        if !names.is_empty() {
+            let first = usize::from(chunk.digest.0[0]) % names.len();
+            names.rotate_left(first);
+        }
+        if let Some(leader) = self.link(shard).route.known() {
+            names.sort_by_key(|name| *name != leader.node);
+        }
+        names
+    }
+
+    /// `None` never; the option is the shape the hedge shares.
+    async fn fetch_from(
+        &self,
+        node: String,
+        shard: ShardId,
+        chunk: ChunkRef,
+    ) -> Option<Result<StoredChunk, Trouble>> {
+        let digest = Bytes::copy_from_slice(&chunk.digest.0);
+        let message = wire::ChunkRequest { shard: shard.0, digest, raw_len: chunk.raw_len };
+        let response = self.shared.cluster.nodes.bulk(&node).chunk(message).await;
+        Some(match response.map(|response| response.into_inner().result) {
+            Ok(Some(Told::Chunk(stored))) => match StoredChunk::try_from(stored) {
+                Ok(stored) if stored.chunk == chunk => match raw_octets(&stored) {
+                    Some(bytes) => Ok(StoredChunk { chunk, codec: Codec::Raw, bytes }),
+                    None => {
+                        warn!(node, %shard, "chunk arrived damaged");
+                        Err(Trouble::Damaged)
+                    }
+                },
+                _ => Err(Trouble::Damaged),
+            },
+            Ok(Some(Told::Error(error))) => match MailError::from(error) {
+                MailError::Damaged | MailError::NoSuchChunk => Err(Trouble::Damaged),
+                _ => Err(Trouble::Unavailable),
+            },
+            Ok(None) | Err(_) => Err(Trouble::Unavailable),
+        })
+    }
+}

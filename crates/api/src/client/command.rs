@@ -1,0 +1,175 @@
+//! Commands, exactly once: the same request is sent until its outcome is known, its expiry has passed
+//! in log time, or the deadline has come.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use mailbox::dialogue::Trouble;
+use mailbox::{Command, LogTime, Outcome, Refusal, Request, SessionId, ShardId, StoredChunk};
+use tokio::time::{Instant, timeout_at};
+use tracing::warn;
+
+use super::attempt::{Failed, Pause};
+use super::session::{Session, Ticket};
+use super::{Client, ShardLink};
+use crate::convert::mail::{decode, encode};
+use crate::mail::MailError;
+use crate::proto::mail as wire;
+use wire::propose_response::Result as Proposed;
+
+/// How long an overloaded leader is asked again before the caller is told.
+const OVERLOAD_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A request on its way. The same octets are sent each time.
+struct Proposal {
+    message: wire::ProposeRequest,
+    deadline: Instant,
+}
+
+/// What came of a proposal.
+struct Settled {
+    outcome: Outcome,
+    /// An earlier attempt's answer was lost, so `outcome` may not be the whole truth.
+    after_loss: bool,
+}
+
+impl Client {
+    /// Does a command exactly once.
+    pub(super) async fn command_until(
+        &self,
+        shard: ShardId,
+        command: Command,
+        chunks: Vec<StoredChunk>,
+        deadline: Instant,
+    ) -> Result<Outcome, Trouble> {
+        let link = self.link(shard);
+        let permit = timeout_at(deadline, link.sessions.permits.acquire()).await;
+        let _permit = permit.map_err(|_| Trouble::Overloaded)?.map_err(|_| Trouble::Unavailable)?;
+        let chunks: Vec<wire::Chunk> = chunks.into_iter().map(Into::into).collect();
+        let mut request = Request {
+            session: None,
+            sequence: 0,
+            lowest_unanswered: 0,
+            expires: expiry(deadline),
+            command,
+        };
+        loop {
+            let session = link.session(deadline).await?;
+            let ticket = Ticket::new(session);
+            request.session = Some(ticket.session.id);
+            request.sequence = ticket.sequence;
+            request.lowest_unanswered = ticket.lowest_unanswered;
+            let proposal = Proposal::new(shard, &request, chunks.clone(), deadline);
+            let settled = link.propose(&proposal).await?;
+            match settled.outcome {
+                Outcome::Refused(Refusal::NoSuchSession) => {
+                    link.sessions.forget(&ticket.session).await;
+                    if settled.after_loss {
+                        // Why: it may have been done before the session was forgotten.
+                        return Err(Trouble::Unknown);
+                    }
+                }
+                Outcome::Refused(Refusal::StaleSequence) => return Err(Trouble::Unknown),
+                Outcome::Refused(Refusal::Expired) => {
+                    warn!(%shard, "command expired before it was applied");
+                    return Err(Trouble::Unavailable);
+                }
+                outcome => return Ok(outcome),
+            }
+        }
+    }
+}
+
+impl Proposal {
+    fn new(shard: ShardId, request: &Request, chunks: Vec<wire::Chunk>, deadline: Instant) -> Self {
+        let request: Bytes = encode(request);
+        Self { message: wire::ProposeRequest { shard: shard.0, request, chunks }, deadline }
+    }
+}
+
+impl ShardLink {
+    /// The session, opened if there is none.
+    async fn session(&self, deadline: Instant) -> Result<Arc<Session>, Trouble> {
+        let current = timeout_at(deadline, self.sessions.current.lock()).await;
+        let mut current = current.map_err(|_| Trouble::Unavailable)?;
+        if let Some(session) = &*current {
+            return Ok(Arc::clone(session));
+        }
+        let mut id = [0; 16];
+        getrandom::fill(&mut id).map_err(|_| Trouble::Unavailable)?;
+        let id = SessionId(id);
+        let request = Request {
+            session: None,
+            sequence: 0,
+            lowest_unanswered: 0,
+            expires: expiry(deadline),
+            command: Command::OpenSession(id),
+        };
+        let proposal = Proposal::new(self.route.shard, &request, Vec::new(), deadline);
+        // Why: an open session that nobody knows of does no harm, so every failure is the same here.
+        let settled = self.propose(&proposal).await.map_err(|trouble| match trouble {
+            Trouble::Unknown => Trouble::Unavailable,
+            other => other,
+        })?;
+        match settled.outcome {
+            Outcome::Done => {
+                let session = Arc::new(Session::new(id));
+                *current = Some(Arc::clone(&session));
+                Ok(session)
+            }
+            _ => Err(Trouble::Unavailable),
+        }
+    }
+
+    /// Sends a request until something is known about it.
+    async fn propose(&self, proposal: &Proposal) -> Result<Settled, Trouble> {
+        let began = Instant::now();
+        let mut after_loss = false;
+        let mut pause = Pause::new();
+        let trouble = loop {
+            if Instant::now() >= proposal.deadline {
+                break Trouble::Unavailable;
+            }
+            let Ok(leader) = timeout_at(proposal.deadline, self.route.leader()).await else {
+                break Trouble::Unavailable;
+            };
+            let mut client = self.route.cluster.nodes.mail(&leader.node);
+            let call = client.propose(proposal.message.clone());
+            let failed = match self.route.attempt(&leader, proposal.deadline, call).await {
+                Ok(response) => match response.result {
+                    Some(Proposed::Outcome(outcome)) => match decode(&outcome, "outcome") {
+                        Ok(outcome) => return Ok(Settled { outcome, after_loss }),
+                        Err(_) => break Trouble::Unknown,
+                    },
+                    Some(Proposed::Error(error)) => self.route.told(&leader, error.into()),
+                    None => break Trouble::Unknown,
+                },
+                Err(failed) => failed,
+            };
+            after_loss |= failed.may_be_done();
+            match failed {
+                Failed::Told(MailError::Full) if !after_loss => break Trouble::Full,
+                Failed::Told(MailError::TooLarge) if !after_loss => break Trouble::TooLarge,
+                Failed::Told(MailError::Damaged) if !after_loss => break Trouble::Damaged,
+                Failed::Told(MailError::Invalid) if !after_loss => break Trouble::Unavailable,
+                Failed::Told(MailError::Overloaded)
+                    if !after_loss && began.elapsed() > OVERLOAD_PATIENCE =>
+                {
+                    break Trouble::Overloaded;
+                }
+                Failed::Told(MailError::NotLeader { .. }) | Failed::Lost => pause.turn().await,
+                _ => pause.wait().await,
+            }
+        };
+        Err(if after_loss { Trouble::Unknown } else { trouble })
+    }
+}
+
+/// When the request expires in log time: before the deadline, so that what is left of it suffices to
+/// find out whether it was done.
+fn expiry(deadline: Instant) -> LogTime {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    LogTime(u64::try_from((now + left * 3 / 4).as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,81 @@
+//! Connections to nodes: two for each, so that bodies being read hold up nothing else.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+use tonic::transport::Channel;
+
+use super::ClientConfig;
+use crate::dial::{Dialer, MESSAGE_BYTES_MAX, Resolver, Target};
+use crate::placement::Placement;
+use crate::proto::mail::mail_client::MailClient;
+
+/// All nodes this client knows.
+pub(crate) struct Nodes {
+    dialer: Dialer,
+    seeds: Vec<String>,
+    resolver: Resolver,
+    placement: watch::Receiver<Arc<Placement>>,
+    channels: Mutex<HashMap<Key, Channel>>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Key {
+    Seed(String),
+    Prompt(String),
+    Bulk(String),
+}
+
+impl Nodes {
+    pub(super) fn new(config: ClientConfig, placement: watch::Receiver<Arc<Placement>>) -> Self {
+        let dialer = Dialer { identity: config.identity, bind: config.bind };
+        let known = placement.clone();
+        let resolver: Resolver =
+            Arc::new(move |name| known.borrow().node(name).map(|node| node.address.clone()));
+        let channels = Mutex::new(HashMap::new());
+        Self { dialer, seeds: config.seeds, resolver, placement, channels }
+    }
+
+    /// The connection to a node, by name.
+    pub(crate) fn channel(&self, node: &str) -> Channel {
+        self.get(Key::Prompt(node.to_owned()))
+    }
+
+    /// Each node that can be asked, the named ones first.
+    pub(crate) fn all(&self) -> Vec<Channel> {
+        let names: Vec<String> =
+            self.placement.borrow().nodes.iter().map(|node| node.name.clone()).collect();
+        let named = names.into_iter().map(Key::Prompt);
+        named.chain(self.seeds.iter().cloned().map(Key::Seed)).map(|key| self.get(key)).collect()
+    }
+
+    /// For everything but bodies that are read.
+    pub(super) fn mail(&self, node: &str) -> MailClient<Channel> {
+        mail_client(self.channel(node))
+    }
+
+    /// For bodies that are read.
+    pub(super) fn bulk(&self, node: &str) -> MailClient<Channel> {
+        mail_client(self.get(Key::Bulk(node.to_owned())))
+    }
+
+    fn get(&self, key: Key) -> Channel {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let channel = channels.entry(key.clone()).or_insert_with(|| {
+            self.dialer.channel(match key {
+                Key::Seed(address) => Target::Seed(address),
+                Key::Prompt(node) | Key::Bulk(node) => {
+                    Target::Node(node, Arc::clone(&self.resolver))
+                }
+            })
+        });
+        channel.clone()
+    }
+}
+
+fn mail_client(channel: Channel) -> MailClient<Channel> {
+    MailClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
+}

@@ -1,0 +1,128 @@
+//! Keeps the placement current: one stream from any node, from another one when that ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+use tokio::time::{sleep, timeout};
+use tonic::Status;
+use tonic::transport::Channel;
+use tracing::{debug, warn};
+
+use super::Nodes;
+use crate::placement::Placement;
+use crate::proto::meta::WatchPlacementRequest;
+use crate::proto::meta::meta_client::MetaClient;
+
+/// How long a node may take to begin its stream.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause before the next node is asked.
+const PAUSE_FIRST: Duration = Duration::from_millis(20);
+/// Longest pause.
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// The newest placement.
+pub(crate) struct Placements {
+    current: watch::Receiver<Arc<Placement>>,
+    stale: Arc<Notify>,
+    task: AbortHandle,
+}
+
+impl Placements {
+    pub(super) fn start(nodes: Arc<Nodes>, publish: watch::Sender<Arc<Placement>>) -> Self {
+        let current = publish.subscribe();
+        let stale = Arc::new(Notify::new());
+        let follower = Follower { nodes, publish, stale: Arc::clone(&stale) };
+        let task = tokio::spawn(follower.run()).abort_handle();
+        Self { current, stale, task }
+    }
+
+    pub(crate) fn current(&self) -> Arc<Placement> {
+        Arc::clone(&self.current.borrow())
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Placement>> {
+        self.current.clone()
+    }
+
+    /// The placement once there is a cluster.
+    pub(crate) async fn formed(&self) -> Arc<Placement> {
+        let mut current = self.current.clone();
+        match current.wait_for(|placement| !placement.directory_slots.is_empty()).await {
+            Ok(placement) => Arc::clone(&placement),
+            // Why: only while everything is torn down.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// What is known seems to be out of date: another node is asked.
+    pub(crate) fn suspect(&self) {
+        self.stale.notify_one();
+    }
+}
+
+impl Drop for Placements {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Follower {
+    nodes: Arc<Nodes>,
+    publish: watch::Sender<Arc<Placement>>,
+    stale: Arc<Notify>,
+}
+
+impl Follower {
+    async fn run(self) {
+        let mut pause = PAUSE_FIRST;
+        let mut turn: usize = 0;
+        loop {
+            let channels = self.nodes.all();
+            let channel = channels[turn % channels.len()].clone();
+            turn = turn.wrapping_add(1);
+            match self.follow(channel).await {
+                Ok(()) => pause = PAUSE_FIRST,
+                Err(status) => debug!(%status, "placement not told"),
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// One stream to its end; an error if it told nothing.
+    async fn follow(&self, channel: Channel) -> Result<(), Status> {
+        let mut client = MetaClient::new(channel);
+        let known = self.publish.borrow().version;
+        let request = WatchPlacementRequest { after_version: known };
+        let stream = timeout(BEGIN_TIMEOUT, client.watch_placement(request))
+            .await
+            .map_err(|_| Status::deadline_exceeded("no answer"))?;
+        let mut stream = stream?.into_inner();
+        loop {
+            let message = tokio::select! {
+                message = stream.message() => message,
+                () = self.stale.notified() => return Ok(()),
+            };
+            let Some(message) = message? else { return Ok(()) };
+            match Placement::try_from(message) {
+                Ok(placement) => self.learn(placement),
+                Err(error) => {
+                    warn!(%error, "placement not understood");
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+
+    fn learn(&self, placement: Placement) {
+        self.publish.send_if_modified(|current| {
+            let newer = placement.version > current.version;
+            if newer {
+                *current = Arc::new(placement);
+            }
+            newer
+        });
+    }
+}

@@ -1,0 +1,183 @@
+//! Who leads a shard. Known, it costs nothing; unknown, one caller asks all replicas at a time and the
+//! others wait for what it finds.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use mailbox::ShardId;
+use tokio::sync::{Mutex, watch};
+use tokio::time::{sleep, timeout};
+
+use super::Cluster;
+use crate::proto::mail::{LeaderRequest, LeaderResponse};
+
+/// How long a replica may take to say whom it takes for the leader.
+const ASK_TIMEOUT: Duration = Duration::from_millis(300);
+/// How long others are waited for once a leader was found: one of them may know a later one.
+const OTHERS_TIMEOUT: Duration = Duration::from_millis(30);
+/// Pause after the first round without a leader.
+const PAUSE_FIRST: Duration = Duration::from_millis(10);
+/// Longest pause; this much later than its election a leader is found at most.
+const PAUSE_MAX: Duration = Duration::from_millis(50);
+
+/// A leader as it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Leader {
+    pub(super) node: String,
+    /// Told by a node that does not lead, not by the leader itself.
+    hinted: bool,
+    /// Ascends with each finding.
+    generation: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Known {
+    leader: Option<Leader>,
+    generation: u64,
+}
+
+pub(super) struct Route {
+    pub(super) shard: ShardId,
+    pub(super) cluster: Cluster,
+    known: watch::Sender<Known>,
+    finding: Mutex<Duration>,
+}
+
+impl Route {
+    pub(super) fn new(shard: ShardId, cluster: Cluster) -> Self {
+        let known = watch::Sender::new(Known::default());
+        Self { shard, cluster, known, finding: Mutex::new(PAUSE_FIRST) }
+    }
+
+    /// The leader if one is known at present.
+    pub(super) fn known(&self) -> Option<Leader> {
+        self.known.borrow().leader.clone()
+    }
+
+    /// The leader, as soon as there is one. The caller has a deadline.
+    pub(super) async fn leader(&self) -> Leader {
+        let mut news = self.known.subscribe();
+        loop {
+            if let Some(leader) = news.borrow_and_update().leader.clone() {
+                return leader;
+            }
+            tokio::select! {
+                _ = news.changed() => {}
+                () = self.find() => {}
+            }
+        }
+    }
+
+    /// One round, then a pause if it found nothing.
+    async fn find(&self) {
+        let mut pause = self.finding.lock().await;
+        if self.known().is_some() {
+            return;
+        }
+        match self.ask_all().await {
+            Some(node) => {
+                self.set(&node, false);
+                *pause = PAUSE_FIRST;
+            }
+            None => {
+                sleep(*pause).await;
+                *pause = (*pause * 2).min(PAUSE_MAX);
+            }
+        }
+    }
+
+    /// This leader did not answer as a leader.
+    pub(super) fn lost(&self, lost: &Leader) {
+        self.known.send_if_modified(|known| {
+            let same = known.leader.as_ref() == Some(lost);
+            if same {
+                known.leader = None;
+            }
+            same
+        });
+    }
+
+    /// This leader says that another one leads. Believed once: a chain of hints is looked into.
+    pub(super) fn hinted(&self, by: &Leader, node: Option<String>) {
+        match node {
+            Some(node) if !by.hinted && node != by.node => {
+                if self.known().as_ref() == Some(by) {
+                    self.set(&node, true);
+                }
+            }
+            _ => self.lost(by),
+        }
+    }
+
+    fn set(&self, node: &str, hinted: bool) {
+        self.known.send_modify(|known| {
+            known.generation += 1;
+            let generation = known.generation;
+            known.leader = Some(Leader { node: node.to_owned(), hinted, generation });
+        });
+    }
+
+    /// Completes when this leader is not the one that is known any more.
+    pub(super) async fn replaced(&self, leader: &Leader) {
+        let mut news = self.known.subscribe();
+        // Why: an error is impossible while `self` holds the sender.
+        let _ = news.wait_for(|known| known.leader.as_ref() != Some(leader)).await;
+    }
+
+    /// Looks whether a silent leader still leads; if another one does, that is known afterwards.
+    pub(super) async fn probe(&self, leader: &Leader) {
+        if let Some(node) = self.ask_all().await
+            && node != leader.node
+            && self.known().as_ref() == Some(leader)
+        {
+            self.set(&node, false);
+        }
+    }
+
+    /// Asks all replicas and gives the one that leads in the highest term.
+    async fn ask_all(&self) -> Option<String> {
+        let placement = self.cluster.placements.current();
+        let names: Vec<String> = match placement.shard(self.shard) {
+            Some(shard) => shard.replicas.iter().map(|replica| replica.node.clone()).collect(),
+            None => {
+                self.cluster.placements.suspect();
+                return None;
+            }
+        };
+        let mut asked: FuturesUnordered<_> =
+            names.iter().map(|name| self.ask(name.clone())).collect();
+        let mut best: Option<(u64, String)> = None;
+        let mut n_strangers = 0;
+        loop {
+            let next = match &best {
+                None => asked.next().await,
+                Some(_) => timeout(OTHERS_TIMEOUT, asked.next()).await.unwrap_or_default(),
+            };
+            let Some((name, response)) = next else { break };
+            let Some(response) = response else { continue };
+            n_strangers += u32::from(response.error.is_some());
+            let leads = response.leader == name;
+            // Why: a leader outside of what we know cannot be asked itself.
+            let unlisted = !response.leader.is_empty() && !names.contains(&response.leader);
+            let later = best.as_ref().is_none_or(|(term, _)| response.term > *term);
+            if (leads || unlisted) && later {
+                best = Some((response.term, response.leader));
+            }
+        }
+        if n_strangers > 0 && best.is_none() {
+            self.cluster.placements.suspect();
+        }
+        best.map(|(_, node)| node)
+    }
+
+    async fn ask(&self, node: String) -> (String, Option<LeaderResponse>) {
+        let mut client = self.cluster.nodes.mail(&node);
+        let asking = client.leader(LeaderRequest { shard: self.shard.0 });
+        let response = match timeout(ASK_TIMEOUT, asking).await {
+            Ok(Ok(response)) => Some(response.into_inner()),
+            _ => None,
+        };
+        (node, response)
+    }
+}

@@ -1,0 +1,236 @@
+//! Changes: one stream per client and shard, shared by all sessions that watch an account there.
+
+use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use mailbox::command::OfMailbox;
+use mailbox::{AccountId, Change, MailboxId, ModSeq};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tonic::Streaming;
+use tracing::debug;
+
+use super::attempt::Pause;
+use super::route::{Leader, Route};
+use crate::convert::mail::change_from_wire;
+use crate::proto::mail::{WatchRequest, WatchResponse};
+
+/// In a [`Change`] of [`Watch::recv`]: anything in the account may have changed, since news may have
+/// been lost on the way. No mailbox has this id. Its `highest_modseq` is the greatest there can be.
+pub const EVERY_MAILBOX: MailboxId = MailboxId(u64::MAX);
+
+/// How long a leader may take to begin its stream.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// Limit: mailboxes of one account with news that a session has not taken yet; beyond it, it is told
+/// that anything may have changed.
+const NEWS_MAX: usize = 64;
+
+/// Changes of one account.
+pub struct Watch {
+    shard: Arc<ShardWatch>,
+    inbox: Arc<Inbox>,
+}
+
+impl Watch {
+    /// The next change; several of one mailbox come as one. Nothing is lost when the wait is given up.
+    /// A change of [`EVERY_MAILBOX`] stands for all: read again from the mod-sequence known.
+    pub async fn recv(&mut self) -> Change {
+        loop {
+            let news = self.inbox.wake.notified();
+            if let Some((mailbox, highest_modseq)) = self.inbox.news().pop_first() {
+                let of = OfMailbox { account: self.inbox.account, mailbox };
+                return Change { of, highest_modseq };
+            }
+            news.await;
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.shard.unregister(&self.inbox);
+    }
+}
+
+/// What one session has not taken yet.
+struct Inbox {
+    account: AccountId,
+    news: Mutex<BTreeMap<MailboxId, ModSeq>>,
+    wake: Notify,
+}
+
+impl Inbox {
+    fn news(&self) -> MutexGuard<'_, BTreeMap<MailboxId, ModSeq>> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, mailbox: MailboxId, modseq: ModSeq) {
+        let mut news = self.news();
+        if news.len() >= NEWS_MAX && !news.contains_key(&mailbox) {
+            news.clear();
+            news.insert(EVERY_MAILBOX, LAST_MODSEQ);
+        } else {
+            let highest = news.entry(mailbox).or_insert(modseq);
+            *highest = modseq.max(*highest);
+        }
+        drop(news);
+        self.wake.notify_one();
+    }
+}
+
+/// RFC 7162 3.1: 63 bits.
+const LAST_MODSEQ: ModSeq = ModSeq(match NonZeroU64::new(i64::MAX as u64) {
+    Some(modseq) => modseq,
+    None => NonZeroU64::MAX,
+});
+
+/// The stream of one shard.
+pub(super) struct ShardWatch {
+    route: Arc<Route>,
+    inboxes: Mutex<Inboxes>,
+    /// Somebody stopped watching.
+    left: Notify,
+}
+
+#[derive(Default)]
+struct Inboxes {
+    by_account: HashMap<AccountId, Vec<Arc<Inbox>>>,
+    running: bool,
+}
+
+impl ShardWatch {
+    pub(super) fn new(route: Arc<Route>) -> Self {
+        Self { route, inboxes: Mutex::default(), left: Notify::new() }
+    }
+
+    pub(super) fn register(this: &Arc<Self>, account: AccountId) -> Watch {
+        let inbox = Arc::new(Inbox { account, news: Mutex::default(), wake: Notify::new() });
+        let mut inboxes = this.inboxes();
+        inboxes.by_account.entry(account).or_default().push(Arc::clone(&inbox));
+        if !inboxes.running {
+            inboxes.running = true;
+            tokio::spawn(run(Arc::downgrade(this)));
+        }
+        drop(inboxes);
+        Watch { shard: Arc::clone(this), inbox }
+    }
+
+    fn unregister(&self, inbox: &Arc<Inbox>) {
+        let mut inboxes = self.inboxes();
+        if let Some(of_account) = inboxes.by_account.get_mut(&inbox.account) {
+            of_account.retain(|other| !Arc::ptr_eq(other, inbox));
+            if of_account.is_empty() {
+                inboxes.by_account.remove(&inbox.account);
+                self.left.notify_one();
+            }
+        }
+    }
+
+    fn inboxes(&self) -> MutexGuard<'_, Inboxes> {
+        self.inboxes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake_all(&self) {
+        for inbox in self.inboxes().by_account.values().flatten() {
+            inbox.put(EVERY_MAILBOX, LAST_MODSEQ);
+        }
+    }
+
+    fn deliver(&self, change: &Change) {
+        if let Some(of_account) = self.inboxes().by_account.get(&change.of.account) {
+            for inbox in of_account {
+                inbox.put(change.of.mailbox, change.highest_modseq);
+            }
+        }
+    }
+
+    /// Begins a stream at the leader. What follows its first message is not lost on the way.
+    async fn begin(&self, leader: &Leader) -> Option<Streaming<WatchResponse>> {
+        let request = WatchRequest { shard: self.route.shard.0, from: 0 };
+        let mut client = self.route.cluster.nodes.mail(&leader.node);
+        let begin = async {
+            let mut stream = client.watch(request).await.ok()?.into_inner();
+            self.take(leader, stream.message().await.ok()??).then_some(stream)
+        };
+        timeout(BEGIN_TIMEOUT, begin).await.unwrap_or_default()
+    }
+
+    /// Passes on what a message tells; false if it ends the stream.
+    fn take(&self, leader: &Leader, message: WatchResponse) -> bool {
+        for change in &message.changes {
+            match change_from_wire(change) {
+                Ok((_, change)) => self.deliver(&change),
+                Err(_) => return false,
+            }
+        }
+        match message.error {
+            Some(error) => {
+                self.route.told(leader, error.into());
+                false
+            }
+            None => true,
+        }
+    }
+
+    /// Whether nobody watches any more; then the task ends.
+    fn idle(&self) -> bool {
+        let mut inboxes = self.inboxes();
+        inboxes.running = !inboxes.by_account.is_empty();
+        !inboxes.running
+    }
+}
+
+/// Keeps one stream open as long as somebody watches. It is begun anew at each new leader, and
+/// everybody is told after each beginning that news may have been lost.
+async fn run(shard: Weak<ShardWatch>) {
+    let mut pause = Pause::new();
+    while let Some(shard) = shard.upgrade() {
+        if shard.idle() {
+            return;
+        }
+        let leader = match timeout(BEGIN_TIMEOUT, shard.route.leader()).await {
+            Ok(leader) => leader,
+            Err(_) => continue,
+        };
+        match shard.begin(&leader).await {
+            Some(stream) => {
+                pause = Pause::new();
+                shard.wake_all();
+                follow(&shard, &leader, stream).await;
+            }
+            None => {
+                shard.route.lost(&leader);
+                pause.wait().await;
+            }
+        }
+    }
+}
+
+async fn follow(shard: &ShardWatch, leader: &Leader, mut stream: Streaming<WatchResponse>) {
+    loop {
+        let message = tokio::select! {
+            message = stream.message() => message,
+            () = shard.route.replaced(leader) => return,
+            () = shard.left.notified() => {
+                if shard.inboxes().by_account.is_empty() {
+                    return;
+                }
+                continue;
+            }
+        };
+        match message {
+            Ok(Some(message)) => {
+                if !shard.take(leader, message) {
+                    return;
+                }
+            }
+            ended => {
+                debug!(shard = %shard.route.shard, broken = ended.is_err(), "watch ended");
+                shard.route.lost(leader);
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What a node asks of the meta group.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use mailbox::ShardId;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::{MetaError, Report};
+use crate::client::{Asker, ClientConfig, Cluster, Error};
+use crate::placement::{ClusterId, DiskId, Node, Placement};
+use crate::proto::meta as wire;
+use crate::proto::meta::meta_client;
+use wire::{mint_replica_response, register_node_response};
+
+/// Finds the meta group's leader through any node. Cheap to clone.
+#[derive(Clone)]
+pub struct MetaClient {
+    asker: Asker,
+}
+
+impl MetaClient {
+    /// Connects to nothing yet. Must be called within a tokio runtime.
+    pub fn new(config: ClientConfig) -> Result<Self, Error> {
+        // Why: all of these may be said twice; an id minted and lost is never used.
+        Ok(Self { asker: Asker { cluster: Cluster::new(config)?, idempotent: true } })
+    }
+
+    /// The placement, now and whenever it changes; version 0 before anything was heard.
+    pub fn placement(&self) -> watch::Receiver<Arc<Placement>> {
+        self.asker.cluster.placements.subscribe()
+    }
+
+    /// Says who this node is and which disks it has; the placement then.
+    pub async fn register_node(
+        &self,
+        node: &Node,
+        cluster: Option<ClusterId>,
+        patience: Duration,
+    ) -> Result<Placement, MetaError> {
+        let cluster = cluster.map_or_else(Bytes::new, |id| Bytes::copy_from_slice(&id.0));
+        let message = wire::RegisterNodeRequest { node: Some(node.into()), cluster };
+        self.asker
+            .ask(Instant::now() + patience, |channel| {
+                let mut client = meta_client::MetaClient::new(channel);
+                let message = message.clone();
+                async move {
+                    Ok(match client.register_node(message).await?.into_inner().result {
+                        Some(register_node_response::Result::Placement(placement)) => {
+                            Ok(Placement::try_from(placement)?)
+                        }
+                        Some(register_node_response::Result::Error(error)) => Err(error.into()),
+                        None => Err(MetaError::Unavailable("empty answer".into())),
+                    })
+                }
+            })
+            .await
+    }
+
+    /// Says how this node is.
+    pub async fn report(&self, report: &Report, patience: Duration) -> Result<(), MetaError> {
+        let message = wire::ReportRequest::from(report);
+        self.asker
+            .ask(Instant::now() + patience, |channel| {
+                let mut client = meta_client::MetaClient::new(channel);
+                let message = message.clone();
+                async move {
+                    let response = client.report(message).await?.into_inner();
+                    Ok(response.error.map_or(Ok(()), |error| Err(error.into())))
+                }
+            })
+            .await
+    }
+
+    /// An id for a new replica, never used before.
+    pub async fn mint_replica(
+        &self,
+        shard: ShardId,
+        disk: DiskId,
+        patience: Duration,
+    ) -> Result<u64, MetaError> {
+        let disk_id = Bytes::copy_from_slice(&disk.0);
+        let message = wire::MintReplicaRequest { shard: shard.0, disk_id };
+        self.asker
+            .ask(Instant::now() + patience, |channel| {
+                let mut client = meta_client::MetaClient::new(channel);
+                let message = message.clone();
+                async move {
+                    Ok(match client.mint_replica(message).await?.into_inner().result {
+                        Some(mint_replica_response::Result::ReplicaId(id)) => Ok(id),
+                        Some(mint_replica_response::Result::Error(error)) => Err(error.into()),
+                        None => Err(MetaError::Unavailable("empty answer".into())),
+                    })
+                }
+            })
+            .await
+    }
+}
