@@ -1,7 +1,8 @@
 //! Who this disk is, how often it was started, and whether it failed for good.
 //!
 //! Three small files beside the segments: `disk` is written once, `start` at each start, and
-//! `poisoned` when a write or sync failed.
+//! `poisoned` when a write or sync failed. `start` has two slots written in turn, in place: a
+//! start must succeed on a full disk, and a torn slot leaves the other.
 
 use std::io::{self, IoSlice};
 
@@ -17,6 +18,8 @@ const START: &str = "start";
 const POISONED: &str = "poisoned";
 const DISK_MAGIC: [u8; 8] = *b"RKdisk01";
 const START_MAGIC: [u8; 8] = *b"RKstrt01";
+/// Distance of the start counter's slots: they never share a sector.
+const SLOT: u64 = 512;
 /// Longest reason read back from a marker.
 const REASON_MAX: usize = 400;
 
@@ -26,7 +29,7 @@ pub(crate) fn format(storage: &dyn Storage, disk: DiskId) -> Result<(), Error> {
     if names.iter().any(|name| is_ours(name)) {
         return Err(Error::NotEmpty);
     }
-    write_start(storage, 0).map_err(Error::io("write the start counter"))?;
+    create_start(storage).map_err(Error::io("write the start counter"))?;
     // Durability: the counter is on the disk before the identity, so an identity without a
     // counter is damage and never a fresh disk.
     write_small(storage, DISK, DISK_MAGIC, &disk.0).map_err(Error::io("write the disk id"))
@@ -44,14 +47,46 @@ pub(crate) fn load(storage: &dyn Storage) -> Result<(DiskId, u64), Error> {
     }
     let bad = |reason: &str| Error::BadIdentity { reason: reason.to_owned() };
     let disk = read_small(storage, DISK, DISK_MAGIC).ok_or_else(|| bad("disk id"))?;
-    let start = read_small(storage, START, START_MAGIC).ok_or_else(|| bad("start counter"))?;
+    let slots = [0, SLOT].map(|at| read_slot(storage, at));
+    let start = slots.into_iter().flatten().max().ok_or_else(|| bad("start counter"))?;
     let disk = DiskId(disk.try_into().map_err(|_| bad("disk id"))?);
-    let start = Take(&start).u64().ok_or_else(|| bad("start counter"))?;
     Ok((disk, start))
 }
 
+fn create_start(storage: &dyn Storage) -> io::Result<()> {
+    if storage.list()?.iter().any(|name| name == START) {
+        storage.unlink(START)?;
+    }
+    let file = storage.create(START)?;
+    file.write_at(0, &[IoSlice::new(&[0; 2 * SLOT as usize])])?;
+    file.write_at(0, &[IoSlice::new(&slot(0))])?;
+    // Durability: slot and name, before the identity that makes them count.
+    file.sync_data()?;
+    storage.sync_dir()
+}
+
+/// Makes this start the disk's `count`-th.
 pub(crate) fn write_start(storage: &dyn Storage, count: u64) -> io::Result<()> {
-    write_small(storage, START, START_MAGIC, &count.to_le_bytes())
+    let file = storage.open(START)?;
+    file.write_at(count % 2 * SLOT, &[IoSlice::new(&slot(count))])?;
+    // Durability: the slot of the start before is untouched until this one is synced.
+    file.sync_data()
+}
+
+fn slot(count: u64) -> Vec<u8> {
+    let mut put = Put::default();
+    put.raw(&START_MAGIC);
+    put.u64(count);
+    put.u32(crc32c(&put.0));
+    put.0
+}
+
+fn read_slot(storage: &dyn Storage, at: u64) -> Option<u64> {
+    let mut bytes = [0; 20];
+    let n = storage.open(START).ok()?.read_at(at, &mut bytes).ok()?;
+    let mut take = Take(&bytes[..n]);
+    let (magic, count, crc) = (take.array::<8>()?, take.u64()?, take.u32()?);
+    (magic == START_MAGIC && crc == crc32c(&bytes[..16])).then_some(count)
 }
 
 /// The reason this disk must not be used, if one was left behind.

@@ -123,57 +123,74 @@ pub(crate) fn open(storage: Arc<dyn Storage>, options: Options) -> Result<Opened
         return Err(Error::Poisoned { reason });
     }
     let (disk, start_count) = identity::load(&*storage)?;
-    let start_count = start_count + 1;
-    let poison = |reason: String| {
+    let files = segment_files(&*storage)?;
+    let newest = newest_manifest(&files, disk)?;
+    // A counter slot that rotted is no reason to count a start twice.
+    let start_count = start_count.max(newest.as_ref().map_or(0, |newest| newest.start_count)) + 1;
+    let mut replay = Replay::new(disk);
+    let poison = |doing: &str, refusal: Refusal| {
+        let Refusal::Failed(error) = refusal else { return Error::Full };
+        let reason = format!("{doing}: {error}");
         tracing::error!(%disk, reason, "disk poisoned");
         identity::write_poison(&*storage, &reason);
         Error::Poisoned { reason }
     };
     // Durability: the counter is synced before anything else of this start can be seen.
-    let written = identity::write_start(&*storage, start_count);
-    if let Err(error) = written {
-        if error.kind() == std::io::ErrorKind::StorageFull {
-            return Err(Error::Full);
+    identity::write_start(&*storage, start_count)
+        .map_err(|error| poison("write the start counter", Refusal::Failed(error)))?;
+    for name in storage.list().map_err(Error::io("list"))? {
+        if segment::is_unfinished(&name) {
+            storage.unlink(&name).map_err(Error::io("unlink an unfinished segment"))?;
         }
-        return Err(poison(format!("write the start counter: {error}")));
     }
-    let names = storage.list().map_err(Error::io("list"))?;
-    for name in names.iter().filter(|name| segment::is_unfinished(name)) {
-        storage.unlink(name).map_err(Error::io("unlink an unfinished segment"))?;
-    }
-    let mut replay = Replay::new(disk);
-    let past = read_past(&*storage, disk, &names, &mut replay)?;
-    let begun = begin(&*storage, (disk, start_count), &options, (past, &mut replay));
-    let (mut index, open, next_sequence) = match begun {
-        Ok(begun) => begun,
-        Err(Refusal::Full) => return Err(Error::Full),
-        Err(Refusal::Failed(error)) => {
-            return Err(poison(format!("begin a segment: {error}")));
-        }
-    };
+    let first = files.keys().next().copied().unwrap_or_default();
+    let past = read_past(&files, newest.map_or(first, |newest| newest.log_start), &mut replay)?;
+    let (mut index, open, next_sequence) =
+        begin(&*storage, (disk, start_count), &options, (past, &mut replay))
+            .map_err(|refusal| poison("begin a segment", refusal))?;
     let has_tail = replay.recovered.n_resynced > 0;
     index.state = replay.state;
-    let file = Arc::clone(&open.file);
-    let segment = open.segment;
+    let (segment, file) = (open.segment, Arc::clone(&open.file));
     let shared = Arc::new(Shared::new(storage, (disk, start_count), options, index));
     shared.files.insert(segment, file);
     let writer = Writer::new(Arc::clone(&shared), open, (next_sequence, has_tail));
     Ok(Opened { shared, writer, recovered: replay.recovered })
 }
 
-/// Reads all segments that may hold log records.
-fn read_past(
-    storage: &dyn Storage,
-    disk: DiskId,
-    names: &[String],
-    replay: &mut Replay,
-) -> Result<Past, Error> {
+type SegmentFiles = BTreeMap<SegmentId, Arc<dyn StorageFile>>;
+
+fn segment_files(storage: &dyn Storage) -> Result<SegmentFiles, Error> {
     let mut files = BTreeMap::new();
-    for segment in names.iter().filter_map(|name| segment::parse_name(name)) {
+    for segment in storage
+        .list()
+        .map_err(Error::io("list"))?
+        .iter()
+        .filter_map(|name| segment::parse_name(name))
+    {
         let file = storage.open(&segment::name(segment)).map_err(Error::io("open a segment"))?;
         files.insert(segment, file);
     }
-    let log_start = find_log_start(&files, disk)?;
+    Ok(files)
+}
+
+/// The newest manifest that verifies. The log start of an older one is only earlier.
+fn newest_manifest(files: &SegmentFiles, disk: DiskId) -> Result<Option<Manifest>, Error> {
+    for (segment, file) in files.iter().rev() {
+        let scan = Scan { file: &**file, disk, segment: *segment };
+        if let Some((mut manifest, _)) = scan.manifest(&scan.outline()?)? {
+            manifest.log_start = manifest.log_start.min(*segment);
+            return Ok(Some(manifest));
+        }
+    }
+    Ok(None)
+}
+
+/// Reads all segments that may hold log records.
+fn read_past(
+    files: &SegmentFiles,
+    log_start: SegmentId,
+    replay: &mut Replay,
+) -> Result<Past, Error> {
     let mut past = Past {
         segments: BTreeMap::new(),
         next_sequence: 1,
@@ -187,32 +204,18 @@ fn read_past(
     if let Some(last) = files.keys().next_back().copied() {
         let mut outlines = BTreeMap::new();
         for (segment, file) in files.range(log_start..) {
-            let scan = Scan { file: &**file, disk, segment: *segment };
+            let scan = Scan { file: &**file, disk: replay.disk, segment: *segment };
             outlines.insert(*segment, scan.outline()?);
         }
-        past.replay(&files, &outlines, (log_start, last), replay)?;
+        past.replay(files, &outlines, (log_start, last), replay)?;
     }
     Ok(past)
-}
-
-/// The log start stated by the newest manifest that verifies. An older one is only earlier.
-fn find_log_start(
-    files: &BTreeMap<SegmentId, Arc<dyn StorageFile>>,
-    disk: DiskId,
-) -> Result<SegmentId, Error> {
-    for (segment, file) in files.iter().rev() {
-        let scan = Scan { file: &**file, disk, segment: *segment };
-        if let Some((manifest, _)) = scan.manifest(&scan.outline()?)? {
-            return Ok(manifest.log_start.min(*segment));
-        }
-    }
-    Ok(files.keys().next().copied().unwrap_or_default())
 }
 
 impl Past {
     fn replay(
         &mut self,
-        files: &BTreeMap<SegmentId, Arc<dyn StorageFile>>,
+        files: &SegmentFiles,
         outlines: &BTreeMap<SegmentId, Outline>,
         (log_start, last): (SegmentId, SegmentId),
         replay: &mut Replay,
@@ -276,7 +279,7 @@ impl Past {
 
 /// What the manifest of the next segment says about the end of this one.
 fn next_states(
-    files: &BTreeMap<SegmentId, Arc<dyn StorageFile>>,
+    files: &SegmentFiles,
     outlines: &BTreeMap<SegmentId, Outline>,
     segment: SegmentId,
     replay: &mut Replay,

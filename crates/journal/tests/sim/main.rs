@@ -3,4 +3,8 @@
 
 mod model;
 
+mod collect;
 mod crash;
+mod errors;
+mod full;
+mod rot;

@@ -60,9 +60,10 @@ impl SimFile {
 
     pub fn read(&self, offset: u64, buf: &mut [u8]) -> usize {
         let n = (self.visible.len.saturating_sub(offset) as usize).min(buf.len());
-        for (i, byte) in buf[..n].iter_mut().enumerate() {
-            *byte = self.visible.bytes.get(offset as usize + i).copied().unwrap_or(0);
-        }
+        let start = (offset as usize).min(self.visible.bytes.len());
+        let n_written = (self.visible.bytes.len() - start).min(n);
+        buf[..n_written].copy_from_slice(&self.visible.bytes[start..start + n_written]);
+        buf[n_written..n].fill(0);
         n
     }
 

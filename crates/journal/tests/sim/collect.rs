@@ -1,0 +1,157 @@
+//! Garbage collection gives back space and takes nothing that is alive.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+
+use journal::sim::SimStorage;
+use journal::{Digest, Error, Journal, Pointer, Record, ReplicaId};
+
+use crate::crash::{Random, cuts};
+use crate::model::{AMPLE, blob, entry, formatted, open, purge, vote};
+
+type Locator = RefCell<BTreeMap<Digest, Pointer>>;
+
+fn locate(journal: &Journal, locator: &Locator) {
+    for segment in journal.segments() {
+        for location in journal.blob_locations(segment).unwrap() {
+            locator.borrow_mut().insert(location.digest, location.pointer);
+        }
+    }
+}
+
+fn collect(journal: &Journal, locator: &Locator) -> Result<journal::Collected, Error> {
+    journal.collect(
+        &|_, digest, pointer| locator.borrow().get(digest) == Some(&pointer),
+        &|_, digest, old, new| {
+            assert_eq!(locator.borrow_mut().insert(*digest, new), Some(old));
+        },
+    )
+}
+
+#[test]
+fn an_idle_replicas_vote_survives_the_deletion_of_old_segments() {
+    let storage = formatted(AMPLE);
+    let (journal, _) = open(&storage).unwrap();
+    let born = Record::Born { replica: ReplicaId(2), meta: "idle".into() };
+    journal.append_wait(vec![born, vote(2, "long ago")]).unwrap();
+    let first = journal.segments();
+    for index in 1..40 {
+        journal.append_wait(vec![entry(1, index, vec![blob(index, 900)])]).unwrap();
+    }
+    assert!(journal.pinned_bytes(ReplicaId(1)) > 30_000);
+    journal.append_wait(vec![purge(1, 39)]).unwrap();
+    assert_eq!(journal.pinned_bytes(ReplicaId(1)), 0);
+    let collected = collect(&journal, &Locator::default()).unwrap();
+    assert!(collected.deleted.starts_with(&first) && collected.freed_bytes > 30_000);
+    let left = journal.segments();
+    assert!(left.len() <= 2, "{left:?}");
+    let disk = storage.power_cut(&mut || false);
+    let (_, recovered) = open(&disk).unwrap();
+    let idle = &recovered.replicas[&ReplicaId(2)];
+    assert_eq!(idle.vote.as_deref(), Some(&b"long ago"[..]));
+    assert_eq!(idle.born.as_deref(), Some(&b"idle"[..]));
+    assert_eq!(recovered.damaged, vec![]);
+}
+
+#[test]
+fn segments_somebody_needs_for_the_log_are_kept() {
+    let storage = formatted(AMPLE);
+    let (journal, _) = open(&storage).unwrap();
+    for index in 1..20 {
+        journal.append_wait(vec![entry(1, index, vec![blob(index, 900)])]).unwrap();
+    }
+    let before = journal.segments();
+    let collected = collect(&journal, &Locator::default()).unwrap();
+    assert_eq!(collected.deleted, vec![]);
+    assert_eq!(journal.segments(), before);
+}
+
+#[test]
+fn the_last_live_bodies_are_copied_forward() {
+    let storage = formatted(AMPLE);
+    let (journal, _) = open(&storage).unwrap();
+    for index in 1..40 {
+        journal.append_wait(vec![entry(1, index, vec![blob(index, 900)])]).unwrap();
+    }
+    journal.append_wait(vec![purge(1, 39)]).unwrap();
+    let locator = Locator::default();
+    locate(&journal, &locator);
+    let kept = blob(5, 900);
+    locator.borrow_mut().retain(|digest, _| *digest == kept.digest);
+    let old = locator.borrow()[&kept.digest];
+    let collected = collect(&journal, &locator).unwrap();
+    let new = locator.borrow()[&kept.digest];
+    assert!(collected.deleted.contains(&old.segment) && new.segment > old.segment);
+    assert!(matches!(journal.read_blob(old), Err(Error::Missing { .. })));
+    assert_eq!(journal.read_blob(new).unwrap(), kept);
+    let (journal, _) = open(&storage.power_cut(&mut || false)).unwrap();
+    let locator = Locator::default();
+    locate(&journal, &locator);
+    let found = locator.borrow()[&kept.digest];
+    assert_eq!(journal.read_blob(found).unwrap(), kept);
+}
+
+#[test]
+fn a_live_body_that_rotted_keeps_its_segment() {
+    let storage = formatted(AMPLE);
+    let (journal, _) = open(&storage).unwrap();
+    for index in 1..20 {
+        journal.append_wait(vec![entry(1, index, vec![blob(index, 900)])]).unwrap();
+    }
+    journal.append_wait(vec![purge(1, 19)]).unwrap();
+    let locator = Locator::default();
+    locate(&journal, &locator);
+    locator.borrow_mut().retain(|digest, _| *digest == blob(5, 0).digest);
+    let at = locator.borrow()[&blob(5, 0).digest];
+    storage.flip_bit(&format!("{:016x}.seg", at.segment.0), (at.offset + 100) * 8);
+    let collected = collect(&journal, &locator).unwrap();
+    assert_eq!(collected.damaged.len(), 1);
+    assert!(journal.segments().contains(&at.segment));
+    assert!(matches!(journal.read_blob(at), Err(Error::Corrupt { .. })));
+}
+
+/// Delivers, purges and collects; every third body lives. What must be readable at the end.
+fn churn(storage: &SimStorage) -> BTreeSet<u64> {
+    let mut alive = BTreeSet::new();
+    let Ok((journal, _)) = open(storage) else { return alive };
+    let locator = Locator::default();
+    for index in 1..24 {
+        let record = entry(1, index, vec![blob(index, 500)]);
+        let Ok(written) = journal.append_wait(vec![record]) else { return alive };
+        if index % 6 == 0 {
+            alive.insert(index);
+            locator.borrow_mut().insert(blob(index, 0).digest, written[0].blobs[0]);
+        }
+        let is_time = index % 8 == 0;
+        let purged = !is_time || journal.append_wait(vec![purge(1, index - 1)]).is_ok();
+        if !purged || is_time && collect(&journal, &locator).is_err() {
+            return alive;
+        }
+    }
+    alive
+}
+
+#[test]
+fn a_power_cut_during_collection_takes_no_live_body() {
+    let whole = formatted(AMPLE);
+    churn(&whole);
+    let n_changes = whole.n_changes() - formatted(AMPLE).n_changes();
+    let mut random = Random(0xc011ec7);
+    for at in 0..=n_changes {
+        let storage = formatted(AMPLE);
+        storage.power_off_after(at);
+        let alive = churn(&storage);
+        for (i, disk) in cuts(&storage, &mut random).into_iter().take(64).enumerate() {
+            let (journal, recovered) = open(&disk).unwrap();
+            assert_eq!(recovered.damaged, vec![], "cut at {at}, subset {i}");
+            let locator = Locator::default();
+            locate(&journal, &locator);
+            for index in &alive {
+                let truth = blob(*index, 500);
+                let found = locator.borrow().get(&truth.digest).copied();
+                let found = found.unwrap_or_else(|| panic!("cut at {at}, subset {i}: {index}"));
+                assert_eq!(journal.read_blob(found).unwrap(), truth);
+            }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! A write or sync error ends the disk.
+
+use std::io::ErrorKind;
+use std::sync::mpsc;
+
+use journal::sim::{Operation, SimStorage};
+use journal::{Error, Journal};
+
+use crate::model::{AMPLE, Model, apply, entry, formatted, open, recovered_model, vote};
+
+fn journal_with_a_vote() -> (SimStorage, Journal) {
+    let storage = formatted(AMPLE);
+    let (journal, _) = open(&storage).unwrap();
+    journal.append_wait(vec![vote(1, "kept")]).unwrap();
+    (storage, journal)
+}
+
+fn is_poisoned<T>(result: Result<T, Error>) -> bool {
+    matches!(result, Err(Error::Poisoned { .. }))
+}
+
+#[test]
+fn the_first_failed_write_or_sync_poisons_for_good() {
+    let kinds = [ErrorKind::Other, ErrorKind::StorageFull];
+    for operation in [Operation::Write, Operation::Sync] {
+        for kind in kinds {
+            let (storage, journal) = journal_with_a_vote();
+            storage.fail(operation, 1, kind);
+            assert!(is_poisoned(journal.append_wait(vec![vote(1, "lost")])));
+            assert!(journal.is_poisoned());
+            // The disk would work again. It is not asked.
+            let n_changes = storage.n_changes();
+            assert!(is_poisoned(journal.append_wait(vec![vote(1, "late")])));
+            assert!(is_poisoned(journal.roll()));
+            drop(journal);
+            assert_eq!(storage.n_changes(), n_changes);
+            assert!(is_poisoned(open(&storage)));
+            assert!(is_poisoned(open(&storage.kill())));
+            assert!(is_poisoned(open(&storage.power_cut(&mut || false))));
+        }
+    }
+}
+
+#[test]
+fn everything_queued_fails_with_the_disk() {
+    let (storage, journal) = journal_with_a_vote();
+    let (sender, receiver) = mpsc::channel();
+    for index in 1..=20 {
+        let sender = sender.clone();
+        let done = move |result| sender.send((index, is_poisoned(result))).unwrap();
+        let blobs = vec![crate::model::blob(index, 1000)];
+        journal.append(vec![entry(1, index, blobs)], Box::new(done)).unwrap();
+    }
+    storage.fail(Operation::Sync, 1, ErrorKind::Other);
+    journal.pump();
+    let answers: Vec<_> = receiver.try_iter().collect();
+    assert_eq!(answers, (1..=20).map(|index| (index, true)).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_failed_sync_that_left_no_marker_is_not_believed_either() {
+    let (storage, journal) = journal_with_a_vote();
+    let mut known = Model::new();
+    apply(&mut known, &vote(1, "kept"));
+    storage.fail(Operation::Sync, 1, ErrorKind::Other);
+    storage.fail(Operation::Create, 1, ErrorKind::Other);
+    assert!(is_poisoned(journal.append_wait(vec![vote(1, "page cache only")])));
+    // After kill -9 the bytes that are not on the disk can be read. Whatever open makes of them,
+    // a power cut must not take away what it handed over.
+    let killed = storage.kill();
+    let (journal, recovered) = open(&killed).unwrap();
+    let found = recovered_model(&journal, &recovered).unwrap();
+    let cut = killed.power_cut(&mut || false);
+    let (journal, recovered) = open(&cut).unwrap();
+    assert_eq!(recovered_model(&journal, &recovered).unwrap(), found);
+    // After a power cut they are gone.
+    let (journal, recovered) = open(&storage.power_cut(&mut || true)).unwrap();
+    assert_eq!(recovered_model(&journal, &recovered).unwrap(), known);
+}
+
+#[test]
+fn errors_of_a_roll_poison_too() {
+    let operations = [Operation::Create, Operation::Rename, Operation::SyncDir, Operation::Sync];
+    for operation in operations {
+        let (storage, journal) = journal_with_a_vote();
+        storage.fail(operation, 1, ErrorKind::Other);
+        assert!(is_poisoned(journal.roll()), "{operation:?}");
+        assert!(is_poisoned(journal.append_wait(vec![vote(1, "late")])), "{operation:?}");
+    }
+}
+
+#[test]
+fn an_error_while_opening_poisons() {
+    let (storage, journal) = journal_with_a_vote();
+    drop(journal);
+    storage.fail(Operation::Sync, 1, ErrorKind::Other);
+    assert!(is_poisoned(open(&storage)));
+    assert!(is_poisoned(open(&storage)));
+}
+
+#[test]
+fn a_read_error_is_damage_of_one_place_and_not_of_the_disk() {
+    let (storage, journal) = journal_with_a_vote();
+    let written = journal.append_wait(vec![entry(1, 1, vec![])]).unwrap();
+    storage.fail(Operation::Read, 1, ErrorKind::Other);
+    assert!(matches!(journal.read_record(written[0].record), Err(Error::Corrupt { .. })));
+    assert!(!journal.is_poisoned());
+    journal.read_record(written[0].record).unwrap();
+}

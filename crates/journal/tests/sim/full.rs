@@ -1,0 +1,121 @@
+//! A full disk refuses and loses nothing.
+
+use std::sync::Arc;
+
+use journal::sim::SimStorage;
+use journal::{Error, Journal, Options, Record, Recovered, SpaceLevel};
+
+use crate::model::{
+    Model, apply, blob, entry, formatted, options, purge, recovered_model, truncate, vote,
+};
+
+const SEGMENT: u64 = 4096;
+
+fn open(storage: &SimStorage) -> (Journal, Recovered) {
+    let options =
+        Options { hard_free_bytes: 2 * SEGMENT, soft_free_bytes: 6 * SEGMENT, ..options() };
+    Journal::open(Arc::new(storage.clone()), options).unwrap()
+}
+
+/// Appends entries with bodies until the disk is full. The index that was refused.
+fn fill(journal: &Journal, known: &mut Model, from: u64) -> u64 {
+    for index in from.. {
+        let record = entry(1, index, vec![blob(index, 900)]);
+        match journal.append_wait(vec![record.clone()]) {
+            Ok(_) => apply(known, &record),
+            Err(Error::Full) => return index,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    unreachable!("the disk has an end")
+}
+
+#[test]
+fn bodies_are_refused_and_everything_else_goes_on() {
+    let storage = formatted(16 * SEGMENT);
+    let (journal, _) = open(&storage);
+    let mut known = Model::new();
+    let refused = fill(&journal, &mut known, 1);
+    assert!(refused > 20, "{refused}");
+    assert_eq!(journal.usage().unwrap().space, SpaceLevel::Hard);
+    // An entry behind a refused one would make a hole, also if it is small.
+    let behind = journal.append_wait(vec![entry(1, refused + 1, vec![])]);
+    assert!(matches!(behind, Err(Error::Full)));
+    let small = [
+        vec![entry(1, refused, vec![])],
+        vec![vote(2, "still")],
+        vec![truncate(1, refused)],
+        vec![entry(1, refused, vec![]), entry(1, refused + 1, vec![])],
+        vec![purge(1, 3)],
+    ];
+    for records in small {
+        journal.append_wait(records.clone()).unwrap();
+        records.iter().for_each(|record| apply(&mut known, record));
+    }
+    assert!(!journal.is_poisoned());
+    drop(journal);
+    let (journal, recovered) = open(&storage.power_cut(&mut || false));
+    assert_eq!(recovered_model(&journal, &recovered).unwrap(), known);
+}
+
+#[test]
+fn votes_outlast_entries_on_a_disk_others_filled() {
+    let storage = formatted(16 * SEGMENT);
+    let (journal, _) = open(&storage);
+    let mut known = Model::new();
+    let mut index = fill(&journal, &mut known, 1);
+    // Somebody else takes the rest, and the reserve is all there is.
+    storage.set_total_bytes(0);
+    loop {
+        let records: Vec<_> = (0..8).map(|i| entry(1, index + i, vec![])).collect();
+        match journal.append_wait(records.clone()) {
+            Ok(_) => records.iter().for_each(|record| apply(&mut known, record)),
+            Err(Error::Full) => break,
+            Err(error) => panic!("{error}"),
+        }
+        index += 8;
+    }
+    for _ in 0..20 {
+        let records = vec![vote(1, "outlasts"), vote(2, "too")];
+        journal.append_wait(records.clone()).unwrap();
+        records.iter().for_each(|record| apply(&mut known, record));
+    }
+    assert!(!journal.is_poisoned());
+    storage.set_total_bytes(32 * SEGMENT);
+    fill(&journal, &mut known, index);
+    drop(journal);
+    let (journal, recovered) = open(&storage);
+    assert_eq!(recovered_model(&journal, &recovered).unwrap(), known);
+}
+
+#[test]
+fn garbage_collection_makes_room_on_a_full_disk() {
+    let storage = formatted(16 * SEGMENT);
+    let (journal, _) = open(&storage);
+    let mut known = Model::new();
+    let refused = fill(&journal, &mut known, 1);
+    let record: Record = purge(1, refused - 1);
+    journal.append_wait(vec![record.clone()]).unwrap();
+    apply(&mut known, &record);
+    let collected = journal.collect(&|_, _, _| false, &|_, _, _, _| {}).unwrap();
+    assert!(collected.deleted.len() > 4, "{collected:?}");
+    assert_eq!(journal.usage().unwrap().space, SpaceLevel::Ample);
+    let refused = fill(&journal, &mut known, refused);
+    assert!(refused > 40, "{refused}");
+    drop(journal);
+    let (journal, recovered) = open(&storage);
+    assert_eq!(recovered_model(&journal, &recovered).unwrap(), known);
+}
+
+#[test]
+fn a_full_disk_opens_again() {
+    let storage = formatted(16 * SEGMENT);
+    let (journal, _) = open(&storage);
+    let mut known = Model::new();
+    fill(&journal, &mut known, 1);
+    drop(journal);
+    storage.set_total_bytes(0);
+    let (journal, recovered) = open(&storage);
+    assert_eq!(recovered_model(&journal, &recovered).unwrap(), known);
+    journal.append_wait(vec![vote(1, "here")]).unwrap();
+}
