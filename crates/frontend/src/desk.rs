@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use api::client::EVERY_MAILBOX;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use mailbox::command::{OfMailbox, Place};
@@ -10,10 +12,10 @@ use mailbox::dialogue::{Credentials, Login, Question, Reply, Trouble};
 use mailbox::{
     AccountId, Answer, Change, ChunkRef, Command, Draft, Outcome, Query, Refusal, StoredChunk,
 };
+use tokio::time::sleep;
 use tracing::Span;
 
 use crate::authenticate::Verdict;
-use crate::codec;
 use crate::ingest::{Failures, Ingest};
 use crate::limits::Counted;
 use crate::maildrop::MaildropLock;
@@ -22,6 +24,9 @@ use crate::store::Watch;
 
 /// Limit: commands of one session done side by side.
 const SIDE_BY_SIDE_MAX: usize = 16;
+
+/// After a gap that could not be closed.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// Answers one session.
 pub(crate) struct Desk {
@@ -37,8 +42,24 @@ pub(crate) struct Desk {
 }
 
 struct Watched {
+    place: Place,
     of: OfMailbox,
     changes: Box<dyn Watch>,
+    /// News may have been lost: how far the mailbox is has to be asked for.
+    has_gap: bool,
+}
+
+impl Watched {
+    fn mailboxes(&self) -> Query {
+        Query::Mailboxes(self.of.account)
+    }
+
+    /// How far the mailbox is, if it is still there.
+    fn found(&self, answer: &Answer) -> Option<Change> {
+        let Answer::Mailboxes(mailboxes, _) = answer else { return None };
+        let this = mailboxes.iter().find(|info| info.of == self.of)?;
+        Some(Change { of: self.of, highest_modseq: this.highest_modseq })
+    }
 }
 
 impl Desk {
@@ -59,15 +80,28 @@ impl Desk {
         self.login.is_some()
     }
 
-    /// The next change of the mailbox that is watched; waits for ever when none is.
+    /// The next change of the mailbox that is watched; waits for ever when none is. Nothing is lost
+    /// when the wait is given up.
     pub(crate) async fn next_change(&mut self) -> Change {
+        let Some(watched) = &mut self.watched else { return std::future::pending().await };
         loop {
-            let Some(watched) = &mut self.watched else { return std::future::pending().await };
-            match watched.changes.recv().await {
-                Some(change) if change.of == watched.of => return change,
-                Some(_) => {}
-                None => self.watched = None,
+            if watched.has_gap {
+                match self.shared.store.query(watched.place, watched.mailboxes()).await {
+                    Ok(answer) => {
+                        watched.has_gap = false;
+                        if let Some(change) = watched.found(&answer) {
+                            return change;
+                        }
+                    }
+                    Err(_) => sleep(ASK_AGAIN_AFTER).await,
+                }
+                continue;
             }
+            let change = watched.changes.recv().await;
+            if change.of == watched.of {
+                return change;
+            }
+            watched.has_gap = change.of.mailbox == EVERY_MAILBOX;
         }
     }
 
@@ -194,25 +228,17 @@ impl Desk {
         Ok(draft)
     }
 
-    /// Damaged octets are never served (P3): what does not match its name is asked for once more.
     async fn chunk(&self, account: AccountId, chunk: ChunkRef) -> Result<Bytes, Trouble> {
-        let place = self.place(account)?;
-        for _ in 0..2 {
-            let stored = self.shared.store.chunk(place, chunk).await?;
-            if let Some(raw) = codec::decode(&stored, &chunk) {
-                return Ok(raw);
-            }
-            tracing::warn!(account = %account, "a chunk came damaged");
-        }
-        Err(Trouble::Damaged)
+        self.shared.store.chunk(self.place(account)?, chunk).await
     }
 
     fn watch(&mut self, of: OfMailbox) -> Result<Reply, Trouble> {
         match &mut self.watched {
             Some(watched) if watched.of.account == of.account => watched.of = of,
             _ => {
-                let changes = self.shared.store.watch(self.place(of.account)?);
-                self.watched = Some(Watched { of, changes });
+                let place = self.place(of.account)?;
+                let changes = self.shared.store.watch(place);
+                self.watched = Some(Watched { place, of, changes, has_gap: false });
             }
         }
         Ok(Reply::Done)

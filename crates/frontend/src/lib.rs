@@ -25,6 +25,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::client::{Client, ClientConfig};
+use api::tls::Identity;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -54,6 +56,12 @@ pub enum StartError {
     /// TLS towards clients.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Who this process is towards the cluster.
+    #[error(transparent)]
+    Identity(#[from] api::tls::TlsError),
+    /// The way to the cluster.
+    #[error(transparent)]
+    Client(#[from] api::client::Error),
     /// A port is taken, or not ours to take.
     #[error("listen on {address} for {protocol}: {source}; choose another with `{protocol}`")]
     Listen {
@@ -74,9 +82,20 @@ pub struct Frontend {
 }
 
 impl Frontend {
-    /// Starts all listeners over this store. Cancelling `shutdown` ends them and lets the sessions
-    /// say goodbye.
-    pub async fn start(
+    /// Starts over the cluster the settings name. Cancelling `shutdown` ends the listeners and lets
+    /// the sessions say goodbye.
+    pub async fn start(config: &Config, shutdown: CancellationToken) -> Result<Self, StartError> {
+        let client = Client::new(ClientConfig {
+            seeds: config.seeds.clone(),
+            identity: Identity::load(&config.identity)?,
+            name: config.name.clone(),
+            bind: config.bind,
+        })?;
+        Self::start_over(config, Arc::new(client), shutdown).await
+    }
+
+    /// The same over any store.
+    pub async fn start_over(
         config: &Config,
         store: Arc<dyn Store>,
         shutdown: CancellationToken,

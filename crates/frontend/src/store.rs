@@ -1,7 +1,9 @@
 //! What the frontend needs of the cluster. `api`'s client is the real one; tests put one in memory
 //! in its place.
 
+use api::client::Client;
 use async_trait::async_trait;
+use bytes::Bytes;
 use mailbox::command::Place;
 use mailbox::dialogue::Trouble;
 use mailbox::{Address, Answer, Change, ChunkRef, Command, Outcome, Query, StoredChunk};
@@ -26,8 +28,8 @@ pub trait Store: Send + Sync + 'static {
     /// Reads what every earlier acknowledged command left.
     async fn query(&self, place: Place, query: Query) -> Result<Answer, Trouble>;
 
-    /// A chunk from any replica, as it is stored.
-    async fn chunk(&self, place: Place, chunk: ChunkRef) -> Result<StoredChunk, Trouble>;
+    /// The raw octets of a chunk from any replica, verified against its digest.
+    async fn chunk(&self, place: Place, chunk: ChunkRef) -> Result<Bytes, Trouble>;
 
     /// Changes of an account from now on.
     fn watch(&self, place: Place) -> Box<dyn Watch>;
@@ -45,6 +47,55 @@ pub trait Store: Send + Sync + 'static {
 /// A stream of changes.
 #[async_trait]
 pub trait Watch: Send + Sync {
-    /// The next one; `None` when there will be no more. Nothing is lost when the wait is given up.
-    async fn recv(&mut self) -> Option<Change>;
+    /// The next one; a change of [`api::client::EVERY_MAILBOX`] stands for all. Nothing is lost when
+    /// the wait is given up.
+    async fn recv(&mut self) -> Change;
+}
+
+#[async_trait]
+impl Store for Client {
+    async fn recipient(&self, address: &Address) -> Result<Option<Place>, Trouble> {
+        Client::recipient(self, address).await
+    }
+
+    async fn command(
+        &self,
+        place: Place,
+        command: Command,
+        inline: Vec<StoredChunk>,
+    ) -> Result<Outcome, Trouble> {
+        Client::command(self, place, command, inline).await
+    }
+
+    async fn query(&self, place: Place, query: Query) -> Result<Answer, Trouble> {
+        Client::query(self, place, query).await
+    }
+
+    async fn chunk(&self, place: Place, chunk: ChunkRef) -> Result<Bytes, Trouble> {
+        // The client has verified and uncompressed it.
+        Client::chunk(self, place, chunk).await.map(|stored| stored.bytes)
+    }
+
+    fn watch(&self, place: Place) -> Box<dyn Watch> {
+        Box::new(Client::watch(self, place))
+    }
+
+    async fn lock_maildrop(&self, place: Place, token: LockToken) -> Result<bool, Trouble> {
+        Client::lock_maildrop(self, place, token).await
+    }
+
+    async fn unlock_maildrop(&self, place: Place, token: LockToken) -> Result<(), Trouble> {
+        Client::unlock_maildrop(self, place, token).await
+    }
+
+    async fn ready(&self) -> bool {
+        Client::ready(self).await
+    }
+}
+
+#[async_trait]
+impl Watch for api::client::Watch {
+    async fn recv(&mut self) -> Change {
+        api::client::Watch::recv(self).await
+    }
 }

@@ -49,8 +49,10 @@ impl Placements {
     /// The placement once there is a cluster.
     pub(crate) async fn formed(&self) -> Arc<Placement> {
         let mut current = self.current.clone();
-        match current.wait_for(|placement| !placement.directory_slots.is_empty()).await {
-            Ok(placement) => Arc::clone(&placement),
+        let formed = current.wait_for(|placement| !placement.directory_slots.is_empty()).await;
+        // Why: the guard must not live across the await below, or no caller's future is `Send`.
+        match formed.map(|placement| Arc::clone(&placement)) {
+            Ok(placement) => placement,
             // Why: only while everything is torn down.
             Err(_) => std::future::pending().await,
         }
