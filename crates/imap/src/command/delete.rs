@@ -1,0 +1,24 @@
+//! DELETE (RFC 9051 6.3.5).
+
+use mailbox::dialogue::{Question, Reply};
+use mailbox::{Command, MailboxName, Outcome, command::NamedMailbox};
+
+use crate::context::Context;
+use crate::work::{Ending, Next, Work, misplaced};
+
+/// Deletes a mailbox.
+pub(super) struct Deleting(pub(super) MailboxName);
+
+impl Work for Deleting {
+    fn go_on(&mut self, cx: &mut Context, reply: Option<Reply>) -> Next {
+        match reply {
+            None => {
+                let named = NamedMailbox { account: cx.account(), name: self.0.clone() };
+                Next::Ask(Question::Command(Box::new(Command::DeleteMailbox(named)), vec![]))
+            }
+            // Durability: the outcome comes from a command committed by a majority.
+            Some(Reply::Outcome(Outcome::Done)) => Next::Done(Ending::ok("deleted")),
+            _ => misplaced(),
+        }
+    }
+}

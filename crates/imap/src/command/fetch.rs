@@ -1,0 +1,232 @@
+//! FETCH and UID FETCH (RFC 9051 6.4.5): page by page, and within a message chunk by chunk.
+
+mod row;
+mod section;
+
+use std::collections::VecDeque;
+
+use mailbox::dialogue::{Question, Reply, Trouble};
+use mailbox::outcome::Stored;
+use mailbox::query::Messages;
+use mailbox::{
+    Answer, Command, FlagChange, Flags, MessageRecord, Outcome, Query, Refusal, SystemFlags, Uid,
+    UidSet, command,
+};
+
+use self::row::{Progress, Row};
+use super::store::note_own;
+use crate::context::Context;
+use crate::number_set::subtract;
+use crate::parse::{Fault, Fetch, Item, Parsed, Text};
+use crate::refuse;
+use crate::work::{Ending, Next, Work, misplaced};
+
+enum Step {
+    /// Ask for the next page.
+    Page,
+    /// A page was asked for.
+    Messages,
+    /// `\Seen` is being set.
+    Seen { left: UidSet },
+    /// The page is being told.
+    Tell,
+}
+
+/// Tells of messages.
+struct Fetching {
+    fetch: Fetch,
+    metadata: bool,
+    chunks: bool,
+    sets_seen: bool,
+    step: Step,
+    /// Not yet asked for.
+    left: UidSet,
+    page: VecDeque<Row>,
+    /// Messages that are gone altogether.
+    is_any_gone: bool,
+    /// Octets that could not be had.
+    trouble: Option<Trouble>,
+}
+
+pub(super) fn begin(cx: &mut Context, fetch: Fetch) -> Parsed<Box<dyn Work>> {
+    // RFC 7162 3.1: asking for MODSEQ switches CONDSTORE on.
+    cx.enabled.condstore |= fetch.items.contains(&Item::ModSeq);
+    let selected = cx.selected();
+    let left = selected.resolve(fetch.uid, &fetch.set).map_err(Fault::Bad)?;
+    let sections = || {
+        fetch.items.iter().filter_map(|item| match item {
+            Item::Section(section) => Some(section),
+            _ => None,
+        })
+    };
+    let needs_structure =
+        sections().any(|section| !section.part.path.is_empty() || section.part.text != Text::Whole);
+    let shows_structure =
+        fetch.items.iter().any(|item| matches!(item, Item::Envelope | Item::Structure { .. }));
+    Ok(Box::new(Fetching {
+        metadata: needs_structure || shows_structure,
+        chunks: sections().next().is_some(),
+        sets_seen: !selected.read_only && sections().any(|section| !section.peek),
+        step: Step::Page,
+        left,
+        page: VecDeque::new(),
+        is_any_gone: false,
+        trouble: None,
+        fetch,
+    }))
+}
+
+impl Fetching {
+    fn ask_page(&mut self, cx: &mut Context) -> Next {
+        if self.left.is_empty() {
+            return self.done();
+        }
+        self.step = Step::Messages;
+        Next::Ask(Question::Query(Query::Messages(Messages {
+            of: cx.selected().of,
+            uids: self.left.clone(),
+            changed_since: self.fetch.changed_since,
+            metadata: self.metadata,
+            chunks: self.chunks,
+            // What the client was not told is gone can still be fetched.
+            expunged: true,
+        })))
+    }
+
+    fn got_page(
+        &mut self,
+        cx: &mut Context,
+        records: Vec<MessageRecord>,
+        next: Option<Uid>,
+    ) -> Next {
+        let left = next.map_or_else(UidSet::new, |next| self.left.starting_at(next));
+        if self.fetch.changed_since.is_none() {
+            let asked = subtract(&self.left, &left);
+            self.is_any_gone |= asked.n_uids() > records.len() as u64;
+        }
+        self.left = left;
+        let is_unseen = |record: &&MessageRecord| {
+            !record.expunged && !record.flags.system.contains(SystemFlags::SEEN)
+        };
+        let unseen: UidSet = records.iter().filter(is_unseen).map(|record| record.uid).collect();
+        self.page = records.into_iter().map(Row::new).collect();
+        if self.sets_seen && !unseen.is_empty() {
+            return self.ask_seen(cx, unseen);
+        }
+        self.step = Step::Tell;
+        self.tell(cx)
+    }
+
+    fn ask_seen(&mut self, cx: &mut Context, left: UidSet) -> Next {
+        let store = command::Store {
+            account: cx.account(),
+            mailbox: cx.selected().of.mailbox,
+            uids: left.clone(),
+            change: FlagChange::Add(Flags { system: SystemFlags::SEEN, ..Flags::default() }),
+            unchanged_since: None,
+        };
+        self.step = Step::Seen { left };
+        Next::Ask(Question::Command(Box::new(Command::Store(store)), vec![]))
+    }
+
+    fn seen(&mut self, cx: &mut Context, stored: Stored, left: &UidSet) -> Next {
+        if let Some(selected) = &mut cx.selected {
+            note_own(selected, &stored);
+        }
+        let next = stored.next;
+        let mut stored = stored.messages.into_iter().peekable();
+        for row in &mut self.page {
+            while stored.next_if(|message| message.uid < row.uid()).is_some() {}
+            if let Some(message) = stored.next_if(|message| message.uid == row.uid()) {
+                row.was_seen(message.flags, message.modseq);
+            }
+        }
+        if let Some(next) = next {
+            return self.ask_seen(cx, left.starting_at(next));
+        }
+        self.step = Step::Tell;
+        self.tell(cx)
+    }
+
+    fn tell(&mut self, cx: &mut Context) -> Next {
+        while let Some(row) = self.page.front_mut() {
+            match row.tell(cx, &self.fetch.items) {
+                Progress::Done => {
+                    self.page.pop_front();
+                }
+                Progress::Full => {}
+                Progress::Damaged => return self.trouble(cx, Trouble::Damaged),
+                Progress::Chunk(chunk) => {
+                    return Next::Ask(Question::Chunk(cx.account(), chunk));
+                }
+            }
+            if cx.out.is_full() {
+                return Next::More;
+            }
+        }
+        self.ask_page(cx)
+    }
+
+    fn done(&self) -> Next {
+        if let Some(trouble) = self.trouble {
+            return Next::Done(refuse::trouble(trouble));
+        }
+        // RFC 9051 7.1, RFC 5530: what is gone and not yet told, and cannot be had any more.
+        if self.is_any_gone && !self.fetch.uid {
+            return Next::Done(Ending::no("some messages are gone").code("EXPUNGEISSUED"));
+        }
+        Next::Done(Ending::ok("done"))
+    }
+}
+
+impl Work for Fetching {
+    fn go_on(&mut self, cx: &mut Context, reply: Option<Reply>) -> Next {
+        match (std::mem::replace(&mut self.step, Step::Tell), reply) {
+            (Step::Page, None) => self.ask_page(cx),
+            (Step::Messages, Some(Reply::Answer(Answer::Messages(records, next)))) => {
+                self.got_page(cx, records, next)
+            }
+            (Step::Seen { left }, Some(Reply::Outcome(Outcome::Stored(stored)))) => {
+                self.seen(cx, stored, &left)
+            }
+            (Step::Tell, None) => self.tell(cx),
+            (Step::Tell, Some(Reply::Chunk(octets))) => match self.page.front_mut() {
+                Some(row) => match row.got(octets) {
+                    true => self.tell(cx),
+                    false => self.trouble(cx, Trouble::Damaged),
+                },
+                None => misplaced(),
+            },
+            _ => misplaced(),
+        }
+    }
+
+    fn trouble(&mut self, cx: &mut Context, trouble: Trouble) -> Next {
+        match self.step {
+            // A message can be read while `\Seen` cannot be set.
+            Step::Seen { .. } => {
+                self.step = Step::Tell;
+                self.tell(cx)
+            }
+            Step::Tell => match self.page.front_mut().is_some_and(|row| row.give_up(cx)) {
+                true => {
+                    self.trouble = Some(trouble);
+                    self.tell(cx)
+                }
+                // A literal was begun: its octets must be right or not be.
+                false => Next::Abort,
+            },
+            _ => Next::Done(refuse::trouble(trouble)),
+        }
+    }
+
+    fn refused(&mut self, cx: &mut Context, refusal: Refusal) -> Next {
+        match self.step {
+            Step::Seen { .. } => {
+                self.step = Step::Tell;
+                self.tell(cx)
+            }
+            _ => Next::Done(refuse::refusal(&refusal)),
+        }
+    }
+}

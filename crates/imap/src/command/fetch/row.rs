@@ -1,0 +1,287 @@
+//! One message's FETCH response on its way.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use mailbox::chunk::ChunkRef;
+use mailbox::{Flags, MessageRecord, ModSeq, Uid};
+use mime::Range;
+
+use super::section::{self, Octets};
+use crate::context::Context;
+use crate::date;
+use crate::parse::{Item, Section};
+use crate::respond::{envelope, flags, structure};
+use mailbox::command::InternalDate;
+
+/// How far telling a message came.
+pub(super) enum Progress {
+    /// All is told.
+    Done,
+    /// What was written should be sent first.
+    Full,
+    /// This chunk is needed.
+    Chunk(ChunkRef),
+    /// The chunks hold less than the record says.
+    Damaged,
+}
+
+/// Octets of the message that are being read.
+enum Reading {
+    Nothing,
+    /// Told as they come; `begun` once the literal's size is written.
+    Literal {
+        at: u64,
+        end: u64,
+        begun: bool,
+    },
+    /// Gathered until the header block is whole.
+    Header {
+        at: u64,
+        end: u64,
+        block: Vec<u8>,
+    },
+}
+
+/// A message and how much of it is told.
+pub(super) struct Row {
+    record: MessageRecord,
+    /// `\Seen` was set by this very FETCH.
+    is_newly_seen: bool,
+    has_begun: bool,
+    /// Items told.
+    n_told: usize,
+    reading: Reading,
+    /// The chunk at hand and where it begins in the message.
+    chunk: Option<(u64, Bytes)>,
+    /// The chunk asked for, likewise.
+    asked: Option<(u64, ChunkRef)>,
+}
+
+impl Row {
+    pub(super) fn new(record: MessageRecord) -> Self {
+        Self {
+            record,
+            is_newly_seen: false,
+            has_begun: false,
+            n_told: 0,
+            reading: Reading::Nothing,
+            chunk: None,
+            asked: None,
+        }
+    }
+
+    pub(super) fn uid(&self) -> Uid {
+        self.record.uid
+    }
+
+    /// `\Seen` was set for the client's sake.
+    pub(super) fn was_seen(&mut self, flags: Flags, modseq: ModSeq) {
+        self.record.flags = flags;
+        self.record.modseq = modseq;
+        self.is_newly_seen = true;
+    }
+
+    /// The chunk that was asked for; false if it is not what it should be.
+    pub(super) fn got(&mut self, octets: Bytes) -> bool {
+        let Some((start, chunk)) = self.asked.take() else { return false };
+        let fits = octets.len() as u64 == u64::from(chunk.raw_len);
+        self.chunk = Some((start, octets));
+        fits
+    }
+
+    /// The octets wanted cannot be had. False if a literal was begun already.
+    pub(super) fn give_up(&mut self, cx: &mut Context) -> bool {
+        if matches!(self.reading, Reading::Literal { begun: true, .. } | Reading::Nothing) {
+            return false;
+        }
+        cx.out.text("NIL");
+        self.n_told += 1;
+        self.reading = Reading::Nothing;
+        self.chunk = None;
+        self.asked = None;
+        true
+    }
+
+    /// Goes on telling.
+    pub(super) fn tell(&mut self, cx: &mut Context, items: &[Item]) -> Progress {
+        if !self.has_begun && !self.begin(cx, items) {
+            return Progress::Done;
+        }
+        loop {
+            match self.read(cx, items) {
+                Some(progress) => return progress,
+                None if self.n_told < items.len() => self.item(cx, &items[self.n_told]),
+                None => break,
+            }
+        }
+        // RFC 9051 6.4.5: a flag that changed through FETCH is told with it.
+        if self.is_newly_seen && !items.contains(&Item::Flags) {
+            cx.out.text(" ");
+            self.tell_flags(cx);
+        }
+        cx.out.text(")\r\n");
+        Progress::Done
+    }
+
+    /// False if the client does not know the message.
+    fn begin(&mut self, cx: &mut Context, items: &[Item]) -> bool {
+        self.has_begun = true;
+        let (out, selected, _) = cx.parts();
+        let Some(selected) = selected else { return false };
+        let Some(seqnum) = selected.view.seqnum(self.record.uid) else { return false };
+        if self.is_newly_seen || items.contains(&Item::Flags) {
+            selected.note_keywords(out, &self.record.flags);
+        }
+        let _ = write!(out, "* {seqnum} FETCH (");
+        true
+    }
+
+    fn tell_flags(&self, cx: &mut Context) {
+        let (out, selected, _) = cx.parts();
+        let recent = selected.is_some_and(|selected| selected.recent.contains(self.record.uid));
+        out.text("FLAGS (");
+        flags::write(out, &self.record.flags, recent);
+        out.text(")");
+    }
+
+    fn item(&mut self, cx: &mut Context, item: &Item) {
+        if self.n_told > 0 {
+            cx.out.text(" ");
+        }
+        let record = &self.record;
+        let metadata = record.metadata.as_deref();
+        let out = &mut cx.out;
+        match item {
+            Item::Section(section) => return self.section(cx, section),
+            Item::Flags => self.tell_flags(cx),
+            Item::Uid => out.text(&format!("UID {}", record.uid)),
+            Item::InternalDate => {
+                let date = date::format_date_time(record.internal_date);
+                out.text(&format!("INTERNALDATE \"{date}\""));
+            }
+            Item::Size => out.text(&format!("RFC822.SIZE {}", record.size)),
+            Item::ModSeq => out.text(&format!("MODSEQ ({})", record.modseq)),
+            Item::EmailId => out.text(&format!("EMAILID (E{})", record.email_id.0)),
+            Item::ThreadId => out.text(&format!("THREADID (T{})", record.thread_id.0)),
+            Item::SaveDate => {
+                let unix_s = (record.save_date.0 / 1000) as i64;
+                let date = date::format_date_time(InternalDate { unix_s, zone_minutes: 0 });
+                out.text(&format!("SAVEDATE \"{date}\""));
+            }
+            Item::Envelope => {
+                out.text("ENVELOPE ");
+                match metadata {
+                    Some(metadata) => envelope::write(out, &metadata.envelope),
+                    None => out.text("NIL"),
+                }
+            }
+            Item::Structure { extended } => {
+                out.text(if *extended { "BODYSTRUCTURE " } else { "BODY " });
+                match metadata {
+                    Some(metadata) => structure::write(out, &metadata.structure, *extended),
+                    None => out.text("NIL"),
+                }
+            }
+        }
+        self.n_told += 1;
+    }
+
+    fn section(&mut self, cx: &mut Context, section: &Section) {
+        cx.out.text(&section.label);
+        cx.out.text(" ");
+        match section::octets(&self.record, section) {
+            Octets::Nothing => {
+                cx.out.text("NIL");
+                self.n_told += 1;
+            }
+            Octets::Range(range) if range.is_empty() => {
+                cx.out.text("\"\"");
+                self.n_told += 1;
+            }
+            Octets::Range(Range { start, end }) => {
+                self.reading = Reading::Literal { at: start, end, begun: false };
+            }
+            Octets::Fields(Range { start, end }) => {
+                self.reading = Reading::Header { at: start, end, block: Vec::new() };
+            }
+        }
+    }
+
+    /// Reads on; `None` when nothing is being read.
+    fn read(&mut self, cx: &mut Context, items: &[Item]) -> Option<Progress> {
+        loop {
+            let (at, end) = match &self.reading {
+                Reading::Nothing => return None,
+                Reading::Literal { at, end, .. } | Reading::Header { at, end, .. } => (*at, *end),
+            };
+            if at >= end {
+                self.read_all(cx, items);
+                continue;
+            }
+            let Some(slice) = self.slice(at, end) else {
+                return match self.find_chunk(at) {
+                    Some((start, chunk)) => {
+                        self.asked = Some((start, chunk));
+                        Some(Progress::Chunk(chunk))
+                    }
+                    None => Some(Progress::Damaged),
+                };
+            };
+            let n_octets = slice.len() as u64;
+            match &mut self.reading {
+                Reading::Nothing => {}
+                Reading::Literal { at, end, begun } => {
+                    if !*begun {
+                        cx.out.literal_mark(*end - *at);
+                        *begun = true;
+                    }
+                    cx.out.shared(slice);
+                    *at += n_octets;
+                }
+                Reading::Header { at, block, .. } => {
+                    block.extend_from_slice(&slice);
+                    *at += n_octets;
+                }
+            }
+            if cx.out.is_full() {
+                return Some(Progress::Full);
+            }
+        }
+    }
+
+    fn read_all(&mut self, cx: &mut Context, items: &[Item]) {
+        if let Reading::Header { block, .. } = &self.reading
+            && let Some(Item::Section(section)) = items.get(self.n_told)
+        {
+            let fields = section::fields(block, section);
+            cx.out.literal_mark(fields.len() as u64);
+            cx.out.shared(fields.into());
+        }
+        self.reading = Reading::Nothing;
+        self.n_told += 1;
+    }
+
+    /// Octets of the chunk at hand.
+    fn slice(&self, at: u64, end: u64) -> Option<Bytes> {
+        let (start, octets) = self.chunk.as_ref()?;
+        let from = usize::try_from(at.checked_sub(*start)?).ok()?;
+        if from >= octets.len() {
+            return None;
+        }
+        let to = usize::try_from(end - start).unwrap_or(usize::MAX).min(octets.len());
+        Some(octets.slice(from..to))
+    }
+
+    fn find_chunk(&self, at: u64) -> Option<(u64, ChunkRef)> {
+        let mut start = 0;
+        for chunk in &self.record.body.as_ref()?.chunks {
+            let end = start + u64::from(chunk.raw_len);
+            if at < end {
+                return Some((start, *chunk));
+            }
+            start = end;
+        }
+        None
+    }
+}

@@ -1,0 +1,101 @@
+//! IDLE (RFC 2177): what is new is told at once, until the client says DONE.
+
+use mailbox::Refusal;
+use mailbox::dialogue::{Reply, Trouble};
+
+use crate::context::Context;
+use crate::input::{Gathered, Input};
+use crate::limits::EARLY_LINE_BYTES_MAX;
+use crate::news::{News, Tell};
+use crate::work::{Ending, Next, Work};
+
+/// Waits for news and for DONE.
+pub(super) struct Idling {
+    news: Option<News>,
+    has_begun: bool,
+}
+
+impl Idling {
+    pub(super) fn new() -> Self {
+        Self { news: None, has_begun: false }
+    }
+
+    /// What the news want; their end is only the end of this telling.
+    fn follow(&mut self, next: Next) -> Next {
+        match next {
+            Next::Done(_) => {
+                self.news = None;
+                Next::Input
+            }
+            other => other,
+        }
+    }
+
+    fn begin_news(&mut self, cx: &mut Context, tell: Tell) -> Next {
+        self.news = News::new(cx, tell);
+        match &mut self.news {
+            Some(news) => {
+                let next = news.go_on(cx, None);
+                self.follow(next)
+            }
+            None => Next::Input,
+        }
+    }
+}
+
+impl Work for Idling {
+    fn go_on(&mut self, cx: &mut Context, reply: Option<Reply>) -> Next {
+        if !self.has_begun {
+            self.has_begun = true;
+            cx.out.text("+ idling\r\n");
+            return self.begin_news(cx, Tell::All);
+        }
+        match &mut self.news {
+            Some(news) => {
+                let next = news.go_on(cx, reply);
+                self.follow(next)
+            }
+            None => Next::Input,
+        }
+    }
+
+    fn feed(&mut self, cx: &mut Context, input: &mut Input) -> Next {
+        match input.gather(EARLY_LINE_BYTES_MAX) {
+            Gathered::Nothing => self.begin_news(cx, Tell::Heard),
+            Gathered::Line if input.command().eq_ignore_ascii_case(b"DONE") => {
+                input.take_command();
+                Next::Done(Ending::ok("done"))
+            }
+            Gathered::Line => {
+                input.take_command();
+                Next::Done(Ending::bad("DONE expected"))
+            }
+            Gathered::Literal(literal) => {
+                let skip = if literal.is_synchronising { None } else { Some(literal.len) };
+                input.take_command();
+                Next::Done(Ending { skip, ..Ending::bad("DONE expected") })
+            }
+            Gathered::TooLong | Gathered::Lost | Gathered::Skipped => {
+                input.take_command();
+                Next::Done(Ending::bad("DONE expected").skipping(0))
+            }
+        }
+    }
+
+    /// What cannot be found out now is asked again at the next news.
+    fn trouble(&mut self, cx: &mut Context, trouble: Trouble) -> Next {
+        if let Some(news) = &mut self.news {
+            news.trouble(cx, trouble);
+        }
+        self.news = None;
+        Next::Input
+    }
+
+    fn refused(&mut self, cx: &mut Context, refusal: Refusal) -> Next {
+        if let Some(news) = &mut self.news {
+            news.refused(cx, refusal);
+        }
+        self.news = None;
+        Next::Input
+    }
+}

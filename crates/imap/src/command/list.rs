@@ -1,0 +1,208 @@
+//! LIST (RFC 9051 6.3.9, RFC 5258, 5819, 6154).
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use mailbox::command::SpecialUse;
+use mailbox::dialogue::{Question, Reply};
+use mailbox::{Answer, MailboxInfo, MailboxName, Query};
+
+use super::status;
+use crate::context::Context;
+use crate::parse::List;
+use crate::respond;
+use crate::work::{Ending, Next, Work, misplaced};
+
+/// Lists mailboxes.
+pub(super) struct Listing {
+    list: List,
+}
+
+/// Whether a name matches a pattern: `*` is anything, `%` anything but the separator.
+pub(super) fn matches(pattern: &[char], name: &[char], separator: char) -> bool {
+    // Which prefixes of the name the pattern so far matches; linear in pattern times name.
+    let mut reached = vec![false; name.len() + 1];
+    reached[0] = true;
+    for &wanted in pattern {
+        match wanted {
+            '*' | '%' => {
+                for at in 0..name.len() {
+                    let passes = wanted == '*' || name[at] != separator;
+                    reached[at + 1] |= reached[at] && passes;
+                }
+            }
+            _ => {
+                for at in (0..name.len()).rev() {
+                    reached[at + 1] = reached[at] && name[at] == wanted;
+                }
+                reached[0] = false;
+            }
+        }
+    }
+    reached[name.len()]
+}
+
+/// The patterns of a LIST, ready to match.
+pub(super) struct Patterns {
+    patterns: Vec<Vec<char>>,
+    separator: char,
+}
+
+impl Patterns {
+    pub(super) fn new(reference: &str, patterns: &[String], separator: char) -> Self {
+        let whole = |pattern: &String| {
+            let text = format!("{reference}{pattern}");
+            fold_inbox(&text, separator).chars().collect()
+        };
+        Self { patterns: patterns.iter().map(whole).collect(), separator }
+    }
+
+    pub(super) fn match_name(&self, name: &MailboxName) -> bool {
+        let name: Vec<char> = name.join(self.separator).chars().collect();
+        self.patterns.iter().any(|pattern| matches(pattern, &name, self.separator))
+    }
+}
+
+/// INBOX in a pattern is matched in any case (RFC 9051 5.1).
+fn fold_inbox(pattern: &str, separator: char) -> String {
+    let end = pattern.find([separator, '*', '%']).unwrap_or(pattern.len());
+    if pattern[..end].eq_ignore_ascii_case("INBOX") {
+        return format!("INBOX{}", &pattern[end..]);
+    }
+    pattern.to_owned()
+}
+
+fn special_use(of: SpecialUse) -> &'static str {
+    match of {
+        SpecialUse::All => "\\All",
+        SpecialUse::Archive => "\\Archive",
+        SpecialUse::Drafts => "\\Drafts",
+        SpecialUse::Flagged => "\\Flagged",
+        SpecialUse::Junk => "\\Junk",
+        SpecialUse::Sent => "\\Sent",
+        SpecialUse::Trash => "\\Trash",
+    }
+}
+
+impl Listing {
+    pub(super) fn new(list: List) -> Self {
+        Self { list }
+    }
+
+    fn respond(&self, cx: &mut Context, infos: &[MailboxInfo], only_subscribed: &[MailboxName]) {
+        let separator = cx.config.separator;
+        let patterns = Patterns::new(&self.list.reference, &self.list.patterns, separator);
+        let subscribed: BTreeSet<&MailboxName> = infos
+            .iter()
+            .filter(|info| info.subscribed)
+            .map(|info| &info.name)
+            .chain(only_subscribed)
+            .collect();
+        for info in infos {
+            if !patterns.match_name(&info.name) {
+                continue;
+            }
+            let below = self.list.recursive_match
+                && subscribed.iter().any(|name| name.is_below(&info.name));
+            let by_subscription = !self.list.select_subscribed || info.subscribed;
+            let by_use = !self.list.select_special_use || info.special_use.is_some();
+            // RFC 5258 3.5: a name above a match is told with CHILDINFO.
+            let child_info = self.list.select_subscribed && below;
+            if by_use && (by_subscription || child_info) {
+                self.write_mailbox(cx, info, child_info);
+            }
+        }
+        if self.list.select_subscribed && !self.list.select_special_use {
+            for name in only_subscribed.iter().filter(|name| patterns.match_name(name)) {
+                cx.out.text("* LIST (\\NonExistent \\Subscribed) ");
+                write_name(cx, name);
+                cx.out.text("\r\n");
+            }
+        }
+    }
+
+    fn write_mailbox(&self, cx: &mut Context, info: &MailboxInfo, child_info: bool) {
+        cx.out.text("* LIST (");
+        let mut flags = vec![if info.has_children { "\\HasChildren" } else { "\\HasNoChildren" }];
+        if !info.selectable {
+            flags.push("\\Noselect");
+        }
+        let tells_subscription = self.list.select_subscribed || self.list.return_subscribed;
+        if tells_subscription && info.subscribed {
+            flags.push("\\Subscribed");
+        }
+        flags.extend(info.special_use.map(special_use));
+        cx.out.text(&flags.join(" "));
+        cx.out.text(") ");
+        write_name(cx, &info.name);
+        if child_info {
+            cx.out.text(" (\"CHILDINFO\" (\"SUBSCRIBED\"))");
+        }
+        cx.out.text("\r\n");
+        if !self.list.return_status.is_empty() && info.selectable {
+            status::write(cx, info, &self.list.return_status);
+        }
+    }
+}
+
+/// The separator and the name.
+pub(super) fn write_name(cx: &mut Context, name: &MailboxName) {
+    let separator = cx.config.separator;
+    let _ = write!(cx.out, "\"{separator}\" ");
+    respond::mailbox(cx, name);
+}
+
+impl Work for Listing {
+    fn go_on(&mut self, cx: &mut Context, reply: Option<Reply>) -> Next {
+        match reply {
+            None if !self.list.is_extended && self.list.patterns == [""] => {
+                // RFC 9051 6.3.9: asks for the separator and the root of the reference.
+                let separator = cx.config.separator;
+                let _ = write!(cx.out, "* LIST (\\Noselect) \"{separator}\" \"\"\r\n");
+                Next::Done(Ending::ok("done"))
+            }
+            None => Next::Ask(Question::Query(Query::Mailboxes(cx.account()))),
+            Some(Reply::Answer(Answer::Mailboxes(infos, names))) => {
+                self.respond(cx, &infos, &names);
+                Next::Done(Ending::ok("done"))
+            }
+            _ => misplaced(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_match(pattern: &str, name: &str) -> bool {
+        let pattern = fold_inbox(pattern, '/');
+        let (pattern, name): (Vec<_>, Vec<_>) = (pattern.chars().collect(), name.chars().collect());
+        matches(&pattern, &name, '/')
+    }
+
+    #[test]
+    fn wildcards() {
+        for (pattern, name, wanted) in [
+            ("*", "a/b", true),
+            ("%", "a", true),
+            ("%", "a/b", false),
+            ("%/%", "a/b", true),
+            ("a/%", "a/b", true),
+            ("a/%", "a", false),
+            ("a%", "a/b", false),
+            ("a*", "a/b", true),
+            ("*b", "a/b", true),
+            ("%b", "a/b", false),
+            ("inbox", "INBOX", true),
+            ("inbox/%", "INBOX/x", true),
+            ("inBox%", "INBOX", true),
+            ("", "a", false),
+            ("a", "", false),
+            ("**%%**", "a/b/c", true),
+            ("ä%", "äö", true),
+        ] {
+            assert_eq!(is_match(pattern, name), wanted, "{pattern} {name}");
+        }
+    }
+}

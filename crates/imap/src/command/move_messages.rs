@@ -1,0 +1,83 @@
+//! MOVE and UID MOVE (RFC 6851).
+
+use mailbox::command;
+use mailbox::dialogue::{Question, Reply};
+use mailbox::outcome::Copied;
+use mailbox::{Command, MailboxId, MailboxName, Outcome, Refusal, UidSet};
+
+use super::copy::{copyuid, find, found};
+use super::must_be_writable;
+use crate::context::Context;
+use crate::number_set::NumberSet;
+use crate::parse::{Fault, Parsed};
+use crate::refuse;
+use crate::work::{Ending, Next, Work, misplaced};
+
+/// Moves, slice by slice; each message at once.
+struct Moving {
+    to: MailboxName,
+    target: Option<MailboxId>,
+    left: UidSet,
+}
+
+pub(super) fn begin(
+    cx: &mut Context,
+    uid: bool,
+    set: &NumberSet,
+    to: MailboxName,
+) -> Parsed<Box<dyn Work>> {
+    must_be_writable(cx)?;
+    let left = cx.selected().resolve(uid, set).map_err(Fault::Bad)?;
+    Ok(Box::new(Moving { to, target: None, left }))
+}
+
+impl Moving {
+    fn ask(&self, cx: &mut Context) -> Next {
+        let Some(to) = self.target else { return misplaced() };
+        if self.left.is_empty() {
+            return Next::Done(Ending::ok("done"));
+        }
+        let from = cx.selected().of.mailbox;
+        let moving = command::Move { account: cx.account(), from, to, uids: self.left.clone() };
+        Next::Ask(Question::Command(Box::new(Command::Move(moving)), vec![]))
+    }
+
+    fn moved(cx: &mut Context, copied: &Copied) {
+        let (out, selected, _) = cx.parts();
+        let (Some(code), Some(selected)) = (copyuid(copied), selected) else { return };
+        // RFC 6851 4.3: told before the expunges.
+        out.text(&format!("* OK [{code}] moved\r\n"));
+        selected.expunge(out, &copied.source);
+    }
+}
+
+impl Work for Moving {
+    fn go_on(&mut self, cx: &mut Context, reply: Option<Reply>) -> Next {
+        match reply {
+            None => find(cx, &self.to),
+            Some(Reply::Answer(answer)) => match found(answer) {
+                Ok(target) => {
+                    self.target = Some(target);
+                    self.ask(cx)
+                }
+                Err(ending) => Next::Done(ending),
+            },
+            Some(Reply::Outcome(Outcome::Copied(copied))) => {
+                Self::moved(cx, &copied);
+                match copied.next {
+                    Some(next) => {
+                        self.left = self.left.starting_at(next);
+                        self.ask(cx)
+                    }
+                    // Durability: every slice was committed by a majority.
+                    None => Next::Done(Ending::ok("done")),
+                }
+            }
+            _ => misplaced(),
+        }
+    }
+
+    fn refused(&mut self, _: &mut Context, refusal: Refusal) -> Next {
+        Next::Done(refuse::no_target(&refusal))
+    }
+}

@@ -1,0 +1,119 @@
+//! STORE and UID STORE (RFC 9051 6.4.6, RFC 7162 3.1.3).
+
+use mailbox::dialogue::{Question, Reply};
+use mailbox::{Command, Outcome, UidSet, command, outcome::Stored};
+
+use super::must_be_writable;
+use crate::context::Context;
+use crate::number_set::subtract;
+use crate::parse::{Fault, Parsed, Store};
+use crate::selected::{Selected, Told};
+use crate::work::{Ending, Next, Work, misplaced};
+
+/// Changes flags, slice by slice.
+struct Storing {
+    store: Store,
+    left: UidSet,
+    /// Named by sequence number and not yet accounted for.
+    missing: UidSet,
+    modified: UidSet,
+}
+
+pub(super) fn begin(cx: &mut Context, store: Store) -> Parsed<Box<dyn Work>> {
+    must_be_writable(cx)?;
+    // RFC 7162 3.1: a conditional STORE switches CONDSTORE on.
+    cx.enabled.condstore |= store.unchanged_since.is_some();
+    let left = cx.selected().resolve(store.uid, &store.set).map_err(Fault::Bad)?;
+    let missing = if store.uid { UidSet::new() } else { left.clone() };
+    Ok(Box::new(Storing { store, left, missing, modified: UidSet::new() }))
+}
+
+/// What this session changed itself need not be told it again.
+pub(super) fn note_own(selected: &mut Selected, stored: &Stored) {
+    let mut modseqs: Vec<_> = stored.messages.iter().map(|message| message.modseq).collect();
+    modseqs.sort_unstable();
+    modseqs.dedup();
+    for modseq in modseqs {
+        let uids = stored.messages.iter().filter(|message| message.modseq == modseq);
+        selected.note_own(uids.map(|message| message.uid).collect(), modseq);
+    }
+}
+
+impl Storing {
+    fn ask(&self, cx: &mut Context) -> Next {
+        if self.left.is_empty() {
+            return self.done(cx);
+        }
+        let store = command::Store {
+            account: cx.account(),
+            mailbox: cx.selected().of.mailbox,
+            uids: self.left.clone(),
+            change: self.store.change.clone(),
+            unchanged_since: self.store.unchanged_since,
+        };
+        Next::Ask(Question::Command(Box::new(Command::Store(store)), vec![]))
+    }
+
+    fn stored(&mut self, cx: &mut Context, stored: &Stored) {
+        let (out, selected, enabled) = cx.parts();
+        let Some(selected) = selected else { return };
+        for message in &stored.messages {
+            // RFC 7162 3.1.3: the new mod-sequence is told even to a .SILENT.
+            if self.store.silent && !enabled.condstore {
+                continue;
+            }
+            let told = Told {
+                uid: message.uid,
+                flags: (!self.store.silent).then_some(&message.flags),
+                modseq: message.modseq,
+                with_uid: self.store.uid,
+            };
+            selected.write_fetch_flags(out, enabled, &told);
+        }
+        note_own(selected, stored);
+        let seen: UidSet = stored.messages.iter().map(|message| message.uid).collect();
+        self.missing = subtract(&subtract(&self.missing, &seen), &stored.modified);
+        let mut modified = self.modified.ranges().to_vec();
+        modified.extend_from_slice(stored.modified.ranges());
+        self.modified = UidSet::from_ranges(modified);
+    }
+
+    fn done(&self, cx: &mut Context) -> Next {
+        if !self.modified.is_empty() {
+            let numbers = match self.store.uid {
+                true => self.modified.to_string(),
+                false => {
+                    let seqnums = cx.selected().view.seqnums(&self.modified);
+                    crate::number_set::uid_set(&seqnums).to_string()
+                }
+            };
+            // RFC 7162 3.1.3: OK, or NO when something else went wrong too.
+            let code = format!("MODIFIED {numbers}");
+            return Next::Done(Ending::ok("some were changed meanwhile").code(code));
+        }
+        if !self.missing.is_empty() {
+            return Next::Done(Ending::no("some messages are gone").code("EXPUNGEISSUED"));
+        }
+        // Durability: every slice was committed by a majority.
+        Next::Done(Ending::ok("done"))
+    }
+}
+
+impl Work for Storing {
+    fn go_on(&mut self, cx: &mut Context, reply: Option<Reply>) -> Next {
+        match reply {
+            None => self.ask(cx),
+            Some(Reply::Outcome(Outcome::Stored(stored))) => {
+                self.stored(cx, &stored);
+                match stored.next {
+                    Some(next) => {
+                        self.left = self.left.starting_at(next);
+                        self.ask(cx)
+                    }
+                    None => self.done(cx),
+                }
+            }
+            _ => misplaced(),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What all commands of a session share.
+
+use mailbox::dialogue::Login;
+use mailbox::{AccountId, LogTime, UploadId};
+
+use crate::output::Output;
+use crate::selected::Selected;
+
+/// What a session is told of its surroundings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// For the greeting.
+    pub hostname: String,
+    /// Whether STARTTLS can be done.
+    pub tls_available: bool,
+    /// Whether the connection is inside TLS from its start.
+    pub tls_active: bool,
+    /// Whether passwords may be sent outside TLS.
+    pub plain_logins_allowed: bool,
+    /// Octets of the largest message taken.
+    pub message_bytes_max: u64,
+    /// Between the levels of mailbox names.
+    pub separator: char,
+    /// Random, another for every session: COPY's stagings are named from it.
+    pub nonce: [u8; 16],
+}
+
+/// What the client switched on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Enabled {
+    /// RFC 7162: MODSEQ is told with flags.
+    pub(crate) condstore: bool,
+    /// RFC 9755: names and strings are UTF-8.
+    pub(crate) utf8: bool,
+}
+
+/// A session, without the command it is busy with.
+pub(crate) struct Context {
+    pub(crate) config: Config,
+    pub(crate) now: LogTime,
+    pub(crate) out: Output,
+    pub(crate) tls: bool,
+    pub(crate) login: Option<Login>,
+    pub(crate) selected: Option<Selected>,
+    pub(crate) enabled: Enabled,
+    n_uploads: u64,
+}
+
+impl Context {
+    pub(crate) fn new(config: Config) -> Self {
+        let tls = config.tls_active;
+        Self {
+            config,
+            now: LogTime(0),
+            out: Output::default(),
+            tls,
+            login: None,
+            selected: None,
+            enabled: Enabled::default(),
+            n_uploads: 0,
+        }
+    }
+
+    /// Whose session this is.
+    pub(crate) fn account(&self) -> AccountId {
+        self.login.as_ref().expect("commands that need an account come after login").account
+    }
+
+    /// The selected mailbox.
+    pub(crate) fn selected(&mut self) -> &mut Selected {
+        self.selected.as_mut().expect("commands that need a mailbox come after SELECT")
+    }
+
+    /// Output and the selected mailbox, if there is one.
+    pub(crate) fn parts(&mut self) -> (&mut Output, Option<&mut Selected>, Enabled) {
+        (&mut self.out, self.selected.as_mut(), self.enabled)
+    }
+
+    /// Whether a password may be sent now.
+    pub(crate) fn may_log_in(&self) -> bool {
+        self.tls || self.config.plain_logins_allowed
+    }
+
+    /// A name for a staging that nobody else uses.
+    pub(crate) fn new_upload(&mut self) -> UploadId {
+        self.n_uploads += 1;
+        let mut id = self.config.nonce;
+        for (byte, count) in id[8..].iter_mut().zip(self.n_uploads.to_be_bytes()) {
+            *byte ^= count;
+        }
+        UploadId(id)
+    }
+
+    /// What can be done now (RFC 9051 7.2.2).
+    pub(crate) fn capabilities(&self) -> String {
+        let mut all = String::from("IMAP4rev1 LITERAL+ SASL-IR ID ENABLE");
+        if self.login.is_none() {
+            if self.config.tls_available && !self.tls {
+                all.push_str(" STARTTLS");
+            }
+            all.push_str(if self.may_log_in() { " AUTH=PLAIN" } else { " LOGINDISABLED" });
+            return all;
+        }
+        all.push_str(
+            " NAMESPACE CHILDREN UNSELECT UIDPLUS IDLE MOVE SPECIAL-USE CREATE-SPECIAL-USE \
+             CONDSTORE OBJECTID STATUS=SIZE LIST-EXTENDED LIST-STATUS WITHIN SAVEDATE APPENDLIMIT=",
+        );
+        all.push_str(&self.config.message_bytes_max.to_string());
+        all
+    }
+}

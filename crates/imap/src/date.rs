@@ -1,0 +1,127 @@
+//! Dates as IMAP writes them (RFC 9051 9: `date`, `date-time`).
+
+use mailbox::command::InternalDate;
+
+const MONTHS: [&str; 12] =
+    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
+/// Days since 1970 of a day of the Gregorian calendar; `None` if there is no such day.
+pub(crate) fn days(year: i64, month: i64, day: i64) -> Option<i64> {
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    // Counting years from March puts the leap day at the end.
+    let shifted = if month <= 2 { year - 1 } else { year };
+    let era = shifted.div_euclid(400);
+    let year_of_era = shifted.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let days = era * 146_097 + day_of_era - 719_468;
+    (civil(days) == (year, month, day)).then_some(days)
+}
+
+/// Year, month and day of a day since 1970.
+fn civil(days: i64) -> (i64, i64, i64) {
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year, month, day)
+}
+
+/// `17-Jul-1996` or `7-Jul-1996` as days since 1970.
+pub(crate) fn parse_date(text: &str) -> Option<i64> {
+    let mut parts = text.split('-');
+    let (day, month, year) = (parts.next()?, parts.next()?, parts.next()?);
+    if parts.next().is_some() || day.is_empty() || day.len() > 2 || year.len() != 4 {
+        return None;
+    }
+    let month = MONTHS.iter().position(|name| name.eq_ignore_ascii_case(month))? as i64 + 1;
+    days(digits(year)?, month, digits(day)?)
+}
+
+/// `17-Jul-1996 02:44:25 -0700`; the day may have a space in front instead of a 0.
+pub(crate) fn parse_date_time(text: &str) -> Option<InternalDate> {
+    if text.len() != 26 || !text.is_ascii() {
+        return None;
+    }
+    let (bytes, day) = (text.as_bytes(), parse_date(text[..11].trim_start())?);
+    if bytes[11] != b' ' || bytes[14] != b':' || bytes[17] != b':' || bytes[20] != b' ' {
+        return None;
+    }
+    let (hour, minute) = (digits(&text[12..14])?, digits(&text[15..17])?);
+    let second = digits(&text[18..20])?;
+    let (zone_hour, zone_minute) = (digits(&text[22..24])?, digits(&text[24..26])?);
+    if hour > 23 || minute > 59 || second > 60 || zone_hour > 23 || zone_minute > 59 {
+        return None;
+    }
+    let zone = match bytes[21] {
+        b'+' => zone_hour * 60 + zone_minute,
+        b'-' => -(zone_hour * 60 + zone_minute),
+        _ => return None,
+    };
+    let local = day * 86_400 + hour * 3600 + minute * 60 + second;
+    Some(InternalDate { unix_s: local - zone * 60, zone_minutes: zone as i16 })
+}
+
+fn digits(text: &str) -> Option<i64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+/// `" 7-Jul-1996 02:44:25 -0700"` without the quotes.
+pub(crate) fn format_date_time(date: InternalDate) -> String {
+    // A zone of a day or more cannot be written; it is shown as UTC.
+    let zone = if date.zone_minutes.abs() < 1440 { i64::from(date.zone_minutes) } else { 0 };
+    // IMAP's year has four digits.
+    let (earliest, latest) = (-62_167_132_800, 253_402_214_400);
+    let local = (date.unix_s.clamp(earliest, latest)) + zone * 60;
+    let (year, month, day) = civil(local.div_euclid(86_400));
+    let second = local.rem_euclid(86_400);
+    let sign = if zone < 0 { '-' } else { '+' };
+    format!(
+        "{day:2}-{}-{year:04} {:02}:{:02}:{:02} {sign}{:02}{:02}",
+        MONTHS[(month - 1) as usize],
+        second / 3600,
+        second / 60 % 60,
+        second % 60,
+        zone.abs() / 60,
+        zone.abs() % 60
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn known_days() {
+        assert_eq!(parse_date("1-Jan-1970"), Some(0));
+        assert_eq!(parse_date("29-Feb-2024"), Some(19_782));
+        assert_eq!(parse_date("29-Feb-2023"), None);
+        assert_eq!(parse_date("1-Jan-70"), None);
+        let date = parse_date_time("17-Jul-1996 02:44:25 -0700").unwrap();
+        assert_eq!(date, InternalDate { unix_s: 837_596_665, zone_minutes: -420 });
+        assert_eq!(format_date_time(date), "17-Jul-1996 02:44:25 -0700");
+    }
+
+    proptest! {
+        #[test]
+        fn every_instant_comes_back(unix_s in -62_000_000_000i64..253_000_000_000, zone in -1439i16..1440) {
+            let date = InternalDate { unix_s, zone_minutes: zone };
+            prop_assert_eq!(parse_date_time(&format_date_time(date)), Some(date));
+        }
+
+        #[test]
+        fn no_date_panics(unix_s: i64, zone_minutes: i16, text in ".{0,30}") {
+            prop_assert_eq!(format_date_time(InternalDate { unix_s, zone_minutes }).len(), 26);
+            let _ = (parse_date(&text), parse_date_time(&text));
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! Every limit of this crate, with where its number comes from.
+
+/// Octets of one command line after login, its literals not counted: 10,000 UIDs in a set fit.
+pub const LINE_BYTES_MAX: usize = 64 * 1024;
+/// Octets of one command line before login: RFC 7162 4 asks servers to take 8 KiB.
+pub const EARLY_LINE_BYTES_MAX: usize = 8 * 1024;
+/// Octets of all literals of one command after login, APPEND's messages not counted.
+pub const LITERAL_BYTES_MAX: u64 = 64 * 1024;
+/// Octets of all literals of one command before login: a name and a password, nothing more.
+pub const EARLY_LITERAL_BYTES_MAX: u64 = 4 * 1024;
+/// Octets of a refused non-synchronising literal that are skipped; a client that sends more is
+/// not worth the traffic and is sent away.
+pub const SKIPPED_BYTES_MAX: u64 = 1 << 32;
+/// Parentheses, NOTs and ORs inside each other: keeps every recursion over a command shallow.
+pub const DEPTH_MAX: usize = 50;
+/// Bad commands in one connection, after which it is closed.
+pub const BAD_COMMANDS_MAX: u32 = 20;
+/// Refused logins in one connection, after which it is closed.
+pub const REFUSED_LOGINS_MAX: u32 = 5;
+/// Octets received but not yet looked at, above which the driver is asked to stop reading. More
+/// than a line, or a long line would never end.
+pub const PENDING_BYTES_MAX: usize = 2 * LINE_BYTES_MAX;
+/// Octets of a body handed on at once.
+pub const SLICE_BYTES_MAX: usize = 64 * 1024;
+/// Octets gathered before they are sent while a command goes on.
+pub const SEND_BYTES: usize = 32 * 1024;
+/// Seconds without input before login.
+pub const LOGIN_S: u32 = 60;
+/// Seconds without input after login: RFC 9051 5.4 forbids less than 30 minutes.
+pub const IDLE_S: u32 = 31 * 60;
+/// UIDs and mod-sequences of this session's own changes that are remembered so as not to be told
+/// back; beyond it they are told, which is harmless.
+pub const OWN_CHANGES_MAX: usize = 64;
+/// Messages of one APPEND (RFC 3502).
+pub const APPEND_MESSAGES_MAX: usize = 100;

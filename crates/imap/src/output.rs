@@ -1,0 +1,96 @@
+//! What is to be sent: small writes are gathered, large slices pass through uncopied.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::limits::SEND_BYTES;
+
+/// Slices at least this long are not copied.
+const WHOLE_BYTES: usize = 8 * 1024;
+
+/// Octets on their way to the client.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    ready: VecDeque<Bytes>,
+    tail: Vec<u8>,
+}
+
+impl Output {
+    /// Whether enough has gathered to be sent while a command goes on.
+    pub(crate) fn is_full(&self) -> bool {
+        !self.ready.is_empty() || self.tail.len() >= SEND_BYTES
+    }
+
+    /// What to send next.
+    pub(crate) fn pop(&mut self) -> Option<Bytes> {
+        if self.ready.is_empty() && !self.tail.is_empty() {
+            return Some(std::mem::take(&mut self.tail).into());
+        }
+        self.ready.pop_front()
+    }
+
+    /// Forgets what was not sent.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Adds octets.
+    pub(crate) fn raw(&mut self, octets: &[u8]) {
+        self.tail.extend_from_slice(octets);
+    }
+
+    /// Adds text.
+    pub(crate) fn text(&mut self, text: &str) {
+        self.raw(text.as_bytes());
+    }
+
+    /// Adds octets that are shared.
+    pub(crate) fn shared(&mut self, octets: Bytes) {
+        if octets.len() < WHOLE_BYTES {
+            return self.raw(&octets);
+        }
+        if !self.tail.is_empty() {
+            self.ready.push_back(std::mem::take(&mut self.tail).into());
+        }
+        self.ready.push_back(octets);
+    }
+
+    /// A quoted string, or a literal where quotes cannot hold it.
+    pub(crate) fn string(&mut self, octets: &[u8]) {
+        let quotable = |byte: &u8| matches!(byte, b' '..=b'~');
+        if octets.len() > 1000 || !octets.iter().all(quotable) {
+            self.literal_mark(octets.len() as u64);
+            return self.raw(octets);
+        }
+        self.raw(b"\"");
+        for byte in octets {
+            if matches!(byte, b'"' | b'\\') {
+                self.raw(b"\\");
+            }
+            self.raw(std::slice::from_ref(byte));
+        }
+        self.raw(b"\"");
+    }
+
+    /// A string or NIL.
+    pub(crate) fn nstring(&mut self, octets: Option<&[u8]>) {
+        match octets {
+            Some(octets) => self.string(octets),
+            None => self.raw(b"NIL"),
+        }
+    }
+
+    /// What announces a literal.
+    pub(crate) fn literal_mark(&mut self, len: u64) {
+        self.text(&format!("{{{len}}}\r\n"));
+    }
+}
+
+impl fmt::Write for Output {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.text(text);
+        Ok(())
+    }
+}

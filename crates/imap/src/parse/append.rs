@@ -1,0 +1,55 @@
+//! APPEND's words before its message (RFC 9051 6.3.12).
+
+use mailbox::command::InternalDate;
+use mailbox::{Flags, MailboxName};
+
+use super::cursor::{Cursor, Fault, Parsed};
+use super::store::flag_list;
+use crate::context::Enabled;
+use crate::date;
+
+/// What stands in front of a message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MessageHead {
+    pub(crate) flags: Flags,
+    pub(crate) internal_date: Option<InternalDate>,
+}
+
+/// APPEND up to its first message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AppendHead {
+    pub(crate) mailbox: MailboxName,
+    pub(crate) message: MessageHead,
+}
+
+/// Reads a command up to the mark of a literal. `None` if it is no APPEND, or if the literal is
+/// not yet its message.
+pub(crate) fn append_head(
+    text: &[u8],
+    enabled: &Enabled,
+    separator: char,
+) -> Parsed<Option<AppendHead>> {
+    let mut cursor = Cursor::new(text, enabled, separator);
+    if !cursor.eat_word("APPEND") || !cursor.eat(b' ') || cursor.is_at_end() {
+        return Ok(None);
+    }
+    let mailbox = cursor.mailbox()?;
+    cursor.space()?;
+    Ok(Some(AppendHead { mailbox, message: message_head(&mut cursor)? }))
+}
+
+fn message_head(cursor: &mut Cursor<'_>) -> Parsed<MessageHead> {
+    let mut head = MessageHead::default();
+    if cursor.peek() == Some(b'(') {
+        head.flags = flag_list(cursor)?;
+        cursor.space()?;
+    }
+    if cursor.peek() == Some(b'"') {
+        let text = cursor.string()?;
+        let text = std::str::from_utf8(&text).ok();
+        let date = text.and_then(date::parse_date_time);
+        head.internal_date = Some(date.ok_or(Fault::Bad("not a date and time"))?);
+        cursor.space()?;
+    }
+    if cursor.is_at_end() { Ok(head) } else { Err(Fault::Bad("a message expected")) }
+}

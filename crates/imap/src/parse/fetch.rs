@@ -1,0 +1,244 @@
+//! FETCH (RFC 9051 6.4.5, RFC 3501 6.4.5, RFC 7162 3.1.4, RFC 8474 5.3, RFC 8514).
+
+use std::fmt::Write as _;
+
+use super::cursor::{Cursor, Fault, Parsed};
+use crate::number_set::NumberSet;
+
+/// FETCH.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fetch {
+    pub(crate) uid: bool,
+    pub(crate) set: NumberSet,
+    pub(crate) items: Vec<Item>,
+    pub(crate) changed_since: Option<u64>,
+}
+
+/// What FETCH can tell of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Item {
+    Uid,
+    Flags,
+    InternalDate,
+    Size,
+    Envelope,
+    /// BODY without a section; extended: BODYSTRUCTURE.
+    Structure {
+        extended: bool,
+    },
+    ModSeq,
+    EmailId,
+    ThreadId,
+    SaveDate,
+    Section(Section),
+}
+
+/// Octets of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Section {
+    /// How the response names it: `BODY[1.MIME]<0>`.
+    pub(crate) label: String,
+    pub(crate) peek: bool,
+    pub(crate) part: Part,
+    /// First octet and number of octets.
+    pub(crate) partial: Option<(u64, u64)>,
+}
+
+/// Which part of a message, and what of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) path: Vec<u32>,
+    pub(crate) text: Text,
+}
+
+/// What of a part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Text {
+    Whole,
+    Header,
+    /// Names in lower case.
+    HeaderFields(Vec<Vec<u8>>),
+    /// Names in lower case.
+    HeaderFieldsNot(Vec<Vec<u8>>),
+    /// `TEXT`
+    Content,
+    Mime,
+}
+
+pub(super) fn parse(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Fetch> {
+    let set = cursor.number_set()?;
+    cursor.space()?;
+    let mut items = if cursor.peek() == Some(b'(') {
+        cursor.list(item)?
+    } else if let Some(items) = macro_items(cursor) {
+        items
+    } else {
+        vec![item(cursor)?]
+    };
+    if items.is_empty() {
+        return Err(Fault::Bad("fetch item expected"));
+    }
+    let mut changed_since = None;
+    if cursor.eat(b' ') {
+        cursor.list(|cursor| match cursor.word("modifier expected")?.as_str() {
+            "CHANGEDSINCE" => {
+                cursor.space()?;
+                changed_since = Some(cursor.number64()?);
+                Ok(())
+            }
+            _ => Err(Fault::Bad("unknown modifier")),
+        })?;
+    }
+    // RFC 9051 6.4.9: UID in the reply even if not asked.
+    if uid && !items.contains(&Item::Uid) {
+        items.insert(0, Item::Uid);
+    }
+    // RFC 7162 3.1.4.1: so with CHANGEDSINCE and MODSEQ.
+    if changed_since.is_some() && !items.contains(&Item::ModSeq) {
+        items.push(Item::ModSeq);
+    }
+    Ok(Fetch { uid, set, items, changed_since })
+}
+
+fn macro_items(cursor: &mut Cursor<'_>) -> Option<Vec<Item>> {
+    let fast = [Item::Flags, Item::InternalDate, Item::Size];
+    let mut items = fast.to_vec();
+    if cursor.eat_word("FAST") {
+        return Some(items);
+    }
+    items.push(Item::Envelope);
+    if cursor.eat_word("ALL") {
+        return Some(items);
+    }
+    items.push(Item::Structure { extended: false });
+    cursor.eat_word("FULL").then_some(items)
+}
+
+fn item(cursor: &mut Cursor<'_>) -> Parsed<Item> {
+    let name = cursor.letters();
+    Ok(match name.as_str() {
+        "UID" => Item::Uid,
+        "FLAGS" => Item::Flags,
+        "INTERNALDATE" => Item::InternalDate,
+        "ENVELOPE" => Item::Envelope,
+        "BODYSTRUCTURE" => Item::Structure { extended: true },
+        "MODSEQ" => Item::ModSeq,
+        "EMAILID" => Item::EmailId,
+        "THREADID" => Item::ThreadId,
+        "SAVEDATE" => Item::SaveDate,
+        "BODY" if cursor.eat(b'[') => section(cursor, false)?,
+        "BODY" if cursor.eat(b'.') => {
+            if cursor.letters() != "PEEK" {
+                return Err(Fault::Bad("PEEK expected"));
+            }
+            cursor.expect(b'[', "'[' expected")?;
+            section(cursor, true)?
+        }
+        "BODY" => Item::Structure { extended: false },
+        "RFC822" if cursor.eat(b'.') => match cursor.letters().as_str() {
+            "SIZE" => Item::Size,
+            "HEADER" => whole("RFC822.HEADER", true, Text::Header),
+            "TEXT" => whole("RFC822.TEXT", false, Text::Content),
+            _ => return Err(Fault::Bad("unknown fetch item")),
+        },
+        "RFC822" => whole("RFC822", false, Text::Whole),
+        _ => return Err(Fault::Bad("unknown fetch item")),
+    })
+}
+
+fn whole(label: &str, peek: bool, text: Text) -> Item {
+    let part = Part { path: Vec::new(), text };
+    Item::Section(Section { label: label.into(), peek, part, partial: None })
+}
+
+/// Behind `[`.
+fn section(cursor: &mut Cursor<'_>, peek: bool) -> Parsed<Item> {
+    let mut label = String::from("BODY[");
+    let mut part = Part { path: Vec::new(), text: Text::Whole };
+    while cursor.peek().is_some_and(|byte| byte.is_ascii_digit()) {
+        let number = cursor.nz_number()?;
+        let dot = if part.path.is_empty() { "" } else { "." };
+        let _ = write!(label, "{dot}{number}");
+        part.path.push(number);
+        if !cursor.eat(b'.') {
+            break;
+        }
+        if !cursor.peek().is_some_and(|byte| byte.is_ascii_alphanumeric()) {
+            return Err(Fault::Bad("section expected"));
+        }
+    }
+    if cursor.peek().is_some_and(|byte| byte.is_ascii_alphabetic()) {
+        part.text = section_text(cursor, !part.path.is_empty())?;
+        if !part.path.is_empty() {
+            label.push('.');
+        }
+        label.push_str(&text_label(&part.text));
+    }
+    cursor.expect(b']', "']' expected")?;
+    label.push(']');
+    let mut partial = None;
+    if cursor.eat(b'<') {
+        let first = cursor.number64()?;
+        cursor.expect(b'.', "'.' expected")?;
+        let n_octets = cursor.number64()?;
+        cursor.expect(b'>', "'>' expected")?;
+        if n_octets == 0 {
+            return Err(Fault::Bad("a number above 0 expected"));
+        }
+        let _ = write!(label, "<{first}>");
+        partial = Some((first, n_octets));
+    }
+    Ok(Item::Section(Section { label, peek, part, partial }))
+}
+
+fn section_text(cursor: &mut Cursor<'_>, of_part: bool) -> Parsed<Text> {
+    match cursor.letters().as_str() {
+        "TEXT" => Ok(Text::Content),
+        "MIME" if of_part => Ok(Text::Mime),
+        "HEADER" => {
+            if !cursor.eat(b'.') {
+                return Ok(Text::Header);
+            }
+            if cursor.letters() != "FIELDS" {
+                return Err(Fault::Bad("FIELDS expected"));
+            }
+            let not = cursor.eat(b'.');
+            if not && cursor.letters() != "NOT" {
+                return Err(Fault::Bad("NOT expected"));
+            }
+            cursor.space()?;
+            let names = cursor.list(|cursor| Ok(cursor.astring()?.to_ascii_lowercase()))?;
+            if names.is_empty() {
+                return Err(Fault::Bad("field name expected"));
+            }
+            Ok(if not { Text::HeaderFieldsNot(names) } else { Text::HeaderFields(names) })
+        }
+        _ => Err(Fault::Bad("unknown section")),
+    }
+}
+
+fn text_label(text: &Text) -> String {
+    let fields = |word: &str, names: &[Vec<u8>]| {
+        let names: Vec<String> = names.iter().map(|name| field_label(name)).collect();
+        format!("{word} ({})", names.join(" "))
+    };
+    match text {
+        Text::Whole => String::new(),
+        Text::Header => "HEADER".into(),
+        Text::HeaderFields(names) => fields("HEADER.FIELDS", names),
+        Text::HeaderFieldsNot(names) => fields("HEADER.FIELDS.NOT", names),
+        Text::Content => "TEXT".into(),
+        Text::Mime => "MIME".into(),
+    }
+}
+
+/// A field name as the response shows it; one that is no atom is quoted.
+fn field_label(name: &[u8]) -> String {
+    let name = String::from_utf8_lossy(name).to_ascii_uppercase();
+    let is_atom = |byte: u8| byte.is_ascii_graphic() && !b"(){%*\"\\]".contains(&byte);
+    if !name.is_empty() && name.bytes().all(is_atom) {
+        return name;
+    }
+    let plain: String = name.chars().filter(|c| !c.is_control()).collect();
+    format!("\"{}\"", plain.replace('\\', "\\\\").replace('"', "\\\""))
+}

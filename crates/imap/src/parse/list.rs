@@ -1,0 +1,89 @@
+//! LIST with its extensions, and LSUB (RFC 9051 6.3.9, RFC 5258, 5819, 6154).
+
+use super::cursor::{Cursor, Fault, Parsed};
+use super::status::{self, StatusItem};
+
+/// LIST.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct List {
+    pub(crate) reference: String,
+    pub(crate) patterns: Vec<String>,
+    /// Only subscribed names.
+    pub(crate) select_subscribed: bool,
+    /// Only mailboxes with a special use.
+    pub(crate) select_special_use: bool,
+    /// Also names above those selected.
+    pub(crate) recursive_match: bool,
+    pub(crate) return_subscribed: bool,
+    pub(crate) return_status: Vec<StatusItem>,
+    /// Whether any of this is more than RFC 3501 has.
+    pub(crate) is_extended: bool,
+}
+
+/// LSUB.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Lsub {
+    pub(crate) reference: String,
+    pub(crate) pattern: String,
+}
+
+pub(super) fn parse(cursor: &mut Cursor<'_>) -> Parsed<List> {
+    let mut list = List::default();
+    if cursor.peek() == Some(b'(') {
+        list.is_extended = true;
+        cursor.list(|cursor| selection(cursor, &mut list))?;
+        cursor.space()?;
+        if list.recursive_match && !list.select_subscribed {
+            return Err(Fault::Bad("RECURSIVEMATCH needs SUBSCRIBED"));
+        }
+    }
+    list.reference = cursor.pattern()?;
+    cursor.space()?;
+    if cursor.peek() == Some(b'(') {
+        list.is_extended = true;
+        list.patterns = cursor.list(Cursor::pattern)?;
+    } else {
+        list.patterns.push(cursor.pattern()?);
+    }
+    if cursor.eat(b' ') {
+        list.is_extended = true;
+        if !cursor.eat_word("RETURN") {
+            return Err(Fault::Bad("RETURN expected"));
+        }
+        cursor.space()?;
+        cursor.list(|cursor| returned(cursor, &mut list))?;
+    }
+    Ok(list)
+}
+
+fn selection(cursor: &mut Cursor<'_>, list: &mut List) -> Parsed<()> {
+    match cursor.word("selection option expected")?.as_str() {
+        "SUBSCRIBED" => list.select_subscribed = true,
+        // There are no mailboxes elsewhere.
+        "REMOTE" => {}
+        "RECURSIVEMATCH" => list.recursive_match = true,
+        "SPECIAL-USE" => list.select_special_use = true,
+        _ => return Err(Fault::Bad("unknown selection option")),
+    }
+    Ok(())
+}
+
+fn returned(cursor: &mut Cursor<'_>, list: &mut List) -> Parsed<()> {
+    match cursor.word("return option expected")?.as_str() {
+        "SUBSCRIBED" => list.return_subscribed = true,
+        // Both are always told.
+        "CHILDREN" | "SPECIAL-USE" => {}
+        "STATUS" => {
+            cursor.space()?;
+            list.return_status = status::items(cursor)?;
+        }
+        _ => return Err(Fault::Bad("unknown return option")),
+    }
+    Ok(())
+}
+
+pub(super) fn parse_lsub(cursor: &mut Cursor<'_>) -> Parsed<Lsub> {
+    let reference = cursor.pattern()?;
+    cursor.space()?;
+    Ok(Lsub { reference, pattern: cursor.pattern()? })
+}

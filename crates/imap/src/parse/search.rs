@@ -1,0 +1,231 @@
+//! SEARCH (RFC 9051 6.4.4, RFC 7162 3.1.5, RFC 5032, RFC 8474 6, RFC 8514 4.3).
+
+use mailbox::flags::Keyword;
+use mailbox::query::Compare;
+use mailbox::{EmailId, SearchKey, SystemFlags, ThreadId, UidSet};
+
+use super::cursor::{Cursor, Fault, Parsed};
+use crate::date;
+use crate::number_set::NumberSet;
+
+/// SEARCH.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Search {
+    pub(crate) uid: bool,
+    pub(crate) key: Key,
+    /// Whether MODSEQ was among the keys.
+    pub(crate) with_modseq: bool,
+}
+
+/// A search key; what depends on the session is not yet resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Key {
+    /// The store's own.
+    Stored(SearchKey),
+    Sequence(NumberSet),
+    Uid(NumberSet),
+    Recent,
+    /// Seconds before now.
+    Arrived(Compare, u32),
+    And(Vec<Key>),
+    Or(Box<Key>, Box<Key>),
+    Not(Box<Key>),
+}
+
+pub(super) fn parse(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Search> {
+    if cursor.eat_word("CHARSET") {
+        cursor.space()?;
+        let charset = cursor.text()?.to_ascii_uppercase();
+        if !matches!(charset.as_str(), "UTF-8" | "US-ASCII") {
+            return Err(Fault::No("BADCHARSET (US-ASCII UTF-8)", "unknown charset"));
+        }
+        cursor.space()?;
+    }
+    let mut search = Search { uid, key: Key::Stored(SearchKey::All), with_modseq: false };
+    let mut keys = vec![key(cursor, &mut search.with_modseq)?];
+    while cursor.eat(b' ') && !cursor.is_at_end() {
+        keys.push(key(cursor, &mut search.with_modseq)?);
+    }
+    search.key = all_of(keys);
+    Ok(search)
+}
+
+fn all_of(mut keys: Vec<Key>) -> Key {
+    if keys.len() == 1 { keys.remove(0) } else { Key::And(keys) }
+}
+
+fn flag(flag: SystemFlags) -> Key {
+    Key::Stored(SearchKey::Flag(flag))
+}
+
+fn not(key: Key) -> Key {
+    Key::Not(Box::new(key))
+}
+
+fn key(cursor: &mut Cursor<'_>, with_modseq: &mut bool) -> Parsed<Key> {
+    match cursor.peek() {
+        Some(b'(') => {
+            cursor.enter()?;
+            let keys = cursor.list(|cursor| key(cursor, with_modseq))?;
+            cursor.leave();
+            if keys.is_empty() {
+                return Err(Fault::Bad("search key expected"));
+            }
+            return Ok(all_of(keys));
+        }
+        Some(b'0'..=b'9' | b'*' | b'$') => return Ok(Key::Sequence(cursor.number_set()?)),
+        _ => {}
+    }
+    let word = cursor.word("search key expected")?;
+    if let Some(key) = bare_key(&word) {
+        return Ok(key);
+    }
+    match word.as_str() {
+        "NOT" => {
+            cursor.space()?;
+            cursor.enter()?;
+            let inner = key(cursor, with_modseq)?;
+            cursor.leave();
+            return Ok(not(inner));
+        }
+        "OR" => {
+            cursor.space()?;
+            cursor.enter()?;
+            let left = key(cursor, with_modseq)?;
+            cursor.space()?;
+            let right = key(cursor, with_modseq)?;
+            cursor.leave();
+            return Ok(Key::Or(Box::new(left), Box::new(right)));
+        }
+        "MODSEQ" => {
+            *with_modseq = true;
+            cursor.space()?;
+            return modseq(cursor);
+        }
+        _ => {}
+    }
+    argument_key(cursor, &word)
+}
+
+fn bare_key(word: &str) -> Option<Key> {
+    Some(match word {
+        "ALL" => Key::Stored(SearchKey::All),
+        "ANSWERED" => flag(SystemFlags::ANSWERED),
+        "DELETED" => flag(SystemFlags::DELETED),
+        "DRAFT" => flag(SystemFlags::DRAFT),
+        "FLAGGED" => flag(SystemFlags::FLAGGED),
+        "SEEN" => flag(SystemFlags::SEEN),
+        "UNANSWERED" => not(flag(SystemFlags::ANSWERED)),
+        "UNDELETED" => not(flag(SystemFlags::DELETED)),
+        "UNDRAFT" => not(flag(SystemFlags::DRAFT)),
+        "UNFLAGGED" => not(flag(SystemFlags::FLAGGED)),
+        "UNSEEN" => not(flag(SystemFlags::SEEN)),
+        "RECENT" => Key::Recent,
+        "OLD" => not(Key::Recent),
+        "NEW" => Key::And(vec![Key::Recent, not(flag(SystemFlags::SEEN))]),
+        // RFC 8514 4.3: every message here has one.
+        "SAVEDATESUPPORTED" => Key::Stored(SearchKey::All),
+        _ => return None,
+    })
+}
+
+fn argument_key(cursor: &mut Cursor<'_>, word: &str) -> Parsed<Key> {
+    use Compare::{AtLeast, Equal, Greater, Less};
+    let known = [
+        "BEFORE",
+        "ON",
+        "SINCE",
+        "SENTBEFORE",
+        "SENTON",
+        "SENTSINCE",
+        "SAVEDBEFORE",
+        "SAVEDON",
+        "SAVEDSINCE",
+        "LARGER",
+        "SMALLER",
+        "KEYWORD",
+        "UNKEYWORD",
+        "UID",
+        "HEADER",
+        "BODY",
+        "TEXT",
+        "FROM",
+        "TO",
+        "CC",
+        "BCC",
+        "SUBJECT",
+        "YOUNGER",
+        "OLDER",
+        "EMAILID",
+        "THREADID",
+    ];
+    if !known.contains(&word) {
+        return Err(Fault::Bad("unknown search key"));
+    }
+    cursor.space()?;
+    Ok(Key::Stored(match word {
+        "BEFORE" => SearchKey::InternalDate(Less, day(cursor)?),
+        "ON" => SearchKey::InternalDate(Equal, day(cursor)?),
+        "SINCE" => SearchKey::InternalDate(AtLeast, day(cursor)?),
+        "SENTBEFORE" => SearchKey::SentDate(Less, day(cursor)?),
+        "SENTON" => SearchKey::SentDate(Equal, day(cursor)?),
+        "SENTSINCE" => SearchKey::SentDate(AtLeast, day(cursor)?),
+        "SAVEDBEFORE" => SearchKey::SaveDate(Less, day(cursor)?),
+        "SAVEDON" => SearchKey::SaveDate(Equal, day(cursor)?),
+        "SAVEDSINCE" => SearchKey::SaveDate(AtLeast, day(cursor)?),
+        "LARGER" => SearchKey::Size(Greater, cursor.number64()?),
+        "SMALLER" => SearchKey::Size(Less, cursor.number64()?),
+        "KEYWORD" => keyword(cursor)?,
+        "UNKEYWORD" => SearchKey::Not(Box::new(keyword(cursor)?)),
+        "UID" => return Ok(Key::Uid(cursor.number_set()?)),
+        "HEADER" => {
+            let name = cursor.text()?;
+            cursor.space()?;
+            SearchKey::Header(name, cursor.text()?)
+        }
+        "BODY" => SearchKey::Body(cursor.text()?),
+        "TEXT" => SearchKey::Text(cursor.text()?),
+        "FROM" | "TO" | "CC" | "BCC" | "SUBJECT" => {
+            SearchKey::Header(word.to_ascii_lowercase(), cursor.text()?)
+        }
+        "YOUNGER" => return Ok(Key::Arrived(AtLeast, cursor.nz_number()?)),
+        "OLDER" => return Ok(Key::Arrived(Less, cursor.nz_number()?)),
+        "EMAILID" => object_id(cursor, 'E').map(|id| SearchKey::EmailId(EmailId(id)))?,
+        _ => object_id(cursor, 'T').map(|id| SearchKey::ThreadId(ThreadId(id)))?,
+    }))
+}
+
+fn day(cursor: &mut Cursor<'_>) -> Parsed<i64> {
+    let text = if cursor.peek() == Some(b'"') {
+        cursor.text()?
+    } else {
+        cursor.atom("date expected")?.to_owned()
+    };
+    date::parse_date(&text).ok_or(Fault::Bad("not a date"))
+}
+
+fn keyword(cursor: &mut Cursor<'_>) -> Parsed<SearchKey> {
+    let keyword = Keyword::new(cursor.atom("keyword expected")?);
+    // What is too long to be a keyword is on no message.
+    Ok(keyword.map_or_else(|| SearchKey::Uid(UidSet::new()), SearchKey::Keyword))
+}
+
+/// `MODSEQ [entry type] value`; the entry changes nothing, flags share one mod-sequence.
+fn modseq(cursor: &mut Cursor<'_>) -> Parsed<Key> {
+    if cursor.peek() == Some(b'"') {
+        cursor.string()?;
+        cursor.space()?;
+        if !["SHARED", "PRIV", "ALL"].contains(&cursor.word("entry type expected")?.as_str()) {
+            return Err(Fault::Bad("unknown entry type"));
+        }
+        cursor.space()?;
+    }
+    Ok(Key::Stored(SearchKey::ModSeq(cursor.number64()?)))
+}
+
+/// An id as we write them; any other is nobody's, like 0.
+fn object_id(cursor: &mut Cursor<'_>, letter: char) -> Parsed<u64> {
+    let text = cursor.text()?;
+    let id = text.strip_prefix(letter).filter(|id| id.bytes().all(|byte| byte.is_ascii_digit()));
+    Ok(id.and_then(|id| id.parse().ok()).unwrap_or(0))
+}

@@ -1,0 +1,72 @@
+//! The one place where what the store says no to becomes IMAP's words (RFC 9051 7.1, RFC 5530).
+
+use mailbox::Refusal;
+use mailbox::dialogue::Trouble;
+
+use crate::parse::Fault;
+use crate::work::Ending;
+
+/// A command that was not understood.
+pub(crate) fn fault(fault: Fault) -> Ending {
+    match fault {
+        Fault::Bad(text) => Ending::bad(text),
+        Fault::No(code, text) => Ending::no(text).code(code),
+    }
+}
+
+/// A question without an answer.
+pub(crate) fn trouble(trouble: Trouble) -> Ending {
+    match trouble {
+        Trouble::Unavailable => Ending::no("not now, try again").code("UNAVAILABLE"),
+        Trouble::Unknown => {
+            Ending::no("it may or may not have been done, look before you try again")
+                .code("UNAVAILABLE")
+        }
+        Trouble::Full => Ending::no("the store is full").code("UNAVAILABLE"),
+        Trouble::Damaged => {
+            Ending::no("a message is damaged and being repaired").code("UNAVAILABLE")
+        }
+        Trouble::TooLarge => Ending::no("the message is too large").code("TOOBIG"),
+        Trouble::Overloaded => Ending::no("too busy, try again").code("INUSE"),
+    }
+}
+
+/// A command that the store refused.
+pub(crate) fn refusal(refusal: &Refusal) -> Ending {
+    match refusal {
+        // Why: the driver resolves these by itself; what comes through stayed unresolved.
+        Refusal::NoSuchSession | Refusal::StaleSequence | Refusal::Expired | Refusal::Moved(_) => {
+            trouble(Trouble::Unavailable)
+        }
+        Refusal::UploadGap | Refusal::ChunkMissing => trouble(Trouble::Unavailable),
+        Refusal::NoSuchAccount | Refusal::Suspended => {
+            Ending::no("the account is not available").code("CONTACTADMIN")
+        }
+        Refusal::Taken => Ending::no("taken").code("ALREADYEXISTS"),
+        Refusal::NoSuchMailbox => Ending::no("no such mailbox").code("NONEXISTENT"),
+        Refusal::MailboxExists => Ending::no("such a mailbox exists").code("ALREADYEXISTS"),
+        Refusal::Inbox => Ending::no("INBOX is always there").code("CANNOT"),
+        Refusal::BelowItself => Ending::no("a mailbox cannot be moved below itself").code("CANNOT"),
+        Refusal::NotSelectable => {
+            Ending::no("only a name with mailboxes below").code("NONEXISTENT")
+        }
+        Refusal::OverQuota => Ending::no("quota exceeded").code("OVERQUOTA"),
+        Refusal::Limit(limit) => {
+            Ending::no(format!("limit reached: {}", printable(limit))).code("LIMIT")
+        }
+        Refusal::SpecialUse => Ending::no("the special use is taken").code("USEATTR"),
+        Refusal::Exhausted => Ending::no("numbers are used up").code("CONTACTADMIN"),
+    }
+}
+
+/// The same where a mailbox to put messages into is missing.
+pub(crate) fn no_target(refusal_: &Refusal) -> Ending {
+    match refusal_ {
+        Refusal::NoSuchMailbox => Ending::no("no such mailbox").code("TRYCREATE"),
+        other => refusal(other),
+    }
+}
+
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| matches!(c, ' '..='~')).collect()
+}

@@ -1,0 +1,206 @@
+//! The selected mailbox as this session knows it, and how its changes are told.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use mailbox::command::OfMailbox;
+use mailbox::flags::Keyword;
+use mailbox::{Flags, MailboxInfo, ModSeq, Uid, UidSet};
+
+use crate::context::Enabled;
+use crate::limits::OWN_CHANGES_MAX;
+use crate::number_set::{NumberSet, intersect};
+use crate::output::Output;
+use crate::respond::flags;
+use crate::view::View;
+
+/// The selected mailbox.
+#[derive(Debug)]
+pub(crate) struct Selected {
+    pub(crate) of: OfMailbox,
+    pub(crate) read_only: bool,
+    pub(crate) view: View,
+    /// `\Recent` in this session; may name messages that are gone.
+    pub(crate) recent: UidSet,
+    /// Arrivals and flag changes up to here were told.
+    pub(crate) told_modseq: u64,
+    /// Expunges up to here were told.
+    pub(crate) vanished_modseq: u64,
+    /// The store's HIGHESTMODSEQ as last heard of.
+    pub(crate) heard_modseq: u64,
+    /// Whether arrivals or flag changes may have been without our hearing of them.
+    pub(crate) unsure_of_changes: bool,
+    /// Whether expunges may have been without our hearing of them.
+    pub(crate) unsure_of_expunges: bool,
+    keywords: BTreeSet<Keyword>,
+    own: Vec<(UidSet, ModSeq)>,
+}
+
+impl Selected {
+    /// A mailbox of which nothing was told yet.
+    pub(crate) fn new(info: &MailboxInfo, read_only: bool) -> Self {
+        Self {
+            of: info.of,
+            read_only,
+            view: View::default(),
+            recent: UidSet::new(),
+            told_modseq: info.highest_modseq.value(),
+            vanished_modseq: info.highest_modseq.value(),
+            heard_modseq: info.highest_modseq.value(),
+            // Between the look at the mailbox and the watch over it something may have happened.
+            unsure_of_changes: true,
+            unsure_of_expunges: true,
+            keywords: info.keywords.iter().cloned().collect(),
+            own: Vec::new(),
+        }
+    }
+
+    /// Whether arrivals or flag changes may wait to be told.
+    pub(crate) fn has_changes(&self) -> bool {
+        self.unsure_of_changes || self.heard_modseq > self.told_modseq
+    }
+
+    /// Whether expunges may wait to be told.
+    pub(crate) fn has_expunges(&self) -> bool {
+        self.unsure_of_expunges || self.heard_modseq > self.vanished_modseq
+    }
+
+    /// The UIDs of known messages that a client's set names. `Err` for a sequence number that no
+    /// message has (RFC 9051 9: `seq-number`).
+    pub(crate) fn resolve(&self, uid: bool, set: &NumberSet) -> Result<UidSet, &'static str> {
+        if uid {
+            let ranges = set.ranges(self.view.last_uid()).ok_or("nothing was saved")?;
+            let named = crate::number_set::uid_set(&ranges);
+            return Ok(intersect(&named, &self.view.uids()));
+        }
+        let ranges = set.ranges(self.view.len()).ok_or("nothing was saved")?;
+        if ranges.iter().any(|range| range.0 == 0 || range.1 > self.view.len()) {
+            return Err("no such message");
+        }
+        Ok(self.view.at(&ranges))
+    }
+
+    /// How many known messages are `\Recent`.
+    pub(crate) fn n_recent(&self) -> u64 {
+        intersect(&self.recent, &self.view.uids()).n_uids()
+    }
+
+    /// `\Recent` from this UID on, up to another.
+    pub(crate) fn claim_recent(&mut self, from: Uid, next: Uid) {
+        if from < next {
+            self.recent = crate::number_set::uid_set(&[(from.value(), next.value() - 1)]);
+        }
+    }
+
+    /// `FLAGS` and `PERMANENTFLAGS`, as they are from now on.
+    pub(crate) fn write_flags(&self, out: &mut Output) {
+        out.text("* FLAGS (");
+        flags::write_known(out, &self.keywords);
+        out.text(")\r\n");
+        if self.read_only {
+            out.text("* OK [PERMANENTFLAGS ()] read-only\r\n");
+        } else {
+            out.text("* OK [PERMANENTFLAGS (");
+            flags::write_known(out, &self.keywords);
+            out.text(" \\*)] flags that last\r\n");
+        }
+    }
+
+    /// Tells of keywords the client has not heard of, before they are shown.
+    pub(crate) fn note_keywords(&mut self, out: &mut Output, flags: &Flags) {
+        let n_before = self.keywords.len();
+        for keyword in &flags.keywords {
+            if !self.keywords.contains(keyword) {
+                self.keywords.insert(keyword.clone());
+            }
+        }
+        if self.keywords.len() > n_before {
+            self.write_flags(out);
+        }
+    }
+
+    /// `* n FETCH (FLAGS ...)` of a message, with UID and MODSEQ where they belong.
+    pub(crate) fn write_fetch_flags(
+        &mut self,
+        out: &mut Output,
+        enabled: Enabled,
+        told: &Told<'_>,
+    ) {
+        let Some(seqnum) = self.view.seqnum(told.uid) else { return };
+        if let Some(flags) = told.flags {
+            self.note_keywords(out, flags);
+        }
+        let _ = write!(out, "* {seqnum} FETCH (");
+        let mut space = "";
+        if told.with_uid {
+            let _ = write!(out, "UID {}", told.uid);
+            space = " ";
+        }
+        if let Some(flags) = told.flags {
+            let _ = write!(out, "{space}FLAGS (");
+            flags::write(out, flags, self.recent.contains(told.uid));
+            out.text(")");
+            space = " ";
+        }
+        if enabled.condstore {
+            let _ = write!(out, "{space}MODSEQ ({})", told.modseq);
+        }
+        out.text(")\r\n");
+    }
+
+    /// `EXISTS` and `RECENT` as they are now.
+    pub(crate) fn write_exists(&self, out: &mut Output) {
+        let _ = write!(out, "* {} EXISTS\r\n* {} RECENT\r\n", self.view.len(), self.n_recent());
+    }
+
+    /// Messages are gone: tells it and forgets them.
+    pub(crate) fn expunge(&mut self, out: &mut Output, uids: &UidSet) {
+        let mut n_gone = 0;
+        for (first, last) in self.view.seqnums(uids) {
+            // Each message told of moves those behind it forward by one.
+            for _ in first..=last {
+                let _ = write!(out, "* {} EXPUNGE\r\n", first - n_gone);
+            }
+            n_gone += last - first + 1;
+        }
+        self.view.remove(uids);
+    }
+
+    /// A change of this session's own was answered: it need not be told again.
+    pub(crate) fn note_own(&mut self, uids: UidSet, modseq: ModSeq) {
+        if modseq.value() <= self.told_modseq {
+            return;
+        }
+        if modseq.value() == self.told_modseq + 1 {
+            // Nothing of anybody else's lies between.
+            if self.vanished_modseq == self.told_modseq {
+                self.vanished_modseq += 1;
+            }
+            self.told_modseq += 1;
+            self.heard_modseq = self.heard_modseq.max(self.told_modseq);
+        } else {
+            self.heard_modseq = self.heard_modseq.max(modseq.value());
+            if self.own.len() < OWN_CHANGES_MAX {
+                self.own.push((uids, modseq));
+            }
+        }
+    }
+
+    /// Whether this state of a message came of a change of this session's own.
+    pub(crate) fn is_own(&self, uid: Uid, modseq: ModSeq) -> bool {
+        self.own.iter().any(|(uids, of)| *of == modseq && uids.contains(uid))
+    }
+
+    /// Own changes up to what was told are no longer of interest.
+    pub(crate) fn forget_own(&mut self) {
+        self.own.retain(|(_, modseq)| modseq.value() > self.told_modseq);
+    }
+}
+
+/// What a message's `FETCH` tells.
+pub(crate) struct Told<'a> {
+    pub(crate) uid: Uid,
+    pub(crate) flags: Option<&'a Flags>,
+    pub(crate) modseq: ModSeq,
+    pub(crate) with_uid: bool,
+}

@@ -1,0 +1,443 @@
+//! The session: takes in input, replies and news, works off one command after the other, and says
+//! what it wants next.
+
+use std::fmt::Write as _;
+
+use mailbox::dialogue::{Engine, Reply, Step};
+use mailbox::{Answer, Change, LogTime, Outcome};
+
+use crate::command::{self, Begun};
+use crate::context::{Config, Context};
+use crate::input::{Gathered, Input, Literal};
+use crate::limits::{
+    BAD_COMMANDS_MAX, EARLY_LINE_BYTES_MAX, EARLY_LITERAL_BYTES_MAX, IDLE_S, LINE_BYTES_MAX,
+    LITERAL_BYTES_MAX, LOGIN_S, PENDING_BYTES_MAX, REFUSED_LOGINS_MAX, SKIPPED_BYTES_MAX,
+};
+use crate::news::{News, Tell};
+use crate::parse;
+use crate::refuse;
+use crate::work::{Ending, Next, Status, Then, Work};
+
+/// One IMAP session.
+pub struct Session {
+    cx: Context,
+    input: Input,
+    has_ended: bool,
+    is_going_down: bool,
+    phase: Phase,
+    /// The reply to the open question.
+    reply: Option<Reply>,
+    /// Octets of literals accepted for the command being gathered.
+    literal_bytes: u64,
+    n_bad: u32,
+    n_refused_logins: u32,
+}
+
+/// What the session is busy with.
+enum Phase {
+    /// Gathering a command.
+    Gather,
+    /// Working off a command.
+    Work(Current, Wait),
+    /// Telling what is new, before a command's end is told.
+    News(Current, Ending, News, Wait),
+    /// Skipping what a refused literal still sends; then the end is told.
+    Skip(Option<String>, Ending),
+    /// Sent, then the handshake.
+    StartTls,
+    /// Until the handshake is done.
+    Handshake,
+    /// Sent, then closed.
+    Close,
+}
+
+/// A command in progress.
+struct Current {
+    tag: String,
+    tell: Tell,
+    work: Box<dyn Work>,
+}
+
+/// What a piece of work waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    Nothing,
+    Reply,
+    Input,
+}
+
+impl Session {
+    /// A connection that just began.
+    pub fn new(config: Config) -> Self {
+        let mut cx = Context::new(config);
+        let (capabilities, hostname) = (cx.capabilities(), cx.config.hostname.clone());
+        let _ = write!(cx.out, "* OK [CAPABILITY {capabilities}] {hostname} ready\r\n");
+        Self {
+            cx,
+            input: Input::new(),
+            has_ended: false,
+            is_going_down: false,
+            phase: Phase::Gather,
+            reply: None,
+            literal_bytes: 0,
+            n_bad: 0,
+            n_refused_logins: 0,
+        }
+    }
+
+    fn is_logged_in(&self) -> bool {
+        self.cx.login.is_some()
+    }
+
+    fn line_bytes_max(&self) -> usize {
+        if self.is_logged_in() { LINE_BYTES_MAX } else { EARLY_LINE_BYTES_MAX }
+    }
+
+    fn bye(&mut self, text: &str) {
+        let _ = write!(self.cx.out, "* BYE {text}\r\n");
+        self.phase = Phase::Close;
+    }
+
+    /// One step; `None` when it was taken inside.
+    fn advance(&mut self) -> Option<Step> {
+        match std::mem::replace(&mut self.phase, Phase::Gather) {
+            Phase::Gather => self.gather(),
+            Phase::Work(current, wait) => self.work(current, wait),
+            Phase::News(current, ending, news, wait) => self.news(current, ending, news, wait),
+            Phase::Skip(tag, ending) => match self.input.gather(self.line_bytes_max()) {
+                Gathered::Skipped => {
+                    self.tell_end(tag.as_deref(), &ending);
+                    None
+                }
+                _ => {
+                    self.phase = Phase::Skip(tag, ending);
+                    self.wait_for_input()
+                }
+            },
+            Phase::StartTls => {
+                self.phase = Phase::StartTls;
+                if let Some(bytes) = self.cx.out.pop() {
+                    return Some(Step::Send(bytes));
+                }
+                self.phase = Phase::Handshake;
+                Some(Step::StartTls)
+            }
+            Phase::Handshake => {
+                self.phase = Phase::Handshake;
+                Some(Step::Wait)
+            }
+            Phase::Close => {
+                self.phase = Phase::Close;
+                Some(self.cx.out.pop().map_or(Step::Close, Step::Send))
+            }
+        }
+    }
+
+    /// Sends what there is; then waits, unless nothing will come any more.
+    fn wait_for_input(&mut self) -> Option<Step> {
+        if let Some(bytes) = self.cx.out.pop() {
+            return Some(Step::Send(bytes));
+        }
+        if self.has_ended {
+            self.phase = Phase::Close;
+            return None;
+        }
+        if self.is_going_down {
+            self.bye("the server goes down");
+            return None;
+        }
+        Some(Step::Wait)
+    }
+
+    fn gather(&mut self) -> Option<Step> {
+        if self.is_going_down {
+            self.bye("the server goes down");
+            return None;
+        }
+        match self.input.gather(self.line_bytes_max()) {
+            Gathered::Nothing | Gathered::Skipped => return self.wait_for_input(),
+            Gathered::Line => {
+                self.literal_bytes = 0;
+                let command = self.input.take_command();
+                self.begin(&command);
+            }
+            Gathered::Literal(literal) => self.literal(literal),
+            Gathered::TooLong => {
+                let tag = parse::tag(self.input.command()).map(str::to_owned);
+                self.input.skip(0);
+                self.phase = Phase::Skip(tag, Ending::bad("line too long").code("TOOBIG"));
+            }
+            Gathered::Lost => {
+                let ending = Ending::bad("literal size out of range");
+                let tag = parse::tag(self.input.command()).map(str::to_owned);
+                self.tell_end(tag.as_deref(), &ending);
+                self.bye("the end of that command cannot be found");
+            }
+        }
+        None
+    }
+
+    /// A command announced a literal.
+    fn literal(&mut self, literal: Literal) {
+        let text = &self.input.command()[..literal.start];
+        let tag = parse::tag(text).map(str::to_owned);
+        if let (true, Some(tag)) = (self.is_logged_in(), &tag) {
+            let rest = text.get(tag.len() + 1..).unwrap_or_default();
+            match parse::append_head(rest, &self.cx.enabled, self.cx.config.separator) {
+                Ok(None) => {}
+                Ok(Some(head)) => {
+                    self.input.take_command();
+                    self.literal_bytes = 0;
+                    let work = command::append::Append::new(head, literal);
+                    let current =
+                        Current { tag: tag.clone(), tell: Tell::Heard, work: Box::new(work) };
+                    self.phase = Phase::Work(current, Wait::Nothing);
+                    return;
+                }
+                Err(fault) => {
+                    let tag = Some(tag.clone());
+                    return self.refuse_literal(tag, literal, refuse::fault(fault));
+                }
+            }
+        }
+        let max = if self.is_logged_in() { LITERAL_BYTES_MAX } else { EARLY_LITERAL_BYTES_MAX };
+        if tag.is_none() {
+            return self.refuse_literal(None, literal, Ending::bad("tag expected"));
+        }
+        if self.literal_bytes.saturating_add(literal.len) > max {
+            let ending = Ending::no("literal too large").code("TOOBIG");
+            return self.refuse_literal(tag, literal, ending);
+        }
+        self.literal_bytes += literal.len;
+        if literal.is_synchronising {
+            self.cx.out.text("+ go on\r\n");
+        }
+        self.input.accept(literal);
+    }
+
+    fn refuse_literal(&mut self, tag: Option<String>, literal: Literal, ending: Ending) {
+        self.literal_bytes = 0;
+        self.input.take_command();
+        let skip = (!literal.is_synchronising).then_some(literal.len);
+        self.finish(tag, Ending { skip, ..ending });
+    }
+
+    /// A whole command is there.
+    fn begin(&mut self, command: &[u8]) {
+        if command.is_empty() {
+            return;
+        }
+        let Some(tag) = parse::tag(command).map(str::to_owned) else {
+            return self.tell_end(None, &Ending::bad("tag expected"));
+        };
+        if command.contains(&0) {
+            return self.tell_end(Some(&tag), &Ending::bad("NUL is not allowed"));
+        }
+        let text = command.get(tag.len() + 1..).unwrap_or_default();
+        let parsed = parse::command(text, &self.cx.enabled, self.cx.config.separator);
+        match parsed.and_then(|command| command::begin(&mut self.cx, command)) {
+            Ok(Begun { tell, work }) => {
+                self.phase = Phase::Work(Current { tag, tell, work }, Wait::Nothing);
+            }
+            Err(fault) => self.tell_end(Some(&tag), &refuse::fault(fault)),
+        }
+    }
+
+    fn work(&mut self, mut current: Current, wait: Wait) -> Option<Step> {
+        let next = match wait {
+            Wait::Input => current.work.feed(&mut self.cx, &mut self.input),
+            Wait::Nothing => current.work.go_on(&mut self.cx, None),
+            Wait::Reply => match self.reply.take() {
+                Some(reply) => resume(current.work.as_mut(), &mut self.cx, reply),
+                None => {
+                    self.phase = Phase::Work(current, wait);
+                    return Some(Step::Wait);
+                }
+            },
+        };
+        match next {
+            Next::Ask(question) => {
+                self.phase = Phase::Work(current, Wait::Reply);
+                return Some(Step::Ask(question));
+            }
+            Next::More => {
+                self.phase = Phase::Work(current, Wait::Nothing);
+                return self.cx.out.pop().map(Step::Send);
+            }
+            Next::Input => {
+                self.phase = Phase::Work(current, Wait::Input);
+                return self.wait_for_input();
+            }
+            Next::Done(ending) => match News::new(&self.cx, current.tell) {
+                Some(news) if ending.skip.is_none() => {
+                    self.phase = Phase::News(current, ending, news, Wait::Nothing);
+                }
+                _ => self.finish(Some(current.tag), ending),
+            },
+            Next::Abort => self.phase = Phase::Close,
+        }
+        None
+    }
+
+    fn news(
+        &mut self,
+        current: Current,
+        ending: Ending,
+        mut news: News,
+        wait: Wait,
+    ) -> Option<Step> {
+        let next = match wait {
+            Wait::Reply => match self.reply.take() {
+                Some(reply) => resume(&mut news, &mut self.cx, reply),
+                None => {
+                    self.phase = Phase::News(current, ending, news, wait);
+                    return Some(Step::Wait);
+                }
+            },
+            _ => news.go_on(&mut self.cx, None),
+        };
+        match next {
+            Next::Ask(question) => {
+                self.phase = Phase::News(current, ending, news, Wait::Reply);
+                Some(Step::Ask(question))
+            }
+            Next::More => {
+                self.phase = Phase::News(current, ending, news, Wait::Nothing);
+                self.cx.out.pop().map(Step::Send)
+            }
+            _ => {
+                self.finish(Some(current.tag), ending);
+                None
+            }
+        }
+    }
+
+    /// A command is over, but its literal may still be on its way.
+    fn finish(&mut self, tag: Option<String>, ending: Ending) {
+        match ending.skip {
+            None => self.tell_end(tag.as_deref(), &ending),
+            Some(n_octets) if n_octets <= SKIPPED_BYTES_MAX => {
+                self.input.skip(n_octets);
+                self.phase = Phase::Skip(tag, ending);
+            }
+            Some(_) => {
+                self.tell_end(tag.as_deref(), &ending);
+                self.bye("that literal is too long to wait for its end");
+            }
+        }
+    }
+
+    /// The tagged response, and what follows it.
+    fn tell_end(&mut self, tag: Option<&str>, ending: &Ending) {
+        let status = match ending.status {
+            Status::Ok => "OK",
+            Status::No => "NO",
+            Status::Bad => "BAD",
+        };
+        let out = &mut self.cx.out;
+        let _ = write!(out, "{} {status} ", tag.unwrap_or("*"));
+        if let Some(code) = &ending.code {
+            let _ = write!(out, "[{code}] ");
+        }
+        let _ = write!(out, "{}\r\n", ending.text);
+        self.phase = Phase::Gather;
+        match ending.then {
+            Then::Next => {}
+            Then::StartTls => self.phase = Phase::StartTls,
+            Then::Close => self.phase = Phase::Close,
+            Then::CountLogin => {
+                self.n_refused_logins += 1;
+                if self.n_refused_logins >= REFUSED_LOGINS_MAX {
+                    self.bye("too many refused logins");
+                }
+            }
+        }
+        if ending.status == Status::Bad {
+            self.n_bad += 1;
+            if self.n_bad >= BAD_COMMANDS_MAX {
+                self.bye("too many bad commands");
+            }
+        }
+    }
+}
+
+/// Hands a reply on; refusals and troubles have doors of their own.
+fn resume(work: &mut dyn Work, cx: &mut Context, reply: Reply) -> Next {
+    match reply {
+        Reply::Trouble(trouble) => work.trouble(cx, trouble),
+        Reply::Answer(Answer::Refused(refusal)) | Reply::Outcome(Outcome::Refused(refusal)) => {
+            work.refused(cx, refusal)
+        }
+        reply => work.go_on(cx, Some(reply)),
+    }
+}
+
+impl Engine for Session {
+    fn receive(&mut self, bytes: &[u8]) {
+        if !matches!(self.phase, Phase::Close | Phase::StartTls | Phase::Handshake) {
+            self.input.receive(bytes);
+        }
+    }
+
+    fn end_of_input(&mut self) {
+        self.has_ended = true;
+    }
+
+    fn wants_input(&self) -> bool {
+        !self.has_ended && self.input.n_pending() < PENDING_BYTES_MAX
+    }
+
+    fn reply(&mut self, reply: Reply) {
+        self.reply = Some(reply);
+    }
+
+    fn notify(&mut self, change: Change) {
+        if let Some(selected) = &mut self.cx.selected
+            && selected.of == change.of
+        {
+            selected.heard_modseq = selected.heard_modseq.max(change.highest_modseq.value());
+        }
+    }
+
+    fn tls_started(&mut self) {
+        self.input.clear();
+        self.cx.tls = true;
+        self.phase = Phase::Gather;
+    }
+
+    fn tick(&mut self, now: LogTime) {
+        self.cx.now = now;
+    }
+
+    fn idle_limit_s(&self) -> u32 {
+        if self.is_logged_in() { IDLE_S } else { LOGIN_S }
+    }
+
+    fn timed_out(&mut self) {
+        match self.phase {
+            // A client is mid-response or mid-literal: nothing it would understand can be said.
+            Phase::Work(_, Wait::Reply | Wait::Nothing) | Phase::News(..) => {
+                self.cx.out.clear();
+                self.phase = Phase::Close;
+            }
+            _ => self.bye("silent for too long"),
+        }
+    }
+
+    fn shut_down(&mut self) {
+        self.is_going_down = true;
+    }
+
+    fn next_step(&mut self) -> Step {
+        loop {
+            if self.cx.out.is_full()
+                && let Some(bytes) = self.cx.out.pop()
+            {
+                return Step::Send(bytes);
+            }
+            if let Some(step) = self.advance() {
+                return step;
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! How a command is worked off: step by step, between questions and their replies.
+
+use std::borrow::Cow;
+
+use mailbox::Refusal;
+use mailbox::dialogue::{Question, Reply, Trouble};
+
+use crate::context::Context;
+use crate::input::Input;
+use crate::refuse;
+
+/// A command that is being worked off.
+pub(crate) trait Work: Send {
+    /// Begins (with `None`), or goes on after a reply, or (with `None`) after [`Next::More`].
+    fn go_on(&mut self, cx: &mut Context, reply: Option<Reply>) -> Next;
+
+    /// Goes on with input, after [`Next::Input`]; called again when input or news came.
+    fn feed(&mut self, cx: &mut Context, input: &mut Input) -> Next {
+        let _ = (cx, input);
+        Next::Done(Ending::bad("unexpected input"))
+    }
+
+    /// The question could not be answered.
+    fn trouble(&mut self, cx: &mut Context, trouble: Trouble) -> Next {
+        let _ = cx;
+        Next::Done(refuse::trouble(trouble))
+    }
+
+    /// The store said no.
+    fn refused(&mut self, cx: &mut Context, refusal: Refusal) -> Next {
+        let _ = cx;
+        Next::Done(refuse::refusal(&refusal))
+    }
+}
+
+/// What a command wants next.
+pub(crate) enum Next {
+    /// This question answered.
+    Ask(Question),
+    /// To go on once what was written is sent.
+    More,
+    /// Input, or news.
+    Input,
+    /// Nothing: it is over.
+    Done(Ending),
+    /// To end the connection here, for a response that was begun cannot be completed.
+    Abort,
+}
+
+/// `OK`, `NO` or `BAD`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    Ok,
+    No,
+    Bad,
+}
+
+/// The end of a command.
+#[derive(Clone, Debug)]
+pub(crate) struct Ending {
+    pub(crate) status: Status,
+    /// Response code without its brackets.
+    pub(crate) code: Option<Cow<'static, str>>,
+    pub(crate) text: Cow<'static, str>,
+    /// Octets of a literal still on their way, which must be skipped before the client is told.
+    pub(crate) skip: Option<u64>,
+    /// What the connection does afterwards.
+    pub(crate) then: Then,
+}
+
+/// What follows a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// The next command.
+    Next,
+    /// The TLS handshake.
+    StartTls,
+    /// The end of the connection.
+    Close,
+    /// A refused login is counted.
+    CountLogin,
+}
+
+impl Ending {
+    fn new(status: Status, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, code: None, text: text.into(), skip: None, then: Then::Next }
+    }
+
+    pub(crate) fn ok(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Status::Ok, text)
+    }
+
+    pub(crate) fn no(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Status::No, text)
+    }
+
+    pub(crate) fn bad(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Status::Bad, text)
+    }
+
+    pub(crate) fn code(self, code: impl Into<Cow<'static, str>>) -> Self {
+        Self { code: Some(code.into()), ..self }
+    }
+
+    pub(crate) fn skipping(self, n_octets: u64) -> Self {
+        Self { skip: Some(n_octets), ..self }
+    }
+
+    pub(crate) fn then(self, then: Then) -> Self {
+        Self { then, ..self }
+    }
+}
+
+/// A reply that does not fit its question: the driver's mistake, shown as a temporary trouble.
+pub(crate) fn misplaced() -> Next {
+    Next::Done(Ending::no("internal error").code("SERVERBUG"))
+}

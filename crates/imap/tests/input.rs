@@ -1,0 +1,249 @@
+//! Input in any cuts gives the same output; hostile input gives clear errors, never a panic.
+
+use imap::{Config, Session};
+use mailbox::dialogue::{Engine, Login, Question, Reply, Step, Trouble};
+use mailbox::{AccountId, Address};
+use proptest::prelude::*;
+
+fn session() -> Session {
+    Session::new(Config {
+        hostname: "mail.example".into(),
+        tls_available: true,
+        tls_active: false,
+        plain_logins_allowed: true,
+        message_bytes_max: 50 << 20,
+        separator: '/',
+        nonce: [7; 16],
+    })
+}
+
+/// A store that logs everybody in and cannot do anything else now.
+fn reply(question: &Question) -> Reply {
+    match question {
+        Question::Authenticate(_) => Reply::Authenticated(Login {
+            account: AccountId([1; 16]),
+            name: Address::parse("u@example.test").unwrap().0,
+        }),
+        Question::Watch(_) | Question::Unwatch | Question::DropBody => Reply::Done,
+        _ => Reply::Trouble(Trouble::Unavailable),
+    }
+}
+
+/// Everything sent until the session waits, and whether it closed.
+fn drain(session: &mut Session, sent: &mut Vec<u8>) -> bool {
+    for _ in 0..1_000_000 {
+        match session.next_step() {
+            Step::Send(bytes) => sent.extend_from_slice(&bytes),
+            Step::Ask(question) => session.reply(reply(&question)),
+            Step::Wait => return false,
+            Step::StartTls => session.tls_started(),
+            Step::Close => return true,
+        }
+    }
+    panic!("the session goes round in circles");
+}
+
+fn converse(pieces: &[&[u8]]) -> String {
+    let mut session = session();
+    let mut sent = Vec::new();
+    let mut is_closed = drain(&mut session, &mut sent);
+    for piece in pieces {
+        if !is_closed {
+            session.receive(piece);
+            is_closed = drain(&mut session, &mut sent);
+        }
+    }
+    String::from_utf8(sent).unwrap()
+}
+
+/// What came after the greeting.
+fn answer(input: &[u8]) -> String {
+    let all = converse(&[input]);
+    all.split_once("\r\n").unwrap().1.to_owned()
+}
+
+#[test]
+fn a_line_that_is_too_long_is_refused_and_the_next_is_understood() {
+    let mut input = b"a ".to_vec();
+    input.resize(9000, b'x');
+    input.extend_from_slice(b"\r\nb NOOP\r\n");
+    assert_eq!(answer(&input), "a BAD [TOOBIG] line too long\r\nb OK done\r\n");
+}
+
+#[test]
+fn a_long_line_is_fine_after_login() {
+    let mut input = b"a LOGIN u p\r\nb LIST \"\" ".to_vec();
+    input.resize(60_000, b'x');
+    input.extend_from_slice(b"\r\n");
+    assert!(answer(&input).ends_with("b NO [UNAVAILABLE] not now, try again\r\n"));
+    input.truncate(60_000);
+    input.resize(70_000, b'x');
+    input.extend_from_slice(b"\r\nc NOOP\r\n");
+    assert!(answer(&input).ends_with("b BAD [TOOBIG] line too long\r\nc OK done\r\n"));
+}
+
+#[test]
+fn a_synchronising_literal_over_the_limit_is_refused_unread() {
+    let got = answer(b"a LOGIN {5000}\r\nb NOOP\r\n");
+    assert_eq!(got, "a NO [TOOBIG] literal too large\r\nb OK done\r\n");
+}
+
+#[test]
+fn a_non_synchronising_literal_over_the_limit_is_skipped() {
+    let mut input = b"a LOGIN {50000+}\r\n".to_vec();
+    input.resize(input.len() + 50_000, b'\n');
+    input.extend_from_slice(b" {3+}\r\n\r\n\n \"x\"\r\nb NOOP\r\n");
+    assert_eq!(answer(&input), "a NO [TOOBIG] literal too large\r\nb OK done\r\n");
+}
+
+#[test]
+fn a_literal_without_end_ends_the_connection() {
+    let got = answer(b"a LOGIN {99999999999999999999+}\r\nb NOOP\r\n");
+    assert!(got.starts_with("a BAD literal size out of range\r\n* BYE "), "{got}");
+    assert!(!got.contains("b OK"), "{got}");
+}
+
+#[test]
+fn literals_may_stand_for_any_string() {
+    let got = answer(b"a LOGIN {1}\r\nu {2+}\r\np\"\r\nb NOOP\r\n");
+    let (first, rest) = got.split_once("\r\n").unwrap();
+    assert_eq!(first, "+ go on");
+    assert!(rest.starts_with("a OK [CAPABILITY IMAP4rev1 "), "{rest}");
+    assert!(rest.ends_with("\r\nb OK done\r\n"), "{rest}");
+}
+
+#[test]
+fn nul_is_refused() {
+    assert_eq!(answer(b"a LOGIN u \"\0\"\r\n"), "a BAD NUL is not allowed\r\n");
+    assert_eq!(answer(b"a LOGIN u {1+}\r\n\0\r\n"), "a BAD NUL is not allowed\r\n");
+}
+
+#[test]
+fn a_bare_line_feed_ends_a_line() {
+    assert_eq!(answer(b"a NOOP\nb NOOP\r\n"), "a OK done\r\nb OK done\r\n");
+}
+
+#[test]
+fn endless_nesting_is_refused() {
+    for (open, n) in [("(", 30_000), ("NOT ", 8_000), ("OR ALL ", 6_000)] {
+        // SEARCH is parsed before it is found that no mailbox is selected.
+        let input = format!("a LOGIN u p\r\nb SEARCH {}\r\n", open.repeat(n));
+        let got = answer(input.as_bytes());
+        assert!(got.ends_with("b BAD nested too deep\r\n"), "{got}");
+    }
+}
+
+#[test]
+fn twenty_bad_commands_end_the_connection() {
+    let got = answer("a BOGUS\r\n".repeat(30).as_bytes());
+    assert_eq!(got.matches("a BAD unknown command\r\n").count(), 20);
+    assert!(got.ends_with("* BYE too many bad commands\r\n"));
+}
+
+#[test]
+fn plaintext_behind_starttls_is_dropped() {
+    let got = answer(b"a STARTTLS\r\nb LOGIN u p\r\n");
+    assert_eq!(got, "a OK begin TLS\r\n");
+}
+
+#[test]
+fn an_append_that_cannot_be_done_leaves_the_connection_usable() {
+    let got =
+        answer(b"a LOGIN u p\r\nb APPEND x {10+}\r\n0123\r\n6789\r\nc APPEND x {10}\r\nd NOOP\r\n");
+    let (_, rest) = got.split_once("\r\n").unwrap();
+    assert_eq!(
+        rest,
+        "b NO [UNAVAILABLE] not now, try again\r\n\
+         c NO [UNAVAILABLE] not now, try again\r\n\
+         d OK done\r\n"
+    );
+}
+
+/// Lines that come near to commands.
+fn line() -> impl Strategy<Value = Vec<u8>> {
+    let words = prop::sample::select(vec![
+        "a",
+        "LOGIN",
+        "u",
+        "p",
+        "{3}",
+        "{3+}",
+        "\r\n",
+        "abc",
+        "APPEND",
+        "x",
+        "(\\Seen)",
+        "SEARCH",
+        "FETCH",
+        "1:*",
+        "BODY[1.2]",
+        "(",
+        ")",
+        "\"",
+        "\\",
+        "NOOP",
+        "IDLE",
+        "DONE",
+        "SELECT",
+        "*",
+        "AUTHENTICATE",
+        "PLAIN",
+        "AHUAcA==",
+        "UID",
+        "STORE",
+        "ID",
+        "NIL",
+        "LIST",
+        "%",
+        "{9999999+}",
+        "<0.1>",
+        "HEADER.FIELDS",
+        "LOGOUT",
+        "\0",
+        "\n",
+        "é",
+        "CREATE",
+        "USE",
+        "~{1+}",
+    ]);
+    prop::collection::vec((words, any::<bool>()), 0..12).prop_map(|words| {
+        let mut line = b"a ".to_vec();
+        for (word, space) in words {
+            line.extend_from_slice(word.as_bytes());
+            line.extend_from_slice(if space { b" " } else { b"" });
+        }
+        line.extend_from_slice(b"\r\n");
+        line
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn cuts_do_not_matter(
+        lines in prop::collection::vec(line(), 1..12),
+        logged_in: bool,
+        cuts in prop::collection::vec(0usize..40, 1..40),
+    ) {
+        let mut input = if logged_in { b"l LOGIN u p\r\n".to_vec() } else { Vec::new() };
+        input.extend(lines.concat());
+        let mut pieces = Vec::new();
+        let mut rest = input.as_slice();
+        for cut in cuts.iter().cycle() {
+            let (piece, behind) = rest.split_at((*cut).max(1).min(rest.len()));
+            pieces.push(piece);
+            rest = behind;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        prop_assert_eq!(converse(&pieces), converse(&[&input]));
+    }
+
+    #[test]
+    fn no_octets_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), logged_in: bool) {
+        let login: &[u8] = if logged_in { b"l LOGIN u p\r\n" } else { b"" };
+        converse(&[login, &bytes, b"\r\n"]);
+    }
+}
