@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod client;
+pub mod config;
 mod convert;
 mod dial;
 pub mod mail;

@@ -15,7 +15,7 @@ pub const REPLICAS_DEFAULT: u32 = 3;
 pub fn n_replicas(wanted: u32, n_nodes: usize) -> usize {
     let wanted = if wanted == 0 { REPLICAS_DEFAULT } else { wanted } as usize;
     let most = wanted.min(n_nodes).max(1);
-    most - usize::from(most % 2 == 0)
+    most - usize::from(most.is_multiple_of(2))
 }
 
 /// All a cluster of these nodes begins with.
