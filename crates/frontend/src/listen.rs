@@ -38,6 +38,9 @@ pub enum Protocol {
 /// After a failed accept (no file descriptors left) the next one is tried later.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
+/// Between the levels of mailbox names.
+const SEPARATOR: char = '/';
+
 impl Protocol {
     /// As it stands in settings and logs.
     pub fn name(self) -> &'static str {
@@ -165,13 +168,23 @@ fn engine(
     let peer = peer.ip().to_canonical();
     let allow_plain_login = shared.allow_plain_login && peer.is_loopback();
     match protocol {
+        Protocol::Imap | Protocol::Imaps => Box::new(imap::Session::new(imap::Config {
+            hostname,
+            tls_available: can_start_tls,
+            tls_active: is_tls,
+            plain_logins_allowed: allow_plain_login,
+            message_bytes_max,
+            separator: SEPARATOR,
+            nonce: random::bytes(),
+        })),
         Protocol::Pop3 | Protocol::Pop3s => Box::new(pop3::Session::new(pop3::Settings {
             hostname,
             is_tls,
             can_start_tls,
             allow_plain_login,
         })),
-        _ => Box::new(lmtp::Session::new(lmtp::Settings {
+        // Probes never come here: `http` serves them.
+        Protocol::Lmtp | Protocol::Http => Box::new(lmtp::Session::new(lmtp::Settings {
             hostname,
             session,
             peer: Some(peer.to_string()),
