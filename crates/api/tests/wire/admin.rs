@@ -1,0 +1,88 @@
+//! Operators and nodes ask the meta group.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use api::admin::{AdminClient, ClusterInit};
+use api::client::ClientConfig;
+use api::meta::{MetaClient, MetaError, ReplicaReport, ReplicaState, Report};
+use api::placement::{Disk, DiskId, DiskState};
+use api::tls::Role;
+use mailbox::ShardId;
+
+use crate::cluster::{Cluster, PATIENCE, SHARD};
+use crate::node::Fault;
+
+fn config(cluster: &Cluster, name: &str, role: Role) -> ClientConfig {
+    let identity = cluster.authority.identity(name, role);
+    ClientConfig { seeds: cluster.seeds(), identity, name: name.into(), bind: None }
+}
+
+#[tokio::test]
+async fn an_operator_reaches_the_node_that_can_do_it() {
+    let cluster = Cluster::start(3);
+    let client = AdminClient::new(config(&cluster, "op", Role::Admin), PATIENCE).unwrap();
+    let status = client.status(false).await.unwrap();
+    let placement = status.placement.expect("a cluster");
+    assert_eq!((placement.nodes.len(), placement.directory_slots.len()), (3, 1024));
+    assert_eq!(client.status(true).await.unwrap().placement, None);
+    client.transfer_leader(SHARD, "n3").await.unwrap();
+    assert_eq!(client.add_shard(4).await, Ok(ShardId(4)));
+}
+
+#[tokio::test]
+async fn a_cluster_is_not_formed_twice_by_a_lost_answer() {
+    let cluster = Cluster::start(3);
+    let patience = Duration::from_millis(300);
+    let client = AdminClient::new(config(&cluster, "op", Role::Admin), patience).unwrap();
+    let disks = vec![("n1".into(), None), ("n2".into(), Some(DiskId([1; 16])))];
+    let init = ClusterInit { disks, n_shards: 4, n_replicas: 3, settings: BTreeMap::new() };
+    cluster.world.fault(Fault::Silent);
+    let told = client.cluster_init(&init).await.unwrap_err();
+    assert!(matches!(&told, MetaError::Unavailable(why) if why.contains("not known")), "{told}");
+    assert_eq!(cluster.world.n_done(), 1);
+    let none = ClusterInit { n_shards: 0, ..init.clone() };
+    let refused = client.cluster_init(&none).await;
+    assert_eq!(refused, Err(MetaError::Refused("no shards".into())));
+    assert_eq!(client.cluster_init(&init).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_node_reports_to_the_leader_wherever_that_is() {
+    let cluster = Cluster::start(3);
+    let client = MetaClient::new(config(&cluster, "n2", Role::Node)).unwrap();
+    let disk = Disk {
+        disk_id: DiskId([1; 16]),
+        start_count: 2,
+        size_bytes: 3,
+        free_bytes: 4,
+        state: DiskState::Poisoned,
+        path: "a".into(),
+    };
+    let replica = ReplicaReport {
+        shard: SHARD,
+        replica_id: 1,
+        disk_id: DiskId([1; 16]),
+        state: ReplicaState::Leader,
+        term: 2,
+        leader: Some("n2".into()),
+        last_log: 3,
+        committed: 3,
+        applied: 2,
+        digest: [5; 32],
+        n_missing_chunks: 6,
+        n_chunks: 7,
+        chunk_bytes: 8,
+        followers: vec![(2, 3), (3, 1)],
+    };
+    let report = Report { node: "n2".into(), disks: vec![disk], replicas: vec![replica] };
+    for leader in ["n1", "n2", "n3"] {
+        cluster.world.lead(leader);
+        client.report(&report, PATIENCE).await.unwrap();
+    }
+    let first = client.mint_replica(SHARD, DiskId([1; 16]), PATIENCE).await.unwrap();
+    let second = client.mint_replica(SHARD, DiskId([1; 16]), PATIENCE).await.unwrap();
+    assert!(second > first);
+    let mut placement = client.placement();
+    placement.wait_for(|placement| placement.version == 1).await.unwrap();
+}

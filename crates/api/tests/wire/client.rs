@@ -1,0 +1,212 @@
+//! Commands: exactly once, whatever happens to leaders, connections and answers.
+
+use std::time::{Duration, Instant};
+
+use api::mail::MailError;
+use mailbox::command::{NamedMailbox, Place};
+use mailbox::dialogue::Trouble;
+use mailbox::{Command, MailboxId, MailboxName, Outcome, ShardId};
+
+use crate::cluster::{ACCOUNT, Cluster, PATIENCE, PLACE};
+use crate::node::Fault;
+
+fn command() -> Command {
+    let name = MailboxName::inbox();
+    Command::DeleteMailbox(NamedMailbox { account: ACCOUNT, name })
+}
+
+fn done(n: u64) -> Result<Outcome, Trouble> {
+    Ok(Outcome::MailboxCreated(MailboxId(n)))
+}
+
+#[tokio::test]
+async fn commands_share_one_session() {
+    let cluster = Cluster::start(3);
+    let client = cluster.client();
+    assert!(!client.ready().await);
+    let calls = (0..50).map(|_| client.command(PLACE, command(), Vec::new()));
+    for outcome in futures_util::future::join_all(calls.collect::<Vec<_>>()).await {
+        outcome.unwrap();
+    }
+    assert!(client.ready().await);
+    assert_eq!((cluster.world.n_done(), cluster.world.n_sessions()), (50, 1));
+}
+
+#[tokio::test]
+async fn a_lost_answer_does_not_make_it_happen_twice() {
+    let cluster = Cluster::start(3);
+    let client = cluster.client();
+    assert_eq!(client.command(PLACE, command(), Vec::new()).await, done(1));
+    cluster.world.fault(Fault::DoneAndUnknown);
+    assert_eq!(client.command(PLACE, command(), Vec::new()).await, done(2));
+    assert_eq!(cluster.world.n_done(), 2);
+}
+
+#[tokio::test]
+async fn a_leader_killed_after_it_did_the_command_is_replaced_without_doing_it_again() {
+    let cluster = Cluster::start(3);
+    let client = cluster.client();
+    assert_eq!(client.command(PLACE, command(), Vec::new()).await, done(1));
+    let mut happened = cluster.world.happened.subscribe();
+    happened.mark_unchanged();
+    cluster.world.fault(Fault::DoneAndSilent);
+    let call = tokio::spawn({
+        let client = client.clone();
+        async move { client.command(PLACE, command(), Vec::new()).await }
+    });
+    happened.changed().await.unwrap();
+    cluster.world.lead("");
+    cluster.kill("n1");
+    cluster.world.lead("n3");
+    let elected = Instant::now();
+    assert_eq!(call.await.unwrap(), done(2));
+    assert!(elected.elapsed() < Duration::from_millis(500), "{:?}", elected.elapsed());
+    assert_eq!(cluster.world.n_done(), 2);
+}
+
+#[tokio::test]
+async fn a_leader_that_falls_silent_is_left_when_another_one_leads() {
+    let cluster = Cluster::start(3);
+    let client = cluster.client();
+    assert_eq!(client.command(PLACE, command(), Vec::new()).await, done(1));
+    let mut happened = cluster.world.happened.subscribe();
+    happened.mark_unchanged();
+    cluster.world.fault(Fault::DoneAndSilent);
+    let call = tokio::spawn(async move { client.command(PLACE, command(), Vec::new()).await });
+    happened.changed().await.unwrap();
+    cluster.node("n1").deaf.send_replace(true);
+    cluster.world.lead("n2");
+    assert_eq!(call.await.unwrap(), done(2));
+    assert_eq!(cluster.world.n_done(), 2);
+}
+
+#[tokio::test]
+async fn a_command_waits_for_a_leader_and_reaches_it_at_once() {
+    let cluster = Cluster::start(3);
+    let client = cluster.client();
+    assert_eq!(client.command(PLACE, command(), Vec::new()).await, done(1));
+    cluster.world.lead("");
+    let call = tokio::spawn({
+        let client = client.clone();
+        async move { client.command(PLACE, command(), Vec::new()).await }
+    });
+    // The passing of time itself is what is tested: an election takes a while.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!call.is_finished());
+    cluster.world.lead("n2");
+    let elected = Instant::now();
+    assert_eq!(call.await.unwrap(), done(2));
+    assert!(elected.elapsed() < Duration::from_millis(250), "{:?}", elected.elapsed());
+}
+
+#[tokio::test]
+async fn a_hint_is_followed() {
+    let cluster = Cluster::start(3);
+    let client = cluster.client();
+    for (n, leader) in ["n2", "n3", "n1", "n2"].iter().enumerate() {
+        assert_eq!(client.command(PLACE, command(), Vec::new()).await, done(n as u64 + 1));
+        cluster.world.lead(leader);
+    }
+    assert_eq!(cluster.world.n_done(), 4);
+}
+
+#[tokio::test]
+async fn a_forgotten_session_is_opened_anew_if_nothing_was_done_under_it() {
+    let cluster = Cluster::start(1);
+    let client = cluster.client();
+    assert_eq!(client.command(PLACE, command(), Vec::new()).await, done(1));
+    cluster.world.fault(Fault::SessionsLost);
+    assert_eq!(client.command(PLACE, command(), Vec::new()).await, done(2));
+    assert_eq!((cluster.world.n_done(), cluster.world.n_sessions()), (2, 1));
+}
+
+#[tokio::test]
+async fn a_session_forgotten_after_a_lost_answer_leaves_the_outcome_unknown() {
+    let cluster = Cluster::start(3);
+    let client = cluster.client();
+    assert_eq!(client.command(PLACE, command(), Vec::new()).await, done(1));
+    let mut happened = cluster.world.happened.subscribe();
+    happened.mark_unchanged();
+    cluster.world.fault(Fault::DoneSilentAndSessionsLost);
+    let call = tokio::spawn({
+        let client = client.clone();
+        async move { client.command(PLACE, command(), Vec::new()).await }
+    });
+    happened.changed().await.unwrap();
+    cluster.kill("n1");
+    cluster.world.lead("n2");
+    assert_eq!(call.await.unwrap(), Err(Trouble::Unknown));
+    assert_eq!(cluster.world.n_done(), 2);
+    assert_eq!(client.command(PLACE, command(), Vec::new()).await, done(3));
+}
+
+#[tokio::test]
+async fn without_a_leader_nothing_was_done_and_the_caller_is_told_so() {
+    let cluster = Cluster::start(3);
+    let client = cluster.client_with_deadline(Duration::from_millis(400));
+    cluster.world.lead("");
+    let began = Instant::now();
+    let told = client.command(PLACE, command(), Vec::new()).await;
+    assert_eq!(told, Err(Trouble::Unavailable));
+    assert!(began.elapsed() < Duration::from_secs(2));
+    assert_eq!(cluster.world.n_done(), 0);
+}
+
+#[tokio::test]
+async fn nobody_there_is_the_same_as_no_leader() {
+    let cluster = Cluster::start(2);
+    cluster.kill("n1");
+    cluster.kill("n2");
+    let client = cluster.client_with_deadline(Duration::from_millis(300));
+    let told = client.command(PLACE, command(), Vec::new()).await;
+    assert_eq!(told, Err(Trouble::Unavailable));
+}
+
+#[tokio::test]
+async fn what_may_have_been_done_is_never_called_undone() {
+    let cluster = Cluster::start(1);
+    let client = cluster.client_with_deadline(Duration::from_millis(600));
+    assert_eq!(client.command(PLACE, command(), Vec::new()).await, done(1));
+    cluster.world.fault(Fault::Silent);
+    assert_eq!(client.command(PLACE, command(), Vec::new()).await, Err(Trouble::Unknown));
+    // A refusal for want of space says nothing about an attempt before it.
+    cluster.world.fault(Fault::DoneAndUnknown);
+    for _ in 0..100 {
+        cluster.world.fault(Fault::Told(MailError::Full));
+    }
+    assert_eq!(client.command(PLACE, command(), Vec::new()).await, Err(Trouble::Unknown));
+}
+
+#[tokio::test]
+async fn an_expired_command_was_not_done() {
+    let cluster = Cluster::start(1);
+    let client = cluster.client();
+    cluster.world.fault(Fault::Told(MailError::Unknown));
+    cluster.world.fault(Fault::Expired);
+    let told = client.command(PLACE, command(), Vec::new()).await;
+    assert_eq!((told, cluster.world.n_done()), (Err(Trouble::Unavailable), 0));
+}
+
+#[tokio::test]
+async fn refusals_of_the_store_are_told_in_its_words() {
+    let cluster = Cluster::start(1);
+    let client = cluster.client();
+    let cases = [(MailError::Full, Trouble::Full), (MailError::TooLarge, Trouble::TooLarge)];
+    for (error, trouble) in cases {
+        cluster.world.fault(Fault::Told(error));
+        assert_eq!(client.command(PLACE, command(), Vec::new()).await, Err(trouble));
+    }
+    cluster.world.fault(Fault::Told(MailError::Overloaded));
+    cluster.world.fault(Fault::Told(MailError::Unavailable));
+    cluster.world.fault(Fault::Told(MailError::NoSuchShard));
+    assert_eq!(client.command(PLACE, command(), Vec::new()).await, done(1));
+}
+
+#[tokio::test]
+async fn an_account_that_moved_is_followed() {
+    let cluster = Cluster::start(2);
+    let client = cluster.client();
+    cluster.world.move_to(Place { shard: ShardId(2), epoch: 2, ..PLACE });
+    let outcome = tokio::time::timeout(PATIENCE, client.command(PLACE, command(), Vec::new()));
+    assert_eq!(outcome.await.unwrap(), done(1));
+}

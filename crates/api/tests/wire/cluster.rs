@@ -1,0 +1,149 @@
+//! Some nodes on loopback, each in a runtime of its own so that it can be killed like a process.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use api::client::{Client, ClientConfig};
+use api::placement::{
+    ClusterId, DiskId, META_SHARD, Node, NodeId, Placement, Replica, ReplicaRole, Shard,
+};
+use api::serve::{Services, serve};
+use api::tls::{Identity, Role};
+use mailbox::ShardId;
+use mailbox::command::Place;
+use mailbox::{AccountId, Address};
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::identity::Authority;
+use crate::node::{FakeNode, World};
+
+/// No test waits longer for anything.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const SHARD: ShardId = ShardId(1);
+pub const ACCOUNT: AccountId = AccountId([7; 16]);
+pub const PLACE: Place = Place { account: ACCOUNT, shard: SHARD, epoch: 1, alias: false };
+
+pub struct Cluster {
+    pub authority: Authority,
+    pub world: Arc<World>,
+    nodes: BTreeMap<String, Process>,
+    running: Mutex<BTreeMap<String, Runtime>>,
+}
+
+struct Process {
+    node: Arc<FakeNode>,
+    address: SocketAddr,
+    identity: Identity,
+}
+
+impl Cluster {
+    /// Nodes n1, n2, ... of which n1 leads every shard.
+    pub fn start(n_nodes: usize) -> Self {
+        let names: Vec<String> = (1..=n_nodes).map(|i| format!("n{i}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        Self::start_as(&names, Role::Node)
+    }
+
+    pub fn start_as(names: &[&str], role: Role) -> Self {
+        let authority = Authority::new();
+        let world = Arc::new(World::default());
+        let mut nodes = BTreeMap::new();
+        for name in names {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let node = Arc::new(FakeNode::new(name, Arc::clone(&world)));
+            let identity = authority.identity(name, role);
+            nodes.insert((*name).to_owned(), Process { node, address, identity });
+        }
+        let cluster = Self { authority, world, nodes, running: Mutex::default() };
+        cluster.place();
+        cluster.world.lead("n1");
+        names.iter().for_each(|name| cluster.run(name));
+        cluster
+    }
+
+    fn place(&self) {
+        let node = |(name, process): (&String, &Process)| Node {
+            name: name.clone(),
+            node_id: NodeId([1; 16]),
+            address: process.address.to_string(),
+            ..Node::default()
+        };
+        let replica = |(replica_id, name): (usize, &String)| Replica {
+            replica_id: replica_id as u64 + 1,
+            node: name.clone(),
+            disk_id: DiskId([2; 16]),
+            role: ReplicaRole::Voter,
+        };
+        let replicas: Vec<Replica> = self.nodes.keys().enumerate().map(replica).collect();
+        let shard = |shard| Shard { shard, replicas: replicas.clone(), leader: None };
+        self.world.publish(Placement {
+            version: 1,
+            cluster: ClusterId([3; 16]),
+            nodes: self.nodes.iter().map(node).collect(),
+            shards: vec![shard(META_SHARD), shard(SHARD), shard(ShardId(2))],
+            directory_slots: vec![SHARD; 1024],
+            settings: BTreeMap::new(),
+        });
+    }
+
+    /// Starts a node, also again after it was killed.
+    pub fn run(&self, name: &str) {
+        let process = &self.nodes[name];
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = std::net::TcpListener::bind(process.address).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let listener = {
+            let _inside = runtime.enter();
+            TcpListener::from_std(listener).unwrap()
+        };
+        let node = Arc::clone(&process.node);
+        let services =
+            Services { mail: node.clone(), peer: node.clone(), meta: node.clone(), admin: node };
+        runtime.spawn(serve(listener, process.identity.clone(), services, std::future::pending()));
+        self.running.lock().unwrap().insert(name.to_owned(), runtime);
+    }
+
+    /// Ends a node as kill -9 would.
+    pub fn kill(&self, name: &str) {
+        let runtime = self.running.lock().unwrap().remove(name).unwrap();
+        std::thread::spawn(move || runtime.shutdown_timeout(PATIENCE)).join().unwrap();
+    }
+
+    pub fn node(&self, name: &str) -> &FakeNode {
+        &self.nodes[name].node
+    }
+
+    pub fn seeds(&self) -> Vec<String> {
+        self.nodes.values().map(|process| process.address.to_string()).collect()
+    }
+
+    pub fn client(&self) -> Client {
+        self.client_with_deadline(PATIENCE)
+    }
+
+    pub fn client_with_deadline(&self, deadline: Duration) -> Client {
+        let config = ClientConfig {
+            seeds: self.seeds(),
+            identity: self.authority.identity("f1", Role::Frontend),
+            name: "f1".into(),
+            bind: None,
+        };
+        Client::with_deadline(config, deadline).unwrap()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for (_, runtime) in std::mem::take(&mut *self.running.lock().unwrap()) {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+pub fn address(text: &str) -> Address {
+    Address::parse(text).unwrap().0
+}

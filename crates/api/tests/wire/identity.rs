@@ -1,0 +1,186 @@
+//! Certificates for tests, and who is let in.
+
+use std::time::Duration;
+
+use api::admin::AdminClient;
+use api::client::{Client, ClientConfig, Error};
+use api::meta::{MetaClient, MetaError};
+use api::peer::{PeerError, PeerTransport};
+use api::placement::{Node, NodeId};
+use api::tls::{Identity, Peer, Role, TlsError};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+
+use crate::cluster::{Cluster, PATIENCE};
+use crate::peers::{request, transport};
+
+/// A certificate authority of one cluster.
+pub struct Authority {
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { pem, issuer: Issuer::new(params, key) }
+    }
+
+    /// Certificate and key for these DNS names.
+    pub fn issue(&self, names: &[&str]) -> (String, String) {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(names).unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+    }
+
+    pub fn identity(&self, name: &str, role: Role) -> Identity {
+        let peer = Peer { name: name.to_owned(), role };
+        let (certificate, key) = self.issue(&[&peer.dns_name()]);
+        let pem = self.pem.as_bytes();
+        Identity::from_pem(pem, certificate.as_bytes(), key.as_bytes()).unwrap()
+    }
+}
+
+#[test]
+fn an_identity_is_loaded_from_three_files() {
+    let authority = Authority::new();
+    let directory = tempfile::tempdir().unwrap();
+    let error = Identity::load(directory.path()).unwrap_err();
+    assert!(matches!(&error, TlsError::Read { path, .. } if path.ends_with("ca.pem")), "{error}");
+    let (certificate, key) = authority.issue(&["n1.node.rookery.internal", "localhost"]);
+    let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+    write("ca.pem", &authority.pem);
+    write("cert.pem", &certificate);
+    write("key.pem", &key);
+    let identity = Identity::load(directory.path()).unwrap();
+    assert_eq!(*identity.peer(), Peer { name: "n1".into(), role: Role::Node });
+    write("key.pem", "nothing");
+    assert!(matches!(Identity::load(directory.path()), Err(TlsError::Pem { what: "key.pem", .. })));
+}
+
+#[test]
+fn a_certificate_names_exactly_one_process() {
+    let authority = Authority::new();
+    let refused = [
+        &["localhost"][..],
+        &["n1.node.rookery.internal", "n2.node.rookery.internal"],
+        &["n1.boss.rookery.internal"],
+        &["a.b.node.rookery.internal"],
+        &["-n1.node.rookery.internal"],
+        &["node.rookery.internal"],
+    ];
+    for names in refused {
+        let (certificate, key) = authority.issue(names);
+        let pem = authority.pem.as_bytes();
+        let identity = Identity::from_pem(pem, certificate.as_bytes(), key.as_bytes());
+        assert!(matches!(identity, Err(TlsError::NoName)), "{names:?}");
+    }
+}
+
+fn config(cluster: &Cluster, identity: Identity) -> ClientConfig {
+    let name = identity.peer().name.clone();
+    ClientConfig { seeds: cluster.seeds(), identity, name, bind: None }
+}
+
+#[tokio::test]
+async fn only_nodes_reach_the_raft_service() {
+    let cluster = Cluster::start(1);
+    let frontend = cluster.authority.identity("f1", Role::Frontend);
+    let answer = transport(&cluster, frontend).call(request("n1", 1, 1)).await;
+    assert_eq!(answer.unwrap_err(), PeerError::Unreachable("not for this role".into()));
+    let node = cluster.authority.identity("n9", Role::Node);
+    transport(&cluster, node).call(request("n1", 1, 1)).await.unwrap();
+    assert_eq!(cluster.node("n1").callers(), ["n9"]);
+}
+
+#[tokio::test]
+async fn only_operators_reach_the_admin_service() {
+    let cluster = Cluster::start(1);
+    let ask = |role| {
+        let identity = cluster.authority.identity("x", role);
+        AdminClient::new(config(&cluster, identity), PATIENCE).unwrap()
+    };
+    let refused = Err(MetaError::Refused("not for this role".into()));
+    assert_eq!(ask(Role::Frontend).drain("n1", false).await, refused);
+    assert_eq!(ask(Role::Node).drain("n1", false).await, refused);
+    assert_eq!(ask(Role::Admin).drain("n1", false).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_node_speaks_for_itself_only() {
+    let cluster = Cluster::start(1);
+    let identity = cluster.authority.identity("n1", Role::Node);
+    let client = MetaClient::new(config(&cluster, identity)).unwrap();
+    let named =
+        |name: &str| Node { name: name.into(), node_id: NodeId([1; 16]), ..Node::default() };
+    assert!(client.register_node(&named("n1"), None, PATIENCE).await.is_ok());
+    let refused = client.register_node(&named("n2"), None, PATIENCE).await.unwrap_err();
+    assert_eq!(refused, MetaError::Refused("not the name in the certificate".into()));
+}
+
+#[tokio::test]
+async fn another_node_at_the_address_is_not_taken_for_the_one_expected() {
+    let cluster = Cluster::start(1);
+    let node = cluster.authority.identity("n9", Role::Node);
+    // The resolver of this transport gives n1's address for every name.
+    let transport = transport(&cluster, node);
+    let error = transport.call(request("n2", 1, 1)).await.unwrap_err();
+    assert!(
+        matches!(&error, PeerError::Unreachable(why) if why.contains("certificate")),
+        "{error}"
+    );
+    assert!(cluster.node("n1").callers().is_empty());
+}
+
+#[tokio::test]
+async fn strangers_are_refused_on_both_sides() {
+    let cluster = Cluster::start(1);
+    let stranger = Authority::new().identity("n9", Role::Node);
+    let error = transport(&cluster, stranger).call(request("n1", 1, 1)).await.unwrap_err();
+    assert!(
+        matches!(&error, PeerError::Unreachable(why) if why.contains("certificate")),
+        "{error}"
+    );
+
+    // Its certificate is of our CA, but what it trusts is another one: the node refuses nothing, it does.
+    let (certificate, key) = cluster.authority.issue(&["n9.node.rookery.internal"]);
+    let other = Authority::new();
+    let blind =
+        Identity::from_pem(other.pem.as_bytes(), certificate.as_bytes(), key.as_bytes()).unwrap();
+    let error = transport(&cluster, blind).call(request("n1", 1, 1)).await.unwrap_err();
+    assert!(
+        matches!(&error, PeerError::Unreachable(why) if why.contains("certificate")),
+        "{error}"
+    );
+
+    // It trusts our CA, but its own certificate is of another one.
+    let (certificate, key) = other.issue(&["n9.node.rookery.internal"]);
+    let pem = cluster.authority.pem.as_bytes();
+    let foreign = Identity::from_pem(pem, certificate.as_bytes(), key.as_bytes()).unwrap();
+    let error = transport(&cluster, foreign).call(request("n1", 1, 1)).await.unwrap_err();
+    assert!(matches!(error, PeerError::Unreachable(_)), "{error}");
+    assert!(cluster.node("n1").callers().is_empty());
+}
+
+#[tokio::test]
+async fn a_frontend_does_not_pass_for_a_node() {
+    let cluster = Cluster::start_as(&["n1"], Role::Frontend);
+    let operator = cluster.authority.identity("op", Role::Admin);
+    let patience = Duration::from_millis(300);
+    let client = AdminClient::new(config(&cluster, operator), patience).unwrap();
+    assert!(matches!(client.drain("n1", false).await, Err(MetaError::Unavailable(_))));
+    assert!(cluster.node("n1").callers().is_empty());
+}
+
+#[tokio::test]
+async fn a_client_uses_its_own_certificate() {
+    let cluster = Cluster::start(1);
+    let identity = cluster.authority.identity("f1", Role::Frontend);
+    let other = ClientConfig { name: "f2".into(), ..config(&cluster, identity.clone()) };
+    assert!(matches!(Client::new(other), Err(Error::WrongName { .. })));
+    let nowhere = ClientConfig { seeds: Vec::new(), ..config(&cluster, identity) };
+    assert!(matches!(Client::new(nowhere), Err(Error::NoSeeds)));
+}

@@ -1,0 +1,12 @@
+//! The wire over real sockets: identity, peers, and the client against nodes whose faults are set.
+
+#![allow(clippy::unwrap_used)]
+
+mod admin;
+mod client;
+mod cluster;
+mod identity;
+mod node;
+mod peers;
+mod reads;
+mod watch;

@@ -1,0 +1,380 @@
+//! A node whose shards live in one place, so that leaders can move at will, and whose faults are set.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use api::admin::{AdminHandler, ClusterInit, Status};
+use api::mail::{Changes, Leadership, MailError, MailHandler};
+use api::meta::{MetaError, MetaHandler, Placements, Report};
+use api::peer::{BoxFuture, PeerError, PeerHandler, PeerRequest, PeerResponse};
+use api::placement::{ClusterId, DiskId, Node, Placement};
+use async_trait::async_trait;
+use mailbox::command::Place;
+use mailbox::{
+    AccountId, Address, Answer, Change, ChunkRef, Command, Digest, MailboxId, Outcome, Query,
+    Refusal, Request, SessionId, ShardId, StoredChunk,
+};
+use tokio::sync::{broadcast, watch};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::{BroadcastStream, WatchStream};
+
+/// What happens to the next proposal.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fault {
+    /// It is done, and no answer ever comes.
+    DoneAndSilent,
+    /// It is not done, and no answer ever comes.
+    Silent,
+    /// It is done, and the answer says that nobody knows.
+    DoneAndUnknown,
+    /// Not done, and the node says why.
+    Told(MailError),
+    /// The sessions are forgotten first.
+    SessionsLost,
+    /// It is done, no answer comes, and the sessions are forgotten after it.
+    DoneSilentAndSessionsLost,
+    /// Log time is past every expiry.
+    Expired,
+}
+
+/// What all nodes share.
+pub struct World {
+    state: Mutex<State>,
+    placement: watch::Sender<Arc<Placement>>,
+    changes: broadcast::Sender<(u64, Change)>,
+    /// Something happened that a test may wait for.
+    pub happened: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    leader: Option<String>,
+    term: u64,
+    sessions: BTreeSet<SessionId>,
+    outcomes: BTreeMap<(SessionId, u64), Outcome>,
+    n_done: u64,
+    faults: VecDeque<Fault>,
+    places: BTreeMap<Address, Place>,
+    moved: Option<Place>,
+    maildrop: Option<[u8; 16]>,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self {
+            state: Mutex::default(),
+            placement: watch::Sender::new(Arc::default()),
+            changes: broadcast::Sender::new(64),
+            happened: watch::Sender::new(0),
+        }
+    }
+}
+
+impl World {
+    pub fn publish(&self, placement: Placement) {
+        self.placement.send_replace(Arc::new(placement));
+    }
+
+    pub fn lead(&self, name: &str) {
+        let mut state = self.state.lock().unwrap();
+        state.leader = (!name.is_empty()).then(|| name.to_owned());
+        state.term += 1;
+    }
+
+    pub fn fault(&self, fault: Fault) {
+        self.state.lock().unwrap().faults.push_back(fault);
+    }
+
+    /// How many commands were done, each counted as often as it was.
+    pub fn n_done(&self) -> u64 {
+        self.state.lock().unwrap().n_done
+    }
+
+    pub fn n_sessions(&self) -> usize {
+        self.state.lock().unwrap().sessions.len()
+    }
+
+    pub fn resolve(&self, address: &Address, place: Option<Place>) {
+        let mut state = self.state.lock().unwrap();
+        match place {
+            Some(place) => state.places.insert(address.clone(), place),
+            None => state.places.remove(address),
+        };
+    }
+
+    pub fn move_to(&self, place: Place) {
+        self.state.lock().unwrap().moved = Some(place);
+    }
+
+    pub fn change(&self, log_index: u64, change: Change) {
+        let _ = self.changes.send((log_index, change));
+    }
+
+    pub fn n_watchers(&self) -> usize {
+        self.changes.receiver_count()
+    }
+
+    fn tick(&self) {
+        self.happened.send_modify(|n| *n += 1);
+    }
+}
+
+pub struct FakeNode {
+    name: String,
+    world: Arc<World>,
+    callers: Mutex<Vec<String>>,
+    /// What the peer handler saw: shard, kind of request, in order.
+    pub seen: Mutex<Vec<(ShardId, u64)>>,
+    /// Requests with this kind wait until it is set to something else.
+    pub held: watch::Sender<Option<u8>>,
+    /// Chunks this node has.
+    pub chunks: Mutex<BTreeMap<Digest, StoredChunk>>,
+    /// Does not answer anything about leadership, and nothing else.
+    pub deaf: watch::Sender<bool>,
+}
+
+impl FakeNode {
+    pub fn new(name: &str, world: Arc<World>) -> Self {
+        Self {
+            name: name.to_owned(),
+            world,
+            callers: Mutex::default(),
+            seen: Mutex::default(),
+            held: watch::Sender::new(None),
+            chunks: Mutex::default(),
+            deaf: watch::Sender::new(false),
+        }
+    }
+
+    /// Who called a service that names its callers.
+    pub fn callers(&self) -> Vec<String> {
+        self.callers.lock().unwrap().clone()
+    }
+
+    async fn hear(&self) {
+        let _ = self.deaf.subscribe().wait_for(|deaf| !deaf).await;
+    }
+
+    fn check_leader(&self) -> Result<(), MailError> {
+        let leader = self.world.state.lock().unwrap().leader.clone();
+        match leader.as_ref() == Some(&self.name) {
+            true => Ok(()),
+            false => Err(MailError::NotLeader { leader }),
+        }
+    }
+
+    /// As a shard does it: once for each session and sequence.
+    fn apply(&self, shard: ShardId, request: &Request) -> Outcome {
+        let mut state = self.world.state.lock().unwrap();
+        if let Command::OpenSession(session) = request.command {
+            state.sessions.insert(session);
+            return Outcome::Done;
+        }
+        let Some(session) = request.session.filter(|id| state.sessions.contains(id)) else {
+            return Outcome::Refused(Refusal::NoSuchSession);
+        };
+        if let Some(outcome) = state.outcomes.get(&(session, request.sequence)) {
+            return outcome.clone();
+        }
+        if let Some(place) = state.moved.filter(|place| place.shard != shard) {
+            return Outcome::Refused(Refusal::Moved(place));
+        }
+        state.n_done += 1;
+        let outcome = Outcome::MailboxCreated(MailboxId(state.n_done));
+        state.outcomes.insert((session, request.sequence), outcome.clone());
+        outcome
+    }
+}
+
+#[async_trait]
+impl MailHandler for FakeNode {
+    async fn propose(
+        &self,
+        shard: ShardId,
+        request: Request,
+        _chunks: Vec<StoredChunk>,
+    ) -> Result<Outcome, MailError> {
+        self.hear().await;
+        self.check_leader()?;
+        let open = matches!(request.command, Command::OpenSession(_));
+        let fault = match open {
+            true => None,
+            false => self.world.state.lock().unwrap().faults.pop_front(),
+        };
+        let result = match &fault {
+            Some(Fault::Silent) => Err(MailError::Unknown),
+            Some(Fault::Told(error)) => Err(error.clone()),
+            Some(Fault::Expired) => Ok(Outcome::Refused(Refusal::Expired)),
+            Some(Fault::SessionsLost) => {
+                self.world.state.lock().unwrap().sessions.clear();
+                Ok(self.apply(shard, &request))
+            }
+            _ => Ok(self.apply(shard, &request)),
+        };
+        if fault == Some(Fault::DoneSilentAndSessionsLost) {
+            self.world.state.lock().unwrap().sessions.clear();
+        }
+        self.world.tick();
+        match fault {
+            Some(Fault::DoneAndUnknown) => Err(MailError::Unknown),
+            Some(Fault::DoneAndSilent | Fault::Silent | Fault::DoneSilentAndSessionsLost) => {
+                std::future::pending().await
+            }
+            _ => result,
+        }
+    }
+
+    async fn query(
+        &self,
+        shard: ShardId,
+        query: Query,
+        linearizable: bool,
+    ) -> Result<Answer, MailError> {
+        self.hear().await;
+        self.check_leader()?;
+        assert!(linearizable);
+        let state = self.world.state.lock().unwrap();
+        match query {
+            Query::Resolve(address) => Ok(Answer::Place(state.places.get(&address).copied())),
+            _ => match state.moved.filter(|place| place.shard != shard) {
+                Some(place) => Ok(Answer::Refused(Refusal::Moved(place))),
+                None => Ok(Answer::Refused(Refusal::NoSuchAccount)),
+            },
+        }
+    }
+
+    async fn chunk(&self, _: ShardId, chunk: ChunkRef) -> Result<StoredChunk, MailError> {
+        self.hear().await;
+        let chunks = self.chunks.lock().unwrap();
+        chunks.get(&chunk.digest).cloned().ok_or(MailError::NoSuchChunk)
+    }
+
+    async fn watch(&self, _: ShardId, _: u64) -> Result<Changes, MailError> {
+        self.hear().await;
+        self.check_leader()?;
+        let changes = BroadcastStream::new(self.world.changes.subscribe());
+        self.world.tick();
+        Ok(Box::pin(changes.map(|change| change.map_err(|_| MailError::Overloaded))))
+    }
+
+    async fn leader(&self, _: ShardId) -> Result<Leadership, MailError> {
+        self.hear().await;
+        let state = self.world.state.lock().unwrap();
+        Ok(Leadership { leader: state.leader.clone(), term: state.term })
+    }
+
+    async fn lock_maildrop(
+        &self,
+        _: ShardId,
+        _: AccountId,
+        token: [u8; 16],
+    ) -> Result<bool, MailError> {
+        self.check_leader()?;
+        Ok(*self.world.state.lock().unwrap().maildrop.get_or_insert(token) == token)
+    }
+
+    async fn unlock_maildrop(
+        &self,
+        _: ShardId,
+        _: AccountId,
+        token: [u8; 16],
+    ) -> Result<(), MailError> {
+        self.check_leader()?;
+        self.world.state.lock().unwrap().maildrop.take_if(|holder| *holder == token);
+        Ok(())
+    }
+}
+
+impl PeerHandler for FakeNode {
+    fn handle(
+        &self,
+        from_node: String,
+        request: PeerRequest,
+    ) -> BoxFuture<'static, Result<PeerResponse, PeerError>> {
+        let mut callers = self.callers.lock().unwrap();
+        if !callers.contains(&from_node) {
+            callers.push(from_node);
+        }
+        self.seen.lock().unwrap().push((request.shard, request.from_replica));
+        let mut held = self.held.subscribe();
+        self.world.tick();
+        Box::pin(async move {
+            let _ = held.wait_for(|held| *held != Some(request.kind)).await;
+            match request.to_replica {
+                0 => Err(PeerError::Refused("no such replica".into())),
+                _ => Ok(PeerResponse { meta: request.meta, bodies: request.bodies }),
+            }
+        })
+    }
+}
+
+#[async_trait]
+impl MetaHandler for FakeNode {
+    async fn placement(&self) -> Result<Arc<Placement>, MetaError> {
+        Ok(Arc::clone(&self.world.placement.borrow()))
+    }
+
+    async fn watch_placement(&self, after_version: u64) -> Result<Placements, MetaError> {
+        let placements = WatchStream::new(self.world.placement.subscribe());
+        Ok(Box::pin(placements.filter(move |placement| placement.version > after_version)))
+    }
+
+    async fn register_node(
+        &self,
+        from: &str,
+        node: Node,
+        _: Option<ClusterId>,
+    ) -> Result<Arc<Placement>, MetaError> {
+        assert_eq!(from, node.name);
+        self.placement().await
+    }
+
+    async fn report(&self, _: &str, _: Report) -> Result<(), MetaError> {
+        self.check_leader().map_err(|error| match error {
+            MailError::NotLeader { leader } => MetaError::NotLeader { leader },
+            _ => MetaError::NoCluster,
+        })
+    }
+
+    async fn mint_replica(&self, from: &str, _: ShardId, _: DiskId) -> Result<u64, MetaError> {
+        self.report(from, Report::default()).await?;
+        let mut state = self.world.state.lock().unwrap();
+        state.n_done += 1;
+        Ok(state.n_done)
+    }
+}
+
+#[async_trait]
+impl AdminHandler for FakeNode {
+    async fn status(&self, local: bool) -> Result<Status, MetaError> {
+        let placement = (!local).then(|| Arc::clone(&self.world.placement.borrow()));
+        Ok(Status { placement, nodes: Vec::new() })
+    }
+
+    async fn cluster_init(&self, init: ClusterInit) -> Result<(), MetaError> {
+        let fault = {
+            let mut state = self.world.state.lock().unwrap();
+            state.n_done += 1;
+            state.faults.pop_front()
+        };
+        match (init.n_shards, fault) {
+            (_, Some(_)) => std::future::pending().await,
+            (0, None) => Err(MetaError::Refused("no shards".into())),
+            _ => Ok(()),
+        }
+    }
+
+    async fn transfer_leader(&self, _: ShardId, to: &str) -> Result<(), MetaError> {
+        self.world.lead(to);
+        Ok(())
+    }
+
+    async fn drain(&self, _: &str, _: bool) -> Result<(), MetaError> {
+        Ok(())
+    }
+
+    async fn add_shard(&self, n_replicas: u32) -> Result<ShardId, MetaError> {
+        self.report("", Report::default()).await?;
+        Ok(ShardId(n_replicas))
+    }
+}

@@ -1,0 +1,103 @@
+//! Questions, the directory, chunks, the maildrop.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use mailbox::chunk::Codec;
+use mailbox::command::Place;
+use mailbox::dialogue::Trouble;
+use mailbox::{AccountId, Answer, Query, Refusal, ShardId, StoredChunk};
+
+use crate::cluster::{ACCOUNT, Cluster, PLACE, address};
+
+#[tokio::test]
+async fn an_address_is_resolved_once_and_again_when_it_proves_wrong() {
+    let cluster = Cluster::start(3);
+    let client = cluster.client();
+    let anna = address("anna@example.test");
+    assert_eq!(client.recipient(&anna).await, Ok(None));
+    cluster.world.resolve(&anna, Some(PLACE));
+    assert_eq!(client.recipient(&anna).await, Ok(Some(PLACE)));
+    cluster.world.resolve(&anna, None);
+    assert_eq!(client.recipient(&anna).await, Ok(Some(PLACE)));
+    let answer = client.query(PLACE, Query::Account(ACCOUNT)).await;
+    assert_eq!(answer, Ok(Answer::Refused(Refusal::NoSuchAccount)));
+    assert_eq!(client.recipient(&anna).await, Ok(None));
+}
+
+#[tokio::test]
+async fn a_question_follows_the_leader_and_the_account() {
+    let cluster = Cluster::start(3);
+    let client = cluster.client();
+    let moved = Place { shard: ShardId(2), epoch: 2, ..PLACE };
+    cluster.world.move_to(moved);
+    cluster.world.lead("n3");
+    let gone = Ok(Answer::Refused(Refusal::NoSuchAccount));
+    assert_eq!(client.query(PLACE, Query::Account(ACCOUNT)).await, gone);
+    cluster.kill("n3");
+    cluster.world.lead("n2");
+    assert_eq!(client.query(PLACE, Query::Account(ACCOUNT)).await, gone);
+    cluster.world.lead("");
+    let hasty = cluster.client_with_deadline(Duration::from_millis(200));
+    assert_eq!(
+        hasty.query_shard(ShardId(2), Query::Accounts(None)).await,
+        Err(Trouble::Unavailable)
+    );
+}
+
+fn chunk(text: &[u8]) -> StoredChunk {
+    StoredChunk::raw(Bytes::copy_from_slice(text))
+}
+
+fn compressed(raw: &StoredChunk) -> StoredChunk {
+    let bytes = zstd::encode_all(&*raw.bytes, 1).unwrap().into();
+    StoredChunk { codec: Codec::Zstd, bytes, ..raw.clone() }
+}
+
+fn keep(cluster: &Cluster, node: &str, stored: StoredChunk) {
+    cluster.node(node).chunks.lock().unwrap().insert(stored.chunk.digest, stored);
+}
+
+#[tokio::test]
+async fn a_chunk_comes_from_whoever_has_a_good_copy() {
+    let cluster = Cluster::start(3);
+    let client = cluster.client();
+    let good = chunk(&[b'a'; 5_000]);
+    let rotten = StoredChunk { bytes: Bytes::from(vec![b'b'; 5_000]), ..good.clone() };
+    let bomb = StoredChunk { chunk: good.chunk, ..compressed(&chunk(&vec![0; 200_000])) };
+    keep(&cluster, "n1", rotten);
+    keep(&cluster, "n2", bomb);
+    assert_eq!(client.chunk(PLACE, good.chunk).await, Err(Trouble::Damaged));
+    keep(&cluster, "n3", compressed(&good));
+    assert_eq!(client.chunk(PLACE, good.chunk).await, Ok(good.clone()));
+    // Also without a leader, and past a node that does not answer.
+    cluster.world.lead("");
+    cluster.node("n1").deaf.send_replace(true);
+    cluster.kill("n2");
+    assert_eq!(client.chunk(PLACE, good.chunk).await, Ok(good));
+}
+
+#[tokio::test]
+async fn a_chunk_is_not_called_damaged_while_a_replica_is_away() {
+    let cluster = Cluster::start(2);
+    let client = cluster.client_with_deadline(Duration::from_millis(400));
+    let missing = chunk(b"x");
+    assert_eq!(client.chunk(PLACE, missing.chunk).await, Err(Trouble::Damaged));
+    cluster.kill("n2");
+    assert_eq!(client.chunk(PLACE, missing.chunk).await, Err(Trouble::Unavailable));
+}
+
+#[tokio::test]
+async fn a_maildrop_has_one_holder() {
+    let cluster = Cluster::start(3);
+    let client = cluster.client();
+    let place = Place { account: AccountId([9; 16]), ..PLACE };
+    assert_eq!(client.lock_maildrop(place, [1; 16]).await, Ok(true));
+    cluster.world.lead("n2");
+    assert_eq!(client.lock_maildrop(place, [1; 16]).await, Ok(true));
+    assert_eq!(client.lock_maildrop(place, [2; 16]).await, Ok(false));
+    assert_eq!(client.unlock_maildrop(place, [2; 16]).await, Ok(()));
+    assert_eq!(client.lock_maildrop(place, [2; 16]).await, Ok(false));
+    assert_eq!(client.unlock_maildrop(place, [1; 16]).await, Ok(()));
+    assert_eq!(client.lock_maildrop(place, [2; 16]).await, Ok(true));
+}
