@@ -1,0 +1,118 @@
+//! The judge: reads a history and names every promise that was broken. It knows nothing of how the
+//! store works, only what was promised to a client, so it judges a foreign store as well as ours.
+//!
+//! Operations that overlap in time may have happened in either order, and one of unknown outcome may
+//! have happened or not, at any time after it began; what is legal under any such reading passes.
+
+mod counts;
+mod flags;
+mod ledger;
+mod numbers;
+mod reads;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::history::History;
+use ledger::Ledger;
+
+/// What a mail store promises and a history can show to be broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Promise {
+    /// Nothing acknowledged is lost.
+    NothingLost,
+    /// An acknowledged delivery is there once, one of unknown outcome at most once.
+    ExactlyOnce,
+    /// Octets come back as they were given.
+    BytesEqual,
+    /// What was expunged stays expunged.
+    StaysExpunged,
+    /// The last acknowledged value of a flag wins.
+    LastFlagWins,
+    /// UIDs ascend and are not reused; UIDVALIDITY, UIDNEXT and HIGHESTMODSEQ behave.
+    NumbersAscend,
+    /// Reads see every change acknowledged before they began.
+    ReadsAreCurrent,
+    /// A moved message is in exactly one of both mailboxes.
+    MoveIsAtomic,
+    /// What was refused did not happen.
+    RefusedIsUndone,
+    /// All replicas hold the same.
+    Convergence,
+}
+
+/// One broken promise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Violation {
+    /// Which.
+    pub promise: Promise,
+    /// How, in one sentence that names tokens, UIDs and times.
+    pub sentence: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.promise, self.sentence)
+    }
+}
+
+/// Every promise this history shows to be broken; each fact is told once, where it first shows.
+pub fn check(history: &History) -> Vec<Violation> {
+    let mut verdicts = Verdicts::default();
+    let ledger = Ledger::of(history, &mut verdicts);
+    reads::check(&ledger, &mut verdicts);
+    flags::check(&ledger, &mut verdicts);
+    numbers::check(&ledger, &mut verdicts);
+    counts::check(&ledger, &mut verdicts);
+    check_convergence(history, &mut verdicts);
+    verdicts.found
+}
+
+fn check_convergence(history: &History, verdicts: &mut Verdicts) {
+    let mut first = BTreeMap::new();
+    for state in history.replicas() {
+        let other = *first.entry(state.shard).or_insert(state);
+        if other.applied != state.applied || other.digest != state.digest {
+            let subject = format!("{}/{}", state.shard, state.replica);
+            let sentence = format!(
+                "shard {}: replica {} rests at index {} with digest {}, replica {} at index {} \
+                 with digest {}",
+                state.shard,
+                other.replica,
+                other.applied,
+                other.digest,
+                state.replica,
+                state.applied,
+                state.digest
+            );
+            verdicts.say(Promise::Convergence, subject, sentence);
+        }
+    }
+}
+
+/// Violations found so far.
+#[derive(Default)]
+struct Verdicts {
+    found: Vec<Violation>,
+    said: BTreeSet<(Promise, String)>,
+}
+
+impl Verdicts {
+    /// Keeps the first sentence about each subject, so that one lost message is one violation.
+    fn say(&mut self, promise: Promise, subject: String, sentence: String) {
+        if self.said.insert((promise, subject)) {
+            self.found.push(Violation { promise, sentence });
+        }
+    }
+}
+
+/// Microseconds as a reader of a report wants them.
+fn at(us: u64) -> String {
+    if us == ledger::AT_THE_END {
+        return "the end".into();
+    }
+    format!("{}.{:06}s", us / 1_000_000, us % 1_000_000)
+}

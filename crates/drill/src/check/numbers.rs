@@ -1,0 +1,191 @@
+//! UIDs, UIDVALIDITY, UIDNEXT and mod-sequences only go forward.
+
+use std::collections::BTreeMap;
+
+use super::ledger::{Ledger, MailboxKey, Place, Read};
+use super::{Promise, Verdicts, at};
+use crate::history::Event;
+
+pub(super) fn check(ledger: &Ledger<'_>, verdicts: &mut Verdicts) {
+    check_validity(ledger, verdicts);
+    let mut reads: BTreeMap<MailboxKey<'_>, Vec<&Read<'_>>> = BTreeMap::new();
+    for read in &ledger.reads {
+        reads.entry(read.key).or_default().push(read);
+    }
+    for reads in reads.values() {
+        check_counters(reads, verdicts);
+        check_changes_count(reads, verdicts);
+    }
+    let mut placed: BTreeMap<MailboxKey<'_>, Vec<(Place<'_>, &Event)>> = BTreeMap::new();
+    for (place, event) in &ledger.placements {
+        placed.entry((place.0, place.1)).or_default().push((*place, *event));
+    }
+    for (key, placed) in &mut placed {
+        check_uids_ascend(placed, verdicts);
+        if let Some(reads) = reads.get(key) {
+            check_uid_next(placed, reads, verdicts);
+        }
+    }
+}
+
+fn check_validity(ledger: &Ledger<'_>, verdicts: &mut Verdicts) {
+    let mut told = ledger.validities.clone();
+    told.sort_by_key(|(key, _, time)| (*key, *time));
+    for pair in told.windows(2) {
+        let ((key, old, _), (other, new, time)) = (pair[0], pair[1]);
+        if key == other && old != new {
+            let sentence =
+                format!("{} {}: UIDVALIDITY was {old} and is {new} at {}", key.0, key.1, at(time));
+            verdicts.say(Promise::NumbersAscend, format!("validity {key:?}"), sentence);
+        }
+    }
+}
+
+/// UIDNEXT and HIGHESTMODSEQ never decrease from one look to a later one, and bound what is seen.
+fn check_counters(reads: &[&Read<'_>], verdicts: &mut Verdicts) {
+    for read in reads {
+        let view = read.view;
+        let last_uid = view.messages.iter().map(|message| u64::from(message.uid)).max();
+        let last_modseq = view.messages.iter().filter_map(|message| message.modseq).max();
+        let uid_next = view.uid_next.map(u64::from);
+        let bounds = [
+            ("UIDNEXT", uid_next, last_uid.map(|uid| uid + 1)),
+            ("HIGHESTMODSEQ", view.highest_modseq, last_modseq),
+        ];
+        for (name, told, least) in bounds {
+            if let (Some(told), Some(least)) = (told, least)
+                && told < least
+            {
+                let sentence = format!(
+                    "{} {}: {name} is {told} at {}, but must be {least} at least",
+                    read.key.0,
+                    read.key.1,
+                    at(read.end)
+                );
+                verdicts.say(Promise::NumbersAscend, format!("{name} {:?}", read.key), sentence);
+            }
+        }
+    }
+    after_each_other(reads, |earlier, later| {
+        let counters = [
+            ("UIDNEXT", earlier.view.uid_next.map(u64::from), later.view.uid_next.map(u64::from)),
+            ("HIGHESTMODSEQ", earlier.view.highest_modseq, later.view.highest_modseq),
+        ];
+        for (name, old, new) in counters {
+            if let (Some(old), Some(new)) = (old, new)
+                && new < old
+            {
+                let (account, mailbox) = later.key;
+                let sentence = format!(
+                    "{account} {mailbox}: {name} was {old} at {} and is {new} at {}",
+                    at(earlier.end),
+                    at(later.end)
+                );
+                verdicts.say(Promise::NumbersAscend, format!("{name} {:?}", later.key), sentence);
+            }
+        }
+    });
+}
+
+/// Arrival, change of flags and expunge each raise HIGHESTMODSEQ.
+fn check_changes_count(reads: &[&Read<'_>], verdicts: &mut Verdicts) {
+    let mut known: BTreeMap<u64, &Read<'_>> = BTreeMap::new();
+    for read in reads.iter().filter(|read| read.view.complete) {
+        let Some(modseq) = read.view.highest_modseq else { continue };
+        if read.view.messages.iter().any(|message| message.flags.is_none()) {
+            continue;
+        }
+        let other = known.entry(modseq).or_insert(read);
+        let same = other.view.messages.iter().map(state).eq(read.view.messages.iter().map(state));
+        if !same {
+            let sentence = format!(
+                "{} {}: HIGHESTMODSEQ is {modseq} at {} and at {}, but the mailbox changed",
+                read.key.0,
+                read.key.1,
+                at(other.end),
+                at(read.end)
+            );
+            verdicts.say(Promise::NumbersAscend, format!("change {:?}", read.key), sentence);
+        }
+    }
+}
+
+/// What makes two looks at a message different.
+fn state(
+    message: &crate::history::ViewedMessage,
+) -> (u32, &str, &Option<std::collections::BTreeSet<String>>) {
+    (message.uid, &message.token, &message.flags)
+}
+
+/// What began after another ended got a greater UID.
+fn check_uids_ascend(placed: &mut [(Place<'_>, &Event)], verdicts: &mut Verdicts) {
+    let mut by_end = placed.to_vec();
+    by_end.sort_by_key(|(_, event)| event.end_us);
+    placed.sort_by_key(|(_, event)| event.start_us);
+    let mut ended = by_end.into_iter().peekable();
+    let mut highest: Option<(Place<'_>, &Event)> = None;
+    for (place, event) in placed.iter() {
+        while let Some(next) = ended.next_if(|(_, other)| other.end_us < event.start_us) {
+            if highest.is_none_or(|(highest, _)| highest.2 < next.0.2) {
+                highest = Some(next);
+            }
+        }
+        if let Some((before, earlier)) = highest
+            && before.2 >= place.2
+        {
+            let sentence = format!(
+                "{} {}: UID {} was given at {}, after UID {} had been given at {}",
+                place.0,
+                place.1,
+                place.2,
+                at(event.end_us),
+                before.2,
+                at(earlier.end_us)
+            );
+            let subject = format!("order {} {} {}", place.0, place.1, place.2);
+            verdicts.say(Promise::NumbersAscend, subject, sentence);
+        }
+    }
+}
+
+/// A UID given out before a look is below its UIDNEXT, one given out after it is not.
+fn check_uid_next(placed: &[(Place<'_>, &Event)], reads: &[&Read<'_>], verdicts: &mut Verdicts) {
+    for read in reads {
+        let Some(uid_next) = read.view.uid_next else { continue };
+        for (place, event) in placed {
+            let stale = event.end_us < read.start && place.2 >= uid_next;
+            let taken = read.end < event.start_us && place.2 < uid_next;
+            if stale || taken {
+                let sentence = format!(
+                    "{} {}: UIDNEXT is {uid_next} in what was read from {} to {}, but UID {} was \
+                     given from {} to {}",
+                    place.0,
+                    place.1,
+                    at(read.start),
+                    at(read.end),
+                    place.2,
+                    at(event.start_us),
+                    at(event.end_us)
+                );
+                let subject = format!("next {} {} {}", place.0, place.1, place.2);
+                verdicts.say(Promise::NumbersAscend, subject, sentence);
+            }
+        }
+    }
+}
+
+/// Calls with each look and, of those that ended before it began, the one that ended last.
+fn after_each_other<'a>(reads: &[&'a Read<'a>], mut judge: impl FnMut(&'a Read<'a>, &'a Read<'a>)) {
+    let mut by_start = reads.to_vec();
+    by_start.sort_by_key(|read| read.start);
+    let mut ended = reads.iter().peekable();
+    let mut last = None;
+    for later in by_start {
+        while let Some(read) = ended.next_if(|read| read.end < later.start) {
+            last = Some(*read);
+        }
+        if let Some(earlier) = last {
+            judge(earlier, later);
+        }
+    }
+}

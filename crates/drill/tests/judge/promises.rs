@@ -1,0 +1,244 @@
+//! For each promise: a history that breaks it is caught, a legal one as close to it as can be passes.
+
+use crate::support::{Story, carried, changed, done, placed, refused, unknown, view};
+use drill::{Promise, Record, ReplicaState, View};
+
+fn story() -> Story {
+    Story::default()
+}
+
+#[test]
+fn an_acknowledged_delivery_that_is_gone_is_lost() {
+    let told = story().deliver((1, 2), "t1", done());
+    told.finally(&[], &[]).breaks(Promise::NothingLost, &["t1", "anna", "the end"]);
+    story().deliver((1, 2), "t1", done()).finally(&["1 t1"], &[]).is_legal();
+    story().deliver((1, 2), "t1", unknown()).finally(&[], &[]).is_legal();
+    story().deliver((1, 2), "t1", unknown()).finally(&["1 t1"], &[]).is_legal();
+    story().deliver((1, 2), "t1", refused()).finally(&[], &[]).is_legal();
+}
+
+#[test]
+fn what_was_seen_once_is_lost_too_when_its_delivery_is_of_unknown_outcome() {
+    let told = story().deliver((1, 2), "t1", unknown()).read((3, 4), "INBOX", &["1 t1"]);
+    told.finally(&[], &[]).breaks(Promise::NothingLost, &["t1", "UID 1"]);
+}
+
+#[test]
+fn a_delivery_that_is_there_twice_is_caught() {
+    for verdict in [done(), unknown()] {
+        let told = story().deliver((1, 2), "t1", verdict);
+        let told = told.finally(&["1 t1", "2 t1"], &[]);
+        told.breaks(Promise::ExactlyOnce, &["t1", "INBOX UID 1", "INBOX UID 2"]);
+    }
+    // Twice sent, twice there: the second was another transaction.
+    let told = story().deliver((1, 2), "t1", unknown()).deliver((3, 4), "t1", done());
+    told.finally(&["1 t1", "2 t1"], &[]).is_legal();
+}
+
+#[test]
+fn what_was_refused_must_not_be_there() {
+    let told = story().deliver((1, 2), "t1", refused()).finally(&["1 t1"], &[]);
+    told.breaks(Promise::RefusedIsUndone, &["t1"]);
+}
+
+#[test]
+fn other_octets_than_those_delivered_are_caught() {
+    let told = story().deliver((1, 2), "t1", done()).finally(&["1 t1=t9"], &[]);
+    told.breaks(Promise::BytesEqual, &["t1", "UID 1", "digest of t9"]);
+    let told = story().deliver((1, 2), "t1", done()).read((3, 4), "INBOX", &["1 t1", "2 t7"]);
+    told.breaks(Promise::BytesEqual, &["t7", "not delivered"]);
+}
+
+#[test]
+fn an_expunged_message_must_not_come_back() {
+    let begun = || story().deliver((1, 2), "t1", placed(1)).expunge((3, 4), (1, "t1"), done());
+    begun().finally(&["1 t1"], &[]).breaks(Promise::StaysExpunged, &["UID 1", "t1"]);
+    // Under another UID it is back all the same.
+    begun().finally(&["2 t1"], &[]).breaks(Promise::StaysExpunged, &["INBOX UID 2"]);
+    begun().read((5, 6), "INBOX", &["1 t1"]).breaks(Promise::StaysExpunged, &["UID 1"]);
+    begun().finally(&[], &[]).is_legal();
+    // Begun before the expunge ended: either is legal.
+    begun().read((3, 6), "INBOX", &["1 t1"]).finally(&[], &[]).is_legal();
+    begun().read((3, 6), "INBOX", &[]).finally(&[], &[]).is_legal();
+}
+
+#[test]
+fn what_one_read_showed_gone_no_later_read_shows_again() {
+    let begun = story().deliver((1, 2), "t1", placed(1)).expunge((3, 99), (1, "t1"), unknown());
+    let told = begun.read((5, 6), "INBOX", &[]).read((7, 8), "INBOX", &["1 t1"]);
+    told.breaks(Promise::StaysExpunged, &["UID 1", "0.000006s"]);
+    let begun = story().deliver((1, 2), "t1", placed(1)).expunge((3, 99), (1, "t1"), unknown());
+    begun.read((5, 6), "INBOX", &["1 t1"]).read((7, 8), "INBOX", &[]).is_legal();
+}
+
+#[test]
+fn an_expunge_that_was_not_done_or_is_unknown_decides_nothing() {
+    let begun = story().deliver((1, 2), "t1", placed(1));
+    let told = begun.expunge((3, 4), (1, "t1"), changed(&[])).finally(&[], &[]);
+    told.breaks(Promise::NothingLost, &["t1"]);
+    for end in [&["1 t1"][..], &[]] {
+        let begun = story().deliver((1, 2), "t1", placed(1));
+        begun.expunge((3, 4), (1, "t1"), unknown()).finally(end, &[]).is_legal();
+    }
+}
+
+#[test]
+fn the_last_acknowledged_flag_wins() {
+    let begun = || {
+        let begun = story().deliver((1, 2), "t1", placed(1));
+        begun.store((3, 4), (1, "t1"), "+ \\Seen", changed(&[1]))
+    };
+    begun().finally(&["1 t1"], &[]).breaks(Promise::LastFlagWins, &["\\Seen", "UID 1", "not set"]);
+    begun().finally(&["1 t1 \\Seen"], &[]).is_legal();
+    begun().finally(&["1 t1 \\Seen \\Draft"], &[]).breaks(Promise::LastFlagWins, &["\\Draft"]);
+    let after = || begun().store((5, 6), (1, "t1"), "- \\Seen", changed(&[1]));
+    after().finally(&["1 t1 \\Seen"], &[]).breaks(Promise::LastFlagWins, &["\\Seen"]);
+    after().finally(&["1 t1"], &[]).is_legal();
+    // A read between both sees the first, or is wrong.
+    begun().read((5, 6), "INBOX", &["1 t1"]).breaks(Promise::LastFlagWins, &["0.000005s"]);
+}
+
+#[test]
+fn concurrent_and_unknown_flag_changes_may_end_either_way() {
+    for end in ["1 t1 \\Seen", "1 t1"] {
+        let told = story().deliver((1, 2), "t1", placed(1));
+        let told = told.store((3, 6), (1, "t1"), "+ \\Seen", done());
+        told.store((4, 7), (1, "t1"), "- \\Seen", done()).finally(&[end], &[]).is_legal();
+        let told = story().deliver((1, 2), "t1", placed(1));
+        let told = told.store((3, 4), (1, "t1"), "+ \\Seen", unknown());
+        told.store((5, 6), (1, "t1"), "- \\Seen", done()).finally(&[end], &[]).is_legal();
+    }
+}
+
+#[test]
+fn flags_travel_with_a_moved_message() {
+    let begun = || {
+        let begun = story().deliver((1, 2), "t1", placed(1));
+        let begun = begun.store((3, 4), (1, "t1"), "+ \\Seen", done());
+        begun.move_((5, 6), (1, "t1"), carried(1, 1))
+    };
+    begun().finally(&[], &["1 t1 \\Seen"]).is_legal();
+    begun().finally(&[], &["1 t1"]).breaks(Promise::LastFlagWins, &["Archive", "\\Seen"]);
+}
+
+#[test]
+fn uids_ascend_and_are_not_reused() {
+    let told = story().deliver((1, 2), "t1", placed(5)).deliver((3, 4), "t2", placed(4));
+    told.breaks(Promise::NumbersAscend, &["UID 4", "UID 5"]);
+    let told = story().deliver((1, 4), "t1", placed(5)).deliver((3, 4), "t2", placed(4));
+    told.is_legal();
+    let told = story().deliver((1, 2), "t1", placed(5)).deliver((3, 4), "t2", placed(5));
+    told.breaks(Promise::NumbersAscend, &["UID 5", "t1", "t2"]);
+    // Expunged in between: its UID is used up.
+    let told = story().deliver((1, 2), "t1", placed(1)).expunge((3, 4), (1, "t1"), done());
+    let told = told.deliver((5, 6), "t2", done()).read((7, 8), "INBOX", &["1 t2"]);
+    told.breaks(Promise::NumbersAscend, &["UID 1", "t1", "t2"]);
+}
+
+#[test]
+fn a_uid_below_a_uid_next_told_before_is_caught() {
+    let look = |uid_next| View { uid_next: Some(uid_next), ..view(&[]) };
+    let told = story().look((1, 2), "INBOX", look(5)).deliver((3, 4), "t1", placed(4));
+    told.breaks(Promise::NumbersAscend, &["UIDNEXT is 5", "UID 4"]);
+    let told = story().look((1, 3), "INBOX", look(5)).deliver((3, 4), "t1", placed(4));
+    told.is_legal();
+    let told = story().deliver((1, 2), "t1", placed(4)).expunge((2, 3), (4, "t1"), done());
+    told.look((4, 5), "INBOX", look(4)).breaks(Promise::NumbersAscend, &["UIDNEXT is 4", "UID 4"]);
+}
+
+#[test]
+fn counters_never_go_back_and_count_every_change() {
+    let look = |uid_next, modseq, messages: &[&str]| View {
+        uid_next: Some(uid_next),
+        highest_modseq: Some(modseq),
+        ..view(messages)
+    };
+    let twice = |first, second| story().look((1, 2), "A", first).look((3, 4), "A", second);
+    twice(look(5, 7, &[]), look(5, 8, &[])).is_legal();
+    twice(look(5, 7, &[]), look(4, 8, &[])).breaks(Promise::NumbersAscend, &["UIDNEXT was 5"]);
+    twice(look(5, 7, &[]), look(5, 6, &[]))
+        .breaks(Promise::NumbersAscend, &["HIGHESTMODSEQ was 7", "is 6"]);
+    let concurrent = story().look((1, 3), "A", look(5, 8, &[])).look((2, 4), "A", look(4, 7, &[]));
+    concurrent.is_legal();
+    let delivered = || story().deliver((1, 2), "t1", done());
+    let seen = delivered().look((3, 4), "INBOX", look(2, 7, &["1 t1"]));
+    let seen = seen.store((5, 6), (1, "t1"), "+ \\Seen", unknown());
+    let seen = seen.look((7, 8), "INBOX", look(2, 7, &["1 t1 \\Seen"]));
+    seen.breaks(Promise::NumbersAscend, &["HIGHESTMODSEQ is 7", "changed"]);
+    let low = delivered().look((3, 4), "INBOX", look(1, 7, &["1 t1"]));
+    low.breaks(Promise::NumbersAscend, &["UIDNEXT is 1", "must be 2"]);
+}
+
+#[test]
+fn another_uidvalidity_is_caught() {
+    let other = View { uid_validity: 10, ..view(&[]) };
+    let told = story().look((1, 2), "INBOX", view(&[])).look((3, 4), "INBOX", other);
+    told.breaks(Promise::NumbersAscend, &["UIDVALIDITY was 9 and is 10"]);
+}
+
+#[test]
+fn reads_see_what_was_acknowledged_before_they_began() {
+    for verdict in [done(), placed(1)] {
+        let told = story().deliver((1, 2), "t1", verdict.clone()).read((3, 4), "INBOX", &[]);
+        told.breaks(Promise::ReadsAreCurrent, &["t1", "0.000003s"]);
+        let told = story().deliver((1, 3), "t1", verdict).read((2, 4), "INBOX", &[]);
+        told.is_legal();
+    }
+    // Two reads after each other: the second must not see less.
+    let told = story().deliver((1, 9), "t1", unknown()).read((2, 3), "INBOX", &["1 t1"]);
+    told.read((4, 5), "INBOX", &[]).breaks(Promise::ReadsAreCurrent, &["t1"]);
+    let told = story().deliver((1, 9), "t1", done()).expunge((3, 9), (1, "t1"), unknown());
+    told.read((4, 5), "INBOX", &[]).finally(&[], &[]).is_legal();
+    let partial = View { complete: false, ..view(&[]) };
+    story().deliver((1, 2), "t1", done()).look((3, 4), "INBOX", partial).is_legal();
+}
+
+#[test]
+fn a_moved_message_is_in_exactly_one_mailbox() {
+    for verdict in [carried(1, 7), unknown()] {
+        let begun =
+            || story().deliver((1, 2), "t1", placed(1)).move_((3, 4), (1, "t1"), verdict.clone());
+        begun().finally(&["1 t1"], &["7 t1"]).breaks(Promise::MoveIsAtomic, &["t1", "UID 7"]);
+        begun().finally(&[], &[]).breaks(Promise::MoveIsAtomic, &["t1", "nowhere"]);
+        begun().finally(&[], &["7 t1"]).is_legal();
+    }
+    let begun = || story().deliver((1, 2), "t1", placed(1)).move_((3, 4), (1, "t1"), unknown());
+    begun().finally(&["1 t1"], &[]).is_legal();
+    let undone = story().deliver((1, 2), "t1", placed(1)).move_((3, 4), (1, "t1"), carried(1, 7));
+    undone.finally(&["1 t1"], &[]).breaks(Promise::MoveIsAtomic, &["UID 1", "t1"]);
+}
+
+#[test]
+fn a_move_that_shows_at_one_end_shows_at_the_other() {
+    let begun =
+        || story().deliver((1, 2), "t1", placed(1)).move_((3, 20), (1, "t1"), carried(1, 7));
+    let both = begun().read((4, 5), "Archive", &["7 t1"]).read((6, 7), "INBOX", &["1 t1"]);
+    both.breaks(Promise::MoveIsAtomic, &["UID 1", "t1", "0.000005s"]);
+    let neither = begun().read((4, 5), "INBOX", &[]).read((6, 7), "Archive", &[]);
+    neither.breaks(Promise::ReadsAreCurrent, &["t1", "moved there"]);
+    let fine = begun().read((4, 5), "INBOX", &["1 t1"]).read((6, 7), "Archive", &["7 t1"]);
+    fine.read((8, 9), "INBOX", &[]).finally(&[], &["7 t1"]).is_legal();
+}
+
+#[test]
+fn a_copy_is_a_second_message() {
+    let begun = || story().deliver((1, 2), "t1", placed(1)).copy((3, 4), (1, "t1"), carried(1, 7));
+    begun().finally(&["1 t1"], &["7 t1"]).is_legal();
+    begun().finally(&["1 t1"], &[]).breaks(Promise::NothingLost, &["t1"]);
+    begun().finally(&["1 t1"], &["7 t1", "8 t1"]).breaks(Promise::ExactlyOnce, &["UID 8"]);
+}
+
+#[test]
+fn replicas_that_differ_are_caught() {
+    let state = |replica, applied, digest: &str| {
+        Record::Replica(ReplicaState { shard: 1, replica, applied, digest: digest.into() })
+    };
+    let told = |second| {
+        let mut told = story();
+        told.history.records = vec![state(1, 9, "aa"), second];
+        told
+    };
+    told(state(2, 9, "aa")).is_legal();
+    told(state(2, 9, "ab")).breaks(Promise::Convergence, &["replica 2", "ab"]);
+    told(state(2, 8, "aa")).breaks(Promise::Convergence, &["index 8"]);
+}
