@@ -1,6 +1,6 @@
 //! Mail addresses in the one canonical form that the directory is keyed by.
 
-use minicbor::{Decode, Encode};
+use minicbor::{Decode, Decoder, Encode};
 use unicode_normalization::UnicodeNormalization;
 
 /// Limit: octets of a local part (RFC 5321 4.5.3.1.1), doubled for UTF-8.
@@ -13,7 +13,7 @@ pub const DETAIL_SEPARATOR: char = '+';
 /// An address in canonical form, version 1: NFC, local part lowercased, domain lowercased with
 /// U-labels as A-labels (IDNA), no detail.
 /// Invariant: exactly one `@` separates non-empty parts; no control characters or spaces.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode)]
 #[cbor(transparent)]
 pub struct Address(#[n(0)] String);
 
@@ -67,6 +67,20 @@ pub const DIRECTORY_SLOTS: u16 = 1024;
 impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Address {
+    /// Takes what has the form; that it is canonical was made sure of when it was parsed.
+    fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+        let text = decoder.str()?;
+        let fits = text.len() <= LOCAL_BYTES_MAX + 1 + DOMAIN_BYTES_MAX;
+        match text.rsplit_once('@') {
+            Some((local, domain)) if fits && !local.is_empty() && !domain.is_empty() => {
+                Ok(Self(text.to_owned()))
+            }
+            _ => Err(minicbor::decode::Error::message("no address")),
+        }
     }
 }
 

@@ -1,6 +1,24 @@
 //! Everything that can change a shard. One command touches at most [`ROWS_MAX`] rows; those that could
 //! touch more stop early and say in their outcome where to go on.
 
+pub(crate) mod append;
+pub mod change_account;
+pub(crate) mod claim_recent;
+pub(crate) mod copy;
+pub(crate) mod create_account;
+pub(crate) mod create_mailbox;
+pub(crate) mod delete_account;
+pub(crate) mod delete_mailbox;
+pub(crate) mod deliver;
+pub(crate) mod directory;
+pub(crate) mod expunge;
+pub(crate) mod housekeep;
+pub(crate) mod r#move;
+pub(crate) mod rename_mailbox;
+pub(crate) mod store;
+pub mod subscribe;
+pub mod upload;
+
 use minicbor::{Decode, Encode};
 
 use crate::address::Address;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use minicbor::{Decode, Encode};
+use minicbor::{Decode, Decoder, Encode};
 
 /// Limit: different keywords on one message; enough for every client's labels.
 pub const KEYWORDS_MAX: usize = 64;
@@ -25,6 +25,8 @@ impl SystemFlags {
     pub const DELETED: Self = Self(8);
     /// `\Draft`
     pub const DRAFT: Self = Self(16);
+    /// All five.
+    pub const ALL: Self = Self(31);
 
     /// Whether all of `other` are set.
     pub fn contains(self, other: Self) -> bool {
@@ -34,7 +36,7 @@ impl SystemFlags {
 
 /// A keyword: an IMAP atom, compared without regard to ASCII case, kept as first written.
 /// Invariant: 1 to [`KEYWORD_BYTES_MAX`] printable ASCII octets, no atom-specials.
-#[derive(Clone, Debug, Encode, Decode)]
+#[derive(Clone, Debug, Encode)]
 #[cbor(transparent)]
 pub struct Keyword(#[n(0)] String);
 
@@ -53,6 +55,12 @@ impl Keyword {
 
     fn folded(&self) -> impl Iterator<Item = u8> + '_ {
         self.0.bytes().map(|byte| byte.to_ascii_lowercase())
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Keyword {
+    fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+        Self::new(decoder.str()?).ok_or_else(|| minicbor::decode::Error::message("no keyword"))
     }
 }
 

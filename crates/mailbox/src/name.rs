@@ -1,6 +1,6 @@
 //! Mailbox names: components, never a joined string.
 
-use minicbor::{Decode, Encode};
+use minicbor::{Decode, Decoder, Encode};
 use unicode_normalization::UnicodeNormalization;
 
 /// Limit: levels of a mailbox name; deeper trees only come from loops in clients.
@@ -11,7 +11,7 @@ pub const COMPONENT_BYTES_MAX: usize = 255;
 /// The full name of a mailbox. `INBOX` as first component is case-insensitive (RFC 9051 5.1).
 /// Invariant: 1 to [`LEVELS_MAX`] components, each NFC, 1 to [`COMPONENT_BYTES_MAX`] octets, without
 /// control characters.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode)]
 #[cbor(transparent)]
 pub struct MailboxName(#[n(0)] Vec<String>);
 
@@ -71,5 +71,12 @@ impl MailboxName {
     /// The components joined by `separator`.
     pub fn join(&self, separator: char) -> String {
         self.0.join(&separator.to_string())
+    }
+}
+
+impl<'b, C> Decode<'b, C> for MailboxName {
+    fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+        let components: Vec<String> = decoder.decode()?;
+        Self::new(components).ok_or_else(|| minicbor::decode::Error::message("no mailbox name"))
     }
 }

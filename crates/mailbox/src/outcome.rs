@@ -34,6 +34,13 @@ pub enum Outcome {
     /// ClaimRecent: messages from here up to the then UIDNEXT are `\Recent` in this session.
     #[n(7)]
     RecentFrom(#[n(0)] Uid),
+    /// Housekeep.
+    #[n(8)]
+    Housekept {
+        /// Whether another step has something to do right now.
+        #[n(0)]
+        more: bool,
+    },
 }
 
 /// Where messages were put.

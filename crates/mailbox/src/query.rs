@@ -1,11 +1,26 @@
 //! Everything that can be asked of a shard. Long answers come in pages.
 
+mod account;
+mod mailboxes;
+mod messages;
+mod resolve;
+mod search;
+mod uids;
+mod vanished;
+
 use minicbor::{Decode, Encode};
 
+use crate::Bodies;
 use crate::address::Address;
-use crate::command::{NamedMailbox, OfMailbox};
+use crate::answer::Answer;
+use crate::command::{AccountState, NamedMailbox, OfMailbox};
 use crate::flags::{Keyword, SystemFlags};
 use crate::ids::{AccountId, EmailId, ThreadId, Uid};
+use crate::ledger;
+use crate::outcome::Refusal;
+use crate::row::{self, AccountRow, MailboxRow};
+use crate::rows::Source;
+use crate::table;
 use crate::uid_set::UidSet;
 
 /// Limit: messages in one page of state (UID, flags, sizes).
@@ -183,4 +198,37 @@ pub enum Compare {
     /// Greater (LARGER).
     #[n(3)]
     Greater,
+}
+
+/// See [`crate::answer`].
+pub(crate) fn answer(
+    rows: &dyn Source,
+    bodies: &dyn Bodies,
+    query: &Query,
+) -> Result<Answer, Refusal> {
+    match query {
+        Query::Resolve(address) => Ok(resolve::answer(rows, address)),
+        Query::Account(id) => account::answer(rows, *id),
+        Query::Accounts(after) => Ok(account::list(rows, *after)),
+        Query::Mailboxes(account) => mailboxes::list(rows, *account),
+        Query::Mailbox(named) => mailboxes::one(rows, named),
+        Query::Uids(query) => uids::answer(rows, query),
+        Query::Messages(query) => messages::answer(rows, query),
+        Query::Vanished(query) => vanished::answer(rows, query),
+        Query::Search(query) => search::answer(rows, bodies, query),
+    }
+}
+
+/// The account, if its mail may be read.
+fn readable(rows: &dyn Source, account: AccountId) -> Result<AccountRow, Refusal> {
+    let row = ledger::account_row(rows, account)?;
+    if row.state == AccountState::Suspended { Err(Refusal::Suspended) } else { Ok(row) }
+}
+
+/// A mailbox that can be selected, of an account that may be read.
+fn mailbox(rows: &dyn Source, of: OfMailbox) -> Result<MailboxRow, Refusal> {
+    readable(rows, of.account)?;
+    row::load::<MailboxRow>(rows, &table::mailbox(of.account, of.mailbox))
+        .filter(|row| !row.deleted)
+        .ok_or(Refusal::NoSuchMailbox)
 }

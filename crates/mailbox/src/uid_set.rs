@@ -1,11 +1,11 @@
 //! Sets of UIDs as sorted ranges.
 
-use minicbor::{Decode, Encode};
+use minicbor::{Decode, Decoder, Encode};
 
 use crate::ids::Uid;
 
 /// Invariant: ranges are sorted, disjoint, not adjacent; each is first..=last.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode)]
 pub struct UidSet {
     #[n(0)]
     ranges: Vec<(Uid, Uid)>,
@@ -91,6 +91,22 @@ impl UidSet {
             first.0 = first.0.max(uid);
         }
         Self { ranges }
+    }
+}
+
+/// What `Encode` writes, before the invariant is made sure of.
+#[derive(Decode)]
+struct Ranges {
+    #[n(0)]
+    ranges: Vec<(Uid, Uid)>,
+}
+
+impl<'b, C> Decode<'b, C> for UidSet {
+    fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+        let Ranges { ranges } = decoder.decode()?;
+        let is_sorted = ranges.iter().all(|(first, last)| first <= last)
+            && ranges.windows(2).all(|pair| pair[0].1.value() < pair[1].0.value() - 1);
+        Ok(if is_sorted { Self { ranges } } else { Self::from_ranges(ranges) })
     }
 }
 

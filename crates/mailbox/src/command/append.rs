@@ -1,0 +1,87 @@
+//! APPEND, also of several messages (RFC 3502): all or none.
+
+use super::{deliver, upload};
+use crate::chunk::NewMessage;
+use crate::command::{Append, InternalDate, ROWS_MAX};
+use crate::content::{self, Inline, ROWS_PER_CONTENT_MAX};
+use crate::flags::Flags;
+use crate::ids::MailboxId;
+use crate::ledger::Ledger;
+use crate::message;
+use crate::outcome::{Appended, Outcome, Refusal};
+use crate::state::State;
+use crate::uid_set::UidSet;
+
+/// Rows a message takes besides those of its chunks.
+const ROWS_PER_MESSAGE: usize = 16;
+
+/// A message, and how it is to look.
+pub(super) struct Arrival<'c> {
+    pub message: &'c NewMessage,
+    pub flags: Flags,
+    pub internal_date: InternalDate,
+}
+
+pub(crate) fn apply(
+    ledger: &mut Ledger<'_, '_>,
+    cmd: &Append,
+    inline: &Inline,
+) -> Result<Outcome, Refusal> {
+    let now = deliver::now(ledger);
+    let arrivals = cmd.messages.iter().map(|append| Arrival {
+        message: &append.message,
+        flags: append.flags.clone(),
+        internal_date: append.internal_date.unwrap_or(now),
+    });
+    arrive_all(ledger, cmd.mailbox, arrivals.collect(), inline)
+}
+
+/// Checks everything, then lets all arrive.
+pub(super) fn arrive_all(
+    ledger: &mut Ledger<'_, '_>,
+    mailbox: MailboxId,
+    mut arrivals: Vec<Arrival<'_>>,
+    inline: &Inline,
+) -> Result<Outcome, Refusal> {
+    ledger.mailbox(mailbox)?;
+    let n_rows: usize =
+        arrivals.iter().map(|new| ROWS_PER_MESSAGE + 2 * new.message.chunks.len()).sum();
+    if n_rows > ROWS_MAX - ROWS_PER_CONTENT_MAX {
+        return Err(Refusal::Limit("messages of one command".into()));
+    }
+    let mut metadata = Vec::with_capacity(arrivals.len());
+    let mut n_bytes: u64 = 0;
+    for new in &mut arrivals {
+        upload::check(ledger, new.message.upload)?;
+        content::check(ledger, new.message, inline)?;
+        metadata.push(content::encode_metadata(&new.message.metadata)?);
+        new.flags = ledger.spell(mailbox, &new.flags)?;
+        n_bytes += new.message.size;
+    }
+    ledger.check_uids(mailbox, arrivals.len())?;
+    ledger.check_quota(n_bytes, arrivals.len() as u64)?;
+    let modseq = ledger.modseq()?;
+
+    let mut uids = UidSet::new();
+    for (new, metadata) in arrivals.iter().zip(metadata) {
+        let (email, thread) = content::create(ledger, new.message, metadata);
+        let state = State {
+            flags: new.flags.clone(),
+            modseq: modseq.value(),
+            email,
+            thread,
+            size: new.message.size,
+            internal_date: new.internal_date,
+            save_date: ledger.now,
+            uidl: None,
+        };
+        uids.push(message::arrive(ledger, mailbox, &state));
+    }
+    for new in &arrivals {
+        if let Some(upload) = new.message.upload {
+            upload::drop_upload(ledger, upload);
+        }
+    }
+    let uid_validity = ledger.mailbox(mailbox)?.uid_validity;
+    Ok(Outcome::Appended(Appended { mailbox, uid_validity, uids }))
+}

@@ -1,0 +1,36 @@
+//! EXPUNGE, UID EXPUNGE, CLOSE, and POP3's QUIT.
+
+use crate::command::{Expunge, OfMailbox, ROWS_MAX};
+use crate::flags::SystemFlags;
+use crate::ledger::Ledger;
+use crate::message::{self, Messages};
+use crate::outcome::{Expunged, Outcome, Refusal};
+use crate::state::State;
+use crate::uid_set::UidSet;
+
+/// Limit: messages one slice expunges; each costs four rows.
+const SLICE_MAX: usize = (ROWS_MAX - 48) / 4;
+
+pub(crate) fn apply(ledger: &mut Ledger<'_, '_>, cmd: &Expunge) -> Result<Outcome, Refusal> {
+    let of = OfMailbox { account: ledger.account, mailbox: cmd.mailbox };
+    let row = ledger.mailbox(cmd.mailbox)?.clone();
+    let is_wanted =
+        |raw: &[u8]| !cmd.only_deleted || State::system_flags(raw).contains(SystemFlags::DELETED);
+    let (slice, next) = if cmd.only_deleted && row.n_deleted == 0 {
+        (Vec::new(), None)
+    } else {
+        let messages = Messages::of(ledger.rows, of, &row);
+        messages.slice(ledger.rows, &cmd.uids, SLICE_MAX, &mut |raw| is_wanted(raw.row))
+    };
+    let mut uids = UidSet::new();
+    if !slice.is_empty() {
+        let modseq = ledger.modseq()?;
+        for found in &slice {
+            message::expunge(ledger, cmd.mailbox, found, modseq);
+            uids.push(found.uid);
+        }
+        message::schedule_purge(ledger, cmd.mailbox, modseq);
+    }
+    let highest_modseq = ledger.mailbox(cmd.mailbox)?.highest_modseq;
+    Ok(Outcome::Expunged(Expunged { uids, highest_modseq, next }))
+}

@@ -1,0 +1,49 @@
+//! MOVE: in one command a message leaves one mailbox and arrives in the other.
+
+use super::store;
+use crate::command::{Move, ROWS_MAX};
+use crate::content;
+use crate::ids::MailboxId;
+use crate::ledger::Ledger;
+use crate::message;
+use crate::outcome::{Copied, Outcome, Refusal};
+use crate::state::State;
+use crate::uid_set::UidSet;
+
+/// Limit: messages one slice moves; each costs four rows in its old mailbox, two in the new one, and
+/// its content's.
+const SLICE_MAX: usize = (ROWS_MAX - 96) / 7;
+
+pub(crate) fn apply(ledger: &mut Ledger<'_, '_>, cmd: &Move) -> Result<Outcome, Refusal> {
+    slice(ledger, cmd.from, cmd.to, &cmd.uids)
+}
+
+/// Moves the first messages of a set.
+pub(super) fn slice(
+    ledger: &mut Ledger<'_, '_>,
+    from: MailboxId,
+    to: MailboxId,
+    uids: &UidSet,
+) -> Result<Outcome, Refusal> {
+    let uid_validity = ledger.mailbox(to)?.uid_validity;
+    let (slice, next) = store::slice(ledger, from, uids, SLICE_MAX)?;
+    ledger.check_uids(to, slice.len())?;
+    let mut states = Vec::with_capacity(slice.len());
+    for found in &slice {
+        states.push(State { flags: ledger.spell(to, &found.state.flags)?, ..found.state.clone() });
+    }
+    let (mut source, mut target) = (UidSet::new(), UidSet::new());
+    if !slice.is_empty() {
+        let modseq = ledger.modseq()?;
+        for (found, mut state) in slice.iter().zip(states) {
+            content::refer(ledger, state.email);
+            message::expunge(ledger, from, found, modseq);
+            state.modseq = modseq.value();
+            state.save_date = ledger.now;
+            source.push(found.uid);
+            target.push(message::arrive(ledger, to, &state));
+        }
+        message::schedule_purge(ledger, from, modseq);
+    }
+    Ok(Outcome::Copied(Copied { uid_validity, source, target, next }))
+}

@@ -1,0 +1,58 @@
+//! RENAME: one node gets another parent or name. INBOX stays: its messages move to a new mailbox
+//! and its children stay too (RFC 9051 6.3.6).
+
+use crate::command::{RenameMailbox, r#move};
+use crate::ids::MailboxId;
+use crate::ledger::Ledger;
+use crate::name::MailboxName;
+use crate::outcome::{Outcome, Refusal};
+use crate::row;
+use crate::table;
+use crate::tree;
+use crate::uid_set::UidSet;
+
+pub(crate) fn apply(ledger: &mut Ledger<'_, '_>, cmd: &RenameMailbox) -> Result<Outcome, Refusal> {
+    if cmd.from.is_inbox() {
+        return rename_inbox(ledger, cmd);
+    }
+    let account = ledger.account;
+    let (node, mut row) =
+        tree::find(ledger.rows, account, &cmd.from).ok_or(Refusal::NoSuchMailbox)?;
+    if cmd.to.is_below(&cmd.from) {
+        return Err(Refusal::BelowItself);
+    }
+    if tree::find(ledger.rows, account, &cmd.to).is_some() {
+        return Err(Refusal::MailboxExists);
+    }
+    let depth = tree::depth(ledger.rows, account, node);
+    tree::check_depth(cmd.to.components().len() - 1, depth)?;
+    let parent = tree::create_parents(ledger, &cmd.to)?;
+    ledger.rows.remove(&table::name(account, row.parent, &row.component));
+    row.parent = parent;
+    row.component = cmd.to.leaf().to_owned();
+    row::save(ledger.rows, table::name(account, parent, &row.component), &node);
+    row::save(ledger.rows, table::node(account, node), &row);
+    Ok(Outcome::Done)
+}
+
+fn rename_inbox(ledger: &mut Ledger<'_, '_>, cmd: &RenameMailbox) -> Result<Outcome, Refusal> {
+    let inbox = selectable(ledger, &MailboxName::inbox())?;
+    if cmd.to.is_inbox() {
+        return Err(Refusal::MailboxExists);
+    }
+    let target = if cmd.further {
+        selectable(ledger, &cmd.to)?
+    } else {
+        if tree::find(ledger.rows, ledger.account, &cmd.to).is_some() {
+            return Err(Refusal::MailboxExists);
+        }
+        ledger.mailbox(inbox)?;
+        tree::create(ledger, &cmd.to, None)?
+    };
+    r#move::slice(ledger, inbox, target, &UidSet::all())
+}
+
+fn selectable(ledger: &Ledger<'_, '_>, name: &MailboxName) -> Result<MailboxId, Refusal> {
+    let (_, row) = tree::find(ledger.rows, ledger.account, name).ok_or(Refusal::NoSuchMailbox)?;
+    row.mailbox.ok_or(Refusal::NotSelectable)
+}

@@ -1,0 +1,80 @@
+//! Upload: the next piece of a message too large for one entry.
+
+use crate::command::Upload;
+use crate::content::{self, CHUNKS_MAX, Inline};
+use crate::ids::UploadId;
+use crate::ledger::Ledger;
+use crate::outcome::{Outcome, Refusal};
+use crate::row::{self, PieceRow, ShardRow, UploadRow};
+use crate::rows::Source;
+use crate::table;
+
+/// Limit: raw octets in all open uploads of a shard: forty of the largest messages at once.
+pub const UPLOAD_BYTES_MAX: u64 = 2 << 30;
+
+pub(crate) fn apply(
+    ledger: &mut Ledger<'_, '_>,
+    cmd: &Upload,
+    inline: &Inline,
+) -> Result<Outcome, Refusal> {
+    let key = table::upload(ledger.account, cmd.upload);
+    let row: Option<UploadRow> = row::load(ledger.rows, &key);
+    let next = row.as_ref().map_or(0, |row| row.next_sequence);
+    if cmd.sequence != next || next == u32::MAX {
+        return Err(Refusal::UploadGap);
+    }
+    let n_chunks = cmd.chunks.len() + row.as_ref().map_or(0, |row| row.n_chunks as usize);
+    if n_chunks > CHUNKS_MAX || next as usize >= CHUNKS_MAX {
+        return Err(Refusal::Limit("chunks of an upload".into()));
+    }
+    content::check_chunks(ledger, &cmd.chunks, inline)?;
+    let bytes: u64 = cmd.chunks.iter().map(|chunk| u64::from(chunk.raw_len)).sum();
+    let size_bytes = bytes + row.as_ref().map_or(0, |row| row.size_bytes);
+    ledger.check_quota(size_bytes, 1)?;
+    let shard: ShardRow = row::load(ledger.rows, &table::shard()).unwrap_or_default();
+    if shard.upload_bytes + bytes > UPLOAD_BYTES_MAX {
+        return Err(Refusal::Limit("open uploads".into()));
+    }
+    let row = UploadRow {
+        next_sequence: next + 1,
+        size_bytes,
+        n_chunks: n_chunks as u32,
+        touched: ledger.now,
+    };
+    row::save(ledger.rows, key, &row);
+    let piece = PieceRow { chunks: cmd.chunks.clone() };
+    row::save(ledger.rows, table::piece(ledger.account, cmd.upload, next), &piece);
+    for chunk in &cmd.chunks {
+        ledger.refer(chunk.digest, chunk.raw_len, 1);
+    }
+    ledger.change_upload_bytes(bytes.cast_signed());
+    Ok(Outcome::Done)
+}
+
+/// Whether there is such an upload, when a message names one.
+pub(crate) fn check(ledger: &Ledger<'_, '_>, upload: Option<UploadId>) -> Result<(), Refusal> {
+    match upload {
+        Some(upload) if ledger.rows.row(&table::upload(ledger.account, upload)).is_none() => {
+            Err(Refusal::UploadGap)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// An upload is no longer needed: its message arrived, or nobody continued it.
+pub(crate) fn drop_upload(ledger: &mut Ledger<'_, '_>, upload: UploadId) {
+    let key = table::upload(ledger.account, upload);
+    let Some(row) = row::load::<UploadRow>(ledger.rows, &key) else {
+        return;
+    };
+    let pieces = table::pieces(ledger.account, upload);
+    for key in row::first_keys(ledger.rows, &pieces, CHUNKS_MAX) {
+        let piece: Option<PieceRow> = row::load(ledger.rows, &key);
+        for chunk in piece.iter().flat_map(|piece| &piece.chunks) {
+            ledger.refer(chunk.digest, chunk.raw_len, -1);
+        }
+        ledger.rows.remove(&key);
+    }
+    ledger.rows.remove(&key);
+    ledger.change_upload_bytes(-row.size_bytes.cast_signed());
+}

@@ -1,0 +1,176 @@
+//! Contents: what is immutable of a message, shared by all its copies and counted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mime::Metadata;
+
+use crate::chunk::{CHUNK_BYTES_MAX, ChunkRef, Digest, NewMessage};
+use crate::codec;
+use crate::ids::{EmailId, ThreadId};
+use crate::ledger::Ledger;
+use crate::outcome::Refusal;
+use crate::row::{self, ChunkRow, ContentRow, ThreadRow};
+use crate::table;
+
+/// Limit: chunks of one message; 128 MiB when all are full, and few enough for one command.
+pub const CHUNKS_MAX: usize = 512;
+/// Limit: encoded metadata of one message; ten times what the busiest digests need.
+pub const METADATA_BYTES_MAX: usize = 1024 * 1024;
+/// Limit: message-ids of one message that join threads: its own, the root's, the nearest ones.
+const THREAD_IDS_MAX: usize = 8;
+/// Rows one content can take with it when it goes.
+pub(crate) const ROWS_PER_CONTENT_MAX: usize = CHUNKS_MAX + THREAD_IDS_MAX + 2;
+
+/// Chunks that travel beside the command.
+pub(crate) type Inline = BTreeMap<Digest, u32>;
+
+/// Whether the message is what it says it is and all its octets are at hand.
+pub(crate) fn check(
+    ledger: &Ledger<'_, '_>,
+    message: &NewMessage,
+    inline: &Inline,
+) -> Result<(), Refusal> {
+    if message.chunks.len() > CHUNKS_MAX {
+        return Err(Refusal::Limit("chunks of a message".into()));
+    }
+    check_chunks(ledger, &message.chunks, inline)?;
+    let size: u64 = message.chunks.iter().map(|chunk| u64::from(chunk.raw_len)).sum();
+    if size != message.size || message.digest != Digest::of_chunks(&message.chunks) {
+        return Err(Refusal::ChunkMissing);
+    }
+    Ok(())
+}
+
+/// Whether each chunk travels beside, or this account refers to it already.
+pub(crate) fn check_chunks(
+    ledger: &Ledger<'_, '_>,
+    chunks: &[ChunkRef],
+    inline: &Inline,
+) -> Result<(), Refusal> {
+    for chunk in chunks {
+        let is_sane = (1..=CHUNK_BYTES_MAX as u32).contains(&chunk.raw_len);
+        let raw_len = match inline.get(&chunk.digest) {
+            Some(raw_len) => Some(*raw_len),
+            None => {
+                let key = table::chunk(&chunk.digest, ledger.account);
+                row::load::<ChunkRow>(ledger.rows, &key).map(|row| row.raw_len)
+            }
+        };
+        if !is_sane || raw_len != Some(chunk.raw_len) {
+            return Err(Refusal::ChunkMissing);
+        }
+    }
+    Ok(())
+}
+
+/// Adds a content with one reference.
+pub(crate) fn create(
+    ledger: &mut Ledger<'_, '_>,
+    message: &NewMessage,
+    metadata: Vec<u8>,
+) -> (EmailId, ThreadId) {
+    ledger.usage.email += 1;
+    let email = EmailId(ledger.usage.email);
+    let thread = join_thread(ledger, &message.metadata);
+    for chunk in &message.chunks {
+        ledger.refer(chunk.digest, chunk.raw_len, 1);
+    }
+    let content =
+        ContentRow { n_references: 1, digest: message.digest, chunks: message.chunks.clone() };
+    row::save(ledger.rows, table::content(ledger.account, email), &content);
+    ledger.rows.put(table::metadata(ledger.account, email), metadata);
+    (email, thread)
+}
+
+/// The metadata as it will be stored, if it fits.
+pub(crate) fn encode_metadata(metadata: &Metadata) -> Result<Vec<u8>, Refusal> {
+    let bytes = codec::encode(metadata);
+    if bytes.len() > METADATA_BYTES_MAX {
+        return Err(Refusal::Limit("metadata of a message".into()));
+    }
+    Ok(bytes)
+}
+
+/// One more message has this content.
+pub(crate) fn refer(ledger: &mut Ledger<'_, '_>, email: EmailId) {
+    let key = table::content(ledger.account, email);
+    let mut content: ContentRow =
+        row::load(ledger.rows, &key).expect("a message's content outlives it");
+    content.n_references += 1;
+    row::save(ledger.rows, key, &content);
+}
+
+/// One message less has this content; the last takes it along.
+pub(crate) fn release(ledger: &mut Ledger<'_, '_>, email: EmailId) {
+    let key = table::content(ledger.account, email);
+    let mut content: ContentRow =
+        row::load(ledger.rows, &key).expect("a message's content outlives it");
+    content.n_references -= 1;
+    if content.n_references > 0 {
+        row::save(ledger.rows, key, &content);
+        return;
+    }
+    ledger.rows.remove(&key);
+    for chunk in &content.chunks {
+        ledger.refer(chunk.digest, chunk.raw_len, -1);
+    }
+    let key = table::metadata(ledger.account, email);
+    if let Some(metadata) = row::load::<Metadata>(ledger.rows, &key) {
+        leave_thread(ledger, &metadata);
+    }
+    ledger.rows.remove(&key);
+}
+
+/// The thread of the oldest of its relatives, else a new one. THREADID is immutable, so two threads
+/// that turn out to be one stay two.
+fn join_thread(ledger: &mut Ledger<'_, '_>, metadata: &Metadata) -> ThreadId {
+    let ids = thread_ids(metadata);
+    let rows: Vec<_> = ids
+        .iter()
+        .map(|id| {
+            let key = table::thread(ledger.account, id);
+            let row = row::load::<ThreadRow>(ledger.rows, &key);
+            (key, row)
+        })
+        .collect();
+    let known = rows.iter().filter_map(|(_, row)| row.as_ref().map(|row| row.thread)).min();
+    let thread = known.unwrap_or_else(|| {
+        ledger.usage.thread += 1;
+        ThreadId(ledger.usage.thread)
+    });
+    for (key, row) in rows {
+        let mut row = row.unwrap_or(ThreadRow { thread, n_references: 0 });
+        row.n_references += 1;
+        row::save(ledger.rows, key, &row);
+    }
+    thread
+}
+
+fn leave_thread(ledger: &mut Ledger<'_, '_>, metadata: &Metadata) {
+    for id in thread_ids(metadata) {
+        let key = table::thread(ledger.account, &id);
+        if let Some(mut row) = row::load::<ThreadRow>(ledger.rows, &key) {
+            row.n_references -= 1;
+            if row.n_references == 0 {
+                ledger.rows.remove(&key);
+            } else {
+                row::save(ledger.rows, key, &row);
+            }
+        }
+    }
+}
+
+/// What the thread index is asked for: hashes of the message's own id, the root's, and the ids of
+/// the nearest ancestors.
+pub(crate) fn thread_ids(metadata: &Metadata) -> BTreeSet<[u8; 16]> {
+    let sort = &metadata.sort;
+    let own = sort.message_id.iter();
+    let root = sort.references.iter().take(1);
+    let near = sort.references.iter().rev().take(THREAD_IDS_MAX - 2);
+    own.chain(root).chain(near).map(|id| hash(id)).collect()
+}
+
+fn hash(id: &str) -> [u8; 16] {
+    let hash = blake3::hash(id.as_bytes());
+    hash.as_bytes()[..16].try_into().expect("a hash has 32 octets")
+}

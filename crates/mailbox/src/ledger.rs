@@ -1,0 +1,278 @@
+//! One command's view of one account: the hot rows, loaded once and written once at the end. A
+//! command that is refused drops its ledger, so a verb decides everything before it writes rows
+//! of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::chunk::Digest;
+use crate::command::{AccountState, OfMailbox, Quota};
+use crate::flags::{Flags, KEYWORDS_MAX, SystemFlags};
+use crate::ids::{AccountId, LogTime, MailboxId, ModSeq, Uid, UidValidity};
+use crate::outcome::{Change, Refusal};
+use crate::row::{self, AccountRow, ChunkRow, KeywordsRow, MailboxRow, ShardRow, UsageRow};
+use crate::rows::{Rows, Source};
+use crate::table;
+
+/// Limit: different keywords in one mailbox; each is told in every FLAGS response.
+pub const MAILBOX_KEYWORDS_MAX: usize = 256;
+/// Limit: 63 bits (RFC 7162 3.1).
+const MODSEQ_MAX: u64 = i64::MAX as u64;
+
+/// A row and what it was when it was loaded.
+struct Kept<T> {
+    row: T,
+    was: Option<T>,
+}
+
+/// See the module's head.
+pub(crate) struct Ledger<'r, 'a> {
+    pub rows: &'r mut Rows<'a>,
+    /// Log time.
+    pub now: LogTime,
+    pub account: AccountId,
+    pub usage: UsageRow,
+    usage_was: UsageRow,
+    quota: Quota,
+    mailboxes: BTreeMap<MailboxId, Kept<MailboxRow>>,
+    keywords: BTreeMap<MailboxId, Kept<KeywordsRow>>,
+    chunks: BTreeMap<Digest, (u32, i64)>,
+    modseq: Option<ModSeq>,
+    touched: BTreeSet<MailboxId>,
+    upload_bytes: i64,
+    n_writes_before: usize,
+}
+
+impl<'r, 'a> Ledger<'r, 'a> {
+    /// For a command: the account must be there and in use.
+    pub(crate) fn open(
+        rows: &'r mut Rows<'a>,
+        now: LogTime,
+        account: AccountId,
+    ) -> Result<Self, Refusal> {
+        let row = account_row(rows, account)?;
+        if row.state == AccountState::Suspended {
+            return Err(Refusal::Suspended);
+        }
+        Ok(Self { quota: row.quota, ..Self::reopen(rows, now, account) })
+    }
+
+    /// For housekeeping: whatever the state of the account, and without quota.
+    pub(crate) fn reopen(rows: &'r mut Rows<'a>, now: LogTime, account: AccountId) -> Self {
+        let usage: UsageRow = row::load(rows, &table::usage(account)).unwrap_or_default();
+        let n_writes_before = rows.n_writes();
+        Self {
+            rows,
+            now,
+            account,
+            usage_was: usage.clone(),
+            usage,
+            quota: Quota::default(),
+            mailboxes: BTreeMap::new(),
+            keywords: BTreeMap::new(),
+            chunks: BTreeMap::new(),
+            modseq: None,
+            touched: BTreeSet::new(),
+            upload_bytes: 0,
+            n_writes_before,
+        }
+    }
+
+    /// Writes what changed, and tells which mailboxes did.
+    pub(crate) fn close(self) -> Vec<Change> {
+        let Self { rows, account, .. } = self;
+        for (digest, (raw_len, change)) in self.chunks {
+            change_chunk(rows, account, &digest, raw_len, change);
+        }
+        for (id, kept) in &self.keywords {
+            if kept.was.as_ref() != Some(&kept.row) && !kept.row.keywords.is_empty() {
+                row::save(rows, table::keywords(account, *id), &kept.row);
+            }
+        }
+        for (id, kept) in &self.mailboxes {
+            if kept.was.as_ref() != Some(&kept.row) {
+                row::save(rows, table::mailbox(account, *id), &kept.row);
+            }
+        }
+        if self.usage != self.usage_was {
+            row::save(rows, table::usage(account), &self.usage);
+        }
+        if self.upload_bytes != 0 {
+            let mut shard: ShardRow = row::load(rows, &table::shard()).unwrap_or_default();
+            shard.upload_bytes = shard.upload_bytes.saturating_add_signed(self.upload_bytes);
+            row::save(rows, table::shard(), &shard);
+        }
+        let change = |id: &MailboxId| Change {
+            of: OfMailbox { account, mailbox: *id },
+            highest_modseq: self.mailboxes[id].row.highest_modseq,
+        };
+        self.touched.iter().map(change).collect()
+    }
+
+    /// Rows written so far, those that wait for [`Ledger::close`] included.
+    pub(crate) fn n_writes(&self) -> usize {
+        self.rows.n_writes() - self.n_writes_before + self.chunks.len() + self.mailboxes.len() + 2
+    }
+
+    /// A mailbox that can be selected.
+    pub(crate) fn mailbox(&mut self, id: MailboxId) -> Result<&mut MailboxRow, Refusal> {
+        self.any_mailbox(id).filter(|row| !row.deleted).ok_or(Refusal::NoSuchMailbox)
+    }
+
+    /// A mailbox, deleted or not.
+    pub(crate) fn any_mailbox(&mut self, id: MailboxId) -> Option<&mut MailboxRow> {
+        use std::collections::btree_map::Entry;
+        match self.mailboxes.entry(id) {
+            Entry::Occupied(entry) => Some(&mut entry.into_mut().row),
+            Entry::Vacant(entry) => {
+                let key = table::mailbox(self.account, id);
+                let row: MailboxRow = row::load(self.rows, &key)?;
+                Some(&mut entry.insert(Kept { was: Some(row.clone()), row }).row)
+            }
+        }
+    }
+
+    /// A mailbox known to be there, since this command loaded it.
+    pub(crate) fn loaded(&mut self, id: MailboxId) -> &mut MailboxRow {
+        &mut self.mailboxes.get_mut(&id).expect("the verb loaded the mailbox").row
+    }
+
+    /// Adds a mailbox.
+    pub(crate) fn insert_mailbox(&mut self, id: MailboxId, row: MailboxRow) {
+        self.mailboxes.insert(id, Kept { row, was: None });
+    }
+
+    /// Removes the row of a mailbox at once.
+    pub(crate) fn forget_mailbox(&mut self, id: MailboxId) {
+        self.mailboxes.remove(&id);
+        self.touched.remove(&id);
+        self.rows.remove(&table::mailbox(self.account, id));
+    }
+
+    /// The mod-sequence of this command.
+    pub(crate) fn modseq(&mut self) -> Result<ModSeq, Refusal> {
+        if let Some(modseq) = self.modseq {
+            return Ok(modseq);
+        }
+        let next = self.usage.modseq + 1;
+        let modseq = ModSeq::new(next).filter(|_| next <= MODSEQ_MAX).ok_or(Refusal::Exhausted)?;
+        self.usage.modseq = next;
+        self.modseq = Some(modseq);
+        Ok(modseq)
+    }
+
+    /// A message of this mailbox came, went or changed with this mod-sequence.
+    pub(crate) fn touch(&mut self, id: MailboxId, modseq: ModSeq) {
+        self.loaded(id).highest_modseq = modseq;
+        self.touched.insert(id);
+    }
+
+    /// Others should look at this mailbox though its mod-sequence is the same.
+    pub(crate) fn announce(&mut self, id: MailboxId) {
+        self.touched.insert(id);
+    }
+
+    /// Whether this mailbox has UIDs left for so many messages.
+    pub(crate) fn check_uids(&mut self, id: MailboxId, n_messages: usize) -> Result<(), Refusal> {
+        let left = (Uid::LAST.value() - self.mailbox(id)?.uid_next.value()) as usize;
+        if n_messages <= left { Ok(()) } else { Err(Refusal::Exhausted) }
+    }
+
+    /// Whether the account may have so much more.
+    pub(crate) fn check_quota(&self, bytes: u64, n_messages: u64) -> Result<(), Refusal> {
+        let exceeds = |used: u64, more: u64, limit: Option<u64>| {
+            more > 0 && limit.is_some_and(|limit| used.saturating_add(more) > limit)
+        };
+        let over = exceeds(self.usage.storage_bytes, bytes, self.quota.storage_bytes)
+            || exceeds(self.usage.n_messages, n_messages, self.quota.n_messages);
+        if over { Err(Refusal::OverQuota) } else { Ok(()) }
+    }
+
+    /// UIDVALIDITY of so many new mailboxes: the first of them.
+    pub(crate) fn uid_validities(&mut self, n: u32) -> Result<UidValidity, Refusal> {
+        let (first, last) = self.next_uid_validities(n)?;
+        row::save(self.rows, table::uid_validity(self.account), &last);
+        Ok(first)
+    }
+
+    /// Whether there are UIDVALIDITYs for so many mailboxes.
+    pub(crate) fn check_uid_validities(&self, n: u32) -> Result<(), Refusal> {
+        self.next_uid_validities(n).map(|_| ())
+    }
+
+    fn next_uid_validities(&self, n: u32) -> Result<(UidValidity, u32), Refusal> {
+        let key = table::uid_validity(self.account);
+        let last = row::load::<u32>(self.rows, &key).unwrap_or(0);
+        let seconds = u32::try_from(self.now.0 / 1000).unwrap_or(u32::MAX);
+        let first = last.checked_add(1).ok_or(Refusal::Exhausted)?.max(seconds);
+        let last = first.checked_add(n.saturating_sub(1)).ok_or(Refusal::Exhausted)?;
+        Ok((UidValidity(first.try_into().expect("one more than another")), last))
+    }
+
+    /// The flags as this mailbox spells them; new keywords are noted.
+    pub(crate) fn spell(&mut self, id: MailboxId, flags: &Flags) -> Result<Flags, Refusal> {
+        let system = SystemFlags(flags.system.0 & SystemFlags::ALL.0);
+        if flags.keywords.is_empty() {
+            return Ok(Flags { system, keywords: BTreeSet::new() });
+        }
+        if flags.keywords.len() > KEYWORDS_MAX {
+            return Err(Refusal::Limit("keywords of a message".into()));
+        }
+        let kept = self.keywords.entry(id).or_insert_with(|| {
+            let was: Option<KeywordsRow> = row::load(self.rows, &table::keywords(self.account, id));
+            Kept { row: was.clone().unwrap_or_default(), was }
+        });
+        let known = &mut kept.row.keywords;
+        let keywords = flags.keywords.iter().map(|keyword| {
+            if let Some(known) = known.get(keyword) {
+                return known.clone();
+            }
+            known.insert(keyword.clone());
+            keyword.clone()
+        });
+        let keywords = keywords.collect();
+        if known.len() > MAILBOX_KEYWORDS_MAX {
+            return Err(Refusal::Limit("keywords of a mailbox".into()));
+        }
+        Ok(Flags { system, keywords })
+    }
+
+    /// References to a chunk come or go.
+    pub(crate) fn refer(&mut self, digest: Digest, raw_len: u32, change: i64) {
+        self.chunks.entry(digest).or_insert((raw_len, 0)).1 += change;
+    }
+
+    /// Octets in open uploads come or go.
+    pub(crate) fn change_upload_bytes(&mut self, change: i64) {
+        self.upload_bytes += change;
+    }
+}
+
+/// The row of an account that is not on its way out.
+pub(crate) fn account_row(rows: &dyn Source, account: AccountId) -> Result<AccountRow, Refusal> {
+    row::load::<AccountRow>(rows, &table::account(account))
+        .filter(|row| row.state != AccountState::Deleting)
+        .ok_or(Refusal::NoSuchAccount)
+}
+
+fn change_chunk(
+    rows: &mut Rows<'_>,
+    account: AccountId,
+    digest: &Digest,
+    raw_len: u32,
+    change: i64,
+) {
+    if change == 0 {
+        return;
+    }
+    let key = table::chunk(digest, account);
+    let mut row: ChunkRow = row::load(rows, &key).unwrap_or(ChunkRow { n_references: 0, raw_len });
+    row.n_references = row
+        .n_references
+        .checked_add_signed(change)
+        .expect("a chunk is not released more often than it was referred to");
+    if row.n_references == 0 {
+        rows.remove(&key);
+    } else {
+        row::save(rows, key, &row);
+    }
+}

@@ -1,0 +1,187 @@
+//! Messages: what FETCH needs but octets of bodies.
+
+use std::collections::BTreeSet;
+
+use crate::answer::{Answer, Body, MessageRecord};
+use crate::command::OfMailbox;
+use crate::ids::{AccountId, EmailId, Uid};
+use crate::message;
+use crate::outcome::Refusal;
+use crate::query::{METADATA_PAGE_MAX, Messages, STATE_PAGE_MAX};
+use crate::row::{self, ContentRow, GoneRow};
+use crate::rows::Source;
+use crate::state::State;
+use crate::table::{self, Fields, Table};
+use crate::uid_set::UidSet;
+
+/// Limit: states one page looks at, those that did not change included.
+const EXAMINED_MAX: usize = 65_536;
+
+/// One page: messages that are there or gone, and where to go on.
+type Page = (Vec<(Uid, State, bool)>, Option<Uid>);
+
+pub(super) fn answer(rows: &dyn Source, query: &Messages) -> Result<Answer, Refusal> {
+    let row = super::mailbox(rows, query.of)?;
+    let messages = message::Messages::of(rows, query.of, &row);
+    let has_more = query.metadata || query.chunks;
+    let n_max = (if has_more { METADATA_PAGE_MAX } else { STATE_PAGE_MAX }) as usize;
+    let changed = query
+        .changed_since
+        .and_then(|since| changed_since(rows, query.of, (&messages, &query.uids), (since, n_max)));
+    let uids = changed.as_ref().unwrap_or(&query.uids);
+    let mut page = present(rows, &messages, (uids, query.changed_since), n_max);
+    if query.expunged {
+        let gone = expunged(rows, query, n_max);
+        page = merge(page, gone, n_max);
+    }
+    let (found, next) = page;
+    let records =
+        found.into_iter().map(|(uid, state, expunged)| record(rows, query, (uid, state, expunged)));
+    Ok(Answer::Messages(records.collect(), next))
+}
+
+/// Which of `among` changed later, read from the index; `None` when so many did that going through
+/// all states in order is the shorter way.
+fn changed_since(
+    rows: &dyn Source,
+    of: OfMailbox,
+    (messages, among): (&message::Messages, &UidSet),
+    (since, n_max): (u64, usize),
+) -> Option<UidSet> {
+    let from = table::by_modseq(of.account, Table::Modseq, of.mailbox, since.saturating_add(1), 0);
+    let end = table::end_of(&table::of_mailbox(of.account, Table::Modseq, of.mailbox));
+    let mut uids = BTreeSet::new();
+    let mut n_seen = 0;
+    rows.scan(&from, &end, &mut |key, _| {
+        let uid = Fields(key).uid();
+        if among.contains(uid) {
+            uids.insert(uid);
+        }
+        n_seen += 1;
+        n_seen <= EXAMINED_MAX.min(8 * n_max)
+    });
+    if n_seen > EXAMINED_MAX.min(8 * n_max) {
+        return None;
+    }
+    // What lies in an extent has no index of its own; the state tells.
+    let mut ranges: Vec<(Uid, Uid)> = uids.into_iter().map(|uid| (uid, uid)).collect();
+    for (first, last) in messages.extents_since(since) {
+        let within = among.starting_at(first);
+        let within = within.ranges().iter().take_while(|range| range.0 <= last);
+        ranges.extend(within.map(|range| (range.0, range.1.min(last))));
+    }
+    Some(UidSet::from_ranges(ranges))
+}
+
+fn present(
+    rows: &dyn Source,
+    messages: &message::Messages,
+    (uids, since): (&UidSet, Option<u64>),
+    n_max: usize,
+) -> Page {
+    let mut found = Vec::new();
+    let mut next = None;
+    let mut n_seen = 0;
+    for range in uids.ranges() {
+        let went_on = messages.visit(rows, *range, &mut |uid, raw| {
+            if found.len() == n_max || n_seen == EXAMINED_MAX {
+                next = Some(uid);
+                return false;
+            }
+            n_seen += 1;
+            if since.is_none_or(|since| raw.modseq() > since) {
+                found.push((uid, raw.read(), false));
+            }
+            true
+        });
+        if !went_on {
+            break;
+        }
+    }
+    (found, next)
+}
+
+fn expunged(rows: &dyn Source, query: &Messages, n_max: usize) -> Page {
+    let OfMailbox { account, mailbox } = query.of;
+    let mut found = Vec::new();
+    let mut next = None;
+    let mut n_seen = 0;
+    for (first, last) in query.uids.ranges() {
+        let from = table::by_uid(account, Table::Gone, mailbox, *first);
+        let mut to = table::by_uid(account, Table::Gone, mailbox, *last);
+        to.push(0);
+        rows.scan(&from, &to, &mut |key, value| {
+            if found.len() == n_max || n_seen == EXAMINED_MAX {
+                next = Some(Fields(key).uid());
+                return false;
+            }
+            n_seen += 1;
+            let gone: GoneRow = row::read(value);
+            if query.changed_since.is_none_or(|since| gone.modseq.value() > since) {
+                let modseq = gone.modseq.value();
+                found.push((Fields(key).uid(), State { modseq, ..gone.state }, true));
+            }
+            true
+        });
+        if next.is_some() {
+            break;
+        }
+    }
+    (found, next)
+}
+
+/// One page of two, up to where both are known.
+fn merge(present: Page, gone: Page, n_max: usize) -> Page {
+    let mut next = [present.1, gone.1].into_iter().flatten().min();
+    let mut found = present.0;
+    found.extend(gone.0);
+    found.sort_by_key(|(uid, _, _)| *uid);
+    found.retain(|(uid, _, _)| next.is_none_or(|next| *uid < next));
+    if found.len() > n_max {
+        next = Some(found[n_max].0);
+        found.truncate(n_max);
+    }
+    (found, next)
+}
+
+fn record(
+    rows: &dyn Source,
+    query: &Messages,
+    (uid, state, expunged): (Uid, State, bool),
+) -> MessageRecord {
+    let account = query.of.account;
+    let metadata = query.metadata.then(|| metadata(rows, account, state.email));
+    let body = query.chunks.then(|| {
+        let content = content(rows, account, state.email);
+        Body { chunks: content.chunks, digest: content.digest }
+    });
+    MessageRecord {
+        uid,
+        modseq: state.modseq(),
+        flags: state.flags,
+        internal_date: state.internal_date,
+        save_date: state.save_date,
+        size: state.size,
+        email_id: state.email,
+        thread_id: state.thread,
+        uidl: state.uidl,
+        expunged,
+        metadata,
+        body,
+    }
+}
+
+/// The metadata of a content some message has.
+pub(super) fn metadata(
+    rows: &dyn Source,
+    account: AccountId,
+    email: EmailId,
+) -> Box<mime::Metadata> {
+    let row = row::load(rows, &table::metadata(account, email));
+    row.expect("a message's content outlives it")
+}
+
+/// The chunks of a content some message has.
+pub(super) fn content(rows: &dyn Source, account: AccountId, email: EmailId) -> ContentRow {
+    row::load(rows, &table::content(account, email)).expect("a message's content outlives it")
+}

@@ -1,0 +1,299 @@
+//! What rows hold. Read and written here, decided elsewhere.
+
+use std::collections::BTreeSet;
+
+use minicbor::{Decode, Encode};
+
+use crate::address::Address;
+use crate::chunk::{ChunkRef, Digest};
+use crate::codec;
+use crate::command::{AccountState, Quota, SpecialUse};
+use crate::flags::Keyword;
+use crate::ids::{LogTime, MailboxId, ModSeq, ThreadId, Uid, UidValidity};
+use crate::rows::{Rows, Source};
+use crate::state::State;
+use crate::uid_set::UidSet;
+
+/// One per shard.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct ShardRow {
+    /// Log time: the greatest time of all entries.
+    #[n(0)]
+    pub time_ms: u64,
+    /// Raw octets in open uploads.
+    #[n(1)]
+    pub upload_bytes: u64,
+}
+
+/// A frontend's session.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct SessionRow {
+    /// When it was last heard of.
+    #[n(0)]
+    pub heard: LogTime,
+    /// Sequences below it are refused.
+    #[n(1)]
+    pub mark: u64,
+    /// The latest expiry of any request it made: until then a repetition could still arrive.
+    #[n(2)]
+    pub latest_expiry: LogTime,
+    /// It is being dropped, outcomes first, and unknown to everybody else.
+    #[n(3)]
+    pub dropped: bool,
+    /// Outcomes kept.
+    #[n(4)]
+    pub n_outcomes: u32,
+}
+
+/// An open upload.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct UploadRow {
+    /// The only piece it takes.
+    #[n(0)]
+    pub next_sequence: u32,
+    /// Raw octets so far.
+    #[n(1)]
+    pub size_bytes: u64,
+    /// Chunks so far.
+    #[n(2)]
+    pub n_chunks: u32,
+    /// When it was last continued.
+    #[n(3)]
+    pub touched: LogTime,
+}
+
+/// One piece of an upload.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct PieceRow {
+    #[n(0)]
+    pub chunks: Vec<ChunkRef>,
+}
+
+/// How often one account refers to a chunk, from contents and uploads.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct ChunkRow {
+    #[n(0)]
+    pub n_references: u64,
+    #[n(1)]
+    pub raw_len: u32,
+}
+
+/// What seldom changes about an account.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct AccountRow {
+    #[n(0)]
+    pub name: Address,
+    #[n(1)]
+    pub aliases: Vec<Address>,
+    #[n(2)]
+    pub password_hash: String,
+    #[n(3)]
+    pub state: AccountState,
+    #[n(4)]
+    pub quota: Quota,
+    #[n(5)]
+    pub created: LogTime,
+}
+
+/// What often changes about an account.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct UsageRow {
+    /// The last mod-sequence given out.
+    #[n(0)]
+    pub modseq: u64,
+    /// The last mailbox id given out.
+    #[n(1)]
+    pub mailbox: u64,
+    /// The last node given out.
+    #[n(2)]
+    pub node: u64,
+    /// The last email id given out.
+    #[n(3)]
+    pub email: u64,
+    /// The last thread id given out.
+    #[n(4)]
+    pub thread: u64,
+    /// Raw octets of all messages not expunged.
+    #[n(5)]
+    pub storage_bytes: u64,
+    /// Messages not expunged.
+    #[n(6)]
+    pub n_messages: u64,
+    /// Names in the tree.
+    #[n(7)]
+    pub n_nodes: u32,
+    /// Subscribed names.
+    #[n(8)]
+    pub n_subscriptions: u32,
+}
+
+/// A name in the tree. It outlives its mailbox while names lie below it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct NodeRow {
+    /// 0 is the root, which has no row.
+    #[n(0)]
+    pub parent: u64,
+    #[n(1)]
+    pub component: String,
+    /// `None` is `\Noselect`.
+    #[n(2)]
+    pub mailbox: Option<MailboxId>,
+}
+
+/// A mailbox.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct MailboxRow {
+    #[n(0)]
+    pub node: u64,
+    #[n(1)]
+    pub uid_validity: UidValidity,
+    #[n(2)]
+    pub uid_next: Uid,
+    #[n(3)]
+    pub highest_modseq: ModSeq,
+    /// From here on nobody claimed `\Recent`.
+    #[n(4)]
+    pub first_recent: Uid,
+    #[n(5)]
+    pub special_use: Option<SpecialUse>,
+    #[n(6)]
+    pub n_messages: u32,
+    #[n(7)]
+    pub n_unseen: u32,
+    #[n(8)]
+    pub n_deleted: u32,
+    /// Messages from `first_recent` on.
+    #[n(9)]
+    pub n_recent: u32,
+    #[n(10)]
+    pub size_bytes: u64,
+    /// The expunge log is complete above this mod-sequence.
+    #[n(11)]
+    pub expunge_floor: u64,
+    /// Deleted: nobody sees it, its rows wait to be reclaimed.
+    #[n(12)]
+    pub deleted: bool,
+    /// Extents not settled.
+    #[n(13)]
+    pub n_extents: u32,
+}
+
+/// Keywords used in a mailbox, as first written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct KeywordsRow {
+    #[n(0)]
+    pub keywords: BTreeSet<Keyword>,
+}
+
+/// An expunged message.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct GoneRow {
+    /// As it was.
+    #[n(0)]
+    pub state: State,
+    /// When it was expunged.
+    #[n(1)]
+    pub expunged_at: LogTime,
+    /// Of the expunge.
+    #[n(2)]
+    pub modseq: ModSeq,
+}
+
+/// Copies published at once, from the UID in the key on.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct ExtentRow {
+    /// Where their rows still lie.
+    #[n(0)]
+    pub staging: crate::ids::UploadId,
+    /// How many they were.
+    #[n(1)]
+    pub n_messages: u32,
+    /// Of all of them until changed.
+    #[n(2)]
+    pub modseq: ModSeq,
+}
+
+/// An unfinished COPY of several slices.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct StagingRow {
+    #[n(0)]
+    pub from: MailboxId,
+    #[n(1)]
+    pub to: MailboxId,
+    /// Copied so far.
+    #[n(2)]
+    pub source: UidSet,
+    #[n(3)]
+    pub n_messages: u32,
+    #[n(4)]
+    pub n_unseen: u32,
+    #[n(5)]
+    pub n_deleted: u32,
+    #[n(6)]
+    pub size_bytes: u64,
+    /// When it was last continued, or given up.
+    #[n(7)]
+    pub touched: LogTime,
+    /// Given up: its rows are being dropped, further slices are refused.
+    #[n(8)]
+    pub dropped: bool,
+}
+
+/// One immutable message content, shared by its copies.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct ContentRow {
+    /// Messages, expunged and staged ones included, that have it.
+    #[n(0)]
+    pub n_references: u32,
+    #[n(1)]
+    pub digest: Digest,
+    #[n(2)]
+    pub chunks: Vec<ChunkRef>,
+}
+
+/// The thread a message-id belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct ThreadRow {
+    #[n(0)]
+    pub thread: ThreadId,
+    /// Contents that name the message-id.
+    #[n(1)]
+    pub n_references: u32,
+}
+
+/// Reads a row that was verified when it was read from the disk.
+pub(crate) fn load<T: for<'b> Decode<'b, ()>>(rows: &dyn Source, key: &[u8]) -> Option<T> {
+    rows.row(key).map(|value| read(&value))
+}
+
+/// Reads the value of a row.
+pub(crate) fn read<T: for<'b> Decode<'b, ()>>(value: &[u8]) -> T {
+    codec::decode(value).expect("rows are written by this crate and verified when read")
+}
+
+/// Writes a row.
+pub(crate) fn save<T: Encode<()>>(rows: &mut Rows<'_>, key: Vec<u8>, value: &T) {
+    rows.put(key, codec::encode(value));
+}
+
+/// The first rows, at most `n_max`, whose keys begin with `prefix`.
+pub(crate) fn first_keys(rows: &dyn Source, prefix: &[u8], n_max: usize) -> Vec<Vec<u8>> {
+    let mut keys = Vec::new();
+    if n_max > 0 {
+        rows.scan(prefix, &crate::table::end_of(prefix), &mut |key, _| {
+            keys.push(key.to_vec());
+            keys.len() < n_max
+        });
+    }
+    keys
+}
+
+/// Whether any row's key begins with `prefix`.
+pub(crate) fn has_any(rows: &dyn Source, prefix: &[u8]) -> bool {
+    let mut found = false;
+    rows.scan(prefix, &crate::table::end_of(prefix), &mut |_, _| {
+        found = true;
+        false
+    });
+    found
+}

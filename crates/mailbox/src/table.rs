@@ -1,0 +1,364 @@
+//! Where every row of a shard lies. This page is the one place that knows the keys.
+//!
+//! A key is a table's byte and then its fields, big-endian and of fixed width (only the last may be
+//! text), so that a scan sees rows in the order of their numbers. All rows of one account lie behind
+//! one prefix, its account row first.
+//!
+//! ```text
+//! 00                                  shard: log time, bytes of open uploads   ShardRow
+//! 01 session                          a frontend's session                     SessionRow
+//! 02 session sequence                 an outcome kept for it                   Outcome
+//! 03 account upload                   an open upload                           UploadRow
+//! 04 account upload sequence          the chunks of one piece of it            PieceRow
+//! 05 digest account                   references to a chunk                    ChunkRow
+//! 06 address                          the directory                            Place
+//! 07 account                          the last UIDVALIDITY; outlives it        u32
+//! 08 account TABLE ..                 the rows of an account, below
+//! 09 time account mailbox modseq      what to purge: one EXPUNGE               marker
+//! 0a time account mailbox             what to reclaim: a deleted mailbox; 0 is the account
+//! 0b account mailbox uid              an extent still to be settled            marker
+//! 0c account staging                  an unfinished COPY                       StagingRow
+//!
+//! 08 account 00                       account                                  AccountRow
+//! 08 account 01                       counters and usage                       UsageRow
+//! 08 account 02 node                  a name in the tree                       NodeRow
+//! 08 account 03 node component        the child of that name                   u64 (node)
+//! 08 account 04 use                   who has this special use                 u64 (mailbox)
+//! 08 account 05 components            a subscribed name, joined by 00          marker
+//! 08 account 06 mailbox               mailbox                                  MailboxRow
+//! 08 account 07 mailbox               keywords seen in it                      KeywordsRow
+//! 08 account 08 mailbox uid           a message                                State
+//! 08 account 09 mailbox modseq uid    messages by last change                  marker
+//! 08 account 0a mailbox uid           an expunged message, body still there    GoneRow
+//! 08 account 0b mailbox modseq uid    the expunge log                          marker
+//! 08 account 0c mailbox uid           an extent: published copies from here on ExtentRow
+//! 08 account 0d staging rank          a copy not yet settled under its UID     State
+//! 08 account 0e email                 a content: chunks, references            ContentRow
+//! 08 account 0f email                 its metadata                             Metadata
+//! 08 account 10 hash                  a message-id's thread                    ThreadRow
+//! ```
+//!
+//! Values are CBOR with numbered fields, but for `State`, which begins with a version byte, and
+//! markers, which are nothing but that byte.
+
+use crate::address::Address;
+use crate::chunk::Digest;
+use crate::command::SpecialUse;
+use crate::ids::{AccountId, EmailId, LogTime, MailboxId, ModSeq, SessionId, Uid, UploadId};
+use crate::name::MailboxName;
+
+/// The version byte of rows that are not CBOR.
+pub(crate) const VERSION: u8 = 1;
+
+/// The value of a row whose key says everything.
+pub(crate) fn marker() -> Vec<u8> {
+    vec![VERSION]
+}
+
+const SHARD: u8 = 0x00;
+const SESSION: u8 = 0x01;
+const OUTCOME: u8 = 0x02;
+const UPLOAD: u8 = 0x03;
+const PIECE: u8 = 0x04;
+const CHUNK: u8 = 0x05;
+const ADDRESS: u8 = 0x06;
+const UID_VALIDITY: u8 = 0x07;
+const ACCOUNT: u8 = 0x08;
+const PURGE: u8 = 0x09;
+const RECLAIM: u8 = 0x0a;
+const SETTLE: u8 = 0x0b;
+const STAGING: u8 = 0x0c;
+
+/// The tables of an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Table {
+    Account = 0x00,
+    Usage = 0x01,
+    Node = 0x02,
+    Name = 0x03,
+    SpecialUse = 0x04,
+    Subscription = 0x05,
+    Mailbox = 0x06,
+    Keywords = 0x07,
+    State = 0x08,
+    Modseq = 0x09,
+    Gone = 0x0a,
+    Expunged = 0x0b,
+    Extent = 0x0c,
+    Staged = 0x0d,
+    Content = 0x0e,
+    Metadata = 0x0f,
+    Thread = 0x10,
+}
+
+/// A key being written.
+#[derive(Clone)]
+struct Key(Vec<u8>);
+
+impl Key {
+    fn new(table: u8) -> Self {
+        let mut key = Vec::with_capacity(48);
+        key.push(table);
+        Self(key)
+    }
+
+    fn of(account: AccountId, table: Table) -> Self {
+        Self::new(ACCOUNT).bytes(&account.0).bytes(&[table as u8])
+    }
+
+    fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    fn u32(self, number: u32) -> Self {
+        self.bytes(&number.to_be_bytes())
+    }
+
+    fn u64(self, number: u64) -> Self {
+        self.bytes(&number.to_be_bytes())
+    }
+}
+
+pub(crate) fn shard() -> Vec<u8> {
+    Key::new(SHARD).0
+}
+
+pub(crate) fn session(session: SessionId) -> Vec<u8> {
+    Key::new(SESSION).bytes(&session.0).0
+}
+
+pub(crate) fn sessions() -> Vec<u8> {
+    Key::new(SESSION).0
+}
+
+pub(crate) fn outcome(session: SessionId, sequence: u64) -> Vec<u8> {
+    Key::new(OUTCOME).bytes(&session.0).u64(sequence).0
+}
+
+pub(crate) fn outcomes(session: SessionId) -> Vec<u8> {
+    Key::new(OUTCOME).bytes(&session.0).0
+}
+
+pub(crate) fn upload(account: AccountId, upload: UploadId) -> Vec<u8> {
+    Key::new(UPLOAD).bytes(&account.0).bytes(&upload.0).0
+}
+
+pub(crate) fn uploads() -> Vec<u8> {
+    Key::new(UPLOAD).0
+}
+
+pub(crate) fn uploads_of(account: AccountId) -> Vec<u8> {
+    Key::new(UPLOAD).bytes(&account.0).0
+}
+
+pub(crate) fn piece(account: AccountId, upload: UploadId, sequence: u32) -> Vec<u8> {
+    Key::new(PIECE).bytes(&account.0).bytes(&upload.0).u32(sequence).0
+}
+
+pub(crate) fn pieces(account: AccountId, upload: UploadId) -> Vec<u8> {
+    Key::new(PIECE).bytes(&account.0).bytes(&upload.0).0
+}
+
+pub(crate) fn chunk(digest: &Digest, account: AccountId) -> Vec<u8> {
+    Key::new(CHUNK).bytes(&digest.0).bytes(&account.0).0
+}
+
+pub(crate) fn chunk_everywhere(digest: &Digest) -> Vec<u8> {
+    Key::new(CHUNK).bytes(&digest.0).0
+}
+
+pub(crate) fn address(address: &Address) -> Vec<u8> {
+    Key::new(ADDRESS).bytes(address.as_str().as_bytes()).0
+}
+
+pub(crate) fn uid_validity(account: AccountId) -> Vec<u8> {
+    Key::new(UID_VALIDITY).bytes(&account.0).0
+}
+
+pub(crate) fn accounts() -> Vec<u8> {
+    Key::new(ACCOUNT).0
+}
+
+pub(crate) fn everything_of(account: AccountId) -> Vec<u8> {
+    Key::new(ACCOUNT).bytes(&account.0).0
+}
+
+pub(crate) fn purge(
+    time: LogTime,
+    account: AccountId,
+    mailbox: MailboxId,
+    modseq: ModSeq,
+) -> Vec<u8> {
+    Key::new(PURGE).u64(time.0).bytes(&account.0).u64(mailbox.0).u64(modseq.value()).0
+}
+
+pub(crate) fn purges() -> Vec<u8> {
+    Key::new(PURGE).0
+}
+
+pub(crate) fn purges_before(time: LogTime) -> Vec<u8> {
+    Key::new(PURGE).u64(time.0).0
+}
+
+pub(crate) fn reclaim(time: LogTime, account: AccountId, mailbox: MailboxId) -> Vec<u8> {
+    Key::new(RECLAIM).u64(time.0).bytes(&account.0).u64(mailbox.0).0
+}
+
+pub(crate) fn reclaims() -> Vec<u8> {
+    Key::new(RECLAIM).0
+}
+
+pub(crate) fn reclaims_before(time: LogTime) -> Vec<u8> {
+    Key::new(RECLAIM).u64(time.0).0
+}
+
+pub(crate) fn settle(account: AccountId, mailbox: MailboxId, first: Uid) -> Vec<u8> {
+    Key::new(SETTLE).bytes(&account.0).u64(mailbox.0).u32(first.value()).0
+}
+
+pub(crate) fn settles() -> Vec<u8> {
+    Key::new(SETTLE).0
+}
+
+pub(crate) fn staging(account: AccountId, staging: UploadId) -> Vec<u8> {
+    Key::new(STAGING).bytes(&account.0).bytes(&staging.0).0
+}
+
+pub(crate) fn stagings() -> Vec<u8> {
+    Key::new(STAGING).0
+}
+
+pub(crate) fn stagings_of(account: AccountId) -> Vec<u8> {
+    Key::new(STAGING).bytes(&account.0).0
+}
+
+/// All rows of one table of an account.
+pub(crate) fn table(account: AccountId, table: Table) -> Vec<u8> {
+    Key::of(account, table).0
+}
+
+pub(crate) fn account(account: AccountId) -> Vec<u8> {
+    Key::of(account, Table::Account).0
+}
+
+pub(crate) fn usage(account: AccountId) -> Vec<u8> {
+    Key::of(account, Table::Usage).0
+}
+
+pub(crate) fn node(account: AccountId, node: u64) -> Vec<u8> {
+    Key::of(account, Table::Node).u64(node).0
+}
+
+pub(crate) fn name(account: AccountId, parent: u64, component: &str) -> Vec<u8> {
+    Key::of(account, Table::Name).u64(parent).bytes(component.as_bytes()).0
+}
+
+pub(crate) fn names(account: AccountId, parent: u64) -> Vec<u8> {
+    Key::of(account, Table::Name).u64(parent).0
+}
+
+pub(crate) fn special_use(account: AccountId, special_use: SpecialUse) -> Vec<u8> {
+    let number = match special_use {
+        SpecialUse::All => 0,
+        SpecialUse::Archive => 1,
+        SpecialUse::Drafts => 2,
+        SpecialUse::Flagged => 3,
+        SpecialUse::Junk => 4,
+        SpecialUse::Sent => 5,
+        SpecialUse::Trash => 6,
+    };
+    Key::of(account, Table::SpecialUse).bytes(&[number]).0
+}
+
+pub(crate) fn subscription(account: AccountId, name: &MailboxName) -> Vec<u8> {
+    Key::of(account, Table::Subscription).bytes(name.join('\0').as_bytes()).0
+}
+
+pub(crate) fn mailbox(account: AccountId, mailbox: MailboxId) -> Vec<u8> {
+    Key::of(account, Table::Mailbox).u64(mailbox.0).0
+}
+
+pub(crate) fn keywords(account: AccountId, mailbox: MailboxId) -> Vec<u8> {
+    Key::of(account, Table::Keywords).u64(mailbox.0).0
+}
+
+/// All rows of one mailbox in a table whose keys begin with the mailbox.
+pub(crate) fn of_mailbox(account: AccountId, table: Table, mailbox: MailboxId) -> Vec<u8> {
+    Key::of(account, table).u64(mailbox.0).0
+}
+
+/// A row in a table whose keys are mailbox and UID: state, gone, extent.
+pub(crate) fn by_uid(account: AccountId, table: Table, mailbox: MailboxId, uid: Uid) -> Vec<u8> {
+    Key::of(account, table).u64(mailbox.0).u32(uid.value()).0
+}
+
+/// A row in a table whose keys are mailbox, mod-sequence and UID: modseq, expunged.
+pub(crate) fn by_modseq(
+    account: AccountId,
+    table: Table,
+    mailbox: MailboxId,
+    modseq: u64,
+    uid: u32,
+) -> Vec<u8> {
+    Key::of(account, table).u64(mailbox.0).u64(modseq).u32(uid).0
+}
+
+pub(crate) fn staged(account: AccountId, staging: UploadId, rank: u32) -> Vec<u8> {
+    Key::of(account, Table::Staged).bytes(&staging.0).u32(rank).0
+}
+
+pub(crate) fn all_staged(account: AccountId, staging: UploadId) -> Vec<u8> {
+    Key::of(account, Table::Staged).bytes(&staging.0).0
+}
+
+pub(crate) fn content(account: AccountId, email: EmailId) -> Vec<u8> {
+    Key::of(account, Table::Content).u64(email.0).0
+}
+
+pub(crate) fn metadata(account: AccountId, email: EmailId) -> Vec<u8> {
+    Key::of(account, Table::Metadata).u64(email.0).0
+}
+
+pub(crate) fn thread(account: AccountId, hash: &[u8; 16]) -> Vec<u8> {
+    Key::of(account, Table::Thread).bytes(hash).0
+}
+
+/// The first key after all that begin with `prefix`.
+pub(crate) fn end_of(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            break;
+        }
+    }
+    end
+}
+
+/// The fields of a key, read from its end backwards or by offset.
+pub(crate) struct Fields<'k>(pub &'k [u8]);
+
+impl Fields<'_> {
+    /// The 16 bytes that begin here.
+    pub(crate) fn id(&self, at: usize) -> [u8; 16] {
+        self.0[at..at + 16].try_into().expect("keys are written by this module")
+    }
+
+    /// The number that begins here.
+    pub(crate) fn u64(&self, at: usize) -> u64 {
+        u64::from_be_bytes(self.0[at..at + 8].try_into().expect("keys are written by this module"))
+    }
+
+    /// The number in the last four bytes.
+    pub(crate) fn last_u32(&self) -> u32 {
+        let at = self.0.len() - 4;
+        u32::from_be_bytes(self.0[at..].try_into().expect("keys are written by this module"))
+    }
+
+    /// The UID in the last four bytes.
+    pub(crate) fn uid(&self) -> Uid {
+        Uid::new(self.last_u32()).expect("no row is kept for UID 0")
+    }
+}

@@ -1,0 +1,186 @@
+//! The tree of mailbox names. A node is a name; it may have a mailbox. Nodes refer to their parent,
+//! so a whole subtree is renamed by writing one node.
+
+use crate::command::SpecialUse;
+use crate::ids::{AccountId, MailboxId, Uid, UidValidity};
+use crate::ledger::Ledger;
+use crate::name::{LEVELS_MAX, MailboxName};
+use crate::outcome::Refusal;
+use crate::row::{self, MailboxRow, NodeRow};
+use crate::rows::Source;
+use crate::table;
+
+/// Limit: names in one account's tree, so that LIST stays one answer.
+pub const NODES_MAX: u32 = 10_000;
+
+/// The parent of top-level names.
+pub(crate) const ROOT: u64 = 0;
+
+/// The child of this name.
+pub(crate) fn child(
+    rows: &dyn Source,
+    account: AccountId,
+    parent: u64,
+    component: &str,
+) -> Option<u64> {
+    row::load(rows, &table::name(account, parent, component))
+}
+
+/// The node of a name.
+pub(crate) fn find(
+    rows: &dyn Source,
+    account: AccountId,
+    name: &MailboxName,
+) -> Option<(u64, NodeRow)> {
+    let mut node = ROOT;
+    for component in name.components() {
+        node = child(rows, account, node, component)?;
+    }
+    Some((node, load(rows, account, node)))
+}
+
+/// A node that is known to be there.
+pub(crate) fn load(rows: &dyn Source, account: AccountId, node: u64) -> NodeRow {
+    row::load(rows, &table::node(account, node)).expect("a node that is named has a row")
+}
+
+/// The children of a node by name, in order.
+pub(crate) fn children(rows: &dyn Source, account: AccountId, node: u64) -> Vec<(String, u64)> {
+    let prefix = table::names(account, node);
+    let mut children = Vec::new();
+    rows.scan(&prefix, &table::end_of(&prefix), &mut |key, value| {
+        let component = String::from_utf8_lossy(&key[prefix.len()..]).into_owned();
+        children.push((component, row::read(value)));
+        true
+    });
+    children
+}
+
+/// Whether names lie below a node.
+pub(crate) fn has_children(rows: &dyn Source, account: AccountId, node: u64) -> bool {
+    row::has_any(rows, &table::names(account, node))
+}
+
+/// Levels of the subtree that begins with a node, itself included.
+pub(crate) fn depth(rows: &dyn Source, account: AccountId, node: u64) -> usize {
+    let mut deepest = 1;
+    let mut open = vec![(node, 1)];
+    while let Some((node, level)) = open.pop() {
+        deepest = deepest.max(level);
+        open.extend(children(rows, account, node).into_iter().map(|(_, node)| (node, level + 1)));
+    }
+    deepest
+}
+
+/// Creates a mailbox and the parents it lacks, which become mailboxes too. A `\Noselect` name gets
+/// a new mailbox.
+pub(crate) fn create(
+    ledger: &mut Ledger<'_, '_>,
+    name: &MailboxName,
+    special_use: Option<SpecialUse>,
+) -> Result<MailboxId, Refusal> {
+    let account = ledger.account;
+    if matches!(special_use, Some(SpecialUse::All | SpecialUse::Flagged)) {
+        return Err(Refusal::SpecialUse);
+    }
+    if let Some(special_use) = special_use
+        && ledger.rows.row(&table::special_use(account, special_use)).is_some()
+    {
+        return Err(Refusal::SpecialUse);
+    }
+    let components = name.components();
+    let mut node = ROOT;
+    let mut n_known = 0;
+    while let Some(next) =
+        components.get(n_known).and_then(|part| child(ledger.rows, account, node, part))
+    {
+        node = next;
+        n_known += 1;
+    }
+    let known = (n_known == components.len()).then(|| load(ledger.rows, account, node));
+    if known.as_ref().is_some_and(|row| row.mailbox.is_some()) {
+        let is_inbox = name.is_inbox();
+        return Err(if is_inbox { Refusal::Inbox } else { Refusal::MailboxExists });
+    }
+    let n_missing = (components.len() - n_known) as u32;
+    if ledger.usage.n_nodes + n_missing > NODES_MAX {
+        return Err(Refusal::Limit("mailboxes".into()));
+    }
+    ledger.modseq()?;
+    let validity = ledger.uid_validities(n_missing.max(1))?;
+    if let Some(row) = known {
+        return Ok(add_mailbox(ledger, (node, row), validity, special_use));
+    }
+    let mut validity = validity;
+    let mut created = None;
+    for (level, component) in components.iter().enumerate().skip(n_known) {
+        let is_last = level + 1 == components.len();
+        ledger.usage.node += 1;
+        ledger.usage.n_nodes += 1;
+        let parent = std::mem::replace(&mut node, ledger.usage.node);
+        row::save(ledger.rows, table::name(account, parent, component), &node);
+        let row = NodeRow { parent, component: component.clone(), mailbox: None };
+        let special_use = special_use.filter(|_| is_last);
+        created = Some(add_mailbox(ledger, (node, row), validity, special_use));
+        validity = UidValidity(validity.0.saturating_add(1));
+    }
+    Ok(created.expect("a name that is not known lacks at least its last component"))
+}
+
+fn add_mailbox(
+    ledger: &mut Ledger<'_, '_>,
+    (node, mut row): (u64, NodeRow),
+    uid_validity: UidValidity,
+    special_use: Option<SpecialUse>,
+) -> MailboxId {
+    let account = ledger.account;
+    ledger.usage.mailbox += 1;
+    let id = MailboxId(ledger.usage.mailbox);
+    row.mailbox = Some(id);
+    row::save(ledger.rows, table::node(account, node), &row);
+    if let Some(special_use) = special_use {
+        row::save(ledger.rows, table::special_use(account, special_use), &id.0);
+    }
+    let highest_modseq = ledger.modseq().expect("the command has its mod-sequence");
+    let mailbox = MailboxRow {
+        node,
+        uid_validity,
+        uid_next: Uid::FIRST,
+        highest_modseq,
+        first_recent: Uid::FIRST,
+        special_use,
+        n_messages: 0,
+        n_unseen: 0,
+        n_deleted: 0,
+        n_recent: 0,
+        size_bytes: 0,
+        expunge_floor: 0,
+        deleted: false,
+        n_extents: 0,
+    };
+    ledger.insert_mailbox(id, mailbox);
+    id
+}
+
+/// Creates the parents that a name lacks and gives the node it is to lie below.
+pub(crate) fn create_parents(
+    ledger: &mut Ledger<'_, '_>,
+    name: &MailboxName,
+) -> Result<u64, Refusal> {
+    let Some(parent) = name.parent() else {
+        return Ok(ROOT);
+    };
+    if find(ledger.rows, ledger.account, &parent).is_none() {
+        create(ledger, &parent, None)?;
+    }
+    let (node, _) = find(ledger.rows, ledger.account, &parent).expect("it was just created");
+    Ok(node)
+}
+
+/// Whether a subtree fits below a name of so many levels.
+pub(crate) fn check_depth(levels_above: usize, depth: usize) -> Result<(), Refusal> {
+    if levels_above + depth > LEVELS_MAX {
+        return Err(Refusal::Limit("levels of a mailbox name".into()));
+    }
+    Ok(())
+}
