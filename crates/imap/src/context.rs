@@ -1,7 +1,7 @@
 //! What all commands of a session share.
 
 use mailbox::dialogue::Login;
-use mailbox::{AccountId, LogTime, UploadId};
+use mailbox::{AccountId, LogTime, MailboxId, UploadId};
 
 use crate::output::Output;
 use crate::selected::Selected;
@@ -74,6 +74,13 @@ impl Context {
     /// Output and the selected mailbox, if there is one.
     pub(crate) fn parts(&mut self) -> (&mut Output, Option<&mut Selected>, Enabled) {
         (&mut self.out, self.selected.as_mut(), self.enabled)
+    }
+
+    /// This session itself put messages into a mailbox.
+    pub(crate) fn note_arrivals(&mut self, mailbox: MailboxId) {
+        if let Some(selected) = &mut self.selected {
+            selected.note_arrivals(mailbox);
+        }
     }
 
     /// Whether a password may be sent now.

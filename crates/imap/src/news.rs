@@ -23,6 +23,9 @@ pub(crate) enum Tell {
     All,
 }
 
+/// Why a session ends whose mailbox cannot be looked at any more.
+pub(crate) const GONE: &str = "the selected mailbox is gone";
+
 /// Expunges told in one go before what was written is sent.
 const EXPUNGES_AT_ONCE: u64 = 2048;
 
@@ -203,16 +206,11 @@ impl Work for News {
         Self::done()
     }
 
-    /// RFC 9051 6.3.4, RFC 2180 3: a selected mailbox that is gone ends the connection's use of it.
-    fn refused(&mut self, cx: &mut Context, refusal: Refusal) -> Next {
-        if matches!(refusal, Refusal::NoSuchMailbox | Refusal::NoSuchAccount) {
-            let gone = cx.selected.as_ref().map(|selected| selected.view.uids());
-            let (out, selected, _) = cx.parts();
-            if let (Some(selected), Some(gone)) = (selected, gone) {
-                selected.view.remove(&gone);
-                selected.write_exists(out);
-            }
+    /// RFC 2180 3.3: who has a mailbox selected that is gone is sent away.
+    fn refused(&mut self, _: &mut Context, refusal: Refusal) -> Next {
+        match refusal {
+            Refusal::NoSuchMailbox | Refusal::NoSuchAccount | Refusal::Suspended => Next::Abort,
+            _ => Self::done(),
         }
-        Self::done()
     }
 }

@@ -83,6 +83,9 @@ pub(crate) fn command(text: &[u8], enabled: &Enabled, separator: char) -> Parsed
 }
 
 fn uid_command(cursor: &mut Cursor<'_>, verb: &str) -> Parsed<Command> {
+    if !["FETCH", "STORE", "SEARCH", "EXPUNGE", "COPY", "MOVE"].contains(&verb) {
+        return Err(Fault::Bad("unknown UID command"));
+    }
     cursor.space()?;
     match verb {
         "FETCH" => Ok(Command::Fetch(fetch::parse(cursor, true)?)),
@@ -90,8 +93,7 @@ fn uid_command(cursor: &mut Cursor<'_>, verb: &str) -> Parsed<Command> {
         "SEARCH" => Ok(Command::Search(search::parse(cursor, true)?)),
         "EXPUNGE" => Ok(Command::Expunge(Some(cursor.number_set()?))),
         "COPY" => copy(cursor, true),
-        "MOVE" => move_(cursor, true),
-        _ => Err(Fault::Bad("unknown UID command")),
+        _ => move_(cursor, true),
     }
 }
 

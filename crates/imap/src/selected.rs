@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use mailbox::command::OfMailbox;
 use mailbox::flags::Keyword;
-use mailbox::{Flags, MailboxInfo, ModSeq, Uid, UidSet};
+use mailbox::{Flags, MailboxId, MailboxInfo, MailboxName, ModSeq, Uid, UidSet};
 
 use crate::context::Enabled;
 use crate::limits::OWN_CHANGES_MAX;
@@ -18,6 +18,8 @@ use crate::view::View;
 #[derive(Debug)]
 pub(crate) struct Selected {
     pub(crate) of: OfMailbox,
+    /// As it was when selected.
+    pub(crate) name: MailboxName,
     pub(crate) read_only: bool,
     pub(crate) view: View,
     /// `\Recent` in this session; may name messages that are gone.
@@ -32,6 +34,8 @@ pub(crate) struct Selected {
     pub(crate) unsure_of_changes: bool,
     /// Whether expunges may have been without our hearing of them.
     pub(crate) unsure_of_expunges: bool,
+    /// As the store last told by itself.
+    notified_modseq: u64,
     keywords: BTreeSet<Keyword>,
     own: Vec<(UidSet, ModSeq)>,
 }
@@ -41,6 +45,7 @@ impl Selected {
     pub(crate) fn new(info: &MailboxInfo, read_only: bool) -> Self {
         Self {
             of: info.of,
+            name: info.name.clone(),
             read_only,
             view: View::default(),
             recent: UidSet::new(),
@@ -50,9 +55,21 @@ impl Selected {
             // Between the look at the mailbox and the watch over it something may have happened.
             unsure_of_changes: true,
             unsure_of_expunges: true,
+            notified_modseq: info.highest_modseq.value(),
             keywords: info.keywords.iter().cloned().collect(),
             own: Vec::new(),
         }
+    }
+
+    /// The store told that the mailbox changed. Told so again without a change in it, we look
+    /// whether it is still there.
+    pub(crate) fn notified(&mut self, highest_modseq: ModSeq) {
+        let modseq = highest_modseq.value();
+        if modseq <= self.notified_modseq {
+            self.unsure_of_expunges = true;
+        }
+        self.notified_modseq = self.notified_modseq.max(modseq);
+        self.heard_modseq = self.heard_modseq.max(modseq);
     }
 
     /// Whether arrivals or flag changes may wait to be told.
@@ -164,6 +181,11 @@ impl Selected {
             n_gone += last - first + 1;
         }
         self.view.remove(uids);
+    }
+
+    /// This session itself put messages into a mailbox: RFC 9051 6.3.12 wants them told at once.
+    pub(crate) fn note_arrivals(&mut self, mailbox: MailboxId) {
+        self.unsure_of_changes |= mailbox == self.of.mailbox;
     }
 
     /// A change of this session's own was answered: it need not be told again.

@@ -13,7 +13,7 @@ use crate::limits::{
     BAD_COMMANDS_MAX, EARLY_LINE_BYTES_MAX, EARLY_LITERAL_BYTES_MAX, IDLE_S, LINE_BYTES_MAX,
     LITERAL_BYTES_MAX, LOGIN_S, PENDING_BYTES_MAX, REFUSED_LOGINS_MAX, SKIPPED_BYTES_MAX,
 };
-use crate::news::{News, Tell};
+use crate::news::{GONE, News, Tell};
 use crate::parse;
 use crate::refuse;
 use crate::work::{Ending, Next, Status, Then, Work};
@@ -266,7 +266,8 @@ impl Session {
             }
             Next::Input => {
                 self.phase = Phase::Work(current, Wait::Input);
-                return self.wait_for_input();
+                // Input may have come already.
+                return if wait == Wait::Input { self.wait_for_input() } else { None };
             }
             Next::Done(ending) => match News::new(&self.cx, current.tell) {
                 Some(news) if ending.skip.is_none() => {
@@ -305,7 +306,12 @@ impl Session {
                 self.phase = Phase::News(current, ending, news, Wait::Nothing);
                 self.cx.out.pop().map(Step::Send)
             }
-            _ => {
+            Next::Abort => {
+                self.finish(Some(current.tag), ending);
+                self.bye(GONE);
+                None
+            }
+            Next::Input | Next::Done(_) => {
                 self.finish(Some(current.tag), ending);
                 None
             }
@@ -395,7 +401,7 @@ impl Engine for Session {
         if let Some(selected) = &mut self.cx.selected
             && selected.of == change.of
         {
-            selected.heard_modseq = selected.heard_modseq.max(change.highest_modseq.value());
+            selected.notified(change.highest_modseq);
         }
     }
 

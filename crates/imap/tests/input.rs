@@ -1,5 +1,7 @@
 //! Input in any cuts gives the same output; hostile input gives clear errors, never a panic.
 
+mod support;
+
 use imap::{Config, Session};
 use mailbox::dialogue::{Engine, Login, Question, Reply, Step, Trouble};
 use mailbox::{AccountId, Address};
@@ -22,7 +24,7 @@ fn reply(question: &Question) -> Reply {
     match question {
         Question::Authenticate(_) => Reply::Authenticated(Login {
             account: AccountId([1; 16]),
-            name: Address::parse("u@example.test").unwrap().0,
+            name: Address::parse("u@example.test").expect("an address").0,
         }),
         Question::Watch(_) | Question::Unwatch | Question::DropBody => Reply::Done,
         _ => Reply::Trouble(Trouble::Unavailable),
@@ -53,13 +55,13 @@ fn converse(pieces: &[&[u8]]) -> String {
             is_closed = drain(&mut session, &mut sent);
         }
     }
-    String::from_utf8(sent).unwrap()
+    String::from_utf8(sent).expect("ASCII")
 }
 
 /// What came after the greeting.
 fn answer(input: &[u8]) -> String {
     let all = converse(&[input]);
-    all.split_once("\r\n").unwrap().1.to_owned()
+    all.split_once("\r\n").expect("a greeting").1.to_owned()
 }
 
 #[test]
@@ -217,6 +219,56 @@ fn line() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// Commands that work, with everything a cut can fall into.
+const CONVERSATION: &[u8] = b"a LOGIN {16}\r\nann@example.test {6+}\r\nsecret\r\n\
+    b APPEND INBOX (\\Seen) {20}\r\nSubject: one\r\n\r\ntext\r\n\
+    c APPEND {5+}\r\nINBOX {22+}\r\nSubject: two\r\n\r\ntext\r\n\r\n\
+    d APPEND Nowhere {5+}\r\n12345\r\n\
+    e SELECT INBOX\r\nf FETCH 1:* (FLAGS BODY[])\r\n\
+    g SEARCH CHARSET UTF-8 SUBJECT {3}\r\none\r\n\
+    h IDLE\r\nDONE\r\ni STORE 1 +FLAGS (\\Deleted)\r\nj EXPUNGE\r\nk COPY 1 Trash\r\n\
+    l MOVE 1 Trash\r\nm LIST \"\" *\r\nn AUTHENTICATE PLAIN\r\no CLOSE\r\np LOGOUT\r\n";
+
+fn work_off(pieces: &[&[u8]]) -> String {
+    let mut store = support::Store::new();
+    let mut client = support::Client::new(support::config());
+    let sent: Vec<u8> = pieces.iter().flat_map(|piece| client.say(&mut store, piece)).collect();
+    assert!(client.is_closed, "{}", String::from_utf8_lossy(&sent));
+    String::from_utf8(sent).expect("ASCII")
+}
+
+fn pieces<'a>(input: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
+    let mut pieces = Vec::new();
+    let mut rest = input;
+    for cut in cuts.iter().cycle() {
+        let (piece, behind) = rest.split_at((*cut).max(1).min(rest.len()));
+        pieces.push(piece);
+        rest = behind;
+        if rest.is_empty() {
+            break;
+        }
+    }
+    pieces
+}
+
+#[test]
+fn octet_by_octet_is_like_all_at_once() {
+    let all = work_off(&[CONVERSATION]);
+    for tag in ["a", "b", "c", "e", "f", "g", "h", "i", "j", "k", "l", "m", "o", "p"] {
+        assert!(all.contains(&format!("\r\n{tag} OK ")), "{tag}: {all}");
+    }
+    assert_eq!(work_off(&pieces(CONVERSATION, &[1])), all);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn cuts_of_what_works_do_not_matter(cuts in prop::collection::vec(0usize..40, 1..40)) {
+        prop_assert_eq!(work_off(&pieces(CONVERSATION, &cuts)), work_off(&[CONVERSATION]));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
@@ -228,17 +280,7 @@ proptest! {
     ) {
         let mut input = if logged_in { b"l LOGIN u p\r\n".to_vec() } else { Vec::new() };
         input.extend(lines.concat());
-        let mut pieces = Vec::new();
-        let mut rest = input.as_slice();
-        for cut in cuts.iter().cycle() {
-            let (piece, behind) = rest.split_at((*cut).max(1).min(rest.len()));
-            pieces.push(piece);
-            rest = behind;
-            if rest.is_empty() {
-                break;
-            }
-        }
-        prop_assert_eq!(converse(&pieces), converse(&[&input]));
+        prop_assert_eq!(converse(&pieces(&input, &cuts)), converse(&[&input]));
     }
 
     #[test]

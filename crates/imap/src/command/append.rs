@@ -123,6 +123,7 @@ impl Work for Append {
             (Step::Drop(ending), Some(Reply::Done)) => Next::Done(ending.clone()),
             // Durability: the outcome comes from a command committed by a majority.
             (Step::Commit, Some(Reply::Outcome(Outcome::Appended(appended)))) => {
+                cx.note_arrivals(appended.mailbox);
                 let code = format!("APPENDUID {} {}", appended.uid_validity, appended.uids);
                 Next::Done(Ending::ok("appended").code(code))
             }

@@ -87,6 +87,7 @@ impl Work for Copying {
                 }
                 // Durability: the last slice, committed by a majority, made all copies visible.
                 None => {
+                    self.target.into_iter().for_each(|target| cx.note_arrivals(target));
                     let ending = Ending::ok("copied");
                     Next::Done(match copyuid(&copied) {
                         Some(code) => ending.code(code),

@@ -17,7 +17,14 @@ impl Work for Deleting {
                 Next::Ask(Question::Command(Box::new(Command::DeleteMailbox(named)), vec![]))
             }
             // Durability: the outcome comes from a command committed by a majority.
-            Some(Reply::Outcome(Outcome::Done)) => Next::Done(Ending::ok("deleted")),
+            Some(Reply::Outcome(Outcome::Done)) => {
+                // What this session deleted itself it need not be sent away from.
+                if cx.selected.as_ref().is_some_and(|selected| selected.name == self.0) {
+                    cx.selected = None;
+                    cx.out.text("* OK [CLOSED] the selected mailbox is deleted\r\n");
+                }
+                Next::Done(Ending::ok("deleted"))
+            }
             _ => misplaced(),
         }
     }

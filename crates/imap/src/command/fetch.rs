@@ -88,8 +88,8 @@ impl Fetching {
             changed_since: self.fetch.changed_since,
             metadata: self.metadata,
             chunks: self.chunks,
-            // What the client was not told is gone can still be fetched.
-            expunged: true,
+            // What the client was not told is gone can still be fetched; it does not change any more.
+            expunged: self.fetch.changed_since.is_none(),
         })))
     }
 

@@ -6,18 +6,20 @@ use mailbox::dialogue::{Reply, Trouble};
 use crate::context::Context;
 use crate::input::{Gathered, Input};
 use crate::limits::EARLY_LINE_BYTES_MAX;
-use crate::news::{News, Tell};
+use crate::news::{GONE, News, Tell};
 use crate::work::{Ending, Next, Work};
 
 /// Waits for news and for DONE.
 pub(super) struct Idling {
     news: Option<News>,
     has_begun: bool,
+    /// The store could not answer: not asked again before something happens.
+    rests: bool,
 }
 
 impl Idling {
     pub(super) fn new() -> Self {
-        Self { news: None, has_begun: false }
+        Self { news: None, has_begun: false, rests: false }
     }
 
     /// What the news want; their end is only the end of this telling.
@@ -61,6 +63,7 @@ impl Work for Idling {
 
     fn feed(&mut self, cx: &mut Context, input: &mut Input) -> Next {
         match input.gather(EARLY_LINE_BYTES_MAX) {
+            Gathered::Nothing if std::mem::take(&mut self.rests) => Next::Input,
             Gathered::Nothing => self.begin_news(cx, Tell::Heard),
             Gathered::Line if input.command().eq_ignore_ascii_case(b"DONE") => {
                 input.take_command();
@@ -88,14 +91,16 @@ impl Work for Idling {
             news.trouble(cx, trouble);
         }
         self.news = None;
+        self.rests = true;
         Next::Input
     }
 
     fn refused(&mut self, cx: &mut Context, refusal: Refusal) -> Next {
-        if let Some(news) = &mut self.news {
-            news.refused(cx, refusal);
+        let Some(news) = &mut self.news else { return Next::Input };
+        let next = news.refused(cx, refusal);
+        if matches!(next, Next::Abort) {
+            cx.out.text(&format!("* BYE {GONE}\r\n"));
         }
-        self.news = None;
-        Next::Input
+        self.follow(next)
     }
 }

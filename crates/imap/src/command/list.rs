@@ -1,6 +1,6 @@
 //! LIST (RFC 9051 6.3.9, RFC 5258, 5819, 6154).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use mailbox::command::SpecialUse;
@@ -12,6 +12,9 @@ use crate::context::Context;
 use crate::parse::List;
 use crate::respond;
 use crate::work::{Ending, Next, Work, misplaced};
+
+/// RFC 5258 3.5: names that match lie below.
+const CHILD_INFO: &str = " (\"CHILDINFO\" (\"SUBSCRIBED\"))";
 
 /// Lists mailboxes.
 pub(super) struct Listing {
@@ -113,12 +116,40 @@ impl Listing {
             }
         }
         if self.list.select_subscribed && !self.list.select_special_use {
-            for name in only_subscribed.iter().filter(|name| patterns.match_name(name)) {
-                cx.out.text("* LIST (\\NonExistent \\Subscribed) ");
-                write_name(cx, name);
+            let known: BTreeSet<&MailboxName> = infos.iter().map(|info| &info.name).collect();
+            for (name, child_info) in self.absent(only_subscribed, &known) {
+                if !patterns.match_name(&name) {
+                    continue;
+                }
+                let is_subscribed = subscribed.contains(&name);
+                let subscribed = if is_subscribed { " \\Subscribed" } else { "" };
+                let _ = write!(cx.out, "* LIST (\\NonExistent{subscribed}) ");
+                write_name(cx, &name);
+                cx.out.text(if child_info { CHILD_INFO } else { "" });
                 cx.out.text("\r\n");
             }
         }
+    }
+
+    /// Subscribed names without a mailbox and, where wanted, names above them; and whether
+    /// subscribed names lie below.
+    fn absent(
+        &self,
+        subscribed: &[MailboxName],
+        known: &BTreeSet<&MailboxName>,
+    ) -> BTreeMap<MailboxName, bool> {
+        let mut absent: BTreeMap<MailboxName, bool> = BTreeMap::new();
+        for name in subscribed {
+            absent.entry(name.clone()).or_insert(false);
+            let mut above = name.parent().filter(|_| self.list.recursive_match);
+            while let Some(name) = above {
+                above = name.parent();
+                if !known.contains(&name) {
+                    absent.insert(name, true);
+                }
+            }
+        }
+        absent
     }
 
     fn write_mailbox(&self, cx: &mut Context, info: &MailboxInfo, child_info: bool) {
@@ -136,7 +167,7 @@ impl Listing {
         cx.out.text(") ");
         write_name(cx, &info.name);
         if child_info {
-            cx.out.text(" (\"CHILDINFO\" (\"SUBSCRIBED\"))");
+            cx.out.text(CHILD_INFO);
         }
         cx.out.text("\r\n");
         if !self.list.return_status.is_empty() && info.selectable {

@@ -64,6 +64,7 @@ impl Work for Moving {
             },
             Some(Reply::Outcome(Outcome::Copied(copied))) => {
                 Self::moved(cx, &copied);
+                self.target.into_iter().for_each(|target| cx.note_arrivals(target));
                 match copied.next {
                     Some(next) => {
                         self.left = self.left.starting_at(next);

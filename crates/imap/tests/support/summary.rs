@@ -1,0 +1,132 @@
+//! Questions in a few words, for transcripts.
+
+use mailbox::command::OfMailbox;
+use mailbox::dialogue::Question;
+use mailbox::*;
+
+use super::Store;
+
+pub(super) fn of(store: &Store, question: &Question) -> String {
+    match question {
+        Question::Authenticate(credentials) => format!("authenticate {}", credentials.login),
+        Question::Query(query) => of_query(store, query),
+        Question::Command(command, inline) => {
+            let beside = match inline.len() {
+                0 => String::new(),
+                n => format!(" beside {n} chunks"),
+            };
+            format!("{}{beside}", of_command(store, command))
+        }
+        Question::BeginBody(_) => "begin body".into(),
+        Question::Body(octets) => format!("body {} octets", octets.len()),
+        Question::EndBody => "end body".into(),
+        Question::DropBody => "drop body".into(),
+        Question::Chunk(_, chunk) => match store.chunks.get(&chunk.digest) {
+            Some((_, label)) => format!("chunk {label}"),
+            None => "chunk unknown".into(),
+        },
+        Question::Watch(of) => format!("watch {}", name(store, *of)),
+        Question::Unwatch => "unwatch".into(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn name(store: &Store, of: OfMailbox) -> String {
+    store.name_of(of.mailbox)
+}
+
+fn of_query(store: &Store, query: &Query) -> String {
+    match query {
+        Query::Mailbox(named) => format!("mailbox {}", named.name.join('/')),
+        Query::Mailboxes(_) => "mailboxes".into(),
+        Query::Account(_) => "account".into(),
+        Query::Uids(uids) => format!("uids {} from {}", name(store, uids.of), uids.from),
+        Query::Messages(messages) => {
+            let mut text = format!("messages {} {}", name(store, messages.of), all(&messages.uids));
+            if let Some(since) = messages.changed_since {
+                text += &format!(" since {since}");
+            }
+            for (is_wanted, word) in [
+                (messages.metadata, " metadata"),
+                (messages.chunks, " chunks"),
+                (messages.expunged, " expunged"),
+            ] {
+                text += if is_wanted { word } else { "" };
+            }
+            text
+        }
+        Query::Vanished(vanished) => format!(
+            "vanished {} since {} of {}",
+            name(store, vanished.of),
+            vanished.since,
+            vanished.known
+        ),
+        Query::Search(search) => {
+            format!("search {} {} {:?}", name(store, search.of), search.among, search.key)
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+fn of_command(store: &Store, command: &Command) -> String {
+    let at = |mailbox| store.name_of(mailbox);
+    match command {
+        Command::CreateMailbox(create) => match create.special_use {
+            Some(special_use) => format!("create {} as {special_use:?}", create.name.join('/')),
+            None => format!("create {}", create.name.join('/')),
+        },
+        Command::DeleteMailbox(named) => format!("delete {}", named.name.join('/')),
+        Command::RenameMailbox(rename) => {
+            let further = if rename.further { " further" } else { "" };
+            format!("rename {} to {}{further}", rename.from.join('/'), rename.to.join('/'))
+        }
+        Command::Subscribe(subscribe) => {
+            let verb = if subscribe.on { "subscribe" } else { "unsubscribe" };
+            format!("{verb} {}", subscribe.name.join('/'))
+        }
+        Command::ClaimRecent(of) => format!("claim recent {}", name(store, *of)),
+        Command::Append(append) => {
+            let heads = append.messages.iter().map(|message| {
+                let date = match message.internal_date {
+                    Some(date) => format!(" at {} {:+}", date.unix_s, date.zone_minutes),
+                    None => String::new(),
+                };
+                format!(" ({}){date} {} octets", flags(&message.flags), message.message.size)
+            });
+            format!("append {}{}", at(append.mailbox), heads.collect::<String>())
+        }
+        Command::Store(store) => {
+            let change = match &store.change {
+                FlagChange::Replace(to) => format!("={}", flags(to)),
+                FlagChange::Add(more) => format!("+{}", flags(more)),
+                FlagChange::Remove(less) => format!("-{}", flags(less)),
+            };
+            let since = match store.unchanged_since {
+                Some(since) => format!(" unless changed since {since}"),
+                None => String::new(),
+            };
+            format!("store {} {} {change}{since}", at(store.mailbox), store.uids)
+        }
+        Command::Copy(copy) => format!("copy {} {} to {}", at(copy.from), copy.uids, at(copy.to)),
+        Command::Move(it) => format!("move {} {} to {}", at(it.from), it.uids, at(it.to)),
+        Command::Expunge(expunge) => format!("expunge {} {}", at(expunge.mailbox), expunge.uids),
+        other => format!("{other:?}"),
+    }
+}
+
+fn all(uids: &UidSet) -> String {
+    if *uids == UidSet::all() { "all".into() } else { uids.to_string() }
+}
+
+fn flags(flags: &Flags) -> String {
+    let system = [
+        (SystemFlags::SEEN, "Seen"),
+        (SystemFlags::ANSWERED, "Answered"),
+        (SystemFlags::FLAGGED, "Flagged"),
+        (SystemFlags::DELETED, "Deleted"),
+        (SystemFlags::DRAFT, "Draft"),
+    ];
+    let system = system.iter().filter(|(flag, _)| flags.system.contains(*flag));
+    let names = system.map(|(_, name)| *name).chain(flags.keywords.iter().map(|k| k.as_str()));
+    names.collect::<Vec<_>>().join(" ")
+}
