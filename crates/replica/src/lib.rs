@@ -1,1 +1,42 @@
-//! Crate `replica`.
+//! One replica of a shard: the Raft log in the disk's journal, the applied rows in an index that can
+//! be thrown away, checkpoints, and the conversation with the other replicas.
+//!
+//! Enter at [`Disk`] and [`Replica`]. A response from [`Replica::propose`] means the command is
+//! synced on a majority and applied here; a [`View`] from [`Replica::read`] contains everything
+//! acknowledged before it was asked for. Only this crate knows openraft and sled.
+
+mod appender;
+mod checkpoint;
+mod chunks;
+mod codec;
+mod confirm;
+mod core;
+mod disk;
+mod error;
+mod handler;
+mod index;
+mod local;
+mod log;
+mod machine;
+mod network;
+mod raft;
+mod reads;
+mod receive;
+mod replica;
+mod state;
+mod status;
+mod store;
+mod supervise;
+mod timing;
+mod view;
+mod wire;
+
+pub use disk::{Disk, DiskOptions};
+pub use error::{ChunkError, Error, ProposeError};
+pub use machine::{Machine, MachineApplied, MailMachine};
+pub use raft::Member;
+pub use replica::{Replica, ReplicaConfig};
+pub use status::{Role, Status};
+pub use timing::Timing;
+pub use view::{View, ViewLost};
+pub use wire::is_bulk;

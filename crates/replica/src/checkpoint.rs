@@ -1,0 +1,352 @@
+//! Checkpoints of one replica: a base file and the deltas after it. They are what the index is built
+//! from again, what a follower far behind receives, and what lets the log be cut.
+
+mod file;
+mod merge;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mailbox::{RowChanges, RowDigest, Source};
+
+use self::file::{Head, Row};
+pub(crate) use self::file::{Part, sync_dir};
+pub(crate) use self::merge::Merged;
+use crate::store::{Applied, RowView, Store};
+
+/// A delta is due after so many bytes of row changes,
+const DELTA_BYTES: usize = 64 << 20;
+/// or so many entries,
+const DELTA_ENTRIES: u64 = 200_000;
+/// or so many bytes of changed keys in memory.
+const DELTA_KEY_BYTES: usize = 16 << 20;
+/// Deltas after which base and deltas become a new base.
+const DELTAS_MAX: usize = 8;
+
+/// Base and deltas, oldest first. The files stay readable as long as this lives.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    parts: Vec<Arc<Part>>,
+}
+
+impl Checkpoint {
+    /// How far it goes.
+    pub(crate) fn applied(&self) -> &Applied {
+        &self.parts.last().expect("a checkpoint has a base").head.applied
+    }
+
+    /// Its files.
+    pub(crate) fn parts(&self) -> &[Arc<Part>] {
+        &self.parts
+    }
+
+    /// These files, if they are a base and deltas without a gap, and all their hashes are right.
+    pub(crate) fn assemble(parts: Vec<Arc<Part>>) -> io::Result<Self> {
+        let mut next = 0;
+        for part in &parts {
+            if part.head.from != next {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "gap in checkpoint"));
+            }
+            part.verify()?;
+            next = part.head.applied.next_index();
+        }
+        if parts.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "empty checkpoint"));
+        }
+        Ok(Self { parts })
+    }
+
+    /// All rows, verified to add up to the digest.
+    pub(crate) fn rows(
+        &self,
+        visit: &mut dyn FnMut(Vec<u8>, Vec<u8>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut digest = RowDigest::default();
+        for row in Merged::new(&self.parts)? {
+            let (key, value) = row?;
+            digest.add(&key, &value);
+            visit(key, value)?;
+        }
+        if digest == self.applied().digest {
+            Ok(())
+        } else {
+            Err(io::Error::new(io::ErrorKind::InvalidData, "checkpoint misses its digest"))
+        }
+    }
+}
+
+/// Which rows changed since the last checkpoint.
+#[derive(Default)]
+pub(crate) struct Dirty {
+    keys: BTreeSet<Vec<u8>>,
+    key_bytes: usize,
+    bytes: usize,
+    entries: u64,
+}
+
+impl Dirty {
+    /// A batch is about to be written. The lock is held until it is.
+    pub fn note(&mut self, changes: &RowChanges, n_entries: usize) {
+        self.entries += n_entries as u64;
+        for (key, value) in changes {
+            self.bytes += key.len() + value.as_ref().map_or(0, Vec::len);
+            self.insert(key);
+        }
+    }
+
+    fn insert(&mut self, key: &[u8]) {
+        if !self.keys.contains(key) {
+            self.key_bytes += key.len() + 48;
+            self.keys.insert(key.to_vec());
+        }
+    }
+
+    /// Whether a delta is due.
+    pub fn is_due(&self) -> bool {
+        self.bytes >= DELTA_BYTES
+            || self.entries >= DELTA_ENTRIES
+            || self.key_bytes >= DELTA_KEY_BYTES
+    }
+}
+
+/// The checkpoints of one replica.
+pub(crate) struct Checkpoints {
+    dir: PathBuf,
+    current: Mutex<Option<Checkpoint>>,
+    dirty: Mutex<Dirty>,
+    /// Held by whoever writes files.
+    writing: tokio::sync::Mutex<()>,
+}
+
+impl Checkpoints {
+    /// Finds the newest base and the deltas that follow it; removes what does not belong to them.
+    pub fn open(dir: &Path) -> io::Result<Arc<Self>> {
+        std::fs::create_dir_all(dir)?;
+        let mut found: BTreeMap<u64, Vec<Arc<Part>>> = BTreeMap::new();
+        for item in std::fs::read_dir(dir)? {
+            let path = item?.path();
+            if path.extension().is_some_and(|extension| extension == "ckpt")
+                && let Ok(part) = Part::open(&path)
+            {
+                found.entry(part.head.from).or_default().push(part);
+            }
+        }
+        let next = |part: &Arc<Part>| part.head.applied.next_index();
+        let mut parts = Vec::new();
+        let mut from = 0;
+        while let Some(part) =
+            found.get(&from).and_then(|parts| parts.iter().max_by_key(|part| next(part)).cloned())
+        {
+            if next(&part) <= from {
+                break;
+            }
+            from = next(&part);
+            parts.push(part);
+        }
+        let current = (!parts.is_empty()).then_some(Checkpoint { parts });
+        let this = Self {
+            dir: dir.to_path_buf(),
+            current: Mutex::new(current),
+            dirty: Mutex::default(),
+            writing: tokio::sync::Mutex::default(),
+        };
+        this.tidy()?;
+        Ok(Arc::new(this))
+    }
+
+    /// Where the files are.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The newest checkpoint.
+    pub fn current(&self) -> Option<Checkpoint> {
+        lock(&self.current).clone()
+    }
+
+    /// What changed since then; locked while a batch is written.
+    pub fn dirty(&self) -> MutexGuard<'_, Dirty> {
+        lock(&self.dirty)
+    }
+
+    /// Compares the rows there are with the newest checkpoint, after a stop that did not say which
+    /// of them changed.
+    pub fn find_dirty(&self, store: &Store) -> io::Result<()> {
+        let mut dirty = Dirty::default();
+        let parts = self.current().map_or(Vec::new(), |checkpoint| checkpoint.parts);
+        let mut then = Merged::new(&parts)?.peekable();
+        let mut failed = None;
+        store.scan(&[], &[0xff; 64], &mut |key, value| {
+            loop {
+                match then.peek() {
+                    Some(Ok((old, _))) if old.as_slice() < key => {
+                        dirty.insert(old);
+                        then.next();
+                    }
+                    Some(Ok((old, old_value))) if old.as_slice() == key => {
+                        if old_value != value {
+                            dirty.insert(key);
+                        }
+                        then.next();
+                        return true;
+                    }
+                    Some(Err(_)) => {
+                        failed = then.next().and_then(Result::err);
+                        return false;
+                    }
+                    _ => {
+                        dirty.insert(key);
+                        return true;
+                    }
+                }
+            }
+        });
+        for row in then {
+            dirty.insert(&row?.0);
+        }
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        *self.dirty() = dirty;
+        Ok(())
+    }
+
+    /// Writes what changed since the newest checkpoint, and merges files when they got many. Rows
+    /// are read from a view, so that apply goes on meanwhile.
+    pub async fn build(self: &Arc<Self>, store: Arc<Store>) -> io::Result<Checkpoint> {
+        let _writing = self.writing.lock().await;
+        let this = self.clone();
+        let built = tokio::task::spawn_blocking(move || this.build_now(&store)).await;
+        built.map_err(io::Error::other)?
+    }
+
+    fn build_now(&self, store: &Arc<Store>) -> io::Result<Checkpoint> {
+        let (view, taken) = {
+            // Invariant: the keys taken are those changed before the view, because whoever commits
+            // holds this lock meanwhile.
+            let mut dirty = self.dirty();
+            (store.view(), std::mem::take(&mut *dirty))
+        };
+        let built = self.delta(&view, &taken);
+        if built.is_err() {
+            let mut dirty = self.dirty();
+            taken.keys.iter().for_each(|key| dirty.insert(key));
+            dirty.bytes += taken.bytes;
+            dirty.entries += taken.entries;
+        }
+        let checkpoint = built?;
+        let deltas = &checkpoint.parts[1..];
+        let deltas_len: u64 = deltas.iter().map(|part| part.len).sum();
+        if deltas.len() >= DELTAS_MAX || deltas_len > checkpoint.parts[0].len.max(1 << 20) {
+            return self.merge(&checkpoint);
+        }
+        Ok(checkpoint)
+    }
+
+    fn delta(&self, view: &RowView, dirty: &Dirty) -> io::Result<Checkpoint> {
+        let current = self.current();
+        let from = current.as_ref().map_or(0, |current| current.applied().next_index());
+        let applied = view.applied().clone();
+        if let Some(current) = current.clone()
+            && applied.next_index() <= from
+        {
+            return Ok(current);
+        }
+        let mut parts = current.map_or(Vec::new(), |current| current.parts);
+        let head = Head { from, applied };
+        let row = |key: &Vec<u8>| -> io::Result<Row> {
+            let value = view.try_row(key).map_err(io::Error::other)?;
+            Ok((key.clone(), value))
+        };
+        let part = if parts.is_empty() {
+            let present = |row: &io::Result<Row>| !matches!(row, Ok((_, None)));
+            Part::write(&self.dir, &head, &mut dirty.keys.iter().map(row).filter(present))?
+        } else {
+            Part::write(&self.dir, &head, &mut dirty.keys.iter().map(row))?
+        };
+        parts.push(part);
+        let checkpoint = Checkpoint { parts };
+        *lock(&self.current) = Some(checkpoint.clone());
+        Ok(checkpoint)
+    }
+
+    /// Makes one base of base and deltas.
+    fn merge(&self, checkpoint: &Checkpoint) -> io::Result<Checkpoint> {
+        let applied = checkpoint.applied().clone();
+        let mut digest = RowDigest::default();
+        let mut rows = Merged::new(&checkpoint.parts)?.map(|row| {
+            let (key, value) = row?;
+            digest.add(&key, &value);
+            Ok((key, Some(value)))
+        });
+        let part = Part::write(&self.dir, &Head { from: 0, applied: applied.clone() }, &mut rows)?;
+        if digest != applied.digest {
+            std::fs::remove_file(&part.path)?;
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "merge misses its digest"));
+        }
+        let merged = Checkpoint { parts: vec![part] };
+        *lock(&self.current) = Some(merged.clone());
+        self.tidy()?;
+        Ok(merged)
+    }
+
+    /// Takes over a checkpoint that came from elsewhere.
+    pub fn adopt(&self, checkpoint: &Checkpoint) -> io::Result<Checkpoint> {
+        let mut parts = Vec::new();
+        for part in &checkpoint.parts {
+            let path = self.dir.join(part.head.name());
+            if path != part.path {
+                let beside = path.with_extension("new");
+                match std::fs::remove_file(&beside) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+                if std::fs::hard_link(&part.path, &beside).is_err() {
+                    std::fs::copy(&part.path, &beside)?;
+                }
+                // Durability: contents before the name; the names are synced below.
+                std::fs::File::open(&beside)?.sync_all()?;
+                std::fs::rename(&beside, &path)?;
+            }
+            parts.push(Part::open(&path)?);
+        }
+        sync_dir(&self.dir)?;
+        let adopted = Checkpoint::assemble(parts)?;
+        *lock(&self.current) = Some(adopted.clone());
+        *self.dirty() = Dirty::default();
+        self.tidy()?;
+        Ok(adopted)
+    }
+
+    /// Removes files that are not part of the newest checkpoint.
+    fn tidy(&self) -> io::Result<()> {
+        let current = self.current();
+        let parts = current.as_ref().map_or(&[][..], |current| &current.parts);
+        for item in std::fs::read_dir(&self.dir)? {
+            let path = item?.path();
+            let is_ours = path.extension().is_some_and(|ext| ext == "ckpt" || ext == "new");
+            if is_ours && !parts.iter().any(|part| part.path == path) {
+                std::fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The changed keys, to be found again after a clean stop.
+    pub fn dirty_keys(&self) -> Vec<Vec<u8>> {
+        self.dirty().keys.iter().cloned().collect()
+    }
+
+    /// The changed keys as a clean stop left them.
+    pub fn set_dirty_keys(&self, keys: Vec<Vec<u8>>) {
+        let mut dirty = Dirty::default();
+        keys.iter().for_each(|key| dirty.insert(key));
+        *self.dirty() = dirty;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,249 @@
+//! One checkpoint file: a base with all rows, or a delta with those that changed since. Sorted,
+//! compressed, covered by one BLAKE3, and never changed once it has its name.
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes};
+
+use crate::codec::Reader;
+use crate::store::Applied;
+
+const MAGIC: &[u8; 8] = b"RKcheck1";
+const HASH_BYTES: u64 = 32;
+const COMPRESSION_LEVEL: i32 = 1;
+/// Limit: far above any row, so that a damaged length does not allocate.
+const ROW_BYTES_MAX: u32 = 16 << 20;
+const HEAD_BYTES_MAX: usize = 1 << 20;
+const END: u32 = u32::MAX;
+
+/// A key and its value, `None` for a row that is gone.
+pub(crate) type Row = (Vec<u8>, Option<Vec<u8>>);
+
+/// What a file says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    /// First log index this file covers; 0 for a base.
+    pub from: u64,
+    /// How far it goes.
+    pub applied: Applied,
+}
+
+impl Head {
+    fn encode(&self) -> Vec<u8> {
+        let applied = self.applied.encode();
+        let mut out = Vec::with_capacity(applied.len() + 32);
+        out.put_slice(MAGIC);
+        out.put_u64(self.from);
+        out.put_u32(applied.len() as u32);
+        out.put_slice(&applied);
+        out.put_u32(crc32c::crc32c(&out));
+        out
+    }
+
+    /// The name a file with this head has.
+    pub fn name(&self) -> String {
+        format!("{:020}-{:020}.ckpt", self.from, self.applied.next_index())
+    }
+}
+
+/// One file, kept open: it stays readable when it is replaced.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub path: PathBuf,
+    pub head: Head,
+    pub len: u64,
+    file: File,
+    rows_at: u64,
+}
+
+/// Bytes of a part, hashed on their way out.
+struct HashingFile {
+    file: BufWriter<File>,
+    hasher: blake3::Hasher,
+}
+
+impl Write for HashingFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..n]);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Reads a part from a position of its own.
+struct PartReader {
+    part: Arc<Part>,
+    at: u64,
+    end: u64,
+}
+
+impl Read for PartReader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
+        let len = buf.len().min(left);
+        let n = self.part.file.read_at(&mut buf[..len], self.at)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}
+
+impl Part {
+    /// Writes rows, which come in ascending order, and gives the file once it was read back.
+    pub fn write(
+        dir: &Path,
+        head: &Head,
+        rows: &mut dyn Iterator<Item = io::Result<Row>>,
+    ) -> io::Result<Arc<Self>> {
+        let name = head.name();
+        let beside = dir.join(format!("{name}.new"));
+        let file = BufWriter::with_capacity(1 << 20, File::create(&beside)?);
+        let mut out = HashingFile { file, hasher: blake3::Hasher::new() };
+        out.write_all(&head.encode())?;
+        let mut encoder = zstd::stream::write::Encoder::new(out, COMPRESSION_LEVEL)?;
+        for row in rows {
+            let (key, value) = row?;
+            encoder.write_all(&(key.len() as u32).to_be_bytes())?;
+            let value_len = value.as_ref().map_or(END, |value| value.len() as u32);
+            encoder.write_all(&value_len.to_be_bytes())?;
+            encoder.write_all(&key)?;
+            encoder.write_all(value.as_deref().unwrap_or_default())?;
+        }
+        encoder.write_all(&END.to_be_bytes())?;
+        let mut out = encoder.finish()?;
+        let hash = out.hasher.finalize();
+        out.file.write_all(hash.as_bytes())?;
+        let file = out.file.into_inner().map_err(|error| error.into_error())?;
+        // Durability: contents before the name, the name before anybody counts on the file.
+        file.sync_all()?;
+        let path = dir.join(name);
+        std::fs::rename(&beside, &path)?;
+        sync_dir(dir)?;
+        let part = Self::open(&path)?;
+        part.verify()?;
+        Ok(part)
+    }
+
+    /// Opens a file and reads its head.
+    pub fn open(path: &Path) -> io::Result<Arc<Self>> {
+        let file = File::open(path)?;
+        let len = file.metadata()?.len();
+        let mut start = vec![0; HEAD_BYTES_MAX.min(len as usize)];
+        file.read_exact_at(&mut start, 0)?;
+        let mut reader = Reader(start.clone().into());
+        let bad = || io::Error::new(io::ErrorKind::InvalidData, "damaged checkpoint head");
+        if reader.array::<8>().map_err(|_| bad())? != *MAGIC {
+            return Err(bad());
+        }
+        let from = reader.u64().map_err(|_| bad())?;
+        let applied_len = reader.u32().map_err(|_| bad())? as usize;
+        let applied: Bytes = reader.bytes(applied_len).map_err(|_| bad())?;
+        let crc_at = 20 + applied_len;
+        if reader.u32().map_err(|_| bad())? != crc32c::crc32c(&start[..crc_at]) {
+            return Err(bad());
+        }
+        let applied = Applied::decode(applied).ok_or_else(bad)?;
+        let rows_at = crc_at as u64 + 4;
+        if len < rows_at + HASH_BYTES {
+            return Err(bad());
+        }
+        let head = Head { from, applied };
+        Ok(Arc::new(Self { path: path.to_path_buf(), head, len, file, rows_at }))
+    }
+
+    /// Reads all of it and compares the hash.
+    pub fn verify(self: &Arc<Self>) -> io::Result<()> {
+        let end = self.len - HASH_BYTES;
+        let mut reader = PartReader { part: self.clone(), at: 0, end };
+        let mut hasher = blake3::Hasher::new();
+        let mut buf = vec![0; 1 << 20];
+        loop {
+            let n = reader.read(&mut buf)?;
+            if n == 0 {
+                break;
+            }
+            hasher.update(&buf[..n]);
+        }
+        let mut stored = [0; HASH_BYTES as usize];
+        self.file.read_exact_at(&mut stored, end)?;
+        if reader.at != end || *hasher.finalize().as_bytes() != stored {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "damaged checkpoint file"));
+        }
+        Ok(())
+    }
+
+    /// Its rows, ascending.
+    pub fn rows(self: &Arc<Self>) -> io::Result<PartRows> {
+        let end = self.len - HASH_BYTES;
+        let reader = PartReader { part: self.clone(), at: self.rows_at, end };
+        let reader = BufReader::with_capacity(256 << 10, reader);
+        let decoder = zstd::stream::read::Decoder::with_buffer(reader)?;
+        Ok(PartRows { decoder: BufReader::new(decoder), ended: false })
+    }
+
+    /// Some of its bytes, for sending it elsewhere.
+    pub fn bytes_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        let left = self.len.saturating_sub(offset);
+        let mut buf = vec![0; len.min(usize::try_from(left).unwrap_or(len))];
+        self.file.read_exact_at(&mut buf, offset)?;
+        Ok(buf.into())
+    }
+}
+
+/// The rows of one file.
+pub(crate) struct PartRows {
+    decoder: BufReader<zstd::stream::read::Decoder<'static, BufReader<PartReader>>>,
+    ended: bool,
+}
+
+impl PartRows {
+    fn next_row(&mut self) -> io::Result<Option<Row>> {
+        let key_len = self.len()?;
+        if key_len == END {
+            return Ok(None);
+        }
+        let value_len = self.len()?;
+        if key_len > ROW_BYTES_MAX || (value_len > ROW_BYTES_MAX && value_len != END) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "damaged checkpoint row"));
+        }
+        let mut key = vec![0; key_len as usize];
+        self.decoder.read_exact(&mut key)?;
+        if value_len == END {
+            return Ok(Some((key, None)));
+        }
+        let mut value = vec![0; value_len as usize];
+        self.decoder.read_exact(&mut value)?;
+        Ok(Some((key, Some(value))))
+    }
+
+    fn len(&mut self) -> io::Result<u32> {
+        let mut len = [0; 4];
+        self.decoder.read_exact(&mut len)?;
+        Ok(u32::from_be_bytes(len))
+    }
+}
+
+impl Iterator for PartRows {
+    type Item = io::Result<Row>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let row = self.next_row().transpose();
+        self.ended = !matches!(row, Some(Ok(_)));
+        row
+    }
+}
+
+/// Makes names in a directory durable.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}

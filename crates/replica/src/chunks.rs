@@ -1,0 +1,213 @@
+//! Bodies between replicas: whoever has a good copy gives it, and whoever lacks one asks.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use api::peer::{PeerError, PeerResponse};
+use bytes::{BufMut, Bytes};
+use journal::{Record, ReplicaId};
+use mailbox::{ChunkRef, Digest, StoredChunk};
+
+use crate::codec::{self, Reader};
+use crate::core::Core;
+use crate::error::ChunkError;
+use crate::handler::{bad, refused};
+use crate::log;
+use crate::network::Peer;
+use crate::replica::Replica;
+use crate::view;
+use crate::wire::kind;
+
+/// Limit: chunks asked for in one request, and bytes in one response.
+const CHUNKS_MAX: usize = 64;
+const RESPONSE_BYTES_MAX: usize = 4 << 20;
+/// Digests in one list.
+const LIST_MAX: usize = 4096;
+
+const ABSENT: u8 = 0;
+const HERE: u8 = 1;
+const LATER: u8 = 2;
+
+impl Replica {
+    /// One chunk, verified: from this disk, or else from a peer, and then kept here again.
+    pub async fn chunk(&self, chunk: &ChunkRef) -> Result<StoredChunk, ChunkError> {
+        let core = self.core().map_err(|_| ChunkError::Unavailable)?;
+        if let Some(stored) = core.good_copy(&chunk.digest) {
+            return Ok(stored);
+        }
+        let mut error = ChunkError::Unavailable;
+        for peer in core.peers() {
+            match core.fetch(&peer, &[chunk.digest]).await {
+                Ok(found) => {
+                    if let Some(stored) = found.into_iter().next() {
+                        core.keep(std::slice::from_ref(&stored)).await;
+                        return Ok(stored);
+                    }
+                    error = ChunkError::Missing;
+                }
+                Err(_) => continue,
+            }
+        }
+        Err(error)
+    }
+}
+
+impl Core {
+    /// A chunk of this disk, if its raw bytes are right.
+    pub fn good_copy(&self, digest: &Digest) -> Option<StoredChunk> {
+        let stored = view::read_local(&self.claim.disk, &self.applying.store(), digest)?;
+        view::raw(&stored).map(|_| stored)
+    }
+
+    /// All other members.
+    pub fn peers(&self) -> Vec<Peer> {
+        let status = self.status();
+        let members: BTreeMap<_, _> = status.voters.into_iter().chain(status.learners).collect();
+        let me = self.claim.replica;
+        let others = members.iter().filter(|(id, _)| **id != me);
+        others.map(|(id, member)| self.network.peer(*id, member)).collect()
+    }
+
+    /// Chunks of a peer, verified; those it does not have are left out.
+    pub async fn fetch(
+        &self,
+        peer: &Peer,
+        digests: &[Digest],
+    ) -> Result<Vec<StoredChunk>, PeerError> {
+        let mut found = Vec::new();
+        let mut rest: &[Digest] = digests;
+        while !rest.is_empty() {
+            let some = &rest[..rest.len().min(CHUNKS_MAX)];
+            let meta: Vec<u8> = some.iter().flat_map(|digest| digest.0).collect();
+            let patience = self.network.patience;
+            let response = peer.call(kind::CHUNKS, meta.into(), Vec::new(), patience).await?;
+            let mut reader = Reader(response.meta);
+            let mut bodies = response.bodies.into_iter();
+            let mut n_answered = 0;
+            for digest in some {
+                match reader.u8().map_err(bad)? {
+                    ABSENT => {}
+                    HERE => {
+                        let head = codec::read_chunk_head(&mut reader).map_err(bad)?;
+                        let bytes = bodies.next().ok_or_else(|| refused("bodies"))?;
+                        let stored = head.with(bytes).map_err(bad)?;
+                        if stored.chunk.digest == *digest && view::raw(&stored).is_some() {
+                            found.push(stored);
+                        }
+                    }
+                    _ => break,
+                }
+                n_answered += 1;
+            }
+            if n_answered == 0 {
+                return Err(refused("no answer"));
+            }
+            rest = &rest[n_answered..];
+        }
+        Ok(found)
+    }
+
+    /// Writes chunks to this disk. Failing is no harm: they can be fetched again.
+    pub async fn keep(&self, chunks: &[StoredChunk]) -> bool {
+        let replica = ReplicaId(self.claim.replica);
+        for some in chunks.chunks(CHUNKS_MAX / 4) {
+            let record = Record::Blobs { replica, blobs: some.iter().map(log::blob).collect() };
+            let Ok(written) = self.claim.disk.write(vec![record]).await else { return false };
+            let pointers = written.into_iter().flat_map(|written| written.blobs);
+            let digests = some.iter().map(|chunk| chunk.chunk.digest);
+            let places: Vec<_> = digests.zip(pointers).collect();
+            if self.applying.store().place(&places).is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Answers a request for chunks.
+    pub fn serve_chunks(&self, meta: Bytes) -> Result<PeerResponse, PeerError> {
+        let n_chunks = meta.len() / 32;
+        if n_chunks > CHUNKS_MAX {
+            return Err(refused("too many chunks"));
+        }
+        let mut reader = Reader(meta);
+        let (mut out, mut bodies, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for _ in 0..n_chunks {
+            let digest = Digest(reader.array().map_err(bad)?);
+            if bytes >= RESPONSE_BYTES_MAX {
+                out.put_u8(LATER);
+                continue;
+            }
+            match self.good_copy(&digest) {
+                None => out.put_u8(ABSENT),
+                Some(stored) => {
+                    out.put_u8(HERE);
+                    codec::put_chunk_head(&mut out, &stored);
+                    bytes += stored.bytes.len();
+                    bodies.push(stored.bytes);
+                }
+            }
+        }
+        Ok(PeerResponse { meta: out.into(), bodies })
+    }
+
+    /// Answers which chunks there are after a digest, and whether none is missing here.
+    pub fn serve_list(&self, meta: Bytes) -> Result<Bytes, PeerError> {
+        let after =
+            if meta.is_empty() { None } else { Some(Digest(Reader(meta).array().map_err(bad)?)) };
+        let found = self.applying.store().bodies(after, LIST_MAX).map_err(refused)?;
+        let mut out = Vec::with_capacity(1 + 32 * found.len());
+        out.put_u8(u8::from(!self.applying.local.is_incomplete()));
+        for (digest, _) in found {
+            out.put_slice(&digest.0);
+        }
+        Ok(out.into())
+    }
+
+    /// Fetches every live chunk that a whole peer has and this replica has not. True if nothing is
+    /// missing any more.
+    pub async fn fill(&self) -> bool {
+        for peer in self.peers() {
+            if let Ok(true) = self.fill_from(&peer).await {
+                return true;
+            }
+        }
+        false
+    }
+
+    async fn fill_from(&self, peer: &Peer) -> Result<bool, PeerError> {
+        let mut after: Option<Digest> = None;
+        let mut is_whole = true;
+        loop {
+            let meta = after.map_or(Bytes::new(), |digest| Bytes::copy_from_slice(&digest.0));
+            let patience: Duration = self.network.patience;
+            let list = peer.call(kind::CHUNK_LIST, meta, Vec::new(), patience).await?;
+            let mut reader = Reader(list.meta);
+            is_whole &= reader.u8().map_err(bad)? == 1;
+            let mut digests = Vec::with_capacity(reader.0.len() / 32);
+            while !reader.0.is_empty() {
+                digests.push(Digest(reader.array().map_err(bad)?));
+            }
+            let Some(last) = digests.last().copied() else { break };
+            after = Some(last);
+            let missing = self.missing(digests);
+            for some in missing.chunks(CHUNKS_MAX) {
+                let found = self.fetch(peer, some).await?;
+                is_whole &= found.len() == some.len() && self.keep(&found).await;
+            }
+        }
+        Ok(is_whole)
+    }
+
+    /// Those that rows refer to and that are not here.
+    fn missing(&self, digests: Vec<Digest>) -> Vec<Digest> {
+        let store = self.applying.store();
+        let view = store.view();
+        let machine = &self.applying.machine;
+        let is_missing = |digest: &Digest| {
+            let is_live = || machine.is_chunk_live(&view, digest);
+            let live = std::panic::catch_unwind(std::panic::AssertUnwindSafe(is_live));
+            live.unwrap_or(true) && !matches!(store.locate(digest), Ok(Some(_)))
+        };
+        digests.into_iter().filter(is_missing).collect()
+    }
+}

@@ -1,0 +1,112 @@
+//! Whether the state this replica woke up with is the one it had: its peers remember the highest
+//! vote it gave and the last entry it acknowledged. A disk that was rolled back knows less than
+//! they do, and must not vote on a history it has not got.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use crate::core::Core;
+use crate::raft::{LogId, Vote};
+use crate::wire::{self, Seen, kind};
+
+/// What was seen of other replicas, since this one started.
+#[derive(Default)]
+pub(crate) struct Memory(Mutex<BTreeMap<u64, Seen>>);
+
+impl Memory {
+    /// A replica showed this vote and this last entry, both synced there.
+    pub fn note(&self, replica: u64, vote: Vote, log_id: Option<LogId>) {
+        let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = memory.entry(replica).or_default();
+        if is_older(seen, vote, log_id) {
+            *seen = Seen { vote: Some(vote), log_id };
+        }
+    }
+
+    /// What was seen of one.
+    pub fn of(&self, replica: u64) -> Seen {
+        let memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.get(&replica).cloned().unwrap_or_default()
+    }
+}
+
+/// Whether `seen` lies before a state. A greater vote is a later state whatever the log: entries
+/// may have been replaced under it.
+fn is_older(seen: &Seen, vote: Vote, log_id: Option<LogId>) -> bool {
+    match &seen.vote {
+        None => true,
+        Some(before) if before.leader_id == vote.leader_id => seen.log_id < log_id,
+        Some(before) => before.leader_id < vote.leader_id,
+    }
+}
+
+/// What the peers say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// A majority saw nothing newer.
+    Confirmed,
+    /// Too few answered yet.
+    Open,
+    /// Somebody saw more than is here.
+    RolledBack,
+}
+
+impl Core {
+    /// Asks all peers what they saw of this replica.
+    pub async fn confirm(&self) -> Verdict {
+        let Some(vote) = self.applying.log.vote() else {
+            // Why confirmed: who never voted has never acknowledged anything either.
+            return Verdict::Confirmed;
+        };
+        let last = self.applying.log.ends().0;
+        let voters = self.status().voters;
+        let me = self.claim.replica;
+        let mut n_answers = usize::from(voters.contains_key(&me));
+        let asking = voters.iter().filter(|(id, _)| **id != me).map(|(id, member)| {
+            let peer = self.network.peer(*id, member);
+            async move { peer.call(kind::SEEN, Bytes::new(), Vec::new(), peer.patience()).await }
+        });
+        for answer in futures_util::future::join_all(asking).await {
+            let Ok(Ok(seen)) = answer.map(|answer| wire::read_seen(answer.meta)) else { continue };
+            let is_newer = match &seen.vote {
+                None => false,
+                Some(theirs) if theirs.leader_id == vote.leader_id => seen.log_id > last,
+                Some(theirs) => theirs.leader_id > vote.leader_id,
+            };
+            if is_newer {
+                return Verdict::RolledBack;
+            }
+            n_answers += 1;
+        }
+        if voters.is_empty() || n_answers > voters.len() / 2 {
+            Verdict::Confirmed
+        } else {
+            Verdict::Open
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::LeaderId;
+
+    fn log_id(term: u64, index: u64) -> Option<LogId> {
+        Some(LogId { leader_id: LeaderId { term, node_id: 1 }, index })
+    }
+
+    #[test]
+    fn a_greater_vote_is_later_whatever_the_log() {
+        let memory = Memory::default();
+        memory.note(7, Vote::new(1, 1), log_id(1, 10));
+        memory.note(7, Vote::new(1, 1), log_id(1, 9));
+        assert_eq!(memory.of(7).log_id, log_id(1, 10));
+        memory.note(7, Vote::new(2, 1), log_id(1, 8));
+        assert_eq!(memory.of(7), Seen { vote: Some(Vote::new(2, 1)), log_id: log_id(1, 8) });
+        memory.note(7, Vote::new(1, 1), log_id(1, 12));
+        assert_eq!(memory.of(7).log_id, log_id(1, 8));
+        assert_eq!(memory.of(8), Seen::default());
+    }
+}

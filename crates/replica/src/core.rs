@@ -1,0 +1,134 @@
+//! One run of openraft for a replica, from start to stop. A replica whose core died begins another.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::RwLock;
+
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::{Instant, ServerState};
+use tokio::sync::{broadcast, watch};
+
+use crate::confirm::Memory;
+use crate::disk::Claim;
+use crate::error::Error;
+use crate::local::Local;
+use crate::network::Network;
+use crate::raft::{Member, Types};
+use crate::receive::Receiving;
+use crate::replica::ReplicaConfig;
+use crate::state::{Applier, Applying};
+use crate::status::{Role, Status};
+use crate::supervise::Care;
+
+pub(crate) type Raft = openraft::Raft<Types, Applier>;
+
+/// What exists while openraft runs.
+pub(crate) struct Core {
+    pub raft: Raft,
+    pub applying: Arc<Applying>,
+    pub network: Network,
+    pub claim: Claim,
+    pub memory: Arc<Memory>,
+    pub receiving: tokio::sync::Mutex<Receiving>,
+    pub care: Care,
+}
+
+impl Core {
+    /// Opens the local state and starts openraft on it.
+    pub async fn start(
+        config: &ReplicaConfig,
+        changes: broadcast::Sender<(u64, mailbox::Change)>,
+    ) -> Result<Self, Error> {
+        let claim = config.disk.claim(config.replica_id, config.shard).await?;
+        let local = Local { disk: config.disk.clone(), replica: config.replica_id };
+        let log = claim.log.clone();
+        let (store, checkpoints) = local.open(&log).await?;
+        let next_index = store.applied().next_index();
+        let applying = Arc::new(Applying {
+            machine: config.machine.clone(),
+            log: log.clone(),
+            store: RwLock::new(store),
+            checkpoints,
+            local,
+            changes,
+            next_index: watch::Sender::new(next_index),
+        });
+        config.disk.attach(config.replica_id, &applying);
+        let network = Network {
+            shard: config.shard,
+            replica: config.replica_id,
+            transport: config.transport.clone(),
+            patience: config.timing.peer,
+            memory: Arc::default(),
+        };
+        // Why: who never voted cannot have been rolled back.
+        let may_vote = !claim.is_suspect && log.vote().is_none();
+        let care = Care::new(may_vote, applying.local.is_incomplete());
+        let group = format!("shard {}", config.shard);
+        let raft_config = config.timing.config(group).validate().map_err(raft_error)?;
+        let raft = Raft::new(
+            config.replica_id,
+            Arc::new(raft_config),
+            network.clone(),
+            log,
+            Applier(applying.clone()),
+        );
+        let raft = raft.await.map_err(raft_error)?;
+        let memory = network.memory.clone();
+        Ok(Self { raft, applying, network, claim, memory, receiving: Default::default(), care })
+    }
+
+    /// How it is now.
+    pub fn status(&self) -> Status {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let membership = metrics.membership_config.membership();
+        let voters: BTreeMap<u64, Member> = membership
+            .voter_ids()
+            .filter_map(|id| Some((id, membership.get_node(&id)?.clone())))
+            .collect();
+        let learners = membership
+            .learner_ids()
+            .filter_map(|id| Some((id, membership.get_node(&id)?.clone())))
+            .collect();
+        let leader = metrics.current_leader;
+        let index = |log_id: Option<crate::raft::LogId>| log_id.map_or(0, |log_id| log_id.index);
+        let applied = self.applying.store().applied();
+        let matched = metrics.replication.as_ref().map_or(BTreeMap::new(), |replication| {
+            replication.iter().map(|(id, log_id)| (*id, index(*log_id))).collect()
+        });
+        let quorum_age = metrics.last_quorum_acked.as_ref().map(|at| at.elapsed());
+        Status {
+            role: match (&metrics.running_state, metrics.state) {
+                (Err(_), _) | (_, ServerState::Shutdown) => Role::Stopped,
+                (_, ServerState::Learner) => Role::Learner,
+                (_, ServerState::Follower) => Role::Follower,
+                (_, ServerState::Candidate) => Role::Candidate,
+                (_, ServerState::Leader) => Role::Leader,
+            },
+            term: metrics.current_term,
+            leader: leader.and_then(|id| Some((id, membership.get_node(&id)?.clone()))),
+            last_log_index: metrics.last_log_index.unwrap_or(0),
+            committed: index(metrics.local_committed),
+            applied: index(applied.log_id),
+            digest: applied.digest,
+            voters,
+            learners,
+            is_joint: membership.get_joint_config().len() > 1,
+            matched,
+            quorum_age_ms: quorum_age.map(|age| age.as_millis() as u64),
+            is_incomplete: self.care.is_incomplete(),
+            is_unconfirmed: !self.care.may_vote(),
+            checkpoint: self
+                .applying
+                .checkpoints
+                .current()
+                .map_or(0, |checkpoint| index(checkpoint.applied().log_id)),
+            purged: index(metrics.purged),
+            failed: metrics.running_state.err().map(|fatal| fatal.to_string()),
+        }
+    }
+}
+
+fn raft_error(error: impl std::fmt::Display) -> Error {
+    Error::Raft(error.to_string())
+}

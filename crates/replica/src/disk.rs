@@ -1,0 +1,327 @@
+//! One disk of a node: its journal, and beside it the indexes and checkpoints of its replicas.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use journal::{
+    DiskId, Journal, RealStorage, Record, RecoveredReplica, ReplicaId, SpaceLevel, Storage, Usage,
+};
+use mailbox::{Digest, ShardId};
+use tokio::sync::watch;
+
+use crate::appender::Appender;
+use crate::codec::{self, Reader};
+use crate::error::Error;
+use crate::log::{Log, RecoveredLog};
+use crate::raft::LogId;
+use crate::state::Applying;
+
+/// Dead segments are looked for this often.
+const COLLECT_EVERY: Duration = Duration::from_secs(300);
+
+/// Settings of a disk.
+#[derive(Clone)]
+pub struct DiskOptions {
+    /// Of its journal.
+    pub journal: journal::Options,
+    /// Cache of each replica's index. Raise this when reads of rows wait for the disk.
+    pub index_cache_bytes: u64,
+    /// Where the journal lies, if not in the disk's directory: a simulated disk.
+    pub storage: Option<Arc<dyn Storage>>,
+}
+
+impl Default for DiskOptions {
+    fn default() -> Self {
+        Self { journal: journal::Options::default(), index_cache_bytes: 32 << 20, storage: None }
+    }
+}
+
+/// One disk: the unit of failure.
+pub struct Disk {
+    dir: PathBuf,
+    options: DiskOptions,
+    appender: Arc<Appender>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Not started yet since the disk was opened.
+    recovered: BTreeMap<u64, RecoveredReplica>,
+    known: BTreeMap<u64, ShardId>,
+    dead: BTreeSet<u64>,
+    logs: BTreeMap<u64, Log>,
+    running: BTreeMap<u64, Weak<Applying>>,
+    collected_at: Option<tokio::time::Instant>,
+}
+
+/// A replica's place on its disk; while it lives, nobody else gets it.
+pub(crate) struct Claim {
+    pub disk: Arc<Disk>,
+    pub replica: u64,
+    pub log: Log,
+    /// Damage may have taken records of it.
+    pub is_suspect: bool,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.disk.lock().running.remove(&self.replica);
+    }
+}
+
+impl Disk {
+    /// Gives an empty directory a new disk identity, once in a disk's life.
+    pub fn format(dir: &Path) -> Result<[u8; 16], Error> {
+        let storage = RealStorage::open(&dir.join("journal")).map_err(Error::io("open disk"))?;
+        Self::format_storage(&storage)
+    }
+
+    /// The same for a simulated disk.
+    pub fn format_storage(storage: &dyn Storage) -> Result<[u8; 16], Error> {
+        let mut id = [0; 16];
+        getrandom::fill(&mut id).map_err(Error::io("draw a disk id"))?;
+        Journal::format(storage, DiskId(id))?;
+        Ok(id)
+    }
+
+    /// Opens a formatted disk and recovers its journal.
+    pub fn open(dir: &Path, options: DiskOptions) -> Result<Arc<Self>, Error> {
+        let storage = match options.storage.clone() {
+            Some(storage) => storage,
+            None => {
+                Arc::new(RealStorage::open(&dir.join("journal")).map_err(Error::io("open disk"))?)
+            }
+        };
+        let (journal, recovered) = Journal::open(storage, options.journal.clone())?;
+        for damage in &recovered.damaged {
+            tracing::error!(disk = %journal.disk_id(), ?damage, "journal damaged");
+        }
+        let appender = Appender {
+            journal,
+            is_threaded: options.journal.threaded,
+            poisoned: watch::Sender::new(false),
+        };
+        let mut state = State::default();
+        for (ReplicaId(id), replica) in recovered.replicas {
+            if replica.is_dead {
+                state.dead.insert(id);
+                continue;
+            }
+            if let Some(born) = &replica.born
+                && let Ok(shard) = Reader(born.clone()).u32()
+            {
+                state.known.insert(id, ShardId(shard));
+            }
+            state.recovered.insert(id, replica);
+        }
+        Ok(Arc::new(Self {
+            dir: dir.to_path_buf(),
+            options,
+            appender: Arc::new(appender),
+            state: Mutex::new(state),
+        }))
+    }
+
+    /// Who this disk is.
+    pub fn disk_id(&self) -> [u8; 16] {
+        self.journal().disk_id().0
+    }
+
+    /// How often it was started, this time included.
+    pub fn start_count(&self) -> u64 {
+        self.journal().start_count()
+    }
+
+    /// The replicas that live on it, with their shards.
+    pub fn replicas(&self) -> BTreeMap<u64, ShardId> {
+        self.lock().known.clone()
+    }
+
+    /// How full it is.
+    pub fn usage(&self) -> Result<Usage, Error> {
+        Ok(self.journal().usage()?)
+    }
+
+    /// Whether growth has to be refused.
+    pub fn refuses_growth(&self) -> bool {
+        self.journal().usage().is_ok_and(|usage| usage.space > SpaceLevel::Ample)
+    }
+
+    /// True after a write or sync error, for ever.
+    pub fn is_poisoned(&self) -> bool {
+        self.journal().is_poisoned()
+    }
+
+    /// Becomes true when the disk gets poisoned.
+    pub fn watch_poison(&self) -> watch::Receiver<bool> {
+        self.appender.poisoned.subscribe()
+    }
+
+    /// For how long something has waited for a sync that did not complete.
+    pub fn sync_pending(&self) -> Duration {
+        self.journal().last_sync().pending_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// The journal, for scrubbing and figures.
+    pub fn journal(&self) -> &Journal {
+        &self.appender.journal
+    }
+
+    /// A replica leaves this disk for good: its id never comes back, its files go.
+    pub async fn forget(&self, replica: u64) -> Result<(), Error> {
+        {
+            let mut state = self.lock();
+            if state.running.contains_key(&replica) {
+                return Err(Error::Running { replica });
+            }
+            state.known.remove(&replica);
+            state.recovered.remove(&replica);
+            state.logs.remove(&replica);
+            state.dead.insert(replica);
+        }
+        self.appender.append_synced(vec![Record::Dead { replica: ReplicaId(replica) }]).await?;
+        for dir in [self.checkpoint_dir(replica), self.index_dir(replica)] {
+            if dir.exists() {
+                std::fs::remove_dir_all(dir).map_err(Error::io("remove a replica's files"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees segments in which nothing is alive any more, and empties nearly dead ones. Blocks.
+    pub fn collect(&self) -> Result<journal::Collected, Error> {
+        let applying =
+            |replica: ReplicaId| self.lock().running.get(&replica.0).and_then(Weak::upgrade);
+        let is_live = |replica: ReplicaId, digest: &journal::Digest, pointer: journal::Pointer| {
+            // Why true: of a replica that does not run nothing is known.
+            let Some(applying) = applying(replica) else { return true };
+            applying.is_body_live(&Digest(*digest), pointer)
+        };
+        let moved = |replica: ReplicaId,
+                     digest: &journal::Digest,
+                     old: journal::Pointer,
+                     new: journal::Pointer| {
+            if let Some(applying) = applying(replica) {
+                applying.moved(&Digest(*digest), old, new);
+            }
+        };
+        Ok(self.journal().collect(&is_live, &moved)?)
+    }
+
+    /// Collects now and then, whoever of the replicas asks, and never twice at once.
+    pub(crate) async fn collect_in_turn(self: &Arc<Self>) {
+        {
+            let mut state = self.lock();
+            let is_due = state.collected_at.is_none_or(|at| at.elapsed() >= COLLECT_EVERY);
+            if !is_due {
+                return;
+            }
+            state.collected_at = Some(tokio::time::Instant::now());
+        }
+        let this = self.clone();
+        let collected = tokio::task::spawn_blocking(move || this.collect()).await;
+        match collected {
+            Ok(Ok(collected)) if collected.deleted.is_empty() => {}
+            Ok(Ok(collected)) => {
+                let (n_segments, n_bytes) = (collected.deleted.len(), collected.freed_bytes);
+                tracing::info!(n_segments, n_bytes, "journal segments freed");
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "journal cannot be collected"),
+            Err(error) => tracing::error!(%error, "collecting the journal panicked"),
+        }
+    }
+
+    /// Appends and waits for the sync.
+    pub(crate) async fn write(
+        &self,
+        records: Vec<Record>,
+    ) -> Result<Vec<journal::Written>, journal::Error> {
+        self.appender.append_synced(records).await
+    }
+
+    pub(crate) fn options(&self) -> &DiskOptions {
+        &self.options
+    }
+
+    pub(crate) fn checkpoint_dir(&self, replica: u64) -> PathBuf {
+        self.dir.join("checkpoints").join(replica.to_string())
+    }
+
+    pub(crate) fn index_dir(&self, replica: u64) -> PathBuf {
+        self.dir.join("index").join(replica.to_string())
+    }
+
+    /// Takes a replica's place, making it if the replica is new here.
+    pub(crate) async fn claim(
+        self: &Arc<Self>,
+        replica: u64,
+        shard: ShardId,
+    ) -> Result<Claim, Error> {
+        let (log, is_new, is_suspect) = {
+            let mut state = self.lock();
+            if state.dead.contains(&replica) {
+                return Err(Error::Dead { replica });
+            }
+            if state.running.contains_key(&replica) {
+                return Err(Error::Running { replica });
+            }
+            let recovered = state.recovered.remove(&replica);
+            let is_suspect = recovered.as_ref().is_some_and(|recovered| recovered.is_suspect);
+            let log = match state.logs.get(&replica) {
+                Some(log) => log.clone(),
+                None => {
+                    let recovered = recovered_log(recovered.unwrap_or_default());
+                    Log::new(self.appender.clone(), ReplicaId(replica), recovered)
+                }
+            };
+            state.running.insert(replica, Weak::new());
+            state.logs.insert(replica, log.clone());
+            (log, state.known.insert(replica, shard).is_none(), is_suspect)
+        };
+        let claim = Claim { disk: self.clone(), replica, log, is_suspect };
+        if is_new {
+            let meta = shard.0.to_be_bytes().to_vec().into();
+            let born = Record::Born { replica: ReplicaId(replica), meta };
+            // Durability: a replica is born before it can vote or take an entry.
+            self.appender.append_synced(vec![born]).await?;
+        } else {
+            claim.log.reopen().await.map_err(Error::io("reopen the log"))?;
+        }
+        Ok(claim)
+    }
+
+    /// What garbage collection asks about a replica.
+    pub(crate) fn attach(&self, replica: u64, applying: &Arc<Applying>) {
+        self.lock().running.insert(replica, Arc::downgrade(applying));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn recovered_log(recovered: RecoveredReplica) -> RecoveredLog {
+    let purged = recovered.purge_floor.and_then(|(_, meta)| Reader(meta).log_id().ok());
+    let mut entries: Vec<(LogId, journal::Pointer)> = Vec::new();
+    for (index, entry) in recovered.entries {
+        let next = match (entries.last(), purged) {
+            (Some((last, _)), _) => last.index + 1,
+            (None, Some(purged)) => purged.index + 1,
+            (None, None) => index,
+        };
+        // Why: what follows a gap was never acknowledged, or is damage and comes from peers again.
+        let (true, Ok(leader_id)) = (index == next, Reader(entry.head).leader()) else { break };
+        entries.push((LogId { leader_id, index }, entry.pointer));
+    }
+    RecoveredLog {
+        vote: recovered.vote.and_then(|vote| Reader(vote).vote().ok()),
+        purged,
+        committed: recovered.committed.and_then(|meta| Reader(meta).log_id().ok()),
+        entries,
+    }
+}
+
+const _: () = assert!(codec::ENTRY_HEAD_BYTES <= journal::ENTRY_HEAD_BYTES);

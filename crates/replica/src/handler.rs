@@ -1,0 +1,86 @@
+//! What other replicas ask of this one.
+
+use api::peer::{PeerError, PeerRequest, PeerResponse};
+use bytes::Bytes;
+
+use crate::codec::BadBytes;
+use crate::core::Core;
+use crate::receive;
+use crate::replica::Replica;
+use crate::wire::{self, kind};
+
+impl Replica {
+    /// Answers another replica of the group. A request for another replica or another disk is
+    /// refused: ids are never reused, so it speaks of a past that is not ours.
+    pub async fn handle(&self, request: PeerRequest) -> Result<PeerResponse, PeerError> {
+        let config = &self.inner.config;
+        let is_ours = request.shard == config.shard
+            && request.to_replica == config.replica_id
+            && (request.to_disk == [0; 16] || request.to_disk == config.disk.disk_id());
+        if !is_ours {
+            return Err(PeerError::Refused("another replica or disk lives here".into()));
+        }
+        let core = self.core().map_err(|_| refused("replica stopped"))?;
+        let from = request.from_replica;
+        let meta = match request.kind {
+            kind::APPEND | kind::HEARTBEAT => append(&core, request.meta, request.bodies).await?,
+            kind::VOTE => {
+                let vote = wire::read_vote_request(request.meta).map_err(bad)?;
+                core.memory.note(from, vote.vote, vote.last_log_id);
+                core.check_votes()?;
+                let response = core.raft.vote(vote).await.map_err(refused)?;
+                wire::put_vote_response(&response)
+            }
+            kind::PRE_VOTE => {
+                let vote = wire::read_vote_request(request.meta).map_err(bad)?;
+                core.check_votes()?;
+                let response = core.raft.pre_vote(vote).await.map_err(refused)?;
+                wire::put_vote_response(&response)
+            }
+            kind::TRANSFER => {
+                if core.care.is_incomplete() {
+                    return Err(refused("bodies are missing here"));
+                }
+                let transfer = wire::read_transfer(request.meta).map_err(bad)?;
+                let response = core.raft.handle_transfer_leader(transfer).await.map_err(refused)?;
+                response.map_err(refused)?;
+                Bytes::new()
+            }
+            kind::SNAPSHOT_BEGIN => core.receiving.lock().await.begin(&core, request.meta)?,
+            kind::SNAPSHOT_PIECE => {
+                core.receiving.lock().await.piece(request.meta, &request.bodies)?
+            }
+            kind::SNAPSHOT_END => {
+                let received = core.receiving.lock().await.end(request.meta)?;
+                core.care.became_incomplete();
+                receive::install(&core, received).await?
+            }
+            kind::CHUNKS => return core.serve_chunks(request.meta),
+            kind::CHUNK_LIST => core.serve_list(request.meta)?,
+            kind::SEEN => wire::put_seen(&core.memory.of(from)),
+            _ => return Err(refused("unknown kind of request")),
+        };
+        Ok(PeerResponse { meta, bodies: Vec::new() })
+    }
+}
+
+impl Core {
+    /// Refuses to vote on a history that may not be all there was.
+    fn check_votes(&self) -> Result<(), PeerError> {
+        if self.care.may_vote() { Ok(()) } else { Err(refused("state not confirmed yet")) }
+    }
+}
+
+async fn append(core: &Core, meta: Bytes, bodies: Vec<Bytes>) -> Result<Bytes, PeerError> {
+    let request = wire::read_append(meta, bodies).map_err(bad)?;
+    let response = core.raft.append_entries(request).await.map_err(refused)?;
+    Ok(wire::put_append_response(&response))
+}
+
+pub(crate) fn bad(error: BadBytes) -> PeerError {
+    refused(error)
+}
+
+pub(crate) fn refused(error: impl std::fmt::Display) -> PeerError {
+    PeerError::Refused(error.to_string())
+}

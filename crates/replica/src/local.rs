@@ -1,0 +1,260 @@
+//! What one replica has beside the journal, and how it is opened: an index that is trusted only
+//! after a clean stop or a full count, and is built again from checkpoint and journal otherwise.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes};
+use journal::ReplicaId;
+use mailbox::Digest;
+
+use crate::checkpoint::{Checkpoint, Checkpoints, sync_dir};
+use crate::codec::Reader;
+use crate::disk::Disk;
+use crate::error::Error;
+use crate::index;
+use crate::log::Log;
+use crate::store::{Applied, Store};
+
+/// An index that did not open and count by then is given up.
+const OPEN_MAX: Duration = Duration::from_secs(60);
+/// Rows written at once while an index is built.
+const LOAD_ROWS: usize = 2048;
+
+/// The files of one replica.
+#[derive(Clone)]
+pub(crate) struct Local {
+    pub disk: Arc<Disk>,
+    pub replica: u64,
+}
+
+impl Local {
+    /// Opens what there is, or builds it.
+    pub async fn open(&self, log: &Log) -> Result<(Arc<Store>, Arc<Checkpoints>), Error> {
+        let dir = self.disk.checkpoint_dir(self.replica);
+        let checkpoints = Checkpoints::open(&dir).map_err(Error::io("open checkpoints"))?;
+        let (this, theirs, log) = (self.clone(), checkpoints.clone(), log.clone());
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        // Why a thread of its own: a damaged sled can panic, or never return.
+        let opening = std::thread::Builder::new().name("open index".into());
+        opening
+            .spawn(move || drop(sender.send(this.open_trusted(&theirs, &log))))
+            .map_err(Error::io("start a thread"))?;
+        let opened = tokio::time::timeout(OPEN_MAX, receiver).await;
+        if let Ok(Ok(Ok(store))) = opened {
+            return Ok((store, checkpoints));
+        }
+        if let Ok(Ok(Err(why))) = opened {
+            tracing::info!(replica = self.replica, why, "index is built anew");
+        } else {
+            tracing::warn!(replica = self.replica, "index cannot be opened and is built anew");
+        }
+        let (this, theirs) = (self.clone(), checkpoints.clone());
+        let built = tokio::task::spawn_blocking(move || this.build(&theirs)).await;
+        let store = built.map_err(Error::io("build the index"))??;
+        Ok((store, checkpoints))
+    }
+
+    /// The newest index, if everything speaks for it.
+    fn open_trusted(&self, checkpoints: &Checkpoints, log: &Log) -> Result<Arc<Store>, String> {
+        let dir = self.disk.index_dir(self.replica);
+        let Some(newest) = generations(&dir).pop() else {
+            return Err("there is none".into());
+        };
+        let path = dir.join(newest.to_string());
+        let note = take_clean_note(&path);
+        let cache_bytes = self.disk.options().index_cache_bytes;
+        let index = index::open(&path, cache_bytes).map_err(|error| error.to_string())?;
+        let store = Store::open(index).map_err(|error| error.to_string())?;
+        let applied = store.applied();
+        let is_known = applied.log_id.is_none_or(|log_id| log.holds(log_id));
+        let has_checkpoint = checkpoints.current();
+        let floor = log.ends().1.map_or(0, |purged| purged.index + 1);
+        let is_behind = has_checkpoint
+            .is_some_and(|checkpoint| checkpoint.applied().next_index() > applied.next_index());
+        if !is_known || applied.next_index() < floor || is_behind {
+            return Err("it does not fit the log".into());
+        }
+        match note {
+            Some((noted, keys)) if noted == applied => checkpoints.set_dirty_keys(keys),
+            _ => {
+                match store.verify() {
+                    Ok(true) => {}
+                    Ok(false) => return Err("it misses its digest".into()),
+                    Err(error) => return Err(error.to_string()),
+                }
+                checkpoints.find_dirty(&store).map_err(|error| error.to_string())?;
+            }
+        }
+        Ok(store)
+    }
+
+    /// Builds the index from the newest checkpoint; the log does the rest.
+    fn build(&self, checkpoints: &Checkpoints) -> Result<Arc<Store>, Error> {
+        let checkpoint = checkpoints.current();
+        let store = self.load(checkpoint.as_ref()).map_err(|error| Error::Lost {
+            replica: self.replica,
+            reason: format!("checkpoint: {error}"),
+        })?;
+        checkpoints.set_dirty_keys(Vec::new());
+        Ok(store)
+    }
+
+    /// Puts a snapshot of a peer in the place of everything there is.
+    pub fn install(&self, own: &Checkpoints, snapshot: &Checkpoint) -> io::Result<Arc<Store>> {
+        // Durability: the mark is there before the rows, so that a crash between rows and bodies
+        // leaves a replica that knows it is incomplete.
+        self.mark_incomplete()?;
+        let adopted = own.adopt(snapshot)?;
+        self.load(Some(&adopted))
+    }
+
+    /// Fills a new index with a checkpoint's rows and with the places of bodies on this disk.
+    fn load(&self, checkpoint: Option<&Checkpoint>) -> io::Result<Arc<Store>> {
+        let dir = self.disk.index_dir(self.replica);
+        let old = generations(&dir);
+        let path = dir.join(old.last().map_or(1, |newest| newest + 1).to_string());
+        std::fs::create_dir_all(&dir)?;
+        let cache_bytes = self.disk.options().index_cache_bytes;
+        let index = index::open(&path, cache_bytes).map_err(io::Error::other)?;
+        let store = Store::open(index).map_err(io::Error::other)?;
+        if let Some(checkpoint) = checkpoint {
+            let mut rows = Vec::with_capacity(LOAD_ROWS);
+            checkpoint.rows(&mut |key, value| {
+                rows.push((key, value));
+                if rows.len() == LOAD_ROWS {
+                    store.load(std::mem::take(&mut rows)).map_err(io::Error::other)?;
+                }
+                Ok(())
+            })?;
+            store.load(rows).map_err(io::Error::other)?;
+        }
+        self.relocate(&store)?;
+        let applied = checkpoint.map_or(Applied::default(), |found| found.applied().clone());
+        store.commit(Default::default(), &[], applied).map_err(io::Error::other)?;
+        for generation in old {
+            // Why the result is dropped: a directory that stays only takes space, and goes at the
+            // next start.
+            drop(std::fs::remove_dir_all(dir.join(generation.to_string())));
+            drop(std::fs::remove_file(dir.join(format!("{generation}.clean"))));
+        }
+        Ok(store)
+    }
+
+    /// Finds all bodies of this replica in the journal again.
+    pub fn relocate(&self, store: &Store) -> io::Result<()> {
+        let journal = self.disk.journal();
+        for segment in journal.segments() {
+            let found = match journal.blob_locations(segment) {
+                Ok(found) => found,
+                Err(journal::Error::Missing { .. }) => continue,
+                Err(error) => return Err(io::Error::other(error)),
+            };
+            let ours: Vec<_> = found
+                .iter()
+                .filter(|location| location.replica == ReplicaId(self.replica))
+                .map(|location| (Digest(location.digest), location.pointer))
+                .collect();
+            for some in ours.chunks(LOAD_ROWS) {
+                store.place(some).map_err(io::Error::other)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// After a clean stop: what is on disk, so that the next start need not count.
+    pub fn close(&self, store: &Store, checkpoints: &Checkpoints) -> io::Result<()> {
+        let dir = self.disk.index_dir(self.replica);
+        let Some(newest) = generations(&dir).pop() else { return Ok(()) };
+        store.flush().map_err(io::Error::other)?;
+        sync_tree(&dir.join(newest.to_string()))?;
+        let applied = store.applied().encode();
+        let mut note = Vec::new();
+        note.put_u32(applied.len() as u32);
+        note.put_slice(&applied);
+        for key in checkpoints.dirty_keys() {
+            note.put_u32(key.len() as u32);
+            note.put_slice(&key);
+        }
+        note.put_slice(blake3::hash(&note).as_bytes());
+        let beside = dir.join(format!("{newest}.new"));
+        std::fs::write(&beside, &note)?;
+        // Durability: the index is on disk before the note that says so.
+        std::fs::File::open(&beside)?.sync_all()?;
+        std::fs::rename(&beside, clean_path(&dir.join(newest.to_string())))?;
+        sync_dir(&dir)
+    }
+
+    /// Whether bodies may be missing here.
+    pub fn is_incomplete(&self) -> bool {
+        self.incomplete_path().exists()
+    }
+
+    /// Bodies may be missing from now on.
+    pub fn mark_incomplete(&self) -> io::Result<()> {
+        std::fs::create_dir_all(self.disk.checkpoint_dir(self.replica))?;
+        std::fs::File::create(self.incomplete_path())?.sync_all()?;
+        sync_dir(&self.disk.checkpoint_dir(self.replica))
+    }
+
+    /// All bodies are here.
+    pub fn mark_whole(&self) -> io::Result<()> {
+        match std::fs::remove_file(self.incomplete_path()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => sync_dir(&self.disk.checkpoint_dir(self.replica)),
+        }
+    }
+
+    fn incomplete_path(&self) -> PathBuf {
+        self.disk.checkpoint_dir(self.replica).join("incomplete")
+    }
+}
+
+/// Numbers of the index directories there are, ascending.
+fn generations(dir: &Path) -> Vec<u64> {
+    let Ok(items) = std::fs::read_dir(dir) else { return Vec::new() };
+    let mut found: Vec<u64> =
+        items.filter_map(|item| item.ok()?.file_name().to_str()?.parse().ok()).collect();
+    found.sort_unstable();
+    found
+}
+
+fn clean_path(index: &Path) -> PathBuf {
+    index.with_extension("clean")
+}
+
+/// Reads the note of a clean stop and removes it: from now on the stop would not be clean.
+fn take_clean_note(index: &Path) -> Option<(Applied, Vec<Vec<u8>>)> {
+    let path = clean_path(index);
+    let note = std::fs::read(&path).ok()?;
+    std::fs::remove_file(&path).ok()?;
+    sync_dir(path.parent()?).ok()?;
+    let (note, hash) = note.split_at(note.len().checked_sub(32)?);
+    if *blake3::hash(note).as_bytes() != *hash {
+        return None;
+    }
+    let mut reader = Reader(Bytes::copy_from_slice(note));
+    let len = reader.u32().ok()? as usize;
+    let applied = Applied::decode(reader.bytes(len).ok()?)?;
+    let mut keys = Vec::new();
+    while !reader.0.is_empty() {
+        let len = reader.u32().ok()? as usize;
+        keys.push(reader.bytes(len).ok()?.to_vec());
+    }
+    Some((applied, keys))
+}
+
+/// Syncs every file below a directory, which sled's own flush does not do.
+fn sync_tree(dir: &Path) -> io::Result<()> {
+    for item in std::fs::read_dir(dir)? {
+        let item = item?;
+        if item.file_type()?.is_dir() {
+            sync_tree(&item.path())?;
+        } else {
+            std::fs::File::open(item.path())?.sync_all()?;
+        }
+    }
+    sync_dir(dir)
+}

@@ -1,0 +1,558 @@
+//! The Raft log of one replica: entries lie in the disk's journal, here is where they lie, and the
+//! youngest of them once more in memory, so that followers are fed without a read.
+
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds, RangeInclusive};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use journal::{Blob, Pointer, Record, ReplicaId, Stored, Written};
+use openraft::storage::{IOFlushed, RaftLogStorage};
+use openraft::{LogState, OptionalSend, RaftLogReader};
+use tokio::sync::Notify;
+
+use crate::appender::Appender;
+use crate::codec;
+use crate::raft::{Entry, LeaderId, LogId, Types, Vote};
+
+/// Limit: bytes of entries in one request to a follower or one page of an apply.
+pub(crate) const PAGE_BYTES_MAX: usize = 4 << 20;
+/// Limit: bytes handed to the journal at once, half of what it takes.
+const PART_BYTES_MAX: usize = (journal::REQUEST_BYTES_MAX / 2) as usize;
+/// Limit: bytes of recent entries kept in memory once they are on disk.
+const CACHE_BYTES_MAX: usize = 8 << 20;
+
+/// A handle on the log; clones are the same log.
+#[derive(Clone)]
+pub(crate) struct Log {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    appender: Arc<Appender>,
+    replica: ReplicaId,
+    state: Mutex<State>,
+    /// Told whenever something reached the disk or failed to.
+    written: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    vote: Option<Vote>,
+    committed: Option<LogId>,
+    /// Not yet handed to the journal; it travels with the next append.
+    committed_hint: Option<LogId>,
+    purged: Option<LogId>,
+    /// One per entry, the first being `first`.
+    slots: VecDeque<Slot>,
+    first: u64,
+    /// The last entries of the log; the last one is the last slot's.
+    cache: VecDeque<Entry>,
+    cache_bytes: usize,
+    sequence: u64,
+    failed: Option<String>,
+}
+
+/// One entry of the log.
+struct Slot {
+    leader_id: LeaderId,
+    /// Tells an entry from another one that had the same index before.
+    sequence: u64,
+    /// Where it is; `None` until it is synced.
+    pointer: Option<Pointer>,
+    /// Where its bodies are, until it is applied.
+    blobs: Box<[Pointer]>,
+}
+
+/// What recovery knows of a log.
+#[derive(Default)]
+pub(crate) struct RecoveredLog {
+    pub vote: Option<Vote>,
+    pub purged: Option<LogId>,
+    pub committed: Option<LogId>,
+    /// Contiguous.
+    pub entries: Vec<(LogId, Pointer)>,
+}
+
+impl State {
+    fn next(&self) -> u64 {
+        self.first + self.slots.len() as u64
+    }
+
+    fn slot(&self, index: u64) -> Option<&Slot> {
+        self.slots.get(usize::try_from(index.checked_sub(self.first)?).ok()?)
+    }
+
+    fn slot_mut(&mut self, index: u64) -> Option<&mut Slot> {
+        self.slots.get_mut(usize::try_from(index.checked_sub(self.first)?).ok()?)
+    }
+
+    fn cached(&self, index: u64) -> Option<&Entry> {
+        let cache_first = self.next() - self.cache.len() as u64;
+        self.cache.get(usize::try_from(index.checked_sub(cache_first)?).ok()?)
+    }
+
+    fn last(&self) -> Option<LogId> {
+        match self.slots.back() {
+            Some(slot) => Some(LogId { leader_id: slot.leader_id, index: self.next() - 1 }),
+            None => self.purged,
+        }
+    }
+
+    fn push(&mut self, entry: Entry) {
+        if self.slots.is_empty() {
+            self.first = entry.log_id.index;
+        }
+        assert_eq!(self.next(), entry.log_id.index, "entries are appended without a gap");
+        self.sequence += 1;
+        self.slots.push_back(Slot {
+            leader_id: entry.log_id.leader_id,
+            sequence: self.sequence,
+            pointer: None,
+            blobs: Box::default(),
+        });
+        self.cache_bytes += size_bytes(&entry);
+        self.cache.push_back(entry);
+    }
+
+    /// Lets go of cached entries that are on disk, oldest first.
+    fn trim(&mut self) {
+        while self.cache_bytes > CACHE_BYTES_MAX {
+            let oldest = self.next() - self.cache.len() as u64;
+            if self.slot(oldest).is_none_or(|slot| slot.pointer.is_none()) {
+                return;
+            }
+            if let Some(entry) = self.cache.pop_front() {
+                self.cache_bytes -= size_bytes(&entry);
+            }
+        }
+    }
+
+    fn truncate(&mut self, next: u64) {
+        while self.next() > next && self.slots.pop_back().is_some() {
+            if let Some(entry) = self.cache.pop_back() {
+                self.cache_bytes -= size_bytes(&entry);
+            }
+        }
+    }
+
+    fn purge(&mut self, log_id: LogId) {
+        while self.first <= log_id.index && self.slots.pop_front().is_some() {
+            self.first += 1;
+            if self.cache.len() > self.slots.len()
+                && let Some(entry) = self.cache.pop_front()
+            {
+                self.cache_bytes -= size_bytes(&entry);
+            }
+        }
+        if self.slots.is_empty() {
+            self.first = log_id.index + 1;
+        }
+        self.purged = Some(log_id);
+    }
+}
+
+impl Log {
+    /// The log as recovery found it.
+    pub fn new(appender: Arc<Appender>, replica: ReplicaId, recovered: RecoveredLog) -> Self {
+        let mut state = State {
+            vote: recovered.vote,
+            committed: recovered.committed,
+            purged: recovered.purged,
+            first: recovered.purged.map_or(0, |log_id| log_id.index + 1),
+            ..State::default()
+        };
+        if let Some((log_id, _)) = recovered.entries.first() {
+            state.first = log_id.index;
+        }
+        for (log_id, pointer) in recovered.entries {
+            state.slots.push_back(Slot {
+                leader_id: log_id.leader_id,
+                sequence: 0,
+                pointer: Some(pointer),
+                blobs: Box::default(),
+            });
+        }
+        state.committed = state.committed.min(state.last());
+        let inner = Inner { appender, replica, state: Mutex::new(state), written: Notify::new() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Makes memory agree with the disk again after a refused append, when nobody writes.
+    pub async fn reopen(&self) -> io::Result<()> {
+        if self.lock().failed.is_none() {
+            return Ok(());
+        }
+        let replica = self.inner.replica;
+        let written = |state: &State| {
+            let written = state.slots.iter().take_while(|slot| slot.pointer.is_some()).count();
+            state.first + written as u64
+        };
+        // Why: the journal answers in order, so behind this nothing is under way any more.
+        let end = self.lock().next();
+        self.write_synced(vec![Record::Truncate { replica, from_index_inclusive: end }]).await?;
+        let next = written(&self.lock());
+        // Durability: entries behind a gap are cut on disk before the log is used again.
+        self.write_synced(vec![Record::Truncate { replica, from_index_inclusive: next }]).await?;
+        let mut state = self.lock();
+        state.truncate(next);
+        state.failed = None;
+        Ok(())
+    }
+
+    /// The last log id there is, and the last one purged.
+    pub fn ends(&self) -> (Option<LogId>, Option<LogId>) {
+        let state = self.lock();
+        (state.last(), state.purged)
+    }
+
+    /// The vote as it is on disk.
+    pub fn vote(&self) -> Option<Vote> {
+        self.lock().vote
+    }
+
+    /// Whether an entry with this id is in the log or was purged from it.
+    pub fn holds(&self, log_id: LogId) -> bool {
+        let state = self.lock();
+        match state.slot(log_id.index) {
+            Some(slot) => slot.leader_id == log_id.leader_id,
+            None => state.purged.is_some_and(|purged| log_id <= purged),
+        }
+    }
+
+    /// Where an entry's bodies are, once it is on this disk. Asked once, when it is applied.
+    pub async fn take_blobs(&self, index: u64) -> io::Result<Box<[Pointer]>> {
+        loop {
+            let written = self.inner.written.notified();
+            {
+                let mut state = self.lock();
+                if let Some(why) = &state.failed {
+                    return Err(io::Error::other(why.clone()));
+                }
+                let Some(slot) = state.slot_mut(index) else {
+                    return Err(io::Error::other(format!("entry {index} is not in the log")));
+                };
+                if slot.pointer.is_some() {
+                    return Ok(std::mem::take(&mut slot.blobs));
+                }
+            }
+            written.await;
+        }
+    }
+
+    /// A page of entries: up to `PAGE_BYTES_MAX`, at least one.
+    fn page(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        let mut found = Vec::new();
+        let mut bytes = 0;
+        for index in start..end {
+            let pointer = {
+                let state = self.lock();
+                let Some(slot) = state.slot(index) else { break };
+                if let Some(entry) = state.cached(index) {
+                    bytes += size_bytes(entry);
+                    found.push(entry.clone());
+                    None
+                } else {
+                    slot.pointer
+                }
+            };
+            if let Some(pointer) = pointer {
+                let entry = self.read(index, pointer)?;
+                bytes += size_bytes(&entry);
+                found.push(entry);
+            }
+            if bytes >= bytes_max {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Reads an entry back, verified.
+    fn read(&self, index: u64, pointer: Pointer) -> io::Result<Entry> {
+        let Stored { record, blobs } =
+            self.inner.appender.journal.read_record(pointer).map_err(io::Error::other)?;
+        let Record::Append { replica, index: found, meta, blobs: bodies } = record else {
+            return Err(io::Error::other("not an entry"));
+        };
+        if replica != self.inner.replica || found != index {
+            return Err(io::Error::other("another replica's entry"));
+        }
+        let mut bytes = bodies.into_iter().map(|blob| blob.bytes);
+        let entry = codec::read_entry(index, meta, &mut bytes).map_err(io::Error::other)?;
+        if let Some(slot) = self.lock().slot_mut(index) {
+            slot.blobs = blobs.into();
+        }
+        Ok(entry)
+    }
+
+    /// Hands records to the journal and waits until they are synced.
+    async fn write_synced(&self, records: Vec<Record>) -> io::Result<()> {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        self.submit(records, move |result| drop(sender.send(result.map(drop)))).await?;
+        match receiver.await {
+            Ok(result) => result.map_err(io::Error::other),
+            Err(_) => Err(io::Error::other("the journal is gone")),
+        }
+    }
+
+    async fn submit(
+        &self,
+        records: Vec<Record>,
+        done: impl FnOnce(Result<Vec<Written>, journal::Error>) + Send + 'static,
+    ) -> io::Result<()> {
+        self.inner.appender.append(records, done).await.map_err(io::Error::other)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Entries reached the disk, or did not.
+    fn appended(
+        &self,
+        sequences: RangeInclusive<u64>,
+        first_index: u64,
+        result: Result<Vec<Written>, journal::Error>,
+    ) -> Result<(), io::Error> {
+        let mut state = self.lock();
+        let result = match result {
+            Ok(written) => {
+                let n_entries = (sequences.end() - sequences.start() + 1) as usize;
+                let skip = written.len() - n_entries;
+                let written = written.into_iter().skip(skip);
+                for ((index, sequence), written) in (first_index..).zip(sequences).zip(written) {
+                    // Why: the entry may have been truncated and replaced meanwhile.
+                    if let Some(slot) = state.slot_mut(index)
+                        && slot.sequence == sequence
+                    {
+                        slot.pointer = Some(written.record);
+                        slot.blobs = written.blobs.into();
+                    }
+                }
+                state.trim();
+                state.failed.clone().map_or(Ok(()), |why| Err(io::Error::other(why)))
+            }
+            Err(error) => {
+                state.failed = Some(error.to_string());
+                Err(io::Error::other(error))
+            }
+        };
+        drop(state);
+        self.inner.written.notify_waiters();
+        result
+    }
+}
+
+impl RaftLogReader<Types> for Log {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, io::Error> {
+        let (start, end) = self.bounds(&range);
+        self.page(start, end, usize::MAX)
+    }
+
+    async fn entries_stream<RB>(
+        &mut self,
+        range: RB,
+    ) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let (start, end) = self.bounds(&range);
+        let log = self.clone();
+        let from = (log, start, VecDeque::new());
+        futures_util::stream::try_unfold(from, move |(log, mut next, mut page)| async move {
+            if page.is_empty() && next < end {
+                page = VecDeque::from(log.page(next, end, PAGE_BYTES_MAX)?);
+                next += page.len() as u64;
+                if page.is_empty() {
+                    return Err(io::Error::other(format!("entry {next} is not in the log")));
+                }
+            }
+            Ok(page.pop_front().map(|entry| (entry, (log, next, page))))
+        })
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(self.lock().vote)
+    }
+
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Entry>, io::Error> {
+        self.page(start, end, PAGE_BYTES_MAX)
+    }
+}
+
+impl Log {
+    fn bounds(&self, range: &impl RangeBounds<u64>) -> (u64, u64) {
+        let state = self.lock();
+        let start = match range.start_bound() {
+            Bound::Included(start) => *start,
+            Bound::Excluded(start) => start + 1,
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(end) => end + 1,
+            Bound::Excluded(end) => *end,
+            Bound::Unbounded => u64::MAX,
+        };
+        (start.max(state.first), end.min(state.next()))
+    }
+}
+
+impl RaftLogStorage<Types> for Log {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<Types>, io::Error> {
+        let (last_log_id, last_purged_log_id) = self.ends();
+        Ok(LogState { last_purged_log_id, last_log_id })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let record = Record::Vote { replica: self.inner.replica, vote: codec::encode_vote(vote) };
+        // Durability: the vote is synced before openraft hears of it, and so before any peer does.
+        self.write_synced(vec![record]).await?;
+        self.lock().vote = Some(*vote);
+        Ok(())
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        let mut state = self.lock();
+        state.committed = committed;
+        state.committed_hint = committed;
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        Ok(self.lock().committed)
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut parts = self.accept(entries);
+        let last = parts.pop();
+        for part in parts {
+            let log = self.clone();
+            let (sequences, first_index) = (part.sequences, part.first_index);
+            // Why the result is dropped: a failure is kept in the state and fails the last part.
+            self.submit(part.records, move |result| {
+                drop(log.appended(sequences, first_index, result));
+            })
+            .await?;
+        }
+        let Some(last) = last else {
+            callback.io_completed(Ok(()));
+            return Ok(());
+        };
+        let log = self.clone();
+        // Durability: the callback counts this replica towards the majority; the journal calls it
+        // after the sync that covers these entries.
+        self.submit(last.records, move |result| {
+            callback.io_completed(log.appended(last.sequences, last.first_index, result));
+        })
+        .await
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
+        let next = last_log_id.map_or(0, |log_id| log_id.index + 1);
+        self.lock().truncate(next);
+        // Why nobody waits: the journal keeps the order, and what replaces these entries follows.
+        let replica = self.inner.replica;
+        let record = Record::Truncate { replica, from_index_inclusive: next };
+        self.submit(vec![record], |_| ()).await
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
+        self.lock().purge(log_id);
+        let record = Record::Purge {
+            replica: self.inner.replica,
+            upto_index_inclusive: log_id.index,
+            meta: codec::encode_log_id(&log_id),
+        };
+        self.submit(vec![record], |_| ()).await
+    }
+}
+
+/// Entries for one request to the journal.
+struct Part {
+    records: Vec<Record>,
+    first_index: u64,
+    sequences: RangeInclusive<u64>,
+}
+
+impl Log {
+    /// Takes entries into the log in memory, and cuts them into what the journal takes at once.
+    fn accept(&self, entries: impl IntoIterator<Item = Entry>) -> Vec<Part> {
+        let replica = self.inner.replica;
+        let mut state = self.lock();
+        let hint = state.committed_hint.take();
+        let mut hint =
+            hint.map(|log_id| Record::Committed { replica, meta: codec::encode_log_id(&log_id) });
+        let mut parts: Vec<Part> = Vec::new();
+        let mut bytes = 0;
+        for entry in entries {
+            let size = size_bytes(&entry);
+            let (index, sequence) = (entry.log_id.index, state.sequence + 1);
+            let record = record(replica, &entry);
+            state.push(entry);
+            match parts.last_mut() {
+                Some(part) if bytes + size <= PART_BYTES_MAX => {
+                    part.records.push(record);
+                    part.sequences = *part.sequences.start()..=sequence;
+                    bytes += size;
+                }
+                _ => {
+                    let records = hint.take().into_iter().chain([record]).collect();
+                    parts.push(Part {
+                        records,
+                        first_index: index,
+                        sequences: sequence..=sequence,
+                    });
+                    bytes = size;
+                }
+            }
+        }
+        parts
+    }
+}
+
+fn record(replica: ReplicaId, entry: &Entry) -> Record {
+    let mut meta = Vec::with_capacity(codec::entry_meta_len(entry));
+    codec::put_entry(&mut meta, entry);
+    let blobs = codec::bodies(entry).iter().map(blob).collect();
+    Record::Append { replica, index: entry.log_id.index, meta: Bytes::from(meta), blobs }
+}
+
+/// A chunk as the journal keeps it.
+pub(crate) fn blob(chunk: &mailbox::StoredChunk) -> Blob {
+    Blob {
+        digest: chunk.chunk.digest.0,
+        codec: chunk.codec as u8,
+        raw_len: chunk.chunk.raw_len,
+        key_id: 0,
+        nonce: None,
+        bytes: chunk.bytes.clone(),
+    }
+}
+
+fn size_bytes(entry: &Entry) -> usize {
+    match &entry.payload {
+        crate::raft::Payload::Normal(proposal) => 128 + proposal.size_bytes(),
+        _ => 512,
+    }
+}

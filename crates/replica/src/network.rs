@@ -1,0 +1,256 @@
+//! openraft's network over the transport the node brings.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::peer::{PeerError, PeerRequest, PeerResponse, PeerTransport};
+use bytes::{BufMut, Bytes};
+use futures_util::{FutureExt, Stream, StreamExt};
+use mailbox::ShardId;
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::RPCOption;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+
+use crate::checkpoint::Checkpoint;
+use crate::codec::{self, BadBytes, Reader};
+use crate::confirm::Memory;
+use crate::raft::{LogId, Member, Types, Vote};
+use crate::state::Snapshot;
+use crate::wire::{self, kind};
+
+/// Limit: requests with entries under way to one follower.
+const PIPELINE_MAX: usize = 16;
+/// Bytes of a checkpoint file in one request.
+const PIECE_BYTES: usize = 1 << 20;
+/// Installing a snapshot may take this long.
+const INSTALL: Duration = Duration::from_secs(1800);
+
+/// How this replica reaches others.
+#[derive(Clone)]
+pub(crate) struct Network {
+    pub shard: ShardId,
+    pub replica: u64,
+    pub transport: Arc<dyn PeerTransport>,
+    /// Given up after this.
+    pub patience: Duration,
+    /// What is seen of the others.
+    pub memory: Arc<Memory>,
+}
+
+/// One other replica.
+#[derive(Clone)]
+pub(crate) struct Peer {
+    network: Network,
+    id: u64,
+    member: Member,
+    append_kind: u8,
+}
+
+impl Network {
+    /// Another replica of the group.
+    pub fn peer(&self, id: u64, member: &Member) -> Peer {
+        Peer { network: self.clone(), id, member: member.clone(), append_kind: kind::APPEND }
+    }
+}
+
+impl Peer {
+    /// How long a request to it may take.
+    pub fn patience(&self) -> Duration {
+        self.network.patience
+    }
+
+    /// Sends; the response comes later, the order is that of the calls.
+    pub fn call(
+        &self,
+        kind: u8,
+        meta: Bytes,
+        bodies: Vec<Bytes>,
+        deadline: Duration,
+    ) -> impl Future<Output = Result<PeerResponse, PeerError>> + Send + use<> {
+        self.network.transport.call(PeerRequest {
+            node: self.member.node.clone(),
+            shard: self.network.shard,
+            from_replica: self.network.replica,
+            to_replica: self.id,
+            to_disk: self.member.disk_id,
+            kind,
+            meta,
+            bodies,
+            deadline,
+        })
+    }
+
+    fn append(
+        &self,
+        request: AppendEntriesRequest<Types>,
+    ) -> impl Future<Output = Result<AppendEntriesResponse<Types>, RPCError<Types>>> + Send + use<>
+    {
+        let (meta, bodies) = wire::put_append(&request);
+        let call = self.call(self.append_kind, meta, bodies, self.network.patience);
+        let (memory, id, vote) = (self.network.memory.clone(), self.id, request.vote);
+        let last = request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id);
+        async move {
+            let meta = call.await.map_err(rpc_error)?.meta;
+            let response = wire::read_append_response(meta).map_err(bad_bytes)?;
+            if response.is_success() {
+                memory.note(id, vote, last);
+            }
+            Ok(response)
+        }
+    }
+
+    async fn small(&self, kind: u8, meta: Bytes, ttl: Duration) -> Result<Bytes, RPCError<Types>> {
+        let response = self.call(kind, meta, Vec::new(), ttl).await;
+        response.map(|response| response.meta).map_err(rpc_error)
+    }
+
+    /// Sends a checkpoint file by file, from where the receiver has it already.
+    async fn send_files(&self, vote: &Vote, files: &Checkpoint) -> Result<Vote, PeerError> {
+        let mut meta = Vec::new();
+        codec::put_vote(&mut meta, vote);
+        meta.put_u32(files.parts().len() as u32);
+        for part in files.parts() {
+            let name = part.head.name();
+            meta.put_u8(name.len() as u8);
+            meta.put_slice(name.as_bytes());
+            meta.put_u64(part.len);
+        }
+        let meta = Bytes::from(meta);
+        let patience = self.network.patience;
+        let begun = self.call(kind::SNAPSHOT_BEGIN, meta.clone(), Vec::new(), patience).await?;
+        let mut reader = Reader(begun.meta);
+        for (number, part) in files.parts().iter().enumerate() {
+            let mut offset = reader.u64().map_err(refused)?.min(part.len);
+            while offset < part.len {
+                let bytes = part.bytes_at(offset, PIECE_BYTES).map_err(refused)?;
+                let mut piece = Vec::with_capacity(12);
+                piece.put_u32(number as u32);
+                piece.put_u64(offset);
+                offset += bytes.len() as u64;
+                self.call(kind::SNAPSHOT_PIECE, piece.into(), vec![bytes], patience).await?;
+            }
+        }
+        let ended = self.call(kind::SNAPSHOT_END, meta, Vec::new(), INSTALL).await?;
+        Reader(ended.meta).vote().map_err(refused)
+    }
+}
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Peer;
+
+    async fn new_client(&mut self, target: u64, node: &Member) -> Peer {
+        self.peer(target, node)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &Member) -> Peer {
+        Peer { append_kind: kind::HEARTBEAT, ..self.peer(target, node) }
+    }
+}
+
+impl RaftNetworkV2<Types> for Peer {
+    type SnapshotData = Checkpoint;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<Types>,
+        _option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        self.append(request).await
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, AppendResult>, RPCError<Types>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
+    {
+        let peer = self.clone();
+        let answers = input
+            .map(move |request| {
+                let prev = request.prev_log_id;
+                let last: Option<LogId> = request.entries.last().map(|e| e.log_id).or(prev);
+                let answer = peer.append(request);
+                async move { answer.await.map(|answer| answer.into_stream_result(prev, last)) }
+            })
+            .buffered(PIPELINE_MAX);
+        let answers: BoxStream<'s, AppendResult> = Box::pin(answers);
+        std::future::ready(Ok(answers)).boxed()
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let meta = wire::put_vote_request(&request);
+        let meta = self.small(kind::VOTE, meta, option.hard_ttl()).await?;
+        let response = wire::read_vote_response(meta).map_err(bad_bytes)?;
+        self.network.memory.note(self.id, response.vote, response.last_log_id);
+        Ok(response)
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let meta = wire::put_vote_request(&request);
+        let meta = self.small(kind::PRE_VOTE, meta, option.hard_ttl()).await?;
+        wire::read_vote_response(meta).map_err(bad_bytes)
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let sending = self.send_files(&vote, &snapshot.snapshot);
+        tokio::select! {
+            closed = cancel => Err(closed.into()),
+            sent = sending => match sent {
+                Ok(vote) => Ok(SnapshotResponse::new(vote)),
+                Err(error) => Err(StreamingError::Unreachable(Unreachable::new(&error))),
+            },
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        let meta = wire::put_transfer(&request);
+        self.small(kind::TRANSFER, meta, option.hard_ttl().max(self.network.patience)).await?;
+        Ok(Ok(()))
+    }
+}
+
+type AppendResult = Result<StreamAppendResult<Types>, RPCError<Types>>;
+
+fn rpc_error(error: PeerError) -> RPCError<Types> {
+    match error {
+        // Why: a refusal will not change at once, so it backs off like an absent node.
+        PeerError::Unreachable(_) | PeerError::Refused(_) => {
+            RPCError::Unreachable(Unreachable::new(&error))
+        }
+        PeerError::Deadline => RPCError::Network(NetworkError::new(&error)),
+    }
+}
+
+fn bad_bytes(error: BadBytes) -> RPCError<Types> {
+    RPCError::Network(NetworkError::new(&error))
+}
+
+fn refused(error: impl std::fmt::Display) -> PeerError {
+    PeerError::Refused(error.to_string())
+}

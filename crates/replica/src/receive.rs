@@ -1,0 +1,149 @@
+//! A snapshot on its way in: files of a peer's checkpoint, piece by piece, resumed where they broke
+//! off, and counted only when every hash is right.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use api::peer::PeerError;
+use bytes::{BufMut, Bytes};
+
+use crate::checkpoint::{Checkpoint, Part, sync_dir};
+use crate::codec::{self, BadBytes, Reader};
+use crate::core::Core;
+use crate::handler::{bad, refused};
+use crate::raft::{SnapshotMeta, Vote};
+use crate::state::Snapshot;
+
+/// Limit: files of one checkpoint; a base is written long before.
+const PARTS_MAX: usize = 64;
+
+/// What is being received.
+#[derive(Default)]
+pub(crate) struct Receiving {
+    parts: Vec<(PathBuf, u64)>,
+}
+
+struct Offer {
+    vote: Vote,
+    /// Names and lengths.
+    parts: Vec<(String, u64)>,
+}
+
+impl Offer {
+    fn read(meta: Bytes) -> Result<Self, BadBytes> {
+        let mut reader = Reader(meta);
+        let vote = reader.vote()?;
+        let n_parts = reader.u32()? as usize;
+        if n_parts == 0 || n_parts > PARTS_MAX {
+            return Err(BadBytes("number of files"));
+        }
+        let mut parts = Vec::with_capacity(n_parts);
+        for _ in 0..n_parts {
+            let len = usize::from(reader.u8()?);
+            let name = String::from_utf8(reader.bytes(len)?.to_vec());
+            let name = name.map_err(|_| BadBytes("name of a file"))?;
+            let is_plain = |byte: u8| byte.is_ascii_digit() || byte == b'-';
+            let stem = name.strip_suffix(".ckpt").ok_or(BadBytes("name of a file"))?;
+            if stem.is_empty() || !stem.bytes().all(is_plain) {
+                return Err(BadBytes("name of a file"));
+            }
+            parts.push((name, reader.u64()?));
+        }
+        Ok(Self { vote, parts })
+    }
+}
+
+impl Receiving {
+    /// Says how much of each file is here already.
+    pub fn begin(&mut self, core: &Core, meta: Bytes) -> Result<Bytes, PeerError> {
+        let offer = Offer::read(meta).map_err(bad)?;
+        let dir = incoming(core);
+        std::fs::create_dir_all(&dir).map_err(refused)?;
+        for item in std::fs::read_dir(&dir).map_err(refused)? {
+            let path = item.map_err(refused)?.path();
+            if !offer.parts.iter().any(|(name, _)| dir.join(name) == path) {
+                std::fs::remove_file(path).map_err(refused)?;
+            }
+        }
+        let mut have = Vec::new();
+        self.parts.clear();
+        for (name, len) in offer.parts {
+            let path = dir.join(name);
+            let mut found = path.metadata().map_or(0, |metadata| metadata.len());
+            if found > len {
+                std::fs::remove_file(&path).map_err(refused)?;
+                found = 0;
+            }
+            have.put_u64(found);
+            self.parts.push((path, len));
+        }
+        Ok(have.into())
+    }
+
+    /// The next piece of a file.
+    pub fn piece(&mut self, meta: Bytes, bodies: &[Bytes]) -> Result<Bytes, PeerError> {
+        let mut reader = Reader(meta);
+        let number = reader.u32().map_err(bad)? as usize;
+        let offset = reader.u64().map_err(bad)?;
+        let (path, len) = self.parts.get(number).ok_or_else(|| refused("no such file"))?;
+        let [bytes] = bodies else { return Err(refused("one body expected")) };
+        let mut file = OpenOptions::new().create(true).append(true).open(path).map_err(refused)?;
+        let found = file.metadata().map_err(refused)?.len();
+        if found != offset || offset + bytes.len() as u64 > *len {
+            return Err(refused("not the next piece"));
+        }
+        file.write_all(bytes).map_err(refused)?;
+        Ok(Bytes::new())
+    }
+
+    /// All pieces are here: verifies them and gives the snapshot with the leader's vote.
+    pub fn end(&mut self, meta: Bytes) -> Result<(Vote, Snapshot), PeerError> {
+        let offer = Offer::read(meta).map_err(bad)?;
+        let assembled = self.assemble();
+        if assembled.is_err() {
+            for (path, _) in &self.parts {
+                // Why the result is dropped: a file that stays is refused by its hash again.
+                drop(std::fs::remove_file(path));
+            }
+        }
+        let checkpoint = assembled.map_err(refused)?;
+        let applied = checkpoint.applied();
+        let meta = SnapshotMeta {
+            last_log_id: applied.log_id,
+            last_membership: applied.membership.clone(),
+        };
+        Ok((offer.vote, Snapshot { meta, snapshot: checkpoint }))
+    }
+
+    fn assemble(&self) -> io::Result<Checkpoint> {
+        let mut parts = Vec::new();
+        for (path, _) in &self.parts {
+            // Durability: the files are synced before openraft hears of the snapshot.
+            std::fs::File::open(path)?.sync_all()?;
+            parts.push(Part::open(path)?);
+        }
+        if let Some(dir) = self.parts.first().and_then(|(path, _)| path.parent()) {
+            sync_dir(dir)?;
+        }
+        Checkpoint::assemble(parts)
+    }
+}
+
+/// Installs what was received, and answers with this replica's vote.
+pub(crate) async fn install(
+    core: &Core,
+    (vote, snapshot): (Vote, Snapshot),
+) -> Result<Bytes, PeerError> {
+    let installed = core.raft.install_full_snapshot(vote, snapshot).await.map_err(refused)?;
+    // Why the result is dropped: what stays is removed when the next snapshot comes.
+    drop(std::fs::remove_dir_all(incoming(core)));
+    let mut out = Vec::new();
+    codec::put_vote(&mut out, &installed.vote);
+    Ok(out.into())
+}
+
+fn incoming(core: &Core) -> PathBuf {
+    let dir: &Path = core.applying.checkpoints.dir();
+    dir.join("incoming")
+}

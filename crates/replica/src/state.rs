@@ -1,0 +1,251 @@
+//! The state machine openraft drives: several entries become one batch of the index.
+
+use std::any::Any;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use futures_util::{Stream, StreamExt};
+use journal::Pointer;
+use mailbox::{Change, ChunkRef, Digest, RowChanges, Rows};
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::{OptionalSend, RaftSnapshotBuilder};
+use tokio::sync::{broadcast, watch};
+
+use crate::checkpoint::{Checkpoint, Checkpoints};
+use crate::index::IndexError;
+use crate::local::Local;
+use crate::log::Log;
+use crate::machine::{Machine, MachineApplied};
+use crate::raft::{
+    Entry, LeaderId, LogId, Member, Payload, Response, SnapshotMeta, StoredMembership, Types,
+};
+use crate::store::{Applied, Lost, Store};
+
+/// Limit: entries and bytes applied in one batch of the index.
+const BATCH_ENTRIES_MAX: usize = 256;
+const BATCH_BYTES_MAX: usize = 8 << 20;
+/// Limit: row writes after which a batch ends, so that one batch stops readers only briefly.
+const BATCH_WRITES_MAX: usize = 8192;
+
+/// A snapshot as openraft passes it on.
+pub(crate) type Snapshot = openraft::Snapshot<LeaderId, u64, Member, Checkpoint>;
+
+/// What apply shares with those who read.
+pub(crate) struct Applying {
+    pub machine: Arc<dyn Machine>,
+    pub log: Log,
+    pub store: RwLock<Arc<Store>>,
+    pub checkpoints: Arc<Checkpoints>,
+    pub local: Local,
+    pub changes: broadcast::Sender<(u64, Change)>,
+    /// Index of the first entry that is not applied.
+    pub next_index: watch::Sender<u64>,
+}
+
+impl Applying {
+    /// The rows as they are now.
+    pub fn store(&self) -> Arc<Store> {
+        self.store.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Applying {
+    /// Whether a body is needed at exactly this place.
+    pub fn is_body_live(&self, digest: &Digest, pointer: Pointer) -> bool {
+        let store = self.store();
+        let view = store.view();
+        let ask = || {
+            let is_here = store.locate(digest)? == Some(pointer);
+            Ok::<bool, IndexError>(is_here && self.machine.is_chunk_live(&view, digest))
+        };
+        // Why true: what cannot be told is kept.
+        let is_live = catch_unwind(AssertUnwindSafe(ask)).map_or(true, |live| live.unwrap_or(true));
+        if !is_live && matches!(store.locate(digest), Ok(Some(at)) if at == pointer) {
+            // Why the result is dropped: a failure marks the index damaged, and it is rebuilt.
+            drop(store.displace(&[*digest]));
+        }
+        is_live
+    }
+
+    /// A body was copied to another place.
+    pub fn moved(&self, digest: &Digest, old: Pointer, new: Pointer) {
+        let store = self.store();
+        if matches!(store.locate(digest), Ok(Some(at)) if at == old) {
+            // Why the result is dropped: a failure marks the index damaged, and it is rebuilt.
+            drop(store.place(&[(*digest, new)]));
+        }
+    }
+}
+
+/// The handle openraft owns.
+#[derive(Clone)]
+pub(crate) struct Applier(pub Arc<Applying>);
+
+/// What came of one batch before it was written.
+struct Batch {
+    changes: RowChanges,
+    applied: Applied,
+    results: Vec<(u64, MachineApplied)>,
+}
+
+impl Applier {
+    /// Applies these entries from the first on; gives how many were done, at least one.
+    fn run(&self, store: &Store, entries: &[EntryResponder<Types>]) -> io::Result<Batch> {
+        let ran = catch_unwind(AssertUnwindSafe(|| {
+            let mut applied = store.applied();
+            let mut rows = Rows::new(store, applied.digest);
+            let mut results = Vec::with_capacity(entries.len());
+            for (entry, _) in entries {
+                let log_id = entry.log_id;
+                let mut result = MachineApplied::default();
+                match &entry.payload {
+                    Payload::Blank => {}
+                    Payload::Membership(membership) => {
+                        applied.membership =
+                            StoredMembership::new(Some(log_id), membership.clone());
+                    }
+                    Payload::Normal(proposal) => {
+                        let inline: Vec<ChunkRef> =
+                            proposal.inline.iter().map(|chunk| chunk.chunk).collect();
+                        result = self.0.machine.apply(&mut rows, &proposal.command, &inline);
+                    }
+                }
+                applied.log_id = Some(log_id);
+                results.push((log_id.index, result));
+                if rows.n_writes() >= BATCH_WRITES_MAX {
+                    break;
+                }
+            }
+            let (changes, digest) = rows.into_changes();
+            applied.digest = digest;
+            Batch { changes, applied, results }
+        }));
+        ran.map_err(|panic| io::Error::other(words(&*panic)))
+    }
+
+    async fn places(&self, entry: &Entry) -> io::Result<Vec<(Digest, Pointer)>> {
+        let Payload::Normal(proposal) = &entry.payload else { return Ok(Vec::new()) };
+        if proposal.inline.is_empty() {
+            return Ok(Vec::new());
+        }
+        let pointers = self.0.log.take_blobs(entry.log_id.index).await?;
+        let digests = proposal.inline.iter().map(|chunk| chunk.chunk.digest);
+        Ok(digests.zip(pointers.iter().copied()).collect())
+    }
+
+    async fn apply_all(&self, mut entries: Vec<EntryResponder<Types>>) -> io::Result<()> {
+        while !entries.is_empty() {
+            let store = self.0.store();
+            let batch = self.run(&store, &entries)?;
+            let n_done = batch.results.len();
+            let mut places = Vec::new();
+            for (entry, _) in &entries[..n_done] {
+                places.append(&mut self.places(entry).await?);
+            }
+            {
+                let mut dirty = self.0.checkpoints.dirty();
+                dirty.note(&batch.changes, n_done);
+                store.commit(batch.changes, &places, batch.applied).map_err(io::Error::other)?;
+            }
+            let responders = entries.drain(..n_done).map(|(_, responder)| responder);
+            for (responder, (index, result)) in responders.zip(batch.results) {
+                for change in result.changes {
+                    // Why: nobody listening is no failure.
+                    drop(self.0.changes.send((index, change)));
+                }
+                if let Some(responder) = responder {
+                    responder.send(Response(result.response));
+                }
+                self.0.next_index.send_replace(index + 1);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a caught panic says.
+pub(crate) fn words(panic: &(dyn Any + Send)) -> String {
+    if let Some(lost) = panic.downcast_ref::<Lost>() {
+        lost.to_string()
+    } else if let Some(words) = panic.downcast_ref::<&str>() {
+        format!("panicked: {words}")
+    } else if let Some(words) = panic.downcast_ref::<String>() {
+        format!("panicked: {words}")
+    } else {
+        "panicked".into()
+    }
+}
+
+impl RaftStateMachine<Types> for Applier {
+    type SnapshotData = Checkpoint;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        let applied = self.0.store().applied();
+        Ok((applied.log_id, applied.membership))
+    }
+
+    async fn apply<S>(&mut self, mut stream: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        while let Some(item) = stream.next().await {
+            let item = item?;
+            if let Payload::Normal(proposal) = &item.0.payload {
+                bytes += proposal.size_bytes();
+            }
+            entries.push(item);
+            if entries.len() >= BATCH_ENTRIES_MAX || bytes >= BATCH_BYTES_MAX {
+                self.apply_all(std::mem::take(&mut entries)).await?;
+                bytes = 0;
+            }
+        }
+        self.apply_all(entries).await
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder(self.0.clone())
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: Checkpoint,
+    ) -> Result<(), io::Error> {
+        let next_index = meta.last_log_id.map_or(0, |log_id| log_id.index + 1);
+        let applying = self.0.clone();
+        let installed = tokio::task::spawn_blocking(move || {
+            applying.local.install(&applying.checkpoints, &snapshot)
+        });
+        let store = installed.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        *self.0.store.write().unwrap_or_else(PoisonError::into_inner) = store;
+        self.0.next_index.send_replace(next_index);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        Ok(self.0.checkpoints.current().map(snapshot))
+    }
+}
+
+/// Writes a checkpoint of the rows as they are when openraft asks.
+pub(crate) struct Builder(Arc<Applying>);
+
+impl RaftSnapshotBuilder<Types> for Builder {
+    type SnapshotData = Checkpoint;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let checkpoint = Checkpoints::build(&self.0.checkpoints, self.0.store()).await;
+        checkpoint.map(snapshot).map_err(io::Error::other)
+    }
+}
+
+fn snapshot(checkpoint: Checkpoint) -> Snapshot {
+    let applied = checkpoint.applied();
+    let meta =
+        SnapshotMeta { last_log_id: applied.log_id, last_membership: applied.membership.clone() };
+    Snapshot { meta, snapshot: checkpoint }
+}

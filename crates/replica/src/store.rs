@@ -1,0 +1,476 @@
+//! The applied rows of one replica, as they were after some entry: reads at a fixed point of the log
+//! beside an apply that goes on.
+//!
+//! The index has no snapshots, so a [`RowView`] brings its own: while views exist, a commit keeps what
+//! it is about to overwrite. A view that lives so long that this grows beyond a limit is given up.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Buf, BufMut, Bytes};
+use journal::Pointer;
+use mailbox::{Digest, RowChanges, RowDigest, Source};
+
+use crate::codec::{self, Reader};
+use crate::index::{Batch, Index, IndexError};
+use crate::raft::{LogId, StoredMembership};
+
+/// Limit: bytes of overwritten rows kept for views. Above it the views there are expire.
+const UNDO_BYTES_MAX: usize = 64 << 20;
+/// Rows read at once by a scan.
+const PAGE_ROWS: usize = 128;
+
+const ROW: u8 = b'r';
+const LOCATOR: u8 = b'l';
+const APPLIED: &[u8] = b"m/applied";
+const CRC_BYTES: usize = 4;
+
+/// How far the rows are, and what covers them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Applied {
+    pub log_id: Option<LogId>,
+    pub membership: StoredMembership,
+    pub digest: RowDigest,
+}
+
+impl Applied {
+    /// Index of the first entry that is not applied.
+    pub fn next_index(&self) -> u64 {
+        self.log_id.map_or(0, |log_id| log_id.index + 1)
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(256);
+        codec::put_optional_log_id(&mut out, self.log_id.as_ref());
+        out.put_slice(&mailbox::codec::encode(&self.digest));
+        let digest_end = out.len() as u32;
+        out.put_slice(&codec::encode_stored_membership(&self.membership));
+        out.put_u32(digest_end);
+        out
+    }
+
+    pub fn decode(mut bytes: Bytes) -> Option<Self> {
+        let digest_end = bytes.split_off(bytes.len().checked_sub(4)?).get_u32() as usize;
+        let mut reader = Reader(bytes.split_to(digest_end.min(bytes.len())));
+        let log_id = reader.optional_log_id().ok()?;
+        let digest = mailbox::codec::decode(&reader.0).ok()?;
+        Some(Self { log_id, membership: codec::read_stored_membership(bytes).ok()?, digest })
+    }
+}
+
+/// Why a view cannot go on; carried by an unwinding that whoever reads catches.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum Lost {
+    /// The index is damaged and has to be rebuilt.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The view was too old.
+    #[error("view expired")]
+    Expired,
+}
+
+/// The rows of one replica in their index.
+pub(crate) struct Store {
+    index: Box<dyn Index>,
+    /// Held while a commit is under way and while a view is opened.
+    commit: Mutex<Applied>,
+    undo: Mutex<Undo>,
+    damaged: AtomicBool,
+}
+
+#[derive(Default)]
+struct Undo {
+    version: u64,
+    /// Views below it expired.
+    floor: u64,
+    views: BTreeMap<u64, usize>,
+    chain: BTreeMap<Vec<u8>, Vec<Before>>,
+    bytes: usize,
+}
+
+/// What a row was before a version.
+struct Before {
+    version: u64,
+    value: Option<Vec<u8>>,
+}
+
+impl Store {
+    /// Rows as the index has them.
+    pub fn open(index: Box<dyn Index>) -> Result<Arc<Self>, IndexError> {
+        let applied = match index.value(APPLIED)? {
+            None => Applied::default(),
+            Some(value) => {
+                let value = unseal(APPLIED, value)?;
+                Applied::decode(value.into()).ok_or_else(|| damaged(APPLIED))?
+            }
+        };
+        Ok(Arc::new(Self {
+            index,
+            commit: Mutex::new(applied),
+            undo: Mutex::default(),
+            damaged: AtomicBool::new(false),
+        }))
+    }
+
+    /// How far the rows are.
+    pub fn applied(&self) -> Applied {
+        lock(&self.commit).clone()
+    }
+
+    /// Whether a read or write failed: the index has to be rebuilt.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Relaxed)
+    }
+
+    /// Writes what some entries changed, with the place of their bodies, all or nothing.
+    pub fn commit(
+        &self,
+        changes: RowChanges,
+        places: &[(Digest, Pointer)],
+        applied: Applied,
+    ) -> Result<(), IndexError> {
+        let mut at = lock(&self.commit);
+        let version = self.keep_before(&changes)?;
+        let mut batch = Batch::with_capacity(changes.len() + places.len() + 1);
+        for (key, value) in changes {
+            let key = prefixed(ROW, &key);
+            let value = value.map(|value| seal(&key, value));
+            batch.push((key, value));
+        }
+        for (digest, pointer) in places {
+            let key = prefixed(LOCATOR, &digest.0);
+            let value = seal(&key, encode_pointer(pointer));
+            batch.push((key, Some(value)));
+        }
+        batch.push((APPLIED.to_vec(), Some(seal(APPLIED, applied.encode()))));
+        self.checked(self.index.write(batch))?;
+        *at = applied;
+        lock(&self.undo).version = version;
+        Ok(())
+    }
+
+    /// Writes rows as they are, while the index is built and nobody reads it.
+    pub fn load(&self, rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(), IndexError> {
+        let sealed = rows.into_iter().map(|(key, value)| {
+            let key = prefixed(ROW, &key);
+            let value = seal(&key, value);
+            (key, Some(value))
+        });
+        self.checked(self.index.write(sealed.collect()))
+    }
+
+    /// Writes where bodies are, without any entry.
+    pub fn place(&self, places: &[(Digest, Pointer)]) -> Result<(), IndexError> {
+        let batch = places
+            .iter()
+            .map(|(digest, pointer)| {
+                let key = prefixed(LOCATOR, &digest.0);
+                let value = seal(&key, encode_pointer(pointer));
+                (key, Some(value))
+            })
+            .collect();
+        self.checked(self.index.write(batch))
+    }
+
+    /// Forgets where bodies are.
+    pub fn displace(&self, digests: &[Digest]) -> Result<(), IndexError> {
+        let batch = digests.iter().map(|digest| (prefixed(LOCATOR, &digest.0), None)).collect();
+        self.checked(self.index.write(batch))
+    }
+
+    /// Where a body is.
+    pub fn locate(&self, digest: &Digest) -> Result<Option<Pointer>, IndexError> {
+        let key = prefixed(LOCATOR, &digest.0);
+        let Some(value) = self.checked(self.index.value(&key))? else { return Ok(None) };
+        let value = self.checked(unseal(&key, value))?;
+        self.checked(decode_pointer(&value).map(Some).ok_or_else(|| damaged(&key)))
+    }
+
+    /// Up to `limit` bodies this replica has, in the order of their digests, after `after`.
+    pub fn bodies(
+        &self,
+        after: Option<Digest>,
+        limit: usize,
+    ) -> Result<Vec<(Digest, Pointer)>, IndexError> {
+        let from = after.map_or(vec![LOCATOR], |digest| {
+            let mut key = prefixed(LOCATOR, &digest.0);
+            key.push(0);
+            key
+        });
+        let mut found = Vec::new();
+        let scanned = self.index.scan(&from, &[LOCATOR + 1], &mut |key, value| {
+            let digest = key[1..].try_into().map(Digest);
+            let pointer = unseal(key, value.to_vec()).ok().and_then(|v| decode_pointer(&v));
+            if let (Ok(digest), Some(pointer)) = (digest, pointer) {
+                found.push((digest, pointer));
+            }
+            found.len() < limit
+        });
+        self.checked(scanned)?;
+        Ok(found)
+    }
+
+    /// The rows as they are now, whatever is applied later.
+    pub fn view(self: &Arc<Self>) -> RowView {
+        let at = lock(&self.commit);
+        let mut undo = lock(&self.undo);
+        let version = undo.version;
+        *undo.views.entry(version).or_default() += 1;
+        RowView { store: self.clone(), version, applied: at.clone() }
+    }
+
+    /// Reads every row and says whether they add up to the digest they should have.
+    pub fn verify(&self) -> Result<bool, IndexError> {
+        let mut digest = RowDigest::default();
+        let mut bad = None;
+        self.index.scan(&[ROW], &[ROW + 1], &mut |key, value| match check(key, value) {
+            Ok(value) => {
+                digest.add(&key[1..], value);
+                true
+            }
+            Err(error) => {
+                bad = Some(error);
+                false
+            }
+        })?;
+        match bad {
+            Some(error) => Err(error),
+            None => Ok(digest == lock(&self.commit).digest),
+        }
+    }
+
+    /// Hands everything to the operating system.
+    pub fn flush(&self) -> Result<(), IndexError> {
+        self.index.flush()
+    }
+
+    /// Keeps the old values of rows that views may still want. Gives the version to be.
+    fn keep_before(&self, changes: &RowChanges) -> Result<u64, IndexError> {
+        let mut undo = lock(&self.undo);
+        let version = undo.version + 1;
+        if undo.views.is_empty() {
+            return Ok(version);
+        }
+        for key in changes.keys() {
+            let value = self.now(key)?;
+            undo.bytes += key.len() + value.as_ref().map_or(0, Vec::len) + 96;
+            undo.chain.entry(key.clone()).or_default().push(Before { version, value });
+        }
+        if undo.bytes > UNDO_BYTES_MAX {
+            undo.floor = version;
+            undo.chain.clear();
+            undo.bytes = 0;
+        }
+        Ok(version)
+    }
+
+    /// The value a row has in the index.
+    fn now(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
+        let key = prefixed(ROW, key);
+        let value = self.checked(self.index.value(&key))?;
+        self.checked(value.map(|value| unseal(&key, value)).transpose())
+    }
+
+    fn checked<T>(&self, result: Result<T, IndexError>) -> Result<T, IndexError> {
+        if result.is_err() {
+            self.damaged.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+}
+
+/// What `apply` reads: the rows as they are, without the cost of a view. Only the one who commits
+/// may use it.
+impl Source for Store {
+    fn row(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.now(key).unwrap_or_else(|error| give_up(error.into()))
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) {
+        let (from, to) = (prefixed(ROW, from), prefixed(ROW, to));
+        let mut bad = None;
+        let scanned = self.index.scan(&from, &to, &mut |key, value| match check(key, value) {
+            Ok(value) => visit(&key[1..], value),
+            Err(error) => {
+                bad = Some(error);
+                false
+            }
+        });
+        let result = bad.map_or(scanned, Err);
+        self.checked(result).unwrap_or_else(|error| give_up(error.into()));
+    }
+}
+
+/// The rows as they were at one point of the log.
+pub(crate) struct RowView {
+    store: Arc<Store>,
+    version: u64,
+    applied: Applied,
+}
+
+impl RowView {
+    /// Where in the log this is.
+    pub fn applied(&self) -> &Applied {
+        &self.applied
+    }
+
+    /// A row, or why it cannot be told.
+    pub fn try_row(&self, key: &[u8]) -> Result<Option<Vec<u8>>, String> {
+        let read = std::panic::AssertUnwindSafe(|| self.row(key));
+        std::panic::catch_unwind(read).map_err(|panic| crate::state::words(&*panic))
+    }
+
+    /// The rows it is a view of.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// Overlays a page of current rows with what they were.
+    fn rewind(&self, from: &[u8], to: Bound<&[u8]>, rows: &mut BTreeMap<Vec<u8>, Vec<u8>>) {
+        let undo = lock(&self.store.undo);
+        if self.version < undo.floor {
+            drop(undo);
+            give_up(Lost::Expired);
+        }
+        for (key, befores) in undo.chain.range::<[u8], _>((Bound::Included(from), to)) {
+            if let Some(before) = befores.iter().find(|before| before.version > self.version) {
+                match &before.value {
+                    Some(value) => rows.insert(key.clone(), value.clone()),
+                    None => rows.remove(key),
+                };
+            }
+        }
+    }
+}
+
+impl Source for RowView {
+    fn row(&self, key: &[u8]) -> Option<Vec<u8>> {
+        // Invariant: the index is read first. Had a commit overwritten the row before that, what
+        // it was would be in the chain by now.
+        let now = self.store.row(key);
+        let undo = lock(&self.store.undo);
+        if self.version < undo.floor {
+            drop(undo);
+            give_up(Lost::Expired);
+        }
+        let befores = undo.chain.get(key);
+        match befores.and_then(|b| b.iter().find(|before| before.version > self.version)) {
+            Some(before) => before.value.clone(),
+            None => now,
+        }
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) {
+        let mut from = from.to_vec();
+        while from.as_slice() < to {
+            let mut rows = BTreeMap::new();
+            self.store.scan(&from, to, &mut |key, value| {
+                rows.insert(key.to_vec(), value.to_vec());
+                rows.len() < PAGE_ROWS
+            });
+            let last = match rows.last_key_value() {
+                Some((key, _)) if rows.len() >= PAGE_ROWS => Some(key.clone()),
+                _ => None,
+            };
+            let end = last.as_deref().map_or(Bound::Excluded(to), Bound::Included);
+            self.rewind(&from, end, &mut rows);
+            if !rows.iter().all(|(key, value)| visit(key, value)) {
+                return;
+            }
+            let Some(last) = last else { return };
+            from = last;
+            from.push(0);
+        }
+    }
+}
+
+impl Drop for RowView {
+    fn drop(&mut self) {
+        let mut undo = lock(&self.store.undo);
+        let undo = &mut *undo;
+        if let Some(count) = undo.views.get_mut(&self.version) {
+            *count -= 1;
+            if *count > 0 {
+                return;
+            }
+            undo.views.remove(&self.version);
+        }
+        let Some((&oldest, _)) = undo.views.first_key_value() else {
+            undo.chain.clear();
+            undo.bytes = 0;
+            return;
+        };
+        if oldest <= self.version || undo.chain.len() < 4096 {
+            return;
+        }
+        undo.bytes = 0;
+        undo.chain.retain(|key, befores| {
+            befores.retain(|before| before.version > oldest);
+            let size = |before: &Before| key.len() + before.value.as_ref().map_or(0, Vec::len) + 96;
+            undo.bytes += befores.iter().map(size).sum::<usize>();
+            !befores.is_empty()
+        });
+    }
+}
+
+/// Ends the current read or apply; whoever began it catches this and tells the replica.
+fn give_up(why: Lost) -> ! {
+    std::panic::resume_unwind(Box::new(why))
+}
+
+fn prefixed(prefix: u8, key: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(key.len() + 1);
+    out.push(prefix);
+    out.extend_from_slice(key);
+    out
+}
+
+/// A value with the checksum over it and its key behind it.
+fn seal(key: &[u8], mut value: Vec<u8>) -> Vec<u8> {
+    let crc = crc32c::crc32c_append(crc32c::crc32c(key), &value);
+    value.put_u32(crc);
+    value
+}
+
+fn unseal(key: &[u8], mut value: Vec<u8>) -> Result<Vec<u8>, IndexError> {
+    let len = check(key, &value)?.len();
+    value.truncate(len);
+    Ok(value)
+}
+
+fn check<'v>(key: &[u8], value: &'v [u8]) -> Result<&'v [u8], IndexError> {
+    let Some(len) = value.len().checked_sub(CRC_BYTES) else { return Err(damaged(key)) };
+    let (value, mut crc) = value.split_at(len);
+    if crc.get_u32() == crc32c::crc32c_append(crc32c::crc32c(key), value) {
+        Ok(value)
+    } else {
+        Err(damaged(key))
+    }
+}
+
+fn damaged(key: &[u8]) -> IndexError {
+    IndexError(format!("row of {} key bytes is damaged", key.len()))
+}
+
+fn encode_pointer(pointer: &Pointer) -> Vec<u8> {
+    let mut out = Vec::with_capacity(24);
+    out.put_u64(pointer.segment.0);
+    out.put_u64(pointer.offset);
+    out.put_u32(pointer.len);
+    out
+}
+
+fn decode_pointer(mut bytes: &[u8]) -> Option<Pointer> {
+    Some(Pointer {
+        segment: journal::SegmentId(bytes.try_get_u64().ok()?),
+        offset: bytes.try_get_u64().ok()?,
+        len: bytes.try_get_u32().ok()?,
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Why: a panic while the lock was held is a caught read; the data is still whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,254 @@
+//! Who looks after a running replica: tells its status, restarts a core that died, takes leadership
+//! from a disk that hangs, fetches missing bodies, writes checkpoints and cuts the log.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver;
+use tokio::time::Instant;
+
+use crate::confirm::Verdict;
+use crate::core::Core;
+use crate::error::Error;
+use crate::replica::Inner;
+use crate::status::{Role, Status};
+
+/// Figures of the status are at most this old.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Checkpoints, purges and repair are thought about this often.
+const UPKEEP_EVERY: Duration = Duration::from_secs(1);
+/// The first and the longest wait before a core that died is started again.
+const RESTART_AFTER: Duration = Duration::from_millis(100);
+const RESTART_AFTER_MAX: Duration = Duration::from_secs(10);
+/// A checkpoint is due when the journal cannot be given up over this many bytes because of it.
+const PINNED_BYTES_MAX: u64 = 4 << 30;
+/// Entries kept below a checkpoint, so that a follower a little behind needs no snapshot,
+const KEEP_ENTRIES: u64 = 10_000;
+/// and for a member that is away.
+const KEEP_ENTRIES_AWAY: u64 = 200_000;
+/// How long a checkpoint may take before somebody looks again.
+const CHECKPOINT_MAX: Duration = Duration::from_secs(600);
+
+/// What openraft was last told, and what is under way.
+pub(crate) struct Care {
+    /// It may vote: its state is confirmed.
+    may_vote: AtomicBool,
+    campaigns: AtomicBool,
+    beats: AtomicBool,
+    is_busy: AtomicBool,
+    rolled_back: AtomicBool,
+    /// Keeps `is_incomplete` from asking the file system.
+    is_incomplete: AtomicBool,
+    filled: AtomicU64,
+}
+
+impl Care {
+    /// For a core that begins.
+    pub fn new(may_vote: bool, is_incomplete: bool) -> Self {
+        Self {
+            may_vote: AtomicBool::new(may_vote),
+            campaigns: AtomicBool::new(false),
+            beats: AtomicBool::new(true),
+            is_busy: AtomicBool::new(false),
+            rolled_back: AtomicBool::new(false),
+            is_incomplete: AtomicBool::new(is_incomplete),
+            filled: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether it may vote.
+    pub fn may_vote(&self) -> bool {
+        self.may_vote.load(Ordering::Relaxed)
+    }
+
+    /// Whether bodies are missing.
+    pub fn is_incomplete(&self) -> bool {
+        self.is_incomplete.load(Ordering::Relaxed)
+    }
+
+    /// A snapshot came: bodies are missing now.
+    pub fn became_incomplete(&self) {
+        self.is_incomplete.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Looks after one core until it ends.
+pub(crate) async fn watch(inner: Weak<Inner>, core: Weak<Core>) {
+    let Some(mut changes) = core.upgrade().map(|core| core.raft.server_metrics()) else { return };
+    let mut upkeep_at = Instant::now();
+    loop {
+        // Why both: roles change at once, figures only need to be fresh.
+        drop(tokio::time::timeout(LOOK_EVERY, changes.changed()).await);
+        let (Some(inner), Some(core)) = (inner.upgrade(), core.upgrade()) else { return };
+        let status = core.status();
+        let failed = status.failed.clone();
+        tell(&inner, status);
+        if inner.config.disk.is_poisoned() {
+            stop_for_good(&inner, core, "disk poisoned").await;
+            return;
+        }
+        if core.care.rolled_back.load(Ordering::Relaxed) {
+            stop_for_good(&inner, core, "state is older than its peers saw it").await;
+            return;
+        }
+        if let Some(why) = failed {
+            let weak = Arc::downgrade(&inner);
+            drop(inner);
+            restart(weak, core, why).await;
+            return;
+        }
+        if core.applying.store().is_damaged() {
+            let weak = Arc::downgrade(&inner);
+            drop(inner);
+            restart(weak, core, "index damaged".into()).await;
+            return;
+        }
+        steer(&inner, &core);
+        if upkeep_at <= Instant::now() {
+            upkeep_at = Instant::now() + UPKEEP_EVERY;
+            begin_upkeep(&core);
+        }
+    }
+}
+
+fn tell(inner: &Inner, status: Status) {
+    inner.status.send_if_modified(|before| {
+        let is_new = *before != status;
+        *before = status;
+        is_new
+    });
+}
+
+/// Tells openraft whether to campaign and to send heartbeats.
+fn steer(inner: &Inner, core: &Core) {
+    let is_hung = inner.config.disk.sync_pending() > inner.config.timing.disk_hung;
+    let care = &core.care;
+    let campaigns = !is_hung && care.may_vote() && !care.is_incomplete();
+    if care.campaigns.swap(campaigns, Ordering::Relaxed) != campaigns {
+        core.raft.runtime_config().elect(campaigns);
+    }
+    if care.beats.swap(!is_hung, Ordering::Relaxed) == is_hung {
+        if is_hung {
+            tracing::warn!(shard = %inner.config.shard, "disk hangs, leadership is given up");
+        }
+        core.raft.runtime_config().heartbeat(!is_hung);
+    }
+}
+
+/// Does what may take long beside the watch, one run at a time.
+fn begin_upkeep(core: &Arc<Core>) {
+    if core.care.is_busy.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    let core = core.clone();
+    drop(tokio::spawn(async move {
+        core.upkeep().await;
+        core.care.is_busy.store(false, Ordering::Relaxed);
+    }));
+}
+
+impl Core {
+    async fn upkeep(&self) {
+        let care = &self.care;
+        if !care.may_vote() && !self.claim.is_suspect {
+            match self.confirm().await {
+                Verdict::Confirmed => care.may_vote.store(true, Ordering::Relaxed),
+                Verdict::RolledBack => care.rolled_back.store(true, Ordering::Relaxed),
+                Verdict::Open => {}
+            }
+        }
+        if care.is_incomplete() {
+            let round = care.filled.fetch_add(1, Ordering::Relaxed);
+            if self.fill().await && self.applying.local.mark_whole().is_ok() {
+                tracing::info!(replica = self.claim.replica, round, "all bodies are here");
+                care.is_incomplete.store(false, Ordering::Relaxed);
+            }
+        }
+        let replica = journal::ReplicaId(self.claim.replica);
+        let is_pinning = self.claim.disk.journal().pinned_bytes(replica) > PINNED_BYTES_MAX;
+        let is_due = self.applying.checkpoints.dirty().is_due();
+        if (is_due || is_pinning) && self.checkpoint().await {
+            let keep = if is_pinning { 0 } else { KEEP_ENTRIES };
+            self.purge(keep).await;
+        }
+        self.claim.disk.collect_in_turn().await;
+    }
+
+    /// Writes a checkpoint of what is applied now. False if it is not there in the end.
+    pub async fn checkpoint(&self) -> bool {
+        let target = self.applying.store().applied().log_id;
+        if target.is_none() || self.raft.trigger().snapshot().await.is_err() {
+            return false;
+        }
+        let wait = self.raft.wait(Some(CHECKPOINT_MAX));
+        wait.metrics(|metrics| metrics.snapshot >= target, "checkpoint").await.is_ok()
+    }
+
+    /// Cuts the log below the newest checkpoint, except for so many entries and for what members
+    /// that are behind still need.
+    pub async fn purge(&self, keep: u64) {
+        // Invariant: only below a checkpoint that was read back; `Checkpoints` gives no other.
+        let Some(checkpoint) = self.applying.checkpoints.current() else { return };
+        let Some(last) = checkpoint.applied().log_id else { return };
+        let status = self.status();
+        let mut upto = last.index.saturating_sub(keep);
+        if keep > 0 && status.role == Role::Leader {
+            let slowest = status.matched.values().min().copied().unwrap_or(upto);
+            upto = upto.min(slowest.max(last.index.saturating_sub(KEEP_ENTRIES_AWAY)));
+        }
+        if upto > status.purged {
+            // Why the result is dropped: a core that stopped is noticed by its watch.
+            drop(self.raft.trigger().purge_log(upto).await);
+        }
+    }
+}
+
+async fn stop_for_good(inner: &Inner, core: Arc<Core>, why: &str) {
+    tracing::error!(shard = %inner.config.shard, replica = inner.config.replica_id, why,
+        "replica stopped for good");
+    take(inner);
+    drop(core.raft.shutdown().await);
+    let failed = Some(why.to_owned());
+    tell(inner, Status { role: Role::Stopped, failed, ..Status::default() });
+}
+
+/// Begins another core in the place of one that died.
+async fn restart(inner: Weak<Inner>, core: Arc<Core>, why: String) {
+    let Some(strong) = inner.upgrade() else { return };
+    tracing::warn!(shard = %strong.config.shard, replica = strong.config.replica_id, why,
+        "replica is restarted");
+    take(&strong);
+    let before = strong.status.borrow().clone();
+    tell(&strong, Status { role: Role::Stopped, failed: Some(why), ..before });
+    drop(strong);
+    drop(core.raft.shutdown().await);
+    drop(core);
+    let mut wait = RESTART_AFTER;
+    loop {
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(RESTART_AFTER_MAX);
+        let Some(strong) = inner.upgrade() else { return };
+        if strong.is_stopping.load(Ordering::Relaxed) {
+            return;
+        }
+        match strong.begin().await {
+            Ok(()) => return,
+            // Why again: somebody still holds the old core, for a moment.
+            Err(Error::Running { .. }) => wait = RESTART_AFTER,
+            Err(error) => {
+                let failed = Some(error.to_string());
+                tell(&strong, Status { role: Role::Stopped, failed, ..Status::default() });
+                if matches!(error, Error::Lost { .. } | Error::Dead { .. }) {
+                    tracing::error!(%error, "replica cannot be started");
+                    return;
+                }
+                tracing::warn!(%error, "replica cannot be started yet");
+            }
+        }
+    }
+}
+
+fn take(inner: &Inner) {
+    inner.core.write().unwrap_or_else(PoisonError::into_inner).take();
+}

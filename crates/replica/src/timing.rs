@@ -1,0 +1,72 @@
+//! How long things may take. The numbers stand together; see [`Timing`].
+
+use std::time::Duration;
+
+/// Times of one group.
+///
+/// openraft lets a follower wait for the leader's lease, which is `election_max`, and then for a
+/// time drawn anew between `election_min` and `election_max`, before it asks for votes. So after
+/// the last sign of a leader the first election begins between `election_max + election_min` and
+/// twice `election_max` later: with the defaults after 0.75 to 0.9 s, and a leader that sends
+/// every 0.15 s has to be silent five times before anybody moves. Pre-vote, vote and the first
+/// entry are three round trips and two syncs more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// A leader without work sends this often.
+    pub heartbeat: Duration,
+    /// The shortest wait beyond the lease.
+    pub election_min: Duration,
+    /// The lease, and the longest wait beyond it.
+    pub election_max: Duration,
+    /// A proposal whose fate is not known by then is given up.
+    pub propose: Duration,
+    /// A request to a peer that carries entries or bodies is given up by then.
+    pub peer: Duration,
+    /// A disk that did not sync for so long, while something waits for it, leads no more.
+    pub disk_hung: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(150),
+            election_min: Duration::from_millis(300),
+            election_max: Duration::from_millis(450),
+            propose: Duration::from_secs(5),
+            peer: Duration::from_secs(2),
+            disk_hung: Duration::from_secs(2),
+        }
+    }
+}
+
+/// A snapshot may take this long from first byte to installed.
+const SNAPSHOT: Duration = Duration::from_secs(3600);
+
+impl Timing {
+    /// What openraft is told.
+    pub(crate) fn config(&self, group: String) -> openraft::Config {
+        let ms = |duration: Duration| duration.as_millis() as u64;
+        openraft::Config {
+            cluster_name: group,
+            heartbeat_interval: ms(self.heartbeat),
+            election_timeout_min: ms(self.election_min),
+            election_timeout_max: ms(self.election_max),
+            install_snapshot_timeout: ms(SNAPSHOT),
+            max_payload_entries: 1024,
+            max_append_entries: Some(1024),
+            replication_lag_threshold: 1000,
+            // Why never: a snapshot purge that races an apply can panic the core, so checkpoints
+            // and purges are triggered from outside, well behind.
+            snapshot_policy: openraft::SnapshotPolicy::Never,
+            max_in_snapshot_log_to_keep: u64::MAX,
+            api_channel_size: Some(8192),
+            broadcast_submitted_on_append: Some(true),
+            enable_pre_vote: Some(true),
+            // Why not yet: see `supervise`.
+            enable_elect: false,
+            enable_leader_restore: Some(false),
+            backoff: "30ms 60ms 120ms ...500ms".into(),
+            ..openraft::Config::default()
+        }
+    }
+}

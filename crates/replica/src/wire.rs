@@ -1,0 +1,172 @@
+//! What replicas of a group say to each other, as bytes. Bodies travel beside the meta, uncopied.
+
+use bytes::{BufMut, Bytes};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest, VoteResponse,
+};
+
+use crate::codec::{self, BadBytes, Reader};
+use crate::raft::{LogId, Types, Vote};
+
+/// Kinds of requests.
+pub(crate) mod kind {
+    pub const APPEND: u8 = 1;
+    pub const VOTE: u8 = 2;
+    pub const PRE_VOTE: u8 = 3;
+    pub const TRANSFER: u8 = 4;
+    pub const SNAPSHOT_BEGIN: u8 = 5;
+    pub const SNAPSHOT_PIECE: u8 = 6;
+    pub const SNAPSHOT_END: u8 = 7;
+    pub const CHUNKS: u8 = 8;
+    pub const CHUNK_LIST: u8 = 9;
+    pub const SEEN: u8 = 10;
+    /// An append without entries that says the leader lives.
+    pub const HEARTBEAT: u8 = 11;
+}
+
+/// Whether requests of this kind carry much. The others are small and must not wait behind them:
+/// heartbeats and votes.
+pub fn is_bulk(kind: u8) -> bool {
+    match kind {
+        kind::VOTE | kind::PRE_VOTE | kind::TRANSFER | kind::SEEN | kind::HEARTBEAT => false,
+        _ => true,
+    }
+}
+
+/// Limit: more entries than a leader ever puts in one request.
+const ENTRIES_MAX: usize = 65_536;
+
+pub(crate) fn put_append(request: &AppendEntriesRequest<Types>) -> (Bytes, Vec<Bytes>) {
+    let len: usize = request.entries.iter().map(codec::entry_meta_len).sum();
+    let mut out = Vec::with_capacity(128 + len + 4 * request.entries.len());
+    let mut bodies = Vec::new();
+    codec::put_vote(&mut out, &request.vote);
+    codec::put_optional_log_id(&mut out, request.prev_log_id.as_ref());
+    codec::put_optional_log_id(&mut out, request.leader_commit.as_ref());
+    out.put_u32(request.entries.len() as u32);
+    for entry in &request.entries {
+        let len_at = out.len();
+        out.put_u32(0);
+        codec::put_entry(&mut out, entry);
+        let len = (out.len() - len_at - 4) as u32;
+        out[len_at..len_at + 4].copy_from_slice(&len.to_be_bytes());
+        bodies.extend(codec::bodies(entry).iter().map(|chunk| chunk.bytes.clone()));
+    }
+    (out.into(), bodies)
+}
+
+pub(crate) fn read_append(
+    meta: Bytes,
+    bodies: Vec<Bytes>,
+) -> Result<AppendEntriesRequest<Types>, BadBytes> {
+    let mut reader = Reader(meta);
+    let vote = reader.vote()?;
+    let prev_log_id = reader.optional_log_id()?;
+    let leader_commit = reader.optional_log_id()?;
+    let n_entries = reader.u32()? as usize;
+    if n_entries > ENTRIES_MAX {
+        return Err(BadBytes("number of entries"));
+    }
+    let first = prev_log_id.map_or(0, |log_id| log_id.index + 1);
+    let mut bodies = bodies.into_iter();
+    let mut entries = Vec::with_capacity(n_entries);
+    for index in (first..).take(n_entries) {
+        let len = reader.u32()? as usize;
+        entries.push(codec::read_entry(index, reader.bytes(len)?, &mut bodies)?);
+    }
+    Ok(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit })
+}
+
+pub(crate) fn put_append_response(response: &AppendEntriesResponse<Types>) -> Bytes {
+    let mut out = Vec::with_capacity(32);
+    match response {
+        AppendEntriesResponse::Success => out.put_u8(0),
+        AppendEntriesResponse::PartialSuccess(log_id) => {
+            out.put_u8(1);
+            codec::put_optional_log_id(&mut out, log_id.as_ref());
+        }
+        AppendEntriesResponse::Conflict => out.put_u8(2),
+        AppendEntriesResponse::HigherVote(vote) => {
+            out.put_u8(3);
+            codec::put_vote(&mut out, vote);
+        }
+    }
+    out.into()
+}
+
+pub(crate) fn read_append_response(meta: Bytes) -> Result<AppendEntriesResponse<Types>, BadBytes> {
+    let mut reader = Reader(meta);
+    Ok(match reader.u8()? {
+        0 => AppendEntriesResponse::Success,
+        1 => AppendEntriesResponse::PartialSuccess(reader.optional_log_id()?),
+        2 => AppendEntriesResponse::Conflict,
+        3 => AppendEntriesResponse::HigherVote(reader.vote()?),
+        _ => return Err(BadBytes("append response")),
+    })
+}
+
+pub(crate) fn put_vote_request(request: &VoteRequest<Types>) -> Bytes {
+    let mut out = Vec::with_capacity(48);
+    codec::put_vote(&mut out, &request.vote);
+    codec::put_optional_log_id(&mut out, request.last_log_id.as_ref());
+    out.put_u8(u8::from(request.leadership_transfer));
+    out.into()
+}
+
+pub(crate) fn read_vote_request(meta: Bytes) -> Result<VoteRequest<Types>, BadBytes> {
+    let mut reader = Reader(meta);
+    let mut request = VoteRequest::new(reader.vote()?, reader.optional_log_id()?);
+    request.leadership_transfer = reader.u8()? != 0;
+    Ok(request)
+}
+
+pub(crate) fn put_vote_response(response: &VoteResponse<Types>) -> Bytes {
+    let mut out = Vec::with_capacity(48);
+    codec::put_vote(&mut out, &response.vote);
+    codec::put_optional_log_id(&mut out, response.last_log_id.as_ref());
+    out.put_u8(u8::from(response.vote_granted));
+    out.into()
+}
+
+pub(crate) fn read_vote_response(meta: Bytes) -> Result<VoteResponse<Types>, BadBytes> {
+    let mut reader = Reader(meta);
+    let vote = reader.vote()?;
+    let last_log_id = reader.optional_log_id()?;
+    Ok(VoteResponse::new(vote, last_log_id, reader.u8()? != 0))
+}
+
+pub(crate) fn put_transfer(request: &TransferLeaderRequest<Types>) -> Bytes {
+    let mut out = Vec::with_capacity(64);
+    codec::put_vote(&mut out, request.from_leader());
+    out.put_u64(*request.to_node_id());
+    codec::put_optional_log_id(&mut out, request.last_log_id());
+    out.into()
+}
+
+pub(crate) fn read_transfer(meta: Bytes) -> Result<TransferLeaderRequest<Types>, BadBytes> {
+    let mut reader = Reader(meta);
+    let (vote, to) = (reader.vote()?, reader.u64()?);
+    Ok(TransferLeaderRequest::new(vote, to, reader.optional_log_id()?))
+}
+
+/// What one replica saw of another: its highest vote, and how far its log was acknowledged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub vote: Option<Vote>,
+    pub log_id: Option<LogId>,
+}
+
+pub(crate) fn put_seen(seen: &Seen) -> Bytes {
+    let mut out = Vec::with_capacity(48);
+    out.put_u8(u8::from(seen.vote.is_some()));
+    if let Some(vote) = &seen.vote {
+        codec::put_vote(&mut out, vote);
+    }
+    codec::put_optional_log_id(&mut out, seen.log_id.as_ref());
+    out.into()
+}
+
+pub(crate) fn read_seen(meta: Bytes) -> Result<Seen, BadBytes> {
+    let mut reader = Reader(meta);
+    Ok(Seen { vote: reader.optional_vote()?, log_id: reader.optional_log_id()? })
+}

@@ -1,0 +1,60 @@
+//! Three replicas in one process, over real files.
+
+mod support;
+
+use bytes::Bytes;
+use mailbox::StoredChunk;
+use replica::{ProposeError, Role};
+use support::{Net, converged, leader, put, start, three};
+
+fn body(seed: u8, len: usize) -> StoredChunk {
+    StoredChunk::raw(Bytes::from(vec![seed; len]))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_is_read_and_is_everywhere() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    let nodes = three(&net, dir.path()).await;
+    assert_eq!(put(&nodes, "a=1", vec![]).await, b"");
+    assert_eq!(put(&nodes, "a=2", vec![body(1, 20_000)]).await, b"1");
+    let at = leader(&nodes).await;
+    let view = nodes[at].replica.read().await.unwrap();
+    assert_eq!(view.read(|rows, _| rows.row(b"a")), Ok(Some(b"2".to_vec())));
+    let chunk = body(1, 20_000).chunk;
+    let found = view.read(|_, bodies| bodies.chunk(&chunk)).unwrap();
+    assert_eq!(found, Some(body(1, 20_000).bytes));
+    converged(&nodes).await;
+    let other = &nodes[(at + 1) % 3].replica;
+    let refused = other.propose(b"a=3".to_vec(), vec![]).await;
+    assert_eq!(refused, Err(ProposeError::NotLeader { leader: Some(nodes[at].member()) }));
+    assert!(matches!(other.read().await, Err(ProposeError::NotLeader { .. })));
+    // A view stays what it was.
+    put(&nodes, "a=4", vec![]).await;
+    assert_eq!(view.read(|rows, _| rows.row(b"a")), Ok(Some(b"2".to_vec())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn others_go_on_without_the_leader_and_it_catches_up() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    let mut nodes = three(&net, dir.path()).await;
+    for i in 0..20 {
+        put(&nodes, &format!("k{i}=before"), vec![body(i, 5_000)]).await;
+    }
+    let at = leader(&nodes).await;
+    let gone = nodes.remove(at);
+    let id = gone.id;
+    net.cut(&gone.name, true);
+    let begin = std::time::Instant::now();
+    put(&nodes, "k0=after", vec![]).await;
+    eprintln!("new leader after {:?}", begin.elapsed());
+    net.cut(&gone.name, false);
+    gone.stop(&net).await;
+    nodes.push(start(&net, dir.path(), id).await);
+    put(&nodes, "k1=after", vec![]).await;
+    let all = converged(&nodes).await;
+    assert_eq!(all.iter().filter(|status| status.role == Role::Leader).count(), 1);
+    let view = nodes[2].replica.local_view().unwrap();
+    let row = |key: &[u8]| view.read(|rows, _| rows.row(key)).unwrap();
+    assert_eq!(row(b"k0"), Some(b"after".to_vec()));
+    assert_eq!(row(b"k19"), Some(b"before".to_vec()));
+}
