@@ -17,6 +17,7 @@ mod content;
 pub mod dialogue;
 pub mod flags;
 pub mod ids;
+pub mod invariant;
 mod ledger;
 pub mod lines;
 mod message;

@@ -50,6 +50,11 @@ impl RawState<'_> {
         }
     }
 
+    /// Whether it still lies in an extent.
+    pub(crate) fn is_staged(&self) -> bool {
+        self.extent.is_some()
+    }
+
     fn found(&self, uid: Uid) -> Found {
         let staged =
             self.extent.map(|(first, extent)| (extent.staging, uid.value() - first.value()));

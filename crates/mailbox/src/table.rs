@@ -141,6 +141,10 @@ pub(crate) fn outcomes(session: SessionId) -> Vec<u8> {
     Key::new(OUTCOME).bytes(&session.0).0
 }
 
+pub(crate) fn all_outcomes() -> Vec<u8> {
+    Key::new(OUTCOME).0
+}
+
 pub(crate) fn upload(account: AccountId, upload: UploadId) -> Vec<u8> {
     Key::new(UPLOAD).bytes(&account.0).bytes(&upload.0).0
 }
@@ -161,12 +165,20 @@ pub(crate) fn pieces(account: AccountId, upload: UploadId) -> Vec<u8> {
     Key::new(PIECE).bytes(&account.0).bytes(&upload.0).0
 }
 
+pub(crate) fn all_pieces() -> Vec<u8> {
+    Key::new(PIECE).0
+}
+
 pub(crate) fn chunk(digest: &Digest, account: AccountId) -> Vec<u8> {
     Key::new(CHUNK).bytes(&digest.0).bytes(&account.0).0
 }
 
 pub(crate) fn chunk_everywhere(digest: &Digest) -> Vec<u8> {
     Key::new(CHUNK).bytes(&digest.0).0
+}
+
+pub(crate) fn chunks() -> Vec<u8> {
+    Key::new(CHUNK).0
 }
 
 pub(crate) fn address(address: &Address) -> Vec<u8> {

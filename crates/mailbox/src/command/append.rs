@@ -52,7 +52,6 @@ pub(super) fn arrive_all(
     let mut metadata = Vec::with_capacity(arrivals.len());
     let mut n_bytes: u64 = 0;
     for new in &mut arrivals {
-        upload::check(ledger, new.message.upload)?;
         content::check(ledger, new.message, inline)?;
         metadata.push(content::encode_metadata(&new.message.metadata)?);
         new.flags = ledger.spell(mailbox, &new.flags)?;

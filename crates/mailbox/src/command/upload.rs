@@ -6,7 +6,6 @@ use crate::ids::UploadId;
 use crate::ledger::Ledger;
 use crate::outcome::{Outcome, Refusal};
 use crate::row::{self, PieceRow, ShardRow, UploadRow};
-use crate::rows::Source;
 use crate::table;
 
 /// Limit: raw octets in all open uploads of a shard: forty of the largest messages at once.
@@ -49,16 +48,6 @@ pub(crate) fn apply(
     }
     ledger.change_upload_bytes(bytes.cast_signed());
     Ok(Outcome::Done)
-}
-
-/// Whether there is such an upload, when a message names one.
-pub(crate) fn check(ledger: &Ledger<'_, '_>, upload: Option<UploadId>) -> Result<(), Refusal> {
-    match upload {
-        Some(upload) if ledger.rows.row(&table::upload(ledger.account, upload)).is_none() => {
-            Err(Refusal::UploadGap)
-        }
-        _ => Ok(()),
-    }
 }
 
 /// An upload is no longer needed: its message arrived, or nobody continued it.

@@ -61,6 +61,9 @@ impl Shard {
             };
         }
         self.digest = digest;
+        if let Err(wrong) = invariant::check(&self.rows, digest) {
+            panic!("after {entry:?}: {wrong}");
+        }
         self.log.push((entry.clone(), inline.to_vec()));
         applied
     }

@@ -1,0 +1,441 @@
+//! Random commands, on the shard and on a naive model of it.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use mailbox::command::{Housekeep, Store};
+use mailbox::*;
+use proptest::prelude::*;
+use support::*;
+
+const NAMES: [&str; 4] = ["INBOX", "a", "a/b", "c"];
+
+#[derive(Clone, Debug)]
+enum Act {
+    Append { to: usize, n: usize },
+    Store { of: usize, uids: Vec<u32>, bits: u8, how: u8, unchanged_since: Option<u64> },
+    Copy { from: usize, to: usize, uids: Vec<u32> },
+    Move { from: usize, to: usize, uids: Vec<u32> },
+    Expunge { of: usize, uids: Vec<u32>, only_deleted: bool },
+    Create(usize),
+    Delete(usize),
+    Rename(usize, usize),
+    Clean,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let of = || 0..NAMES.len();
+    let uids = || proptest::collection::vec(1..12u32, 1..6);
+    prop_oneof![
+        4 => (of(), 1..3usize).prop_map(|(to, n)| Act::Append { to, n }),
+        4 => (of(), uids(), 0..32u8, 0..3u8, proptest::option::of(0..40u64)).prop_map(
+            |(of, uids, bits, how, unchanged_since)| {
+                Act::Store { of, uids, bits, how, unchanged_since }
+            }
+        ),
+        2 => (of(), of(), uids()).prop_map(|(from, to, uids)| Act::Copy { from, to, uids }),
+        2 => (of(), of(), uids()).prop_map(|(from, to, uids)| Act::Move { from, to, uids }),
+        2 => (of(), uids(), any::<bool>())
+            .prop_map(|(of, uids, only_deleted)| Act::Expunge { of, uids, only_deleted }),
+        2 => of().prop_map(Act::Create),
+        1 => of().prop_map(Act::Delete),
+        1 => (of(), of()).prop_map(|(from, to)| Act::Rename(from, to)),
+        1 => Just(Act::Clean),
+    ]
+}
+
+/// A mailbox as a child would write it.
+#[derive(Clone, Debug, Default)]
+struct Naive {
+    uid_next: u32,
+    uid_validity: u32,
+    highest_modseq: u64,
+    /// UID, flags, mod-sequence, text.
+    messages: Vec<(u32, u8, u64, String)>,
+}
+
+/// Names to mailboxes; `None` is a name without one.
+#[derive(Debug, Default)]
+struct Model {
+    names: BTreeMap<String, Option<Naive>>,
+    /// The greatest UIDVALIDITY and mod-sequence seen.
+    uid_validity: u32,
+    modseq: u64,
+    n_texts: usize,
+}
+
+impl Model {
+    fn mailbox(&self, name: usize) -> Option<&Naive> {
+        self.names.get(NAMES[name]).and_then(Option::as_ref)
+    }
+
+    fn mailbox_mut(&mut self, name: usize) -> Option<&mut Naive> {
+        self.names.get_mut(NAMES[name]).and_then(Option::as_mut)
+    }
+
+    /// What must be so whatever happened: the counters went up, and both sides look the same.
+    fn compare(&mut self, shard: &Shard) {
+        for (name, naive) in &self.names {
+            let info = shard.mailbox(name);
+            assert_eq!(info.selectable, naive.is_some(), "{name}");
+            let Some(naive) = naive else { continue };
+            assert_eq!(info.uid_next.value(), naive.uid_next, "UIDNEXT of {name}");
+            assert_eq!(info.uid_validity.0.get(), naive.uid_validity, "UIDVALIDITY of {name}");
+            assert_eq!(info.highest_modseq.value(), naive.highest_modseq, "MODSEQ of {name}");
+            let records = shard.messages(query::Messages { chunks: true, ..list(info.of) });
+            let has: Vec<_> = records
+                .iter()
+                .map(|record| {
+                    let body = record.body.as_ref().expect("asked for");
+                    let raw: Vec<u8> =
+                        body.chunks.iter().flat_map(|c| shard.chunks[&c.digest].to_vec()).collect();
+                    let text = String::from_utf8(raw).expect("text");
+                    let flags = record.flags.system.0;
+                    (record.uid.value(), flags, record.modseq.value(), text)
+                })
+                .collect();
+            assert_eq!(has, naive.messages, "messages of {name}");
+            assert_eq!(shard.uids(name), records.iter().map(|record| record.uid).collect());
+        }
+        let Answer::Mailboxes(infos, _) = shard.ask(&query::Query::Mailboxes(ACCOUNT)) else {
+            panic!("refused");
+        };
+        let listed: Vec<_> = infos.iter().map(|info| info.name.join('/')).collect();
+        let named: Vec<_> = self.names.keys().cloned().collect();
+        assert_eq!(listed, named, "names");
+    }
+
+    fn put(&mut self, to: usize, (flags, text): (u8, String), modseq: u64) -> u32 {
+        let mailbox = self.mailbox_mut(to).expect("checked");
+        let uid = mailbox.uid_next;
+        mailbox.uid_next += 1;
+        mailbox.highest_modseq = modseq;
+        mailbox.messages.push((uid, flags, modseq, text));
+        uid
+    }
+
+    fn create(&mut self, shard: &Shard, name: &str) {
+        let mut path = String::new();
+        for part in name.split('/') {
+            path = if path.is_empty() { part.to_owned() } else { format!("{path}/{part}") };
+            let is_last = path == name;
+            if self.names.contains_key(&path) && !is_last {
+                continue;
+            }
+            let info = shard.mailbox(&path);
+            assert!(info.uid_validity.0.get() > self.uid_validity, "UIDVALIDITY ascends");
+            assert!(info.highest_modseq.value() > self.modseq, "MODSEQ of a new mailbox");
+            self.uid_validity = info.uid_validity.0.get();
+            let naive = Naive {
+                uid_next: 1,
+                uid_validity: self.uid_validity,
+                highest_modseq: info.highest_modseq.value(),
+                messages: Vec::new(),
+            };
+            self.names.insert(path.clone(), Some(naive));
+        }
+        self.modseq += 1;
+    }
+
+    fn has_children(&self, name: &str) -> bool {
+        let below = format!("{name}/");
+        self.names.keys().any(|other| other.starts_with(&below))
+    }
+}
+
+/// Stands for a mailbox that is not there.
+fn nowhere() -> command::OfMailbox {
+    command::OfMailbox { account: ACCOUNT, mailbox: MailboxId(999) }
+}
+
+fn of(shard: &Shard, model: &Model, name: usize) -> command::OfMailbox {
+    model.mailbox(name).map_or(nowhere(), |_| shard.of(NAMES[name]))
+}
+
+fn append(shard: &mut Shard, model: &mut Model, to: usize, n: usize) {
+    let texts: Vec<String> = (0..n)
+        .map(|i| String::from_utf8(mail(&format!("{}", model.n_texts + i))).expect("text"))
+        .collect();
+    model.n_texts += n;
+    if model.mailbox(to).is_none() {
+        return;
+    }
+    let raws: Vec<Vec<u8>> = texts.iter().map(|text| text.clone().into_bytes()).collect();
+    let Outcome::Appended(appended) = shard.append(NAMES[to], &raws, &Flags::default()) else {
+        panic!("refused");
+    };
+    model.modseq += 1;
+    let modseq = model.modseq;
+    let uids: Vec<u32> = texts.into_iter().map(|text| model.put(to, (0, text), modseq)).collect();
+    assert_eq!(appended.uids, set(&uids));
+}
+
+fn store_flags(shard: &mut Shard, model: &mut Model, act: &Act) {
+    let Act::Store { of: at, uids, bits, how, unchanged_since } = act else { return };
+    let flags = system(SystemFlags(*bits));
+    let change = match how {
+        0 => FlagChange::Replace(flags),
+        1 => FlagChange::Add(flags),
+        _ => FlagChange::Remove(flags),
+    };
+    let mailbox = of(shard, model, *at).mailbox;
+    let (account, uids) = (ACCOUNT, set(uids));
+    let command =
+        Store { account, mailbox, uids: uids.clone(), change, unchanged_since: *unchanged_since };
+    let outcome = shard.run(Command::Store(command));
+    let modseq = model.modseq + 1;
+    let Some(naive) = model.mailbox_mut(*at) else {
+        assert_eq!(outcome, Outcome::Refused(Refusal::NoSuchMailbox));
+        return;
+    };
+    let Outcome::Stored(stored) = outcome else { panic!("{outcome:?}") };
+    let (mut expected, mut modified, mut is_changed) = (Vec::new(), UidSet::new(), false);
+    for message in &mut naive.messages {
+        if !uids.contains(uid(message.0)) {
+            continue;
+        }
+        if unchanged_since.is_some_and(|limit| message.2 > limit) {
+            modified.push(uid(message.0));
+            continue;
+        }
+        let new = match how {
+            0 => *bits,
+            1 => message.1 | bits,
+            _ => message.1 & !bits,
+        };
+        if new != message.1 {
+            (message.1, message.2, is_changed) = (new, modseq, true);
+        }
+        expected.push((message.0, message.1, message.2));
+    }
+    if is_changed {
+        naive.highest_modseq = modseq;
+        model.modseq = modseq;
+    }
+    let has: Vec<_> = stored
+        .messages
+        .iter()
+        .map(|it| (it.uid.value(), it.flags.system.0, it.modseq.value()))
+        .collect();
+    assert_eq!((has, stored.modified), (expected, modified));
+}
+
+fn transfer(
+    shard: &mut Shard,
+    model: &mut Model,
+    (from, to, uids): (usize, usize, &[u32]),
+    is_move: bool,
+) {
+    let (source, target, uids) = (of(shard, model, from), of(shard, model, to), set(uids));
+    shard.sequence += 0;
+    let staging = (shard.sequence % 251) as u8;
+    let outcome = shard.run(match is_move {
+        true => r#move(source, target, uids.clone()),
+        false => copy(source, target, uids.clone(), staging),
+    });
+    if model.mailbox(from).is_none() || model.mailbox(to).is_none() {
+        assert_eq!(outcome, Outcome::Refused(Refusal::NoSuchMailbox));
+        return;
+    }
+    let Outcome::Copied(copied) = outcome else { panic!("{outcome:?}") };
+    let naive = model.mailbox(from).expect("checked");
+    let picked: Vec<_> =
+        naive.messages.iter().filter(|it| uids.contains(uid(it.0))).cloned().collect();
+    let mut targets = UidSet::new();
+    if !picked.is_empty() {
+        model.modseq += 1;
+    }
+    let modseq = model.modseq;
+    for (_, flags, _, text) in &picked {
+        targets.push(uid(model.put(to, (*flags, text.clone()), modseq)));
+    }
+    if is_move && !picked.is_empty() {
+        let naive = model.mailbox_mut(from).expect("checked");
+        naive.messages.retain(|it| !picked.iter().any(|(gone, ..)| *gone == it.0));
+        naive.highest_modseq = modseq;
+    }
+    let sources: UidSet = picked.iter().map(|it| uid(it.0)).collect();
+    assert_eq!((copied.source, copied.target, copied.next), (sources, targets, None));
+}
+
+fn expunge_some(shard: &mut Shard, model: &mut Model, (at, uids, only): (usize, &[u32], bool)) {
+    let before = model.modseq;
+    let outcome = shard.run(expunge(of(shard, model, at), set(uids), only));
+    let known = set(uids);
+    let modseq = before + 1;
+    let Some(naive) = model.mailbox_mut(at) else {
+        assert_eq!(outcome, Outcome::Refused(Refusal::NoSuchMailbox));
+        return;
+    };
+    let is_gone = |it: &(u32, u8, u64, String)| {
+        known.contains(uid(it.0)) && (!only || it.1 & SystemFlags::DELETED.0 != 0)
+    };
+    let gone: UidSet = naive.messages.iter().filter(|it| is_gone(it)).map(|it| uid(it.0)).collect();
+    naive.messages.retain(|it| !is_gone(it));
+    if !gone.is_empty() {
+        naive.highest_modseq = modseq;
+        model.modseq = modseq;
+    }
+    let Outcome::Expunged(expunged) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(expunged.uids, gone);
+    let vanished = query::Vanished { of: shard.of(NAMES[at]), since: before, known: UidSet::all() };
+    assert_eq!(shard.ask(&query::Query::Vanished(vanished)), Answer::Vanished(gone));
+}
+
+fn delete_name(shard: &mut Shard, model: &mut Model, name: &str) {
+    let outcome = shard.run(delete(name));
+    let expected = match (name, model.names.get(name)) {
+        ("INBOX", _) => Err(Refusal::Inbox),
+        (_, None) => Err(Refusal::NoSuchMailbox),
+        (_, Some(None)) if model.has_children(name) => Err(Refusal::NotSelectable),
+        _ => Ok(()),
+    };
+    match expected {
+        Err(refusal) => assert_eq!(outcome, Outcome::Refused(refusal)),
+        Ok(()) => {
+            assert_eq!(outcome, Outcome::Done);
+            if model.has_children(name) {
+                model.names.insert(name.to_owned(), None);
+            } else {
+                model.names.remove(name);
+            }
+        }
+    }
+}
+
+fn rename_name(shard: &mut Shard, model: &mut Model, (from, to): (&str, &str)) {
+    if from == "INBOX" {
+        return; // A test of its own.
+    }
+    let outcome = shard.run(rename(from, to));
+    let below = format!("{from}/");
+    let expected = if !model.names.contains_key(from) {
+        Err(Refusal::NoSuchMailbox)
+    } else if to.starts_with(&below) {
+        Err(Refusal::BelowItself)
+    } else if model.names.contains_key(to) {
+        Err(Refusal::MailboxExists)
+    } else {
+        Ok(())
+    };
+    if let Err(refusal) = expected {
+        assert_eq!(outcome, Outcome::Refused(refusal));
+        return;
+    }
+    assert_eq!(outcome, Outcome::Done);
+    if let Some((parent, _)) = to.rsplit_once('/')
+        && !model.names.contains_key(parent)
+    {
+        model.create(shard, parent);
+    }
+    let moved: Vec<String> = model
+        .names
+        .keys()
+        .filter(|name| *name == from || name.starts_with(&below))
+        .cloned()
+        .collect();
+    for name in moved {
+        let naive = model.names.remove(&name).expect("just listed");
+        model.names.insert(format!("{to}{}", &name[from.len()..]), naive);
+    }
+}
+
+fn step(shard: &mut Shard, model: &mut Model, act: &Act) {
+    shard.now_ms += 1;
+    match act {
+        Act::Append { to, n } => append(shard, model, *to, *n),
+        Act::Store { .. } => store_flags(shard, model, act),
+        Act::Copy { from, to, uids } => transfer(shard, model, (*from, *to, uids), false),
+        Act::Move { from, to, uids } => transfer(shard, model, (*from, *to, uids), true),
+        Act::Expunge { of, uids, only_deleted } => {
+            expunge_some(shard, model, (*of, uids, *only_deleted));
+        }
+        Act::Create(at) => {
+            let name = NAMES[*at];
+            let outcome = shard.run(create(name));
+            match model.names.get(name) {
+                Some(Some(_)) if name == "INBOX" => {
+                    assert_eq!(outcome, Outcome::Refused(Refusal::Inbox));
+                }
+                Some(Some(_)) => assert_eq!(outcome, Outcome::Refused(Refusal::MailboxExists)),
+                _ => model.create(shard, name),
+            }
+        }
+        Act::Delete(at) => delete_name(shard, model, NAMES[*at]),
+        Act::Rename(from, to) => rename_name(shard, model, (NAMES[*from], NAMES[*to])),
+        Act::Clean => {
+            shard.clean();
+        }
+    }
+    model.compare(shard);
+}
+
+/// The account begins with what it begins with.
+fn start() -> (Shard, Model) {
+    let shard = Shard::with_account();
+    let mut model = Model::default();
+    for name in ["INBOX", "Sent"] {
+        let info = shard.mailbox(name);
+        let naive = Naive {
+            uid_next: 1,
+            uid_validity: info.uid_validity.0.get(),
+            highest_modseq: info.highest_modseq.value(),
+            messages: Vec::new(),
+        };
+        model.uid_validity = naive.uid_validity;
+        model.modseq = model.modseq.max(naive.highest_modseq);
+        model.names.insert(name.into(), Some(naive));
+    }
+    (shard, model)
+}
+
+/// The same log with several commands laid over each other before any is written.
+fn replay(shard: &Shard, n_batch: usize) -> (BTreeMap<Vec<u8>, Vec<u8>>, RowDigest) {
+    let mut kept: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+    let mut digest = RowDigest::default();
+    for batch in shard.log.chunks(n_batch) {
+        let mut rows = Rows::new(&kept, digest);
+        for (entry, inline) in batch {
+            let bytes = codec::encode(entry);
+            let entry: Entry = codec::decode(&bytes).expect("what was encoded is decoded");
+            apply(&mut rows, &entry, inline);
+        }
+        let (changes, after) = rows.into_changes();
+        digest = after;
+        for (key, value) in changes {
+            match value {
+                Some(value) => kept.insert(key, value),
+                None => kept.remove(&key),
+            };
+        }
+    }
+    (kept, digest)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_commands_do_what_the_model_does(acts in proptest::collection::vec(act(), 1..40)) {
+        let (mut shard, mut model) = start();
+        for act in &acts {
+            step(&mut shard, &mut model, act);
+        }
+        for n_batch in [1, 7] {
+            let (rows, digest) = replay(&shard, n_batch);
+            prop_assert_eq!(&rows, &shard.rows);
+            prop_assert_eq!(digest, shard.digest);
+        }
+        // After everything is deleted and cleaned up nothing holds on to any chunk.
+        shard.run(Command::DeleteAccount(ACCOUNT));
+        shard.clean();
+        let held = shard.chunks.keys().filter(|digest| is_chunk_live(&shard.rows, digest)).count();
+        prop_assert_eq!(held, 0);
+        let now = LogTime(u64::MAX);
+        shard.now_ms += 120_000;
+        let all = Housekeep { sessions_before: now, uploads_before: now, purge_before: now };
+        while shard.housekeep(all.clone()) {}
+        prop_assert_eq!(shard.rows.len(), 2, "log time and the UIDVALIDITY counter are left");
+    }
+}
