@@ -1,0 +1,241 @@
+//! Whole frontends on real sockets, over a store in memory.
+
+#![allow(clippy::unwrap_used)] // A test that cannot go on says where.
+
+mod client;
+#[path = "../../mailbox/tests/memory/mod.rs"]
+mod memory;
+mod store;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use client::{Client, PATIENCE};
+use frontend::{Config, Frontend, Protocol};
+use rustls::RootCertStore;
+use rustls_pki_types::ServerName;
+use store::Memory;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
+
+fn config(more: &str) -> Config {
+    let text = format!(
+        "name = 'f1'\nseeds = ['unused:1']\nidentity = 'unused'\nhostname = 'mail.test'\n\
+         pop3 = '127.0.0.1:0'\nlmtp = '127.0.0.1:0'\nimap = '127.0.0.1:0'\nhttp = '127.0.0.1:0'\n\
+         allow_plain_login = true\n{more}"
+    );
+    Config::from_toml(&text).unwrap()
+}
+
+struct House {
+    frontend: Frontend,
+    memory: Arc<Memory>,
+    shutdown: CancellationToken,
+}
+
+impl House {
+    async fn new(more: &str) -> Self {
+        let memory = Arc::new(Memory::default());
+        memory.create_account("jo@example.test", "secret");
+        let shutdown = CancellationToken::new();
+        let store: Arc<dyn frontend::Store> = memory.clone();
+        let frontend = Frontend::start_over(&config(more), store, shutdown.clone()).await.unwrap();
+        Self { frontend, memory, shutdown }
+    }
+
+    async fn client(&self, protocol: Protocol) -> Client {
+        Client::connect(self.frontend.address(protocol).unwrap()).await
+    }
+
+    async fn deliver(&self, raw: &[u8]) -> String {
+        let mut lmtp = self.client(Protocol::Lmtp).await;
+        assert!(lmtp.line().await.starts_with("220 "));
+        lmtp.send(b"LHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<jo@example.test>\r\nDATA\r\n").await;
+        while !lmtp.line().await.starts_with("354") {}
+        lmtp.send(raw).await;
+        lmtp.send(b".\r\n").await;
+        lmtp.line().await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lmtp_takes_pop3_gives() {
+    let house = House::new("").await;
+    let small = b"Subject: small\r\n\r\nhello\r\n".to_vec();
+    let lines = (0..60_000).flat_map(|n: u32| format!("line {n} {}\r\n", n * 7919).into_bytes());
+    let large = [b"Subject: large\r\n\r\n".to_vec(), lines.collect()].concat();
+    for raw in [&small, &large] {
+        assert_eq!(house.deliver(raw).await, "250 2.1.5 Delivered");
+    }
+    let mut pop3 = house.client(Protocol::Pop3).await;
+    assert!(pop3.log_in("secret").await.starts_with("+OK 2 messages"));
+    for (number, raw) in [(1, &small), (2, &large)] {
+        assert!(pop3.say(&format!("RETR {number}")).await.starts_with("+OK"));
+        let got = pop3.until_dot().await;
+        let got = got.strip_suffix(b".\r\n").unwrap();
+        assert!(got.starts_with(b"Return-Path: <a@b>\r\nDelivered-To: jo@example.test\r\n"));
+        assert!(got.ends_with(raw), "message {number} is not what was sent");
+    }
+    assert_eq!(pop3.say("DELE 1").await, "+OK Deleted at QUIT");
+    assert_eq!(pop3.say("QUIT").await, "+OK Bye");
+    pop3.end().await;
+    let mut again = house.client(Protocol::Pop3).await;
+    assert!(again.log_in("secret").await.starts_with("+OK 1 messages"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_maildrop_is_one_sessions_and_free_when_that_is_gone() {
+    let house = House::new("").await;
+    let mut first = house.client(Protocol::Pop3).await;
+    assert!(first.log_in("secret").await.starts_with("+OK"));
+    let mut second = house.client(Protocol::Pop3).await;
+    assert!(second.log_in("secret").await.contains("[IN-USE]"));
+    drop(first);
+    house.memory.until(|state| state.locks.is_empty()).await;
+    second.say("USER jo@example.test").await;
+    assert!(second.say("PASS secret").await.starts_with("+OK"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn passwords_are_checked_and_a_changed_one_counts_at_once() {
+    let house = House::new("").await;
+    for _ in 0..2 {
+        let mut pop3 = house.client(Protocol::Pop3).await;
+        assert!(pop3.log_in("secret").await.starts_with("+OK"));
+        pop3.say("QUIT").await;
+    }
+    house.memory.set_password("jo@example.test", "other");
+    let mut pop3 = house.client(Protocol::Pop3).await;
+    assert!(pop3.log_in("secret").await.starts_with("-ERR [AUTH]"));
+    pop3.say("USER jo@example.test").await;
+    assert!(pop3.say("PASS other").await.starts_with("+OK"));
+    pop3.say("QUIT").await;
+    house.memory.suspend("jo@example.test");
+    let mut pop3 = house.client(Protocol::Pop3).await;
+    assert!(pop3.log_in("other").await.starts_with("-ERR [AUTH] Account disabled"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_of_an_account_are_counted() {
+    let house = House::new("connections_per_account_max = 1").await;
+    let mut first = house.client(Protocol::Pop3).await;
+    assert!(first.log_in("secret").await.starts_with("+OK"));
+    let mut second = house.client(Protocol::Pop3).await;
+    assert!(second.log_in("secret").await.starts_with("-ERR [SYS/TEMP] Too busy"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_beyond_the_limit_are_turned_away() {
+    let house = House::new("connections_max = 1").await;
+    let mut first = house.client(Protocol::Lmtp).await;
+    assert!(first.line().await.starts_with("220"));
+    let mut second = house.client(Protocol::Lmtp).await;
+    assert_eq!(second.line().await, "421 4.3.2 Too many connections");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_too_large_is_refused_and_the_next_one_taken() {
+    let house = House::new("message_bytes_max = 300000").await;
+    let raw = [b"A: 1\r\n\r\n".to_vec(), b"01234567\r\n".repeat(100_000)].concat();
+    assert_eq!(house.deliver(&raw).await, "552 5.3.4 Message too large");
+    assert_eq!(house.deliver(&raw[..200_008]).await, "250 2.1.5 Delivered");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_messages_go_ahead_in_pieces() {
+    let house = House::new("").await;
+    let noise = (0..60_000u32).map(|n| format!("{}\r\n", mailbox::Digest::of(&n.to_be_bytes())));
+    let raw = format!("A: 1\r\n\r\n{}", noise.collect::<String>());
+    assert_eq!(house.deliver(raw.as_bytes()).await, "250 2.1.5 Delivered");
+    let most = house.memory.with(|state| state.most_inline_bytes);
+    assert!(most <= 512 * 1024 + 1024, "{most} octets beside one command");
+    assert!(house.memory.with(|state| state.n_uploads) > 2);
+    let mut pop3 = house.client(Protocol::Pop3).await;
+    assert!(pop3.log_in("secret").await.starts_with("+OK 1 messages"));
+    assert!(pop3.say("RETR 1").await.starts_with("+OK"));
+    let got = pop3.until_dot().await;
+    assert!(got.strip_suffix(b".\r\n").unwrap().ends_with(raw.as_bytes()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn going_down_is_told_and_waited_for() {
+    let house = House::new("").await;
+    let mut lmtp = house.client(Protocol::Lmtp).await;
+    assert!(lmtp.line().await.starts_with("220"));
+    house.shutdown.cancel();
+    assert_eq!(lmtp.line().await, "421 4.3.2 Going down, try again");
+    lmtp.end().await;
+    drop(lmtp);
+    timeout(PATIENCE, house.frontend.stopped()).await.expect("in time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_tell_whether_the_cluster_is_there() {
+    let house = House::new("").await;
+    let probe = async |path: &str| {
+        let mut http = house.client(Protocol::Http).await;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        http.send(request.as_bytes()).await;
+        http.line().await
+    };
+    assert_eq!(probe("/healthz").await, "HTTP/1.1 200 OK");
+    assert_eq!(probe("/readyz").await, "HTTP/1.1 200 OK");
+    house.memory.change(|state| state.is_away = true);
+    assert_eq!(probe("/readyz").await, "HTTP/1.1 503 Service Unavailable");
+}
+
+/// A frontend with a certificate, and how a client trusts it.
+async fn house_with_tls(directory: &Path) -> (House, TlsConnector) {
+    let made = rcgen::generate_simple_self_signed(vec!["mail.test".into()]).unwrap();
+    let (certificate, key) = (directory.join("tls.pem"), directory.join("tls.key"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let more = format!(
+        "tls_certificate = '{}'\ntls_key = '{}'\npop3s = '127.0.0.1:0'\nimaps = '127.0.0.1:0'",
+        certificate.display(),
+        key.display()
+    );
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let trusting = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    (House::new(&more).await, TlsConnector::from(Arc::new(trusting)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_from_the_start_and_begun_later() {
+    let directory = tempfile::tempdir().unwrap();
+    let (house, connector) = house_with_tls(directory.path()).await;
+    let name = || ServerName::try_from("mail.test").unwrap();
+    let address = house.frontend.address(Protocol::Pop3s).unwrap();
+    let stream = TcpStream::connect(address).await.unwrap();
+    let mut inside = Client::over(connector.connect(name(), stream).await.unwrap());
+    assert!(inside.log_in("secret").await.starts_with("+OK"));
+    assert_eq!(inside.say("QUIT").await, "+OK Bye");
+    inside.end().await;
+
+    let mut outside = house.client(Protocol::Pop3).await;
+    assert!(outside.line().await.starts_with("+OK"));
+    assert_eq!(outside.say("STLS").await, "+OK Begin TLS");
+    let stream = connector.connect(name(), outside.into_inner()).await.unwrap();
+    let mut inside = Client::over(stream);
+    assert!(inside.say("USER jo@example.test").await.starts_with("+OK"));
+    assert!(inside.say("PASS secret").await.starts_with("+OK"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_is_taken_is_named() {
+    let house = House::new("").await;
+    let mut second = config("");
+    second.lmtp = house.frontend.address(Protocol::Lmtp);
+    let store: Arc<dyn frontend::Store> = house.memory.clone();
+    let started = Frontend::start_over(&second, store, CancellationToken::new()).await;
+    let words = started.err().expect("the port is taken").to_string();
+    assert!(words.contains("lmtp") && words.contains("127.0.0.1:"), "{words}");
+}

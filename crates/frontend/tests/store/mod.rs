@@ -1,0 +1,175 @@
+//! A store in memory that counts what it is asked.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use argon2::password_hash::{PasswordHasher, SaltString};
+use argon2::{Algorithm, Argon2, Params, Version};
+use async_trait::async_trait;
+use bytes::Bytes;
+use frontend::{LockToken, Store, Watch};
+use mailbox::command::{AccountChange, AccountState, Place};
+use mailbox::dialogue::Trouble;
+use mailbox::{AccountId, Address, Answer, Change, ChunkRef, Command, Outcome, Query, StoredChunk};
+use tokio::sync::{Notify, broadcast};
+use tokio::time::timeout;
+
+use crate::memory::Shard;
+
+pub struct State {
+    pub shard: Shard,
+    pub locks: BTreeMap<AccountId, LockToken>,
+    pub n_uploads: usize,
+    /// The most stored octets that travelled beside one command.
+    pub most_inline_bytes: usize,
+    pub is_away: bool,
+}
+
+pub struct Memory {
+    state: Mutex<State>,
+    changed: Notify,
+    changes: broadcast::Sender<Change>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        let state = State {
+            shard: Shard::default(),
+            locks: BTreeMap::new(),
+            n_uploads: 0,
+            most_inline_bytes: 0,
+            is_away: false,
+        };
+        let changes = broadcast::channel(1024).0;
+        Self { state: Mutex::new(state), changed: Notify::new(), changes }
+    }
+}
+
+impl Memory {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    pub fn with<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.lock())
+    }
+
+    pub fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until something holds.
+    pub async fn until(&self, holds: impl Fn(&State) -> bool) {
+        let waiting = async {
+            loop {
+                let changed = self.changed.notified();
+                if holds(&self.lock()) {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        timeout(Duration::from_secs(10), waiting).await.expect("in time");
+    }
+
+    pub fn create_account(&self, name: &str, password: &str) -> AccountId {
+        self.lock().shard.create_account(name, &hash(password))
+    }
+
+    pub fn set_password(&self, name: &str, password: &str) {
+        self.change_account(name, AccountChange::PasswordHash(hash(password)));
+    }
+
+    pub fn suspend(&self, name: &str) {
+        self.change_account(name, AccountChange::State(AccountState::Suspended));
+    }
+
+    fn change_account(&self, name: &str, change: AccountChange) {
+        let mut state = self.lock();
+        let place = state.shard.resolve(&Address::parse(name).unwrap().0).unwrap();
+        state.shard.change_account(place.account, change);
+    }
+}
+
+/// As cheap as it can be: tests are about the way, not about the cost.
+fn hash(password: &str) -> String {
+    let params = Params::new(Params::MIN_M_COST, 1, 1, None).unwrap();
+    let salt = SaltString::encode_b64(b"0123456789abcdef").unwrap();
+    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    argon2.hash_password(password.as_bytes(), &salt).unwrap().to_string()
+}
+
+#[async_trait]
+impl Store for Memory {
+    async fn recipient(&self, address: &Address) -> Result<Option<Place>, Trouble> {
+        Ok(self.lock().shard.resolve(address))
+    }
+
+    async fn command(
+        &self,
+        _: Place,
+        command: Command,
+        inline: Vec<StoredChunk>,
+    ) -> Result<Outcome, Trouble> {
+        let mut state = self.lock();
+        let n_bytes = inline.iter().map(|stored| stored.bytes.len()).sum();
+        state.most_inline_bytes = state.most_inline_bytes.max(n_bytes);
+        state.n_uploads += usize::from(matches!(command, Command::Upload(_)));
+        let outcome = state.shard.command(command, &inline);
+        for change in std::mem::take(&mut state.shard.changes) {
+            // Nobody may be listening.
+            let _ = self.changes.send(change);
+        }
+        Ok(outcome)
+    }
+
+    async fn query(&self, _: Place, query: Query) -> Result<Answer, Trouble> {
+        Ok(self.lock().shard.query(&query))
+    }
+
+    async fn chunk(&self, _: Place, chunk: ChunkRef) -> Result<Bytes, Trouble> {
+        let stored = self.lock().shard.stored_chunk(&chunk).ok_or(Trouble::Damaged)?;
+        api::client::raw_octets(&stored).ok_or(Trouble::Damaged)
+    }
+
+    fn watch(&self, place: Place) -> Box<dyn Watch> {
+        Box::new(Listener { account: place.account, changes: self.changes.subscribe() })
+    }
+
+    async fn lock_maildrop(&self, place: Place, token: LockToken) -> Result<bool, Trouble> {
+        Ok(*self.lock().locks.entry(place.account).or_insert(token) == token)
+    }
+
+    async fn unlock_maildrop(&self, place: Place, token: LockToken) -> Result<(), Trouble> {
+        self.change(|state| {
+            if state.locks.get(&place.account) == Some(&token) {
+                state.locks.remove(&place.account);
+            }
+        });
+        Ok(())
+    }
+
+    async fn ready(&self) -> bool {
+        !self.lock().is_away
+    }
+}
+
+struct Listener {
+    account: AccountId,
+    changes: broadcast::Receiver<Change>,
+}
+
+#[async_trait]
+impl Watch for Listener {
+    async fn recv(&mut self) -> Change {
+        loop {
+            match self.changes.recv().await {
+                Ok(change) if change.of.account == self.account => return change,
+                Ok(_) => {}
+                Err(_) => std::future::pending().await,
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What holds for every client.
+
+#![allow(clippy::unwrap_used)] // A test that cannot go on says where.
+
+#[path = "../../mailbox/tests/memory/mod.rs"]
+mod memory;
+
+use lmtp::{Session, Settings};
+use memory::play::Play;
+use proptest::prelude::*;
+
+fn session() -> Play {
+    let engine = Session::new(Settings {
+        hostname: "h".into(),
+        session: "s".into(),
+        peer: None,
+        message_bytes_max: 5_000,
+    });
+    let mut play = Play::new(Box::new(engine));
+    play.set_up("account jo@example.test pw");
+    play.set_up("account al@example.test pw");
+    play.run();
+    play
+}
+
+/// What a client may send, whole or not, sane or not.
+fn fragment() -> impl Strategy<Value = Vec<u8>> {
+    let known = prop::sample::select(vec![
+        "LHLO c\r\n",
+        "MAIL FROM:<a@b>\r\n",
+        "MAIL FROM:<> SIZE=10\r\n",
+        "RCPT TO:<jo@example.test>\r\n",
+        "RCPT TO:<al+x@example.test>\r\n",
+        "RCPT TO:<no@example.test>\r\n",
+        "LHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<jo@example.test>\r\nDATA\r\n",
+        "DATA\r\n",
+        "RSET\r\n",
+        "NOOP\r\n",
+        "A: 1\r\n\r\n",
+        ".\r\n",
+        "\r\n.\r\n",
+        "..x\r\n",
+        "\n.\n",
+        "\r.\r",
+        "XYZZY\r\n",
+    ]);
+    prop_oneof![
+        8 => known.prop_map(|text| text.as_bytes().to_vec()),
+        1 => prop::collection::vec(any::<u8>(), 0..40),
+        1 => (0usize..2000).prop_map(|n| b"x".repeat(n)),
+    ]
+}
+
+fn octets_of_inboxes(play: &mut Play) -> Vec<String> {
+    play.log.clear();
+    play.set_up("show jo@example.test");
+    play.set_up("show al@example.test");
+    std::mem::take(&mut play.log)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn cuts_make_no_difference(
+        fragments in prop::collection::vec(fragment(), 0..40),
+        cuts in prop::collection::vec(1usize..50, 1..20),
+    ) {
+        let input = fragments.concat();
+        let mut whole = session();
+        whole.receive(&input);
+        let mut cut = session();
+        let mut rest = input.as_slice();
+        for n in cuts.iter().cycle() {
+            if rest.is_empty() {
+                break;
+            }
+            let (piece, behind) = rest.split_at(rest.len().min(*n));
+            cut.receive(piece);
+            rest = behind;
+        }
+        prop_assert_eq!(
+            String::from_utf8_lossy(&whole.sent).into_owned(),
+            String::from_utf8_lossy(&cut.sent).into_owned()
+        );
+        prop_assert_eq!(octets_of_inboxes(&mut whole), octets_of_inboxes(&mut cut));
+    }
+
+    /// Whatever lines a message has, it arrives as it was, behind the trace fields.
+    #[test]
+    fn messages_arrive_octet_for_octet(lines in prop::collection::vec("[ -~]{0,30}|\\.{0,3}", 0..30)) {
+        let mut play = session();
+        play.receive(b"LHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<jo@example.test>\r\nDATA\r\n");
+        let mut want = Vec::new();
+        for line in &lines {
+            let dot = if line.starts_with('.') { "." } else { "" };
+            play.receive(format!("{dot}{line}\r\n").as_bytes());
+            want.push(format!("|   {line}\r\n"));
+        }
+        play.receive(b".\r\n");
+        let shown = octets_of_inboxes(&mut play);
+        let body: Vec<&String> = shown.iter().filter(|line| line.starts_with("|   ")).collect();
+        // Return-Path, Delivered-To and three lines of Received come first.
+        prop_assert_eq!(body.len(), lines.len() + 5);
+        for (got, want) in body[5..].iter().zip(&want) {
+            let want: String = want[4..].bytes().map(|octet| octet.escape_ascii().to_string()).collect();
+            prop_assert_eq!(&got[4..], &want);
+        }
+    }
+}

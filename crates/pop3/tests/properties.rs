@@ -1,0 +1,116 @@
+//! What holds for every client.
+
+#![allow(clippy::unwrap_used)] // A test that cannot go on says where.
+
+#[path = "../../mailbox/tests/memory/mod.rs"]
+mod memory;
+
+use memory::play::Play;
+use pop3::{Session, Settings};
+use proptest::prelude::*;
+
+fn session() -> Play {
+    let engine = Session::new(Settings {
+        hostname: "h".into(),
+        is_tls: true,
+        can_start_tls: false,
+        allow_plain_login: false,
+    });
+    let mut play = Play::new(Box::new(engine));
+    play.set_up("account jo@example.test pw");
+    for text in ["A: 1\\r\\n\\r\\none\\r\\n", "A: 2\\n\\n.\\n..two", "B: 3\\r\\n\\r\\n"] {
+        play.set_up(&format!("deliver jo@example.test {text}"));
+    }
+    play.run();
+    play
+}
+
+fn fragment() -> impl Strategy<Value = Vec<u8>> {
+    let known = prop::sample::select(vec![
+        "USER jo@example.test\r\nPASS pw\r\n",
+        "USER jo@example.test\r\n",
+        "PASS pw\r\n",
+        "PASS no\r\n",
+        "AUTH PLAIN\r\n",
+        "AGpvQGV4YW1wbGUudGVzdABwdw==\r\n",
+        "CAPA\r\n",
+        "STAT\r\n",
+        "LIST\r\n",
+        "LIST 2\r\n",
+        "UIDL\r\n",
+        "RETR 1\r\n",
+        "RETR 2\r\n",
+        "TOP 2 1\r\n",
+        "DELE 1\r\n",
+        "DELE 3\r\n",
+        "RSET\r\n",
+        "NOOP\n",
+        "QUIT\r\n",
+        "XYZZY\r\n",
+    ]);
+    prop_oneof![
+        10 => known.prop_map(|text| text.as_bytes().to_vec()),
+        1 => prop::collection::vec(any::<u8>(), 0..40),
+        1 => (0usize..5000).prop_map(|n| b"x".repeat(n)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn cuts_make_no_difference(
+        fragments in prop::collection::vec(fragment(), 0..40),
+        cuts in prop::collection::vec(1usize..50, 1..20),
+    ) {
+        let input = fragments.concat();
+        let mut whole = session();
+        whole.receive(&input);
+        let mut cut = session();
+        let mut rest = input.as_slice();
+        for n in cuts.iter().cycle() {
+            if rest.is_empty() {
+                break;
+            }
+            let (piece, behind) = rest.split_at(rest.len().min(*n));
+            cut.receive(piece);
+            rest = behind;
+        }
+        prop_assert_eq!(
+            String::from_utf8_lossy(&whole.sent).into_owned(),
+            String::from_utf8_lossy(&cut.sent).into_owned()
+        );
+    }
+
+    /// Whatever was done before it, only QUIT removes, and exactly what was marked then.
+    #[test]
+    fn only_quit_removes(
+        marks in prop::collection::vec(prop_oneof![Just(0u32), 1u32..5], 0..8),
+        does_quit in any::<bool>(),
+    ) {
+        let mut play = session();
+        play.receive(b"USER jo@example.test\r\nPASS pw\r\n");
+        let mut marked = std::collections::BTreeSet::new();
+        for mark in marks {
+            if mark == 0 {
+                play.receive(b"RSET\r\n");
+                marked.clear();
+            } else {
+                play.receive(format!("DELE {mark}\r\n").as_bytes());
+                marked.extend((mark <= 3).then_some(mark));
+            }
+        }
+        if does_quit {
+            play.receive(b"QUIT\r\n");
+            prop_assert!(play.is_closed);
+        } else {
+            play.event("eof");
+        }
+        play.log.clear();
+        play.set_up("show jo@example.test");
+        let left: Vec<u32> = (1..=3).filter(|n| !does_quit || !marked.contains(n)).collect();
+        let shown = play.log.iter().filter(|line| line.starts_with("| UID"));
+        let uids = shown.map(|line| line[6..].split(',').next().unwrap().parse::<u32>().unwrap());
+        prop_assert_eq!(uids.collect::<Vec<_>>(), left);
+    }
+}
