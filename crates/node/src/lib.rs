@@ -1,7 +1,207 @@
 //! A storage node: disks, the replicas on them, and what it offers to frontends, nodes and
 //! operators.
+//!
+//! Enter at [`Node::start`]. A node opens its disks, runs the replicas it finds there, tells the cluster
+//! who it is, and starts what the cluster places on its disks. It never forms a cluster by itself.
 
+mod admin;
+mod admission;
 pub mod config;
+mod disks;
+mod drain;
+mod error;
+mod founding;
+mod housekeep;
+mod http;
+mod leases;
+mod machine;
+mod mail;
 pub mod meta;
+mod meta_group;
+mod peer;
+mod refuse;
+mod replicas;
+mod report;
+mod shared;
+mod spread;
+mod supervise;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
+
+use api::client::ClientConfig;
+use api::meta::MetaClient;
+use api::peer_grpc::{GrpcTransport, Lane};
+use api::serve::Services;
+use api::tls::Identity;
+use replica::DiskOptions;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 pub use self::config::Config;
+pub use self::error::Error;
+use self::shared::{Known, Shared};
+
+/// A running node. Dropping it without [`Node::stopped`] leaves its tasks running.
+pub struct Node {
+    shared: Arc<Shared>,
+    tasks: JoinSet<()>,
+    shutdown: CancellationToken,
+    listen: SocketAddr,
+    http: Option<SocketAddr>,
+}
+
+impl Node {
+    /// Opens disks, starts the replicas on them and serves. When `shutdown` is cancelled the node hands
+    /// its leaderships over and stops; [`Node::stopped`] waits for that.
+    pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Self, Error> {
+        config.check()?;
+        let identity = identity(&config)?;
+        let listener = listen(config.listen, "listen").await?;
+        let http = match config.http {
+            Some(address) => Some(listen(address, "http").await?),
+            None => None,
+        };
+        let listen = local(&listener, config.listen);
+        let http_at = http.as_ref().map(|http| local(http, listen));
+        let shared = Arc::new(Self::share(config, &identity, listen)?);
+        let seeds = admission::seed_clients(&shared, &identity)
+            .map_err(|error| Error::Identity(error.to_string()))?;
+
+        let mut tasks = JoinSet::new();
+        tasks.spawn(serve(Arc::clone(&shared), listener, identity));
+        if let Some(http) = http {
+            tasks.spawn(http::serve(Arc::clone(&shared), http));
+        }
+        replicas::start_local(&shared).await;
+        tasks.spawn(meta_group::follow_local(Arc::clone(&shared)));
+        tasks.spawn(meta_group::follow_others(Arc::clone(&shared)));
+        tasks.spawn(admission::register(Arc::clone(&shared), seeds));
+        tasks.spawn(replicas::follow_placement(Arc::clone(&shared)));
+        tasks.spawn(report::report(Arc::clone(&shared)));
+        tasks.spawn(spread::spread(Arc::clone(&shared)));
+        tasks.spawn(housekeep::housekeep(Arc::clone(&shared)));
+        tasks.spawn(supervise::supervise(Arc::clone(&shared)));
+        tracing::info!(node = shared.name(), %listen, "node started");
+        Ok(Self { shared, tasks, shutdown, listen, http: http_at })
+    }
+
+    /// Where it listens for frontends, nodes and operators.
+    pub fn listen_address(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Where it serves probes and metrics.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http
+    }
+
+    /// Waits until the node was shut down, or cannot go on and says why.
+    pub async fn stopped(self) -> Result<(), Error> {
+        self.ended(true).await
+    }
+
+    /// Stops at once, handing nothing over, as a crash would; for tests of failover.
+    pub async fn kill(self) {
+        self.shutdown.cancel();
+        let _ = self.ended(false).await;
+    }
+
+    async fn ended(mut self, hand_over: bool) -> Result<(), Error> {
+        let stop = self.shared.stop.clone();
+        tokio::select! {
+            () = self.shutdown.cancelled() => if hand_over { drain::hand_over(&self.shared).await },
+            () = stop.cancelled() => {}
+        }
+        stop.cancel();
+        replicas::stop_all(&self.shared).await;
+        while self.tasks.join_next().await.is_some() {}
+        tracing::info!(node = self.shared.name(), "node stopped");
+        match Arc::try_unwrap(self.shared) {
+            Ok(shared) => shared.fatal.into_inner().map_or(Ok(()), Err),
+            Err(shared) => match shared.fatal.get() {
+                Some(error) => Err(Error::Ended(error.to_string())),
+                None => Ok(()),
+            },
+        }
+    }
+
+    fn share(mut config: Config, identity: &Identity, listen: SocketAddr) -> Result<Shared, Error> {
+        config.listen = listen;
+        let disks = disks::Disks::open(&config, &DiskOptions::default())?;
+        let known = Arc::new(Known::new(disks.cluster));
+        let own = config.advertised();
+        let seeds = if config.join.is_empty() { vec![own] } else { config.join.clone() };
+        let meta_client = MetaClient::new(ClientConfig {
+            seeds,
+            identity: identity.clone(),
+            name: config.name.clone(),
+            bind: config.bind,
+        });
+        let meta_client = meta_client.map_err(|error| Error::Identity(error.to_string()))?;
+        let transport =
+            GrpcTransport::new(identity.clone(), config.bind, known.resolver(), lane_of);
+        Ok(Shared {
+            in_flight: Semaphore::new(config.in_flight_mib as usize * 1024),
+            config,
+            disks,
+            replicas: Default::default(),
+            known,
+            transport: Arc::new(transport),
+            meta_client,
+            reports: Mutex::default(),
+            admitted: Default::default(),
+            draining: Default::default(),
+            started: Instant::now(),
+            stop: CancellationToken::new(),
+            fatal: OnceLock::new(),
+        })
+    }
+}
+
+fn identity(config: &Config) -> Result<Identity, Error> {
+    let identity = Identity::load(&config.identity_dir)
+        .map_err(|error| Error::Identity(format!("{error}: see `rookery ctl cert`")))?;
+    let peer = identity.peer();
+    if peer.name != config.name || peer.role != api::tls::Role::Node {
+        return Err(Error::Identity(format!(
+            "the certificate is for {}, not for node {}: issue one for it, or set `name`",
+            peer.dns_name(),
+            config.name
+        )));
+    }
+    Ok(identity)
+}
+
+async fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListener, Error> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|error| Error::Listen { address, setting, reason: error.to_string() })
+}
+
+fn local(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
+    listener.local_addr().unwrap_or(asked)
+}
+
+/// Which requests must not wait behind bodies.
+fn lane_of(kind: u8) -> Lane {
+    if replica::is_bulk(kind) { Lane::Bulk } else { Lane::Prompt }
+}
+
+async fn serve(shared: Arc<Shared>, listener: TcpListener, identity: Identity) {
+    let services = Services {
+        mail: Arc::new(mail::Mail(Arc::clone(&shared))),
+        peer: Arc::new(peer::Peers(Arc::clone(&shared))),
+        meta: Arc::new(meta_group::MetaGroup(Arc::clone(&shared))),
+        admin: Arc::new(admin::Admin { shared: Arc::clone(&shared), founding: Default::default() }),
+    };
+    let stop = shared.stop.clone();
+    let served = api::serve::serve(listener, identity, services, stop.cancelled_owned());
+    if let Err(error) = served.await {
+        shared.fail(Error::Serve(error));
+    }
+    // A server that ended takes the node with it.
+    shared.stop.cancel();
+}

@@ -1,0 +1,145 @@
+//! What operators ask of this node.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use api::admin::{AdminHandler, ClusterInit, NodeStatus, Status};
+use api::meta::{MetaError, Report};
+use api::placement::{META_SHARD, Node};
+use async_trait::async_trait;
+use mailbox::ShardId;
+use replica::Role;
+use tokio::sync::Mutex;
+
+use crate::founding::{self, wait_until};
+use crate::meta::{Command, Outcome, plan};
+use crate::refuse;
+use crate::report;
+use crate::shared::{Shared, lock};
+
+/// A node that did not report for so long counts as unreachable.
+const REPORT_AGE_MAX: Duration = Duration::from_secs(4);
+/// How long a transfer of leadership may take.
+const TRANSFER_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Service admin.
+pub(crate) struct Admin {
+    pub shared: Arc<Shared>,
+    /// One founding at a time.
+    pub founding: Mutex<()>,
+}
+
+impl Admin {
+    fn myself(&self) -> NodeStatus {
+        let uptime = self.shared.started.elapsed().as_millis();
+        NodeStatus {
+            node: self.shared.describe(),
+            reachable: true,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_ms: u64::try_from(uptime).unwrap_or(u64::MAX),
+            replicas: report::replicas(&self.shared),
+        }
+    }
+
+    fn other(&self, node: &Node) -> NodeStatus {
+        let reports = lock(&self.shared.reports);
+        let fresh = |at: &Instant| at.elapsed() < REPORT_AGE_MAX;
+        let (at, report) = match reports.get(&node.name) {
+            Some((at, report)) => (Some(*at), report.clone()),
+            None => (None, Report::default()),
+        };
+        let mut node = node.clone();
+        for disk in &mut node.disks {
+            if let Some(told) = report.disks.iter().find(|told| told.disk_id == disk.disk_id) {
+                disk.clone_from(told);
+            }
+        }
+        NodeStatus {
+            node,
+            reachable: at.as_ref().is_some_and(fresh),
+            version: String::new(),
+            uptime_ms: 0,
+            replicas: report.replicas,
+        }
+    }
+}
+
+#[async_trait]
+impl AdminHandler for Admin {
+    async fn status(&self, local: bool) -> Result<Status, MetaError> {
+        let placement = self.shared.known.placement();
+        let placement = (placement.version > 0).then_some(placement);
+        if local {
+            return Ok(Status { placement, nodes: vec![self.myself()] });
+        }
+        let Some(placement) = placement else {
+            let mut nodes = self.shared.known.waiting();
+            nodes.retain(|node| node.name != self.shared.name());
+            let waits = |node| NodeStatus { node, reachable: true, ..NodeStatus::default() };
+            let mut nodes: Vec<NodeStatus> = nodes.into_iter().map(waits).collect();
+            nodes.push(self.myself());
+            return Ok(Status { placement: None, nodes });
+        };
+        // Reports go to the leader; without one, this node tells what it knows itself.
+        if let Err(MetaError::NotLeader { leader: Some(leader) }) = self.shared.meta_leader()
+            && leader != self.shared.name()
+        {
+            return Err(MetaError::NotLeader { leader: Some(leader) });
+        }
+        let me = self.shared.name();
+        let status = |node: &Node| if node.name == me { self.myself() } else { self.other(node) };
+        let nodes = placement.nodes.iter().map(status).collect();
+        Ok(Status { placement: Some(placement), nodes })
+    }
+
+    async fn cluster_init(&self, init: ClusterInit) -> Result<(), MetaError> {
+        let _one = self.founding.lock().await;
+        founding::found(&self.shared, init).await
+    }
+
+    async fn transfer_leader(&self, shard: ShardId, to: &str) -> Result<(), MetaError> {
+        let no_shard = || MetaError::Refused(format!("no shard {shard} here"));
+        let placement = self.shared.known.placement();
+        let placed = placement.shard(shard).ok_or_else(no_shard)?;
+        let Some(running) = self.shared.replicas.of_shard(shard) else {
+            return Err(MetaError::NotLeader { leader: placed.leader.clone() });
+        };
+        let status = running.replica.status();
+        if status.role != Role::Leader {
+            let leader = status.leader.map(|(_, member)| member.node);
+            // Who asks again after a lost answer finds it done.
+            return match leader.as_deref() == Some(to) {
+                true => Ok(()),
+                false => Err(MetaError::NotLeader { leader }),
+            };
+        }
+        let target = status.voters.iter().find(|(_, member)| member.node == to);
+        let Some((target, _)) = target else {
+            return Err(MetaError::Refused(format!("node {to} has no voter of shard {shard}")));
+        };
+        if *target == running.replica.replica_id() {
+            return Ok(());
+        }
+        running.replica.transfer_leader(Some(*target)).await.map_err(refuse::meta)?;
+        let deadline = tokio::time::Instant::now() + TRANSFER_PATIENCE;
+        let done = wait_until(deadline, || {
+            let leader = running.replica.status().leader;
+            leader.is_some_and(|(id, _)| id == *target).then_some(())
+        });
+        done.await.ok_or_else(|| MetaError::Unavailable(format!("node {to} did not take over")))
+    }
+
+    async fn drain(&self, node: &str, undo: bool) -> Result<(), MetaError> {
+        let command = Command::SetDraining(node.to_owned(), !undo);
+        self.shared.propose_meta(&command).await.map(drop)
+    }
+
+    async fn add_shard(&self, n_replicas: u32) -> Result<ShardId, MetaError> {
+        self.shared.meta_leader()?;
+        let seats = plan::further_shard(&self.shared.known.placement(), n_replicas);
+        match self.shared.propose_meta(&Command::CreateShard(seats)).await? {
+            Outcome::Shard(shard) if shard != META_SHARD => Ok(shard),
+            other => Err(MetaError::Unavailable(format!("{other:?} instead of a shard"))),
+        }
+    }
+}

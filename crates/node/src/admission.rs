@@ -1,0 +1,84 @@
+//! How a node gets into its cluster: it says who it is until the meta group has taken note.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use api::client::ClientConfig;
+use api::meta::{MetaClient, MetaError};
+use api::placement::Placement;
+use api::tls::Identity;
+
+use crate::error::Error;
+use crate::shared::Shared;
+
+/// Pause between two attempts.
+const ATTEMPT_EVERY: Duration = Duration::from_millis(200);
+/// How long one attempt may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The nodes named in `join`, each to be asked by itself: before there is a cluster, each of them has
+/// to know who waits.
+pub(crate) fn seed_clients(
+    shared: &Shared,
+    identity: &Identity,
+) -> Result<Vec<MetaClient>, api::client::Error> {
+    let config = |seed: &String| ClientConfig {
+        seeds: vec![seed.clone()],
+        identity: identity.clone(),
+        name: shared.config.name.clone(),
+        bind: shared.config.bind,
+    };
+    shared.config.join.iter().map(|seed| MetaClient::new(config(seed))).collect()
+}
+
+/// Registers, until the cluster took this node or refused it.
+pub(crate) async fn register(shared: Arc<Shared>, seeds: Vec<MetaClient>) {
+    while !shared.stop.is_cancelled() {
+        let formed = shared.known.placement().version > 0 || seeds.is_empty();
+        let all: &[MetaClient] =
+            if formed { std::slice::from_ref(&shared.meta_client) } else { &seeds };
+        let attempts = all.iter().map(|client| attempt(&shared, client));
+        for result in futures_util::future::join_all(attempts).await {
+            match result {
+                Ok(placement) => {
+                    if admit(&shared, placement) {
+                        return;
+                    }
+                }
+                Err(MetaError::Refused(why)) => return shared.fail(Error::Refused(why)),
+                Err(error) => tracing::debug!(%error, "not registered yet"),
+            }
+        }
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            () = tokio::time::sleep(ATTEMPT_EVERY) => {}
+        }
+    }
+}
+
+async fn attempt(shared: &Shared, client: &MetaClient) -> Result<Placement, MetaError> {
+    client.register_node(&shared.describe(), shared.known.cluster(), PATIENCE).await
+}
+
+/// Takes what the cluster answered; whether that was the last word.
+fn admit(shared: &Shared, placement: Placement) -> bool {
+    let formed = placement.version > 0;
+    let of_us = |node: &str| node == shared.config.name;
+    let is_member =
+        placement.shards.iter().any(|shard| shard.replicas.iter().any(|r| of_us(&r.node)));
+    if !formed && !is_member {
+        return false;
+    }
+    // Durability: the disks say which cluster they belong to before any replica of it begins here.
+    if let Err(error) = shared.join_cluster(placement.cluster) {
+        shared.fail(error);
+        return true;
+    }
+    shared.admitted.store(true, Ordering::Release);
+    shared.known.learn(Arc::new(placement));
+    if formed {
+        tracing::info!("cluster joined");
+    }
+    formed
+}

@@ -1,0 +1,255 @@
+//! The data directories: opened, or given a new identity when they are empty, or refused.
+//!
+//! A directory holds a label (whose disk this is) and the disk itself. An empty directory becomes a
+//! new disk; it never stands in for the one that was there before.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use api::placement::{ClusterId, DiskId, DiskState, NodeId};
+use replica::{Disk, DiskOptions};
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::error::Error;
+
+/// The label's file in a data directory.
+const LABEL: &str = "rookery-disk.toml";
+/// The disk's directory in a data directory.
+const DISK: &str = "disk";
+/// What a fresh file system has in its root.
+const LOST_AND_FOUND: &str = "lost+found";
+/// Version of the label's form.
+const VERSION: u32 = 1;
+
+/// Whose disk a directory is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Label {
+    version: u32,
+    node: String,
+    node_id: String,
+    disk_id: String,
+    /// Absent until the node was admitted to a cluster.
+    cluster: Option<String>,
+}
+
+/// One data directory.
+pub(crate) struct DataDir {
+    pub path: PathBuf,
+    pub disk_id: DiskId,
+    /// `None`: poisoned in an earlier life, or not readable now.
+    pub disk: Option<Arc<Disk>>,
+}
+
+/// All disks of this node.
+pub(crate) struct Disks {
+    pub node_id: NodeId,
+    /// The cluster they were admitted to.
+    pub cluster: Option<ClusterId>,
+    pub dirs: Vec<DataDir>,
+}
+
+impl Disks {
+    /// Opens every data directory. One disk that cannot be opened does not keep the others down.
+    pub fn open(config: &Config, options: &DiskOptions) -> Result<Self, Error> {
+        let mut labels = Vec::with_capacity(config.data_dirs.len());
+        for path in &config.data_dirs {
+            labels.push(read_label(path, &config.name)?);
+        }
+        let known = labels.iter().flatten();
+        let node_id = agreed(known.clone().map(|label| label.node_id.clone()), "nodes")?;
+        let cluster = agreed(known.filter_map(|label| label.cluster.clone()), "clusters")?;
+        let node_id = match node_id {
+            Some(text) => text.parse().map_err(|_| Error::Directory("label damaged".into()))?,
+            None => NodeId(random()?),
+        };
+        let cluster: Option<ClusterId> = cluster.and_then(|text| text.parse().ok());
+        let mut dirs = Vec::with_capacity(labels.len());
+        for (path, label) in config.data_dirs.iter().zip(labels) {
+            let label = match label {
+                Some(label) => label,
+                None => format(path, &config.name, node_id, cluster)?,
+            };
+            dirs.push(open_one(path, &label, options)?);
+        }
+        if dirs.iter().all(|dir| dir.disk.is_none()) {
+            let text = "no usable disk is left: add an empty directory to data_dirs";
+            return Err(Error::Directory(text.into()));
+        }
+        let ids: BTreeSet<DiskId> = dirs.iter().map(|dir| dir.disk_id).collect();
+        if ids.len() != dirs.len() {
+            return Err(Error::Directory("one disk is a copy of another: remove one".into()));
+        }
+        Ok(Self { node_id, cluster, dirs })
+    }
+
+    /// Notes on every disk that it belongs to a cluster, for ever.
+    pub fn admit(&self, node: &str, cluster: ClusterId) -> Result<(), Error> {
+        for dir in self.dirs.iter().filter(|dir| dir.disk.is_some()) {
+            let label = Label {
+                version: VERSION,
+                node: node.to_owned(),
+                node_id: self.node_id.to_string(),
+                disk_id: dir.disk_id.to_string(),
+                cluster: Some(cluster.to_string()),
+            };
+            write_label(&dir.path, &label)?;
+        }
+        Ok(())
+    }
+
+    /// A usable disk by id.
+    pub fn disk(&self, disk_id: DiskId) -> Option<&Arc<Disk>> {
+        self.dirs.iter().find(|dir| dir.disk_id == disk_id)?.disk.as_ref()
+    }
+
+    /// How they are, as the cluster is told.
+    pub fn report(&self) -> Vec<api::placement::Disk> {
+        self.dirs.iter().map(DataDir::report).collect()
+    }
+}
+
+impl DataDir {
+    fn report(&self) -> api::placement::Disk {
+        let usage = self.disk.as_ref().and_then(|disk| disk.usage().ok());
+        let poisoned = self.disk.as_ref().is_none_or(|disk| disk.is_poisoned());
+        api::placement::Disk {
+            disk_id: self.disk_id,
+            start_count: self.disk.as_ref().map_or(u64::MAX, |disk| disk.start_count()),
+            size_bytes: usage.as_ref().map_or(0, |usage| usage.total_bytes),
+            free_bytes: usage.as_ref().map_or(0, |usage| usage.free_bytes),
+            state: if poisoned { DiskState::Poisoned } else { DiskState::Ok },
+            path: self.path.display().to_string(),
+        }
+    }
+}
+
+/// The label of a directory, `None` if the directory is empty.
+fn read_label(path: &Path, node: &str) -> Result<Option<Label>, Error> {
+    let shown = path.display();
+    let entries = fs::read_dir(path).map_err(|error| {
+        let hint = if error.kind() == io::ErrorKind::NotFound { ": create it first" } else { "" };
+        Error::Directory(format!("data directory {shown}: {error}{hint}"))
+    })?;
+    let mut foreign = None;
+    for entry in entries {
+        let name =
+            entry.map_err(|error| Error::Directory(format!("{shown}: {error}")))?.file_name();
+        let name = name.to_string_lossy().into_owned();
+        if ![LABEL, DISK, LOST_AND_FOUND].contains(&name.as_str()) && !name.ends_with(".new") {
+            foreign = Some(name);
+        }
+    }
+    let text = match fs::read_to_string(path.join(LABEL)) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return match foreign {
+                Some(name) => Err(Error::Directory(format!(
+                    "data directory {shown} holds {name}, which is not ours: name an empty one"
+                ))),
+                // A crash between formatting and labelling leaves a disk that nobody knows of yet.
+                None => Ok(None),
+            };
+        }
+        Err(error) => return Err(Error::Directory(format!("{shown}/{LABEL}: {error}"))),
+    };
+    let label: Label = toml::from_str(&text)
+        .map_err(|error| Error::Directory(format!("{shown}/{LABEL}: {}", error.message())))?;
+    if label.version != VERSION {
+        let version = label.version;
+        let text = format!("{shown} is of version {version}: use a newer program");
+        return Err(Error::Directory(text));
+    }
+    if label.node != node {
+        let owner = &label.node;
+        let text = format!("data directory {shown} belongs to node {owner}, this is node {node}");
+        return Err(Error::Directory(format!("{text}: name another directory or node")));
+    }
+    Ok(Some(label))
+}
+
+fn agreed(said: impl Iterator<Item = String>, of: &str) -> Result<Option<String>, Error> {
+    let said: BTreeSet<String> = said.collect();
+    if said.len() > 1 {
+        let text = format!("data_dirs are disks of different {of}: name only those of this one");
+        return Err(Error::Directory(text));
+    }
+    Ok(said.into_iter().next())
+}
+
+fn format(
+    path: &Path,
+    node: &str,
+    node_id: NodeId,
+    cluster: Option<ClusterId>,
+) -> Result<Label, Error> {
+    let dir = path.join(DISK);
+    // Whatever is there was never labelled, so no replica was ever placed on it.
+    match fs::remove_dir_all(&dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(Error::Directory(format!("{}: {error}", dir.display())));
+        }
+        _ => {}
+    }
+    fs::create_dir(&dir)
+        .map_err(|error| Error::Directory(format!("{}: {error}", dir.display())))?;
+    let disk_id = Disk::format(&dir).map_err(|error| directory(path, &error))?;
+    let label = Label {
+        version: VERSION,
+        node: node.to_owned(),
+        node_id: node_id.to_string(),
+        disk_id: DiskId(disk_id).to_string(),
+        cluster: cluster.map(|cluster| cluster.to_string()),
+    };
+    write_label(path, &label)?;
+    tracing::info!(disk = %label.disk_id, path = %path.display(), "new disk");
+    Ok(label)
+}
+
+fn open_one(path: &Path, label: &Label, options: &DiskOptions) -> Result<DataDir, Error> {
+    let disk_id: DiskId = label.disk_id.parse().map_err(|error| directory(path, &error))?;
+    let disk = match Disk::open(&path.join(DISK), options.clone()) {
+        Ok(disk) if disk.disk_id() == disk_id.0 => Some(disk),
+        Ok(disk) => {
+            let (found, wanted) = (DiskId(disk.disk_id()), disk_id);
+            let text =
+                format!("disk {found} lies where disk {wanted} should be: restore the label");
+            return Err(directory(path, &text));
+        }
+        Err(error) => {
+            tracing::error!(disk = %disk_id, path = %path.display(), %error, "disk not usable");
+            None
+        }
+    };
+    Ok(DataDir { path: path.to_owned(), disk_id, disk })
+}
+
+fn write_label(path: &Path, label: &Label) -> Result<(), Error> {
+    let text = toml::to_string(label).expect("a label is a flat table");
+    let write = || -> io::Result<()> {
+        let new = path.join(format!("{LABEL}.new"));
+        let mut file = fs::File::create(&new)?;
+        file.write_all(text.as_bytes())?;
+        // Durability: the label is whole on the disk before its name is, and its name before the
+        // disk takes any replica.
+        file.sync_all()?;
+        fs::rename(&new, path.join(LABEL))?;
+        fs::File::open(path)?.sync_all()
+    };
+    write().map_err(|error| directory(path, &error))
+}
+
+fn directory(path: &Path, error: &dyn std::fmt::Display) -> Error {
+    Error::Directory(format!("data directory {}: {error}", path.display()))
+}
+
+/// 16 bytes nobody has drawn before.
+pub(crate) fn random() -> Result<[u8; 16], Error> {
+    let mut bytes = [0; 16];
+    let drawn = getrandom::fill(&mut bytes);
+    drawn.map_err(|error| Error::Directory(format!("draw a random id: {error}")))?;
+    Ok(bytes)
+}

@@ -1,0 +1,56 @@
+//! Going down without anybody noticing: leaderships are handed over before the server stops.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use replica::Role;
+use tokio::time::Instant;
+
+use crate::founding::wait_until;
+use crate::replicas::Running;
+use crate::shared::Shared;
+
+/// How long handing over may take; then the elections of the others do it.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long to go on telling callers who leads now, after nothing is led here any more.
+const LINGER: Duration = Duration::from_millis(150);
+/// How often a replica that still leads is told again to hand over.
+const REPEAT: Duration = Duration::from_millis(300);
+
+/// Hands all leaderships over, and waits until others lead.
+pub(crate) async fn hand_over(shared: &Arc<Shared>) {
+    shared.draining.store(true, Ordering::Release);
+    let deadline = Instant::now() + PATIENCE;
+    let all = shared.replicas.all();
+    let led: Vec<_> = all.iter().filter(|running| leads(running)).collect();
+    let n_led = led.len();
+    futures_util::future::join_all(led.into_iter().map(|running| one(running, deadline))).await;
+    tracing::info!(n_led, "leaderships handed over");
+    if n_led > 0 {
+        tokio::time::sleep(LINGER).await;
+    }
+}
+
+fn leads(running: &Running) -> bool {
+    let status = running.replica.status();
+    status.role == Role::Leader && status.voters.len() > 1
+}
+
+async fn one(running: &Running, deadline: Instant) {
+    let me = running.replica.replica_id();
+    while Instant::now() < deadline {
+        if let Err(error) = running.replica.transfer_leader(None).await {
+            tracing::debug!(shard = %running.replica.shard(), %error, "not handed over");
+        }
+        let until = deadline.min(Instant::now() + REPEAT);
+        let other = wait_until(until, || {
+            let leader = running.replica.status().leader;
+            leader.is_some_and(|(id, _)| id != me).then_some(())
+        });
+        if other.await.is_some() {
+            return;
+        }
+    }
+    tracing::warn!(shard = %running.replica.shard(), "leadership not handed over in time");
+}

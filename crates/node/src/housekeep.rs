@@ -1,0 +1,88 @@
+//! What a shard's leader proposes by itself: expiry of sessions and uploads, and release of bodies whose
+//! retention is over. Only when there is something to do, so that an idle shard's log stays as it is.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use api::placement::META_SHARD;
+use mailbox::command::Housekeep;
+use mailbox::{Command, Entry, LogTime, Request, Rows};
+use replica::Role;
+
+use crate::replicas::Running;
+use crate::shared::Shared;
+
+/// How often to look.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Steps in a row of one shard; each is bounded, so this bounds what housekeeping takes of a shard.
+const STEPS_MAX: usize = 20;
+/// A frontend that was not heard of for so long has forgotten its session too.
+const SESSION_AGE: Duration = Duration::from_secs(15 * 60);
+/// An upload that was not continued for so long is dropped.
+const UPLOAD_AGE: Duration = Duration::from_secs(10 * 60);
+
+/// Keeps house in the shards led here, until the node stops.
+pub(crate) async fn housekeep(shared: Arc<Shared>) {
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        for running in shared.replicas.all() {
+            if running.replica.shard() != META_SHARD
+                && running.replica.status().role == Role::Leader
+                && !shared.is_draining()
+            {
+                one_shard(&shared, &running).await;
+            }
+        }
+    }
+}
+
+async fn one_shard(shared: &Shared, running: &Arc<Running>) {
+    for _ in 0..STEPS_MAX {
+        let now = now();
+        let before = |age: Duration| LogTime(now.0.saturating_sub(age.as_millis() as u64));
+        let step = Housekeep {
+            sessions_before: before(SESSION_AGE),
+            uploads_before: before(UPLOAD_AGE),
+            purge_before: before(shared.config.retention()),
+        };
+        let request = Request {
+            session: None,
+            sequence: 0,
+            lowest_unanswered: 0,
+            expires: LogTime(u64::MAX),
+            command: Command::Housekeep(step),
+        };
+        if !has_work(running, now, &request).await {
+            return;
+        }
+        let proposed = running.replica.propose(mailbox::codec::encode(&request), Vec::new()).await;
+        if let Err(error) = proposed {
+            tracing::debug!(shard = %running.replica.shard(), %error, "housekeeping put off");
+            return;
+        }
+    }
+}
+
+/// Whether the step would change more than log time: it is applied to a view and thrown away.
+async fn has_work(running: &Arc<Running>, now: LogTime, request: &Request) -> bool {
+    let Ok(view) = running.replica.local_view() else { return false };
+    let entry = Entry { time: now, request: request.clone() };
+    let tried = tokio::task::spawn_blocking(move || {
+        let digest = view.digest();
+        let changed = view.read(|source, _| {
+            let mut rows = Rows::new(source, digest);
+            mailbox::apply(&mut rows, &entry, &[]);
+            rows.into_changes().0.len()
+        });
+        changed.unwrap_or(0)
+    });
+    tried.await.unwrap_or(0) > 1
+}
+
+fn now() -> LogTime {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    LogTime(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+}

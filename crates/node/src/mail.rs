@@ -1,0 +1,203 @@
+//! What frontends ask of this node: propose, query, chunk, watch, maildrop locks.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use api::mail::{Changes, Leadership, MailError, MailHandler};
+use async_trait::async_trait;
+use mailbox::chunk::CHUNK_BYTES_MAX;
+use mailbox::{AccountId, Answer, ChunkRef, Outcome, Query, Request, ShardId, StoredChunk};
+use replica::{Role, View};
+use tokio::sync::{broadcast, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::refuse;
+use crate::replicas::Running;
+use crate::shared::{Shared, lock};
+
+/// Limit: changes waiting for a reader before it has to begin anew.
+const WATCH_QUEUE_MAX: usize = 1024;
+/// A leader that no majority answered for so long is not sure to lead.
+const QUORUM_AGE_MAX: Duration = Duration::from_secs(1);
+/// How often a view that was lost is taken anew.
+const VIEWS_MAX: usize = 3;
+
+/// The shards of this node.
+pub(crate) struct Mail(pub Arc<Shared>);
+
+impl Mail {
+    fn running(&self, shard: ShardId) -> Result<Arc<Running>, MailError> {
+        self.0.replicas.of_shard(shard).ok_or(MailError::NoSuchShard)
+    }
+
+    /// Why: while leaderships are handed over, a proposal that comes in would only be caught between
+    /// two leaders; its sender is told at once who is next.
+    fn refuse_if_draining(&self, running: &Running) -> Result<(), MailError> {
+        if self.0.is_draining() {
+            let status = running.replica.status();
+            if status.role != Role::Leader {
+                return Err(MailError::NotLeader { leader: leader_name(running) });
+            }
+        }
+        Ok(())
+    }
+
+    async fn term_of_lead(&self, running: &Running) -> Result<u64, MailError> {
+        running.replica.read().await.map_err(refuse::propose)?;
+        let status = running.replica.status();
+        if status.role == Role::Leader {
+            Ok(status.term)
+        } else {
+            Err(MailError::NotLeader { leader: leader_name(running) })
+        }
+    }
+}
+
+fn leader_name(running: &Running) -> Option<String> {
+    running.replica.status().leader.map(|(_, member)| member.node)
+}
+
+#[async_trait]
+impl MailHandler for Mail {
+    async fn propose(
+        &self,
+        shard: ShardId,
+        request: Request,
+        chunks: Vec<StoredChunk>,
+    ) -> Result<Outcome, MailError> {
+        let running = self.running(shard)?;
+        self.refuse_if_draining(&running)?;
+        if chunks.iter().any(|chunk| chunk.bytes.len() > CHUNK_BYTES_MAX) {
+            return Err(MailError::TooLarge);
+        }
+        let command = mailbox::codec::encode(&request);
+        let size = command.len() + chunks.iter().map(|chunk| chunk.bytes.len()).sum::<usize>();
+        let kib = u32::try_from(size / 1024 + 1).map_err(|_| MailError::TooLarge)?;
+        let _room = self.0.in_flight.try_acquire_many(kib).map_err(|_| MailError::Overloaded)?;
+        // The replica verifies every chunk against its digest before it proposes.
+        let response = running.replica.propose(command, chunks).await.map_err(refuse::propose)?;
+        mailbox::codec::decode(&response).map_err(|_| MailError::Unknown)
+    }
+
+    async fn query(
+        &self,
+        shard: ShardId,
+        query: Query,
+        linearizable: bool,
+    ) -> Result<Answer, MailError> {
+        let running = self.running(shard)?;
+        let query = Arc::new(query);
+        for _ in 0..VIEWS_MAX {
+            let view = match linearizable {
+                true => running.replica.read().await,
+                false => running.replica.local_view(),
+            };
+            let view = view.map_err(refuse::propose)?;
+            if let Some(answer) = answer(view, Arc::clone(&query)).await {
+                return Ok(answer);
+            }
+        }
+        Err(MailError::Unavailable)
+    }
+
+    async fn chunk(&self, shard: ShardId, chunk: ChunkRef) -> Result<StoredChunk, MailError> {
+        let running = self.running(shard)?;
+        running.replica.chunk(&chunk).await.map_err(refuse::chunk)
+    }
+
+    async fn watch(&self, shard: ShardId, _from: u64) -> Result<Changes, MailError> {
+        let running = self.running(shard)?;
+        let changes = running.replica.changes();
+        // After this round nothing that is acknowledged later can be missed.
+        let term = self.term_of_lead(&running).await?;
+        let (sender, receiver) = mpsc::channel(WATCH_QUEUE_MAX);
+        let stop = self.0.stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                end = forward(&running, term, changes, &sender) => {
+                    let _ = sender.send(Err(end)).await;
+                }
+            }
+        });
+        Ok(Box::pin(ReceiverStream::new(receiver)))
+    }
+
+    async fn leader(&self, shard: ShardId) -> Result<Leadership, MailError> {
+        let status = self.running(shard)?.replica.status();
+        let leader = status.leader.map(|(_, member)| member.node);
+        Ok(Leadership { leader, term: status.term })
+    }
+
+    async fn lock_maildrop(
+        &self,
+        shard: ShardId,
+        account: AccountId,
+        token: [u8; 16],
+    ) -> Result<bool, MailError> {
+        let running = self.running(shard)?;
+        let term = self.term_of_lead(&running).await?;
+        Ok(lock(&running.leases).lock(term, account, token, Instant::now()))
+    }
+
+    async fn unlock_maildrop(
+        &self,
+        shard: ShardId,
+        account: AccountId,
+        token: [u8; 16],
+    ) -> Result<(), MailError> {
+        let running = self.running(shard)?;
+        let status = running.replica.status();
+        if status.role != Role::Leader {
+            return Err(MailError::NotLeader { leader: leader_name(&running) });
+        }
+        lock(&running.leases).unlock(status.term, account, token);
+        Ok(())
+    }
+}
+
+/// Hands changes on until this replica is not sure to lead any more; says why it ended.
+async fn forward(
+    running: &Running,
+    term: u64,
+    mut changes: broadcast::Receiver<(u64, mailbox::Change)>,
+    sender: &mpsc::Sender<Result<(u64, mailbox::Change), MailError>>,
+) -> MailError {
+    let mut status = running.replica.watch_status();
+    let leads = move |status: &replica::Status| {
+        let age = Duration::from_millis(status.quorum_age_ms.unwrap_or(0));
+        status.role == Role::Leader && status.term == term && age < QUORUM_AGE_MAX
+    };
+    loop {
+        tokio::select! {
+            change = changes.recv() => match change {
+                Ok(change) => match sender.try_send(Ok(change)) {
+                    Ok(()) => {}
+                    Err(mpsc::error::TrySendError::Full(_)) => return MailError::Overloaded,
+                    Err(mpsc::error::TrySendError::Closed(_)) => return MailError::Unavailable,
+                },
+                Err(broadcast::error::RecvError::Lagged(_)) => return MailError::Overloaded,
+                Err(broadcast::error::RecvError::Closed) => return MailError::Unavailable,
+            },
+            changed = status.changed() => {
+                let now = running.replica.status();
+                if changed.is_err() || !leads(&now) {
+                    return MailError::NotLeader { leader: leader_name(running) };
+                }
+            }
+            () = sender.closed() => return MailError::Unavailable,
+        }
+    }
+}
+
+/// Reads rows on this thread, or on one that may block when bodies are looked through. `None`: the view
+/// was lost, another one helps.
+async fn answer(view: View, query: Arc<Query>) -> Option<Answer> {
+    let read = move |view: &View, query: &Query| {
+        view.read(|rows, bodies| mailbox::answer(rows, bodies, query)).ok()
+    };
+    if !matches!(*query, Query::Search(_)) {
+        return read(&view, &query);
+    }
+    tokio::task::spawn_blocking(move || read(&view, &query)).await.ok().flatten()
+}

@@ -1,0 +1,208 @@
+//! The meta group at this node: its rows as placement, proposals to it, and service meta.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use api::meta::{MetaError, MetaHandler, Placements, Report};
+use api::placement::{
+    ClusterId, DiskId, META_SHARD, Node, Placement, Replica as Placed, ReplicaRole, Shard,
+};
+use async_trait::async_trait;
+use mailbox::ShardId;
+use replica::{Role, Status};
+
+use crate::meta::command::Seat;
+use crate::meta::{self, Command, Outcome};
+use crate::refuse;
+use crate::replicas::Running;
+use crate::shared::{Shared, lock};
+
+/// How often a node without a meta replica looks whether it has one now.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+impl Shared {
+    /// The replica of the meta group here.
+    pub fn meta_replica(&self) -> Option<Arc<Running>> {
+        self.replicas.of_shard(META_SHARD)
+    }
+
+    /// The replica of the meta group here, if it leads; otherwise where to go.
+    pub fn meta_leader(&self) -> Result<Arc<Running>, MetaError> {
+        let Some(running) = self.meta_replica() else {
+            let placement = self.known.placement();
+            let leader = placement.shard(META_SHARD).and_then(|shard| shard.leader.clone());
+            return Err(MetaError::NotLeader { leader });
+        };
+        let status = running.replica.status();
+        if status.role == Role::Leader {
+            return Ok(running);
+        }
+        Err(MetaError::NotLeader { leader: status.leader.map(|(_, member)| member.node) })
+    }
+
+    /// Changes the cluster, if this node leads the meta group.
+    pub async fn propose_meta(&self, command: &Command) -> Result<Outcome, MetaError> {
+        let running = self.meta_leader()?;
+        let bytes = mailbox::codec::encode(command);
+        let response = running.replica.propose(bytes, Vec::new()).await.map_err(refuse::meta)?;
+        self.learn_local(&running);
+        match mailbox::codec::decode(&response) {
+            Ok(Outcome::Refused(why)) => Err(MetaError::Refused(why)),
+            Ok(Outcome::NoCluster) => Err(MetaError::NoCluster),
+            Ok(outcome) => Ok(outcome),
+            Err(error) => Err(MetaError::Unavailable(error.to_string())),
+        }
+    }
+
+    /// Takes the placement from the rows here; before there is one, what is known of the group itself,
+    /// so that its other members hear of it.
+    pub fn learn_local(&self, running: &Running) {
+        let Ok(view) = running.replica.local_view() else { return };
+        match view.read(|rows, _| meta::placement(rows)) {
+            Ok(Some(placement)) => self.known.learn(Arc::new(placement)),
+            Ok(None) => {
+                let status = running.replica.status();
+                if let Some(cluster) = self.known.cluster()
+                    && !status.voters.is_empty()
+                {
+                    self.known.learn(Arc::new(self.provisional(cluster, &status)));
+                }
+            }
+            Err(error) => tracing::warn!(%error, "placement not read"),
+        }
+    }
+
+    /// The meta group alone, at version 0.
+    fn provisional(&self, cluster: ClusterId, status: &Status) -> Placement {
+        let replicas: Vec<Placed> = status
+            .voters
+            .iter()
+            .map(|(replica_id, member)| Placed {
+                replica_id: *replica_id,
+                node: member.node.clone(),
+                disk_id: DiskId(member.disk_id),
+                role: ReplicaRole::Voter,
+            })
+            .collect();
+        let described = |placed: &Placed| match placed.node == self.config.name {
+            true => Some(self.describe()),
+            false => self.known.node(&placed.node),
+        };
+        let mut nodes: Vec<Node> = replicas.iter().filter_map(described).collect();
+        nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        let shards = vec![Shard { shard: META_SHARD, replicas, leader: None }];
+        Placement { cluster, nodes, shards, ..Placement::default() }
+    }
+}
+
+/// Keeps the placement as the local meta replica has it, while there is one.
+pub(crate) async fn follow_local(shared: Arc<Shared>) {
+    while !shared.stop.is_cancelled() {
+        let Some(running) = shared.meta_replica() else {
+            tokio::time::sleep(LOOK_EVERY).await;
+            continue;
+        };
+        let mut status = running.replica.watch_status();
+        loop {
+            status.borrow_and_update();
+            shared.learn_local(&running);
+            tokio::select! {
+                () = shared.stop.cancelled() => return,
+                changed = status.changed() => if changed.is_err() { break },
+            }
+            if status.borrow().role == Role::Stopped {
+                tokio::time::sleep(LOOK_EVERY).await;
+                break;
+            }
+        }
+    }
+}
+
+/// Keeps the placement as any other node has it.
+pub(crate) async fn follow_others(shared: Arc<Shared>) {
+    let mut placements = shared.meta_client.placement();
+    loop {
+        let placement = Arc::clone(&placements.borrow_and_update());
+        if placement.version > 0 {
+            shared.known.learn(placement);
+        }
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            changed = placements.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Service meta.
+pub(crate) struct MetaGroup(pub Arc<Shared>);
+
+impl MetaGroup {
+    fn formed(&self) -> Result<Arc<Placement>, MetaError> {
+        let placement = self.0.known.placement();
+        if placement.version > 0 { Ok(placement) } else { Err(MetaError::NoCluster) }
+    }
+}
+
+#[async_trait]
+impl MetaHandler for MetaGroup {
+    async fn placement(&self) -> Result<Arc<Placement>, MetaError> {
+        self.formed()
+    }
+
+    async fn watch_placement(&self, after_version: u64) -> Result<Placements, MetaError> {
+        let watched = (self.0.known.watch(), after_version);
+        Ok(Box::pin(futures_util::stream::unfold(watched, |(mut watch, after)| async move {
+            let newer = watch.wait_for(|placement| placement.version > after).await;
+            let placement = Arc::clone(&*newer.ok()?);
+            let version = placement.version;
+            Some((placement, (watch, version)))
+        })))
+    }
+
+    async fn register_node(
+        &self,
+        _from: &str,
+        node: Node,
+        cluster: Option<ClusterId>,
+    ) -> Result<Arc<Placement>, MetaError> {
+        let known = &self.0.known;
+        if let (Some(theirs), Some(ours)) = (cluster, known.cluster())
+            && theirs != ours
+        {
+            return Err(MetaError::Refused(format!(
+                "its disks belong to cluster {theirs}, this is cluster {ours}: \
+                 name empty directories in data_dirs, or the right nodes in join"
+            )));
+        }
+        let placement = known.placement();
+        if placement.version > 0 {
+            self.0.propose_meta(&Command::RegisterNode(node)).await?;
+            return Ok(known.placement());
+        }
+        known.wait_for_cluster(node);
+        match (placement.cluster == ClusterId::default(), known.cluster()) {
+            (false, _) => Ok(placement),
+            (true, Some(_)) => Err(MetaError::Unavailable("the meta group is not up yet".into())),
+            (true, None) => Err(MetaError::NoCluster),
+        }
+    }
+
+    async fn report(&self, from: &str, report: Report) -> Result<(), MetaError> {
+        self.0.meta_leader()?;
+        lock(&self.0.reports).insert(from.to_owned(), (Instant::now(), report));
+        Ok(())
+    }
+
+    async fn mint_replica(
+        &self,
+        from: &str,
+        shard: ShardId,
+        disk: DiskId,
+    ) -> Result<u64, MetaError> {
+        let seat = Seat { node: from.to_owned(), disk_id: disk };
+        match self.0.propose_meta(&Command::PlaceReplica(shard, seat)).await? {
+            Outcome::Replica(replica_id) => Ok(replica_id),
+            other => Err(MetaError::Unavailable(format!("{other:?} instead of an id"))),
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! What replicas of other nodes ask: each request goes to exactly the replica it names, or nowhere.
+
+use std::sync::Arc;
+
+use api::peer::{BoxFuture, PeerError, PeerHandler, PeerRequest, PeerResponse};
+
+use crate::shared::Shared;
+
+/// The replicas of this node.
+pub(crate) struct Peers(pub Arc<Shared>);
+
+impl PeerHandler for Peers {
+    fn handle(
+        &self,
+        from_node: String,
+        request: PeerRequest,
+    ) -> BoxFuture<'static, Result<PeerResponse, PeerError>> {
+        let running = self.0.replicas.exactly(request.shard, request.to_replica);
+        Box::pin(async move {
+            let Some(running) = running else {
+                let (shard, replica) = (request.shard, request.to_replica);
+                tracing::debug!(%shard, replica, from_node, "no such replica here");
+                return Err(PeerError::Refused(format!("no replica {replica} of {shard} here")));
+            };
+            running.replica.handle(request).await
+        })
+    }
+}

@@ -1,0 +1,231 @@
+//! The replicas that run here: those found on the disks, and those that the placement puts there.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, Instant};
+
+use api::placement::{DiskId, META_SHARD, Placement, Replica as Placed, ReplicaRole};
+use mailbox::ShardId;
+use replica::{Disk, Machine, MailMachine, Member, Replica, ReplicaConfig, Role, Timing};
+
+use crate::leases::Leases;
+use crate::machine::MetaMachine;
+use crate::shared::{Shared, lock};
+
+/// Pause between the starts of two groups, so that their elections do not fall together.
+const STAGGER: Duration = Duration::from_millis(5);
+/// How often placement and replicas are compared when neither changed.
+const COMPARE_EVERY: Duration = Duration::from_millis(500);
+
+/// How long one replica may take to stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// First pause before a replica that failed is started again.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+/// Longest such pause.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// One replica that runs.
+pub(crate) struct Running {
+    pub replica: Replica,
+    pub disk_id: DiskId,
+    pub leases: Mutex<Leases>,
+}
+
+/// All of them, by shard and replica id.
+#[derive(Default)]
+pub(crate) struct Replicas {
+    running: RwLock<BTreeMap<(ShardId, u64), Arc<Running>>>,
+    /// Those that did not start, with the time and pause of the next attempt.
+    failed: Mutex<BTreeMap<(ShardId, u64), (Instant, Duration)>>,
+    /// One start at a time, so that no replica starts twice.
+    starting: tokio::sync::Mutex<()>,
+}
+
+impl Replicas {
+    /// A replica of the shard: the one that leads, if several are here.
+    pub fn of_shard(&self, shard: ShardId) -> Option<Arc<Running>> {
+        let running = self.read();
+        let mut here = running.range((shard, 0)..=(shard, u64::MAX)).map(|(_, running)| running);
+        let first = here.next()?;
+        let leads = |running: &&Arc<Running>| running.replica.status().role == Role::Leader;
+        Some(Arc::clone(here.find(leads).unwrap_or(first)))
+    }
+
+    /// Exactly this replica.
+    pub fn exactly(&self, shard: ShardId, replica_id: u64) -> Option<Arc<Running>> {
+        self.read().get(&(shard, replica_id)).cloned()
+    }
+
+    pub fn all(&self) -> Vec<Arc<Running>> {
+        self.read().values().cloned().collect()
+    }
+
+    pub fn insert(&self, running: Arc<Running>) {
+        let key = (running.replica.shard(), running.replica.replica_id());
+        self.write().insert(key, running);
+    }
+
+    pub fn remove(&self, shard: ShardId, replica_id: u64) -> Option<Arc<Running>> {
+        self.write().remove(&(shard, replica_id))
+    }
+
+    /// Whether a replica that failed before may be tried again.
+    fn may_start(&self, key: (ShardId, u64)) -> bool {
+        lock(&self.failed).get(&key).is_none_or(|(at, _)| *at <= Instant::now())
+    }
+
+    /// The next attempt is later each time.
+    pub fn put_off(&self, key: (ShardId, u64)) {
+        let mut failed = lock(&self.failed);
+        let (at, pause) = failed.entry(key).or_insert((Instant::now(), RETRY_FIRST));
+        *at = Instant::now() + *pause;
+        *pause = (*pause * 2).min(RETRY_MAX);
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<(ShardId, u64), Arc<Running>>> {
+        self.running.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<(ShardId, u64), Arc<Running>>> {
+        self.running.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Starts every replica that lives on a disk of this node; needs nobody else.
+pub(crate) async fn start_local(shared: &Arc<Shared>) {
+    let mut found = Vec::new();
+    for dir in &shared.disks.dirs {
+        if let Some(disk) = &dir.disk {
+            found.extend(disk.replicas().into_iter().map(|(id, shard)| (shard, id, disk.clone())));
+        }
+    }
+    // The meta group first: everybody else asks it where things are.
+    found.sort_by_key(|(shard, id, _)| (*shard, *id));
+    for (shard, replica_id, disk) in found {
+        start_one(shared, shard, replica_id, &disk).await;
+        tokio::time::sleep(STAGGER).await;
+    }
+}
+
+/// Stops every replica, so that the next start is a quick one.
+pub(crate) async fn stop_all(shared: &Shared) {
+    let all = shared.replicas.all();
+    futures_util::future::join_all(all.iter().map(|running| stop_one(shared, running))).await;
+}
+
+/// Stops one replica; its state stays on its disk.
+pub(crate) async fn stop_one(shared: &Shared, running: &Running) {
+    let (shard, replica_id) = (running.replica.shard(), running.replica.replica_id());
+    shared.replicas.remove(shard, replica_id);
+    match tokio::time::timeout(STOP_PATIENCE, running.replica.shutdown()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%shard, replica_id, %error, "replica not stopped cleanly"),
+        Err(_) => tracing::warn!(%shard, replica_id, "replica does not stop"),
+    }
+}
+
+/// Starts one replica; one that does not start is reported and tried again by [`follow_placement`].
+pub(crate) async fn start_one(
+    shared: &Arc<Shared>,
+    shard: ShardId,
+    replica_id: u64,
+    disk: &Arc<Disk>,
+) -> Option<Arc<Running>> {
+    let _one = shared.replicas.starting.lock().await;
+    if let Some(running) = shared.replicas.exactly(shard, replica_id) {
+        return Some(running);
+    }
+    if disk.is_poisoned() || !shared.replicas.may_start((shard, replica_id)) {
+        return None;
+    }
+    let machine: Arc<dyn Machine> =
+        if shard == META_SHARD { Arc::new(MetaMachine) } else { Arc::new(MailMachine) };
+    let started = Replica::start(ReplicaConfig {
+        shard,
+        replica_id,
+        node: shared.config.name.clone(),
+        disk: Arc::clone(disk),
+        machine,
+        transport: Arc::clone(&shared.transport),
+        timing: timing(shared),
+    });
+    match started.await {
+        Ok(replica) => {
+            tracing::info!(%shard, replica_id, "replica runs");
+            let disk_id = DiskId(disk.disk_id());
+            let running = Arc::new(Running { replica, disk_id, leases: Default::default() });
+            shared.replicas.insert(Arc::clone(&running));
+            Some(running)
+        }
+        Err(error) => {
+            tracing::error!(%shard, replica_id, %error, "replica does not start");
+            shared.replicas.put_off((shard, replica_id));
+            None
+        }
+    }
+}
+
+fn timing(shared: &Shared) -> Timing {
+    let config = &shared.config;
+    Timing {
+        heartbeat: Duration::from_millis(config.heartbeat_ms),
+        election_min: Duration::from_millis(config.election_min_ms),
+        election_max: Duration::from_millis(config.election_max_ms),
+        ..Timing::default()
+    }
+}
+
+/// Keeps the replicas as the placement has them, until the node stops.
+pub(crate) async fn follow_placement(shared: Arc<Shared>) {
+    let mut placements = shared.known.watch();
+    loop {
+        let placement = Arc::clone(&placements.borrow_and_update());
+        if shared.is_admitted() {
+            start_placed(&shared, &placement).await;
+        }
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            changed = placements.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(COMPARE_EVERY) => {}
+        }
+    }
+}
+
+/// Starts what is placed here and does not run, and begins groups that were never begun.
+async fn start_placed(shared: &Arc<Shared>, placement: &Placement) {
+    for shard in &placement.shards {
+        for placed in shard.replicas.iter().filter(|placed| placed.node == shared.config.name) {
+            let Some(disk) = shared.disks.disk(placed.disk_id) else { continue };
+            let running = match shared.replicas.exactly(shard.shard, placed.replica_id) {
+                Some(running) => Some(running),
+                None => start_one(shared, shard.shard, placed.replica_id, disk).await,
+            };
+            if let Some(running) = running
+                && shard.leader.is_none()
+                && shard.shard != META_SHARD
+                && is_founder(placed, &shard.replicas)
+            {
+                begin_group(&running, &shard.replicas).await;
+            }
+        }
+    }
+}
+
+/// One replica begins its group: the first voter, as long as the cluster knows of no leader.
+fn is_founder(placed: &Placed, replicas: &[Placed]) -> bool {
+    let mut voters = replicas.iter().filter(|replica| replica.role == ReplicaRole::Voter);
+    voters.next().is_some_and(|first| first.replica_id == placed.replica_id)
+}
+
+/// Gives a group its members, if this replica has none yet.
+pub(crate) async fn begin_group(running: &Running, replicas: &[Placed]) {
+    let status = running.replica.status();
+    if status.last_log_index > 0 || !status.voters.is_empty() || status.term > 0 {
+        return;
+    }
+    let member = |placed: &Placed| Member { node: placed.node.clone(), disk_id: placed.disk_id.0 };
+    let members = replicas.iter().map(|placed| (placed.replica_id, member(placed))).collect();
+    if let Err(error) = running.replica.initialize(members).await {
+        tracing::warn!(shard = %running.replica.shard(), %error, "group not begun");
+    }
+}

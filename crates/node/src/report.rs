@@ -1,0 +1,154 @@
+//! What this node tells the meta group's leader about itself, and what that leader makes of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use api::meta::{ReplicaReport, ReplicaState, Report};
+use api::placement::{DiskState, Placement};
+use mailbox::{RowDigest, ShardId};
+use replica::{Role, Status};
+
+use crate::meta::Command;
+use crate::replicas::Running;
+use crate::shared::{Shared, lock};
+
+/// How often a node reports.
+const REPORT_EVERY: Duration = Duration::from_millis(1_000);
+/// How often while shards have no known leader yet.
+const REPORT_SOON: Duration = Duration::from_millis(100);
+/// How long one report may take.
+const PATIENCE: Duration = Duration::from_millis(800);
+/// A report older than this says nothing about leaders.
+const FRESH: Duration = Duration::from_secs(3);
+
+/// Reports, and as leader of the meta group acts on reports, until the node stops.
+pub(crate) async fn report(shared: Arc<Shared>) {
+    loop {
+        let placement = shared.known.placement();
+        let begun = placement.shards.iter().all(|shard| shard.leader.is_some());
+        if placement.version > 0 {
+            report_once(&shared).await;
+        }
+        let pause = if begun { REPORT_EVERY } else { REPORT_SOON };
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+async fn report_once(shared: &Arc<Shared>) {
+    let report = Report {
+        node: shared.config.name.clone(),
+        disks: shared.disks.report(),
+        replicas: replicas(shared),
+    };
+    if shared.meta_leader().is_ok() {
+        lock(&shared.reports).insert(report.node.clone(), (Instant::now(), report));
+        act(shared).await;
+    } else if let Err(error) = shared.meta_client.report(&report, PATIENCE).await {
+        tracing::debug!(%error, "report not taken");
+    }
+}
+
+/// Notes leaders and poisoned disks where the placement does not have them.
+async fn act(shared: &Arc<Shared>) {
+    let placement = shared.known.placement();
+    let reports: Vec<Report> = {
+        let mut reports = lock(&shared.reports);
+        reports.retain(|name, _| placement.node(name).is_some());
+        let fresh = reports.values().filter(|(at, _)| at.elapsed() < FRESH);
+        fresh.map(|(_, report)| report.clone()).collect()
+    };
+    let mut commands = Vec::new();
+    let leaders = new_leaders(&placement, &reports);
+    if !leaders.is_empty() {
+        commands.push(Command::NoteLeaders(leaders));
+    }
+    for disk in reports.iter().flat_map(|report| &report.disks) {
+        let mut known = placement.nodes.iter().flat_map(|node| &node.disks);
+        let known = known.find(|known| known.disk_id == disk.disk_id);
+        if disk.state == DiskState::Poisoned
+            && known.is_some_and(|known| known.state != DiskState::Poisoned)
+        {
+            tracing::error!(disk = %disk.disk_id, "disk poisoned");
+            commands.push(Command::SetDiskState(disk.disk_id, DiskState::Poisoned));
+        }
+    }
+    for command in commands {
+        if let Err(error) = shared.propose_meta(&command).await {
+            tracing::debug!(%error, "report not acted on");
+        }
+    }
+}
+
+/// Leaders that the placement does not name; of two that say so the later term counts.
+fn new_leaders(placement: &Placement, reports: &[Report]) -> Vec<(ShardId, String)> {
+    let mut leaders: BTreeMap<ShardId, (u64, &str)> = BTreeMap::new();
+    for report in reports {
+        for replica in report.replicas.iter().filter(|r| r.state == ReplicaState::Leader) {
+            let latest = leaders.entry(replica.shard).or_insert((0, &report.node));
+            if replica.term >= latest.0 {
+                *latest = (replica.term, &report.node);
+            }
+        }
+    }
+    let is_new = |shard: ShardId, leader: &str| {
+        let known = placement.shard(shard);
+        known.is_some_and(|known| {
+            known.leader.as_deref() != Some(leader)
+                && known.replicas.iter().any(|replica| replica.node == leader)
+        })
+    };
+    let news = leaders.into_iter().filter(|(shard, (_, leader))| is_new(*shard, leader));
+    news.map(|(shard, (_, leader))| (shard, leader.to_owned())).collect()
+}
+
+/// How the replicas here are.
+pub(crate) fn replicas(shared: &Shared) -> Vec<ReplicaReport> {
+    shared.replicas.all().iter().map(|running| one(running)).collect()
+}
+
+fn one(running: &Running) -> ReplicaReport {
+    let status = running.replica.status();
+    ReplicaReport {
+        shard: running.replica.shard(),
+        replica_id: running.replica.replica_id(),
+        disk_id: running.disk_id,
+        state: state(&status),
+        term: status.term,
+        leader: status.leader.map(|(_, member)| member.node),
+        last_log: status.last_log_index,
+        committed: status.committed,
+        applied: status.applied,
+        digest: digest_bytes(&status.digest),
+        n_missing_chunks: u64::from(status.is_incomplete),
+        n_chunks: 0,
+        chunk_bytes: 0,
+        followers: status.matched.into_iter().collect(),
+    }
+}
+
+fn state(status: &Status) -> ReplicaState {
+    match status.role {
+        Role::Stopped => ReplicaState::Failed,
+        _ if status.is_unconfirmed => ReplicaState::Starting,
+        Role::Leader => ReplicaState::Leader,
+        Role::Follower => ReplicaState::Follower,
+        Role::Candidate => ReplicaState::Candidate,
+        Role::Learner if status.voters.is_empty() => ReplicaState::Starting,
+        Role::Learner => ReplicaState::Learner,
+    }
+}
+
+/// The four lanes, as their hexadecimal form shows them.
+fn digest_bytes(digest: &RowDigest) -> [u8; 32] {
+    let text = digest.to_string();
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        let pair = std::str::from_utf8(pair).unwrap_or_default();
+        *byte = u8::from_str_radix(pair, 16).unwrap_or_default();
+    }
+    bytes
+}

@@ -1,0 +1,160 @@
+//! What all parts of a node know: who it is, its disks, its replicas, and the newest placement.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
+
+use api::meta::{MetaClient, Report};
+use api::placement::{ClusterId, Node, Placement};
+use api::{Resolver, peer::PeerTransport};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::disks::Disks;
+use crate::error::Error;
+use crate::replicas::Replicas;
+
+/// One running node.
+pub(crate) struct Shared {
+    pub config: Config,
+    pub disks: Disks,
+    pub replicas: Replicas,
+    pub known: Arc<Known>,
+    pub transport: Arc<dyn PeerTransport>,
+    pub meta_client: MetaClient,
+    /// KiB of requests under way.
+    pub in_flight: Semaphore,
+    /// How the nodes are; kept by the leader of the meta group.
+    pub reports: Mutex<BTreeMap<String, (Instant, Report)>>,
+    /// The cluster took this node since it started, so new replicas may begin here.
+    pub admitted: AtomicBool,
+    /// Leaderships are being handed over.
+    pub draining: AtomicBool,
+    pub started: Instant,
+    /// Ends everything; what cannot go on puts its reason into `fatal` first.
+    pub stop: CancellationToken,
+    pub fatal: OnceLock<Error>,
+}
+
+/// The newest placement, and who else there is.
+pub(crate) struct Known {
+    cluster: Mutex<Option<ClusterId>>,
+    placement: watch::Sender<Arc<Placement>>,
+    /// Nodes that registered before there was a cluster.
+    waiting: Mutex<BTreeMap<String, Node>>,
+}
+
+impl Known {
+    pub fn new(cluster: Option<ClusterId>) -> Self {
+        Self {
+            cluster: Mutex::new(cluster),
+            placement: watch::Sender::new(Arc::default()),
+            waiting: Mutex::default(),
+        }
+    }
+
+    /// The cluster this node's disks belong to.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        *lock(&self.cluster)
+    }
+
+    pub fn set_cluster(&self, cluster: ClusterId) {
+        *lock(&self.cluster) = Some(cluster);
+    }
+
+    pub fn placement(&self) -> Arc<Placement> {
+        Arc::clone(&self.placement.borrow())
+    }
+
+    pub fn watch(&self) -> watch::Receiver<Arc<Placement>> {
+        self.placement.subscribe()
+    }
+
+    /// Takes a placement that is newer, unless it is another cluster's.
+    pub fn learn(&self, placement: Arc<Placement>) {
+        if self.cluster().is_some_and(|ours| ours != placement.cluster) {
+            tracing::warn!(cluster = %placement.cluster, "placement of another cluster not taken");
+            return;
+        }
+        self.placement.send_if_modified(|current| {
+            let first = current.cluster == ClusterId::default();
+            let newer = first || placement.version > current.version;
+            if newer && placement.cluster != ClusterId::default() {
+                *current = placement;
+                return true;
+            }
+            false
+        });
+    }
+
+    pub fn wait_for_cluster(&self, node: Node) {
+        lock(&self.waiting).insert(node.name.clone(), node);
+    }
+
+    /// Nodes that registered before there was a cluster.
+    pub fn waiting(&self) -> Vec<Node> {
+        lock(&self.waiting).values().cloned().collect()
+    }
+
+    /// A node that is placed, or waits to be.
+    pub fn node(&self, name: &str) -> Option<Node> {
+        let placed = self.placement.borrow().node(name).cloned();
+        placed.or_else(|| lock(&self.waiting).get(name).cloned())
+    }
+
+    /// Finds addresses for outgoing connections.
+    pub fn resolver(self: &Arc<Self>) -> Resolver {
+        let known = Arc::clone(self);
+        Arc::new(move |name| known.node(name).map(|node| node.address))
+    }
+}
+
+impl Shared {
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// How this node describes itself.
+    pub fn describe(&self) -> Node {
+        Node {
+            name: self.config.name.clone(),
+            node_id: self.disks.node_id,
+            address: self.config.advertised(),
+            zone: self.config.zone.clone(),
+            disks: self.disks.report(),
+            draining: false,
+        }
+    }
+
+    /// This node cannot go on.
+    pub fn fail(&self, error: Error) {
+        tracing::error!(%error, "node stops");
+        let _ = self.fatal.set(error);
+        self.stop.cancel();
+    }
+
+    /// Notes on the disks which cluster they belong to; before the first replica of it begins.
+    pub fn join_cluster(&self, cluster: ClusterId) -> Result<(), Error> {
+        if self.known.cluster() == Some(cluster) {
+            return Ok(());
+        }
+        self.disks.admit(self.name(), cluster)?;
+        self.known.set_cluster(cluster);
+        Ok(())
+    }
+
+    pub fn is_admitted(&self) -> bool {
+        self.admitted.load(Ordering::Acquire)
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+}
+
+/// Locks; what a panic left behind is still whole, since no section here can stop half way.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,75 @@
+//! Leaders where the placement prefers them: the first replica of each shard leads it whenever it can.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::placement::{Placement, ReplicaRole};
+use mailbox::ShardId;
+use replica::{Role, Status};
+
+use crate::replicas::Running;
+use crate::shared::Shared;
+
+/// How often to look.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often in a row the preferred replica must be found able to lead, so that one that comes and goes
+/// is left alone.
+const STEADY: u32 = 3;
+/// Entries by which it may be behind.
+const LAG_MAX: u64 = 64;
+
+/// Hands leaderships to the preferred replicas, until the node stops.
+pub(crate) async fn spread(shared: Arc<Shared>) {
+    let mut steady: BTreeMap<ShardId, (u64, u32)> = BTreeMap::new();
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        if shared.is_draining() {
+            continue;
+        }
+        let placement = shared.known.placement();
+        for running in shared.replicas.all() {
+            let shard = running.replica.shard();
+            let Some(to) = better(&placement, &running) else {
+                steady.remove(&shard);
+                continue;
+            };
+            let (seen, times) = steady.entry(shard).or_insert((to, 0));
+            *times = if *seen == to { *times + 1 } else { 1 };
+            *seen = to;
+            if *times >= STEADY {
+                steady.remove(&shard);
+                tracing::info!(%shard, replica = to, "leadership goes to the preferred replica");
+                if let Err(error) = running.replica.transfer_leader(Some(to)).await {
+                    tracing::debug!(%shard, %error, "leadership not handed over");
+                }
+            }
+        }
+    }
+}
+
+/// The replica that should lead instead of this one.
+fn better(placement: &Placement, running: &Running) -> Option<u64> {
+    let status = running.replica.status();
+    if status.role != Role::Leader || status.is_joint {
+        return None;
+    }
+    let shard = placement.shard(running.replica.shard())?;
+    let drains = |node: &str| placement.node(node).is_none_or(|node| node.draining);
+    let mut able = shard.replicas.iter().filter(|placed| {
+        placed.role == ReplicaRole::Voter
+            && !drains(&placed.node)
+            && (placed.replica_id == running.replica.replica_id()
+                || keeps_up(&status, placed.replica_id))
+    });
+    let preferred = able.next()?.replica_id;
+    (preferred != running.replica.replica_id()).then_some(preferred)
+}
+
+fn keeps_up(status: &Status, replica_id: u64) -> bool {
+    let matched = status.matched.get(&replica_id).copied();
+    matched.is_some_and(|matched| matched + LAG_MAX >= status.last_log_index)
+}
