@@ -36,7 +36,7 @@ pub use address::Address;
 pub use answer::{Answer, MailboxInfo, MessageRecord};
 pub use chunk::{ChunkRef, Digest, Draft, NewMessage, StoredChunk};
 pub use command::{Command, Entry, Request};
-pub use flags::{FlagChange, Flags, SystemFlags};
+pub use flags::{FlagChange, Flags, Keyword, SystemFlags};
 pub use ids::{
     AccountId, EmailId, LogTime, MailboxId, ModSeq, SessionId, ShardId, ThreadId, Uid, UidValidity,
     UploadId,

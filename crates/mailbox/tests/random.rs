@@ -228,7 +228,6 @@ fn transfer(
     is_move: bool,
 ) {
     let (source, target, uids) = (of(shard, model, from), of(shard, model, to), set(uids));
-    shard.sequence += 0;
     let staging = (shard.sequence % 251) as u8;
     let outcome = shard.run(match is_move {
         true => r#move(source, target, uids.clone()),

@@ -1,0 +1,111 @@
+//! Exactly once: what a repeated, late or foreign request meets.
+
+mod support;
+
+use mailbox::command::{Deliver, Housekeep};
+use mailbox::*;
+use support::*;
+
+fn delivery(shard: &mut Shard) -> (Request, Vec<ChunkRef>) {
+    let (message, inline) = shard.message(&mail("once"));
+    let deliver = Command::Deliver(Deliver { account: ACCOUNT, detail: None, message });
+    (shard.request(deliver), inline)
+}
+
+fn at(shard: &Shard, request: &Request) -> Entry {
+    Entry { time: LogTime(shard.now_ms), request: request.clone() }
+}
+
+fn refused(applied: &Applied) -> &Refusal {
+    match &applied.outcome {
+        Outcome::Refused(refusal) => refusal,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_repeated_request_gives_the_kept_outcome_and_does_nothing() {
+    let mut shard = Shard::with_account();
+    let (request, inline) = delivery(&mut shard);
+    let first = shard.entry(&at(&shard, &request), &inline);
+    assert!(matches!(first.outcome, Outcome::Appended(_)));
+    assert_eq!(first.changes.len(), 1);
+    shard.now_ms += 1_000_000; // Long after its expiry.
+    let again = shard.entry(&at(&shard, &request), &inline);
+    assert_eq!(again.outcome, first.outcome);
+    assert!(again.changes.is_empty());
+    assert_eq!(shard.mailbox("INBOX").n_messages, 1);
+}
+
+#[test]
+fn an_unknown_session_is_refused() {
+    let mut shard = Shard::with_account();
+    let (mut request, inline) = delivery(&mut shard);
+    request.session = Some(SessionId([9; 16]));
+    let applied = shard.entry(&at(&shard, &request), &inline);
+    assert_eq!(refused(&applied), &Refusal::NoSuchSession);
+    request.session = None;
+    let applied = shard.entry(&at(&shard, &request), &inline);
+    assert_eq!(refused(&applied), &Refusal::NoSuchSession);
+    assert_eq!(shard.mailbox("INBOX").n_messages, 0);
+}
+
+#[test]
+fn a_sequence_below_the_mark_is_refused() {
+    let mut shard = Shard::with_account();
+    let (old, inline) = delivery(&mut shard);
+    let (new, _) = delivery(&mut shard);
+    shard.entry(&at(&shard, &new), &inline);
+    let applied = shard.entry(&at(&shard, &old), &inline);
+    assert_eq!(refused(&applied), &Refusal::StaleSequence);
+    assert_eq!(shard.mailbox("INBOX").n_messages, 1);
+}
+
+#[test]
+fn outcomes_above_the_mark_are_kept_in_any_order() {
+    let mut shard = Shard::with_account();
+    let requests: Vec<_> = (0..40).map(|_| delivery(&mut shard)).collect();
+    let mark = requests[0].0.sequence;
+    let mut outcomes = Vec::new();
+    for (request, inline) in requests.iter().rev() {
+        let request = Request { lowest_unanswered: mark, ..request.clone() };
+        outcomes.push(shard.entry(&at(&shard, &request), inline).outcome);
+    }
+    for ((request, inline), outcome) in requests.iter().rev().zip(&outcomes) {
+        let request = Request { lowest_unanswered: mark, ..request.clone() };
+        assert_eq!(&shard.entry(&at(&shard, &request), inline).outcome, outcome);
+    }
+    assert_eq!(shard.mailbox("INBOX").n_messages, 40);
+}
+
+#[test]
+fn an_expired_request_changes_nothing_and_log_time_never_goes_back() {
+    let mut shard = Shard::with_account();
+    let (request, inline) = delivery(&mut shard);
+    shard.now_ms = request.expires.0 + 1;
+    shard.alone(Command::OpenSession(SESSION));
+    shard.now_ms = START_MS; // A leader whose clock lags.
+    let applied = shard.entry(&at(&shard, &request), &inline);
+    assert_eq!(refused(&applied), &Refusal::Expired);
+    assert_eq!(shard.mailbox("INBOX").n_messages, 0);
+}
+
+#[test]
+fn a_session_is_dropped_only_when_no_repetition_can_be_executed_again() {
+    let mut shard = Shard::with_account();
+    let (request, inline) = delivery(&mut shard);
+    shard.entry(&at(&shard, &request), &inline);
+    let far = LogTime(u64::MAX);
+    let all = Housekeep { sessions_before: far, uploads_before: far, purge_before: far };
+    shard.housekeep(all.clone());
+    // Its expiry has not come yet, so its outcome is still kept.
+    assert!(matches!(shard.entry(&at(&shard, &request), &inline).outcome, Outcome::Appended(_)));
+    shard.now_ms = request.expires.0 + 1;
+    shard.housekeep(all);
+    let applied = shard.entry(&at(&shard, &request), &inline);
+    assert_eq!(refused(&applied), &Refusal::NoSuchSession);
+    shard.alone(Command::OpenSession(SESSION));
+    let applied = shard.entry(&at(&shard, &request), &inline);
+    assert_eq!(refused(&applied), &Refusal::Expired);
+    assert_eq!(shard.mailbox("INBOX").n_messages, 1);
+}

@@ -1,0 +1,242 @@
+//! Every refusal, and that it changes nothing; the limits; uploads; the directory.
+
+mod support;
+
+use mailbox::command::*;
+use mailbox::query::Query;
+use mailbox::*;
+use support::*;
+
+fn refused(shard: &mut Shard, command: Command) -> Refusal {
+    let before = shard.mailbox("INBOX");
+    match shard.run(command) {
+        Outcome::Refused(refusal) => {
+            assert_eq!(shard.mailbox("INBOX"), before);
+            refusal
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn change(change: AccountChange) -> Command {
+    Command::ChangeAccount(ChangeAccount { account: ACCOUNT, change })
+}
+
+#[test]
+fn accounts_are_refused_when_taken_absent_or_suspended() {
+    let mut shard = Shard::with_account();
+    let again = create_account(ACCOUNT, Quota::default());
+    assert_eq!(refused(&mut shard, again), Refusal::Taken);
+    let absent = Command::DeleteAccount(AccountId([9; 16]));
+    assert_eq!(refused(&mut shard, absent), Refusal::NoSuchAccount);
+    shard.run(change(AccountChange::State(AccountState::Suspended)));
+    assert_eq!(shard.deliver(&mail("no")), Outcome::Refused(Refusal::Suspended));
+    assert_eq!(shard.ask(&Query::Mailboxes(ACCOUNT)), Answer::Refused(Refusal::Suspended));
+    assert!(matches!(shard.ask(&Query::Account(ACCOUNT)), Answer::Account(_)));
+    shard.run(change(AccountChange::State(AccountState::Active)));
+    assert!(matches!(shard.deliver(&mail("yes")), Outcome::Appended(_)));
+    assert_eq!(shard.run(Command::DeleteAccount(ACCOUNT)), Outcome::Done);
+    assert_eq!(shard.deliver(&mail("no")), Outcome::Refused(Refusal::NoSuchAccount));
+    assert_eq!(shard.ask(&Query::Account(ACCOUNT)), Answer::Refused(Refusal::NoSuchAccount));
+}
+
+#[test]
+fn uid_validity_outlives_the_account() {
+    let mut shard = Shard::with_account();
+    for i in 0..50 {
+        shard.create(&format!("m{i}"));
+    }
+    let last = shard.mailbox("m49").uid_validity;
+    shard.run(Command::DeleteAccount(ACCOUNT));
+    shard.clean();
+    shard.run(create_account(ACCOUNT, Quota::default()));
+    assert!(shard.mailbox("INBOX").uid_validity > last);
+}
+
+#[test]
+fn names_are_refused_by_the_rules_of_the_tree() {
+    let mut shard = Shard::with_account();
+    shard.create("a/b/c");
+    assert_eq!(refused(&mut shard, create("a/b")), Refusal::MailboxExists);
+    assert_eq!(refused(&mut shard, create("inbox")), Refusal::Inbox);
+    assert_eq!(refused(&mut shard, delete("INBOX")), Refusal::Inbox);
+    assert_eq!(refused(&mut shard, delete("x")), Refusal::NoSuchMailbox);
+    assert_eq!(refused(&mut shard, rename("a", "a/b/d")), Refusal::BelowItself);
+    assert_eq!(refused(&mut shard, rename("a", "Sent")), Refusal::MailboxExists);
+    let before = shard.mailbox("a");
+    shard.run(delete("a"));
+    assert!(!shard.mailbox("a").selectable);
+    assert_eq!(refused(&mut shard, delete("a")), Refusal::NotSelectable);
+    let new = shard.create("a");
+    assert!(new != before.of.mailbox && shard.mailbox("a").uid_validity > before.uid_validity);
+    assert!(shard.mailbox("a/b/c").selectable);
+    let deep: Vec<String> = (0..30).map(|i| i.to_string()).collect();
+    shard.create(&deep.join("/"));
+    let too_deep = refused(&mut shard, rename("0", "a/b/c/d"));
+    assert!(matches!(too_deep, Refusal::Limit(_)));
+    let sent = Some(SpecialUse::Sent);
+    let twice = CreateMailbox { account: ACCOUNT, name: name("s"), special_use: sent };
+    assert_eq!(refused(&mut shard, Command::CreateMailbox(twice)), Refusal::SpecialUse);
+    shard.run(delete("Sent"));
+    let once = CreateMailbox { account: ACCOUNT, name: name("s"), special_use: sent };
+    assert!(matches!(shard.run(Command::CreateMailbox(once)), Outcome::MailboxCreated(_)));
+}
+
+#[test]
+fn a_rename_keeps_messages_uids_and_identity_of_a_whole_subtree() {
+    let mut shard = Shard::with_account();
+    shard.create("a/b");
+    shard.append("a/b", &[mail("x")], &Flags::default());
+    let before = shard.mailbox("a/b");
+    assert_eq!(shard.run(rename("a", "z/y")), Outcome::Done);
+    let after = shard.mailbox("z/y/b");
+    assert_eq!((after.of, after.uid_validity), (before.of, before.uid_validity));
+    assert_eq!(shard.everything("z/y/b").len(), 1);
+    assert!(shard.mailbox("z").selectable);
+}
+
+#[test]
+fn quota_is_decided_when_the_message_arrives() {
+    let mut shard = Shard::with_account();
+    let size = mail("1").len() as u64;
+    let quota = Quota { storage_bytes: Some(2 * size), n_messages: None };
+    shard.run(change(AccountChange::Quota(quota)));
+    shard.deliver(&mail("1"));
+    shard.deliver(&mail("2"));
+    assert_eq!(shard.deliver(&mail("3")), Outcome::Refused(Refusal::OverQuota));
+    let of = shard.of("INBOX");
+    assert_eq!(refused(&mut shard, copy(of, of, set(&[1]), 1)), Refusal::OverQuota);
+    shard.run(expunge(of, set(&[1]), false));
+    assert!(matches!(shard.deliver(&mail("3")), Outcome::Appended(_)));
+    shard.run(r#move(of, shard.of("Sent"), UidSet::all()));
+    assert_eq!(shard.mailbox("Sent").n_messages, 2);
+}
+
+#[test]
+fn a_message_needs_all_its_chunks() {
+    let mut shard = Shard::with_account();
+    let (message, inline) = shard.message(&mail("x"));
+    let deliver = |message: &NewMessage| {
+        let message = message.clone();
+        Command::Deliver(Deliver { account: ACCOUNT, detail: None, message })
+    };
+    assert_eq!(refused(&mut shard, deliver(&message)), Refusal::ChunkMissing);
+    let lies = NewMessage { size: message.size + 1, ..message.clone() };
+    let outcome = shard.apply(deliver(&lies), &inline).outcome;
+    assert_eq!(outcome, Outcome::Refused(Refusal::ChunkMissing));
+    assert!(matches!(shard.apply(deliver(&message), &inline).outcome, Outcome::Appended(_)));
+    // Now the account refers to it already.
+    assert!(matches!(shard.run(deliver(&message)), Outcome::Appended(_)));
+    // Another account does not.
+    let other = AccountId([8; 16]);
+    shard.run(create_account(other, Quota::default()));
+    let deliver = Deliver { account: other, detail: None, message };
+    assert_eq!(refused(&mut shard, Command::Deliver(deliver)), Refusal::ChunkMissing);
+}
+
+#[test]
+fn uploads_take_only_the_next_piece_and_expire() {
+    let mut shard = Shard::with_account();
+    let raw = vec![b'x'; 300_000];
+    let (mut message, chunks) = shard.message(&raw);
+    let id = UploadId([5; 16]);
+    let upload = |sequence: u32, chunks: &[ChunkRef]| {
+        let chunks = chunks.to_vec();
+        Command::Upload(Upload { account: ACCOUNT, upload: id, sequence, chunks })
+    };
+    assert_eq!(refused(&mut shard, upload(1, &[])), Refusal::UploadGap);
+    assert_eq!(refused(&mut shard, upload(0, &chunks[..2])), Refusal::ChunkMissing);
+    assert_eq!(shard.apply(upload(0, &chunks[..2]), &chunks[..2]).outcome, Outcome::Done);
+    assert_eq!(refused(&mut shard, upload(0, &[])), Refusal::UploadGap);
+    assert_eq!(shard.apply(upload(1, &chunks[2..]), &chunks[2..]).outcome, Outcome::Done);
+    assert!(is_chunk_live(&shard.rows, &chunks[0].digest));
+    message.upload = Some(id);
+    let deliver = Command::Deliver(Deliver { account: ACCOUNT, detail: None, message });
+    assert!(matches!(shard.run(deliver.clone()), Outcome::Appended(_)));
+    // For a second recipient that is the same account.
+    assert!(matches!(shard.run(deliver), Outcome::Appended(_)));
+    assert_eq!(shard.apply(upload(0, &chunks), &chunks).outcome, Outcome::Done);
+    shard.run(expunge(shard.of("INBOX"), UidSet::all(), false));
+    shard.clean();
+    assert!(!is_chunk_live(&shard.rows, &chunks[0].digest));
+}
+
+#[test]
+fn a_detail_names_a_mailbox_or_inbox() {
+    let mut shard = Shard::with_account();
+    let lists = shard.create("Lists");
+    for (detail, to) in [("lists", lists), ("none", shard.of("INBOX").mailbox)] {
+        let (message, inline) = shard.message(&mail(detail));
+        let detail = Some(detail.to_owned());
+        let deliver = Command::Deliver(Deliver { account: ACCOUNT, detail, message });
+        let Outcome::Appended(appended) = shard.apply(deliver, &inline).outcome else {
+            panic!("refused");
+        };
+        assert_eq!(appended.mailbox, to);
+    }
+}
+
+#[test]
+fn an_address_is_one_account_s() {
+    let mut shard = Shard::with_account();
+    let place = |account: u8, epoch: u64| Place {
+        account: AccountId([account; 16]),
+        shard: ShardId(1),
+        epoch,
+        alias: false,
+    };
+    let ann = address("ann@example.test");
+    let claim = |place: Place| {
+        Command::ClaimAddress(ClaimAddress { address: address("ann@example.test"), place })
+    };
+    let repoint = |place: Place| {
+        Command::RepointAddress(ClaimAddress { address: address("ann@example.test"), place })
+    };
+    assert_eq!(refused(&mut shard, repoint(place(7, 1))), Refusal::NoSuchAccount);
+    assert_eq!(shard.run(claim(place(7, 1))), Outcome::Done);
+    assert_eq!(shard.run(claim(place(7, 1))), Outcome::Done);
+    assert_eq!(refused(&mut shard, claim(place(8, 1))), Refusal::Taken);
+    assert_eq!(refused(&mut shard, repoint(place(7, 1))), Refusal::Moved(place(7, 1)));
+    assert_eq!(shard.run(repoint(place(7, 2))), Outcome::Done);
+    assert_eq!(shard.ask(&Query::Resolve(ann.clone())), Answer::Place(Some(place(7, 2))));
+    let release = |account: u8| {
+        let account = AccountId([account; 16]);
+        Command::ReleaseAddress(ReleaseAddress { address: ann.clone(), account })
+    };
+    assert_eq!(refused(&mut shard, release(8)), Refusal::Taken);
+    assert_eq!(shard.run(release(7)), Outcome::Done);
+    assert_eq!(shard.ask(&Query::Resolve(ann.clone())), Answer::Place(None));
+}
+
+#[test]
+fn keywords_are_spelled_as_first_written_and_bounded() {
+    let mut shard = Shard::with_account();
+    shard.deliver(&mail("x"));
+    let of = shard.of("INBOX");
+    let with = |text: &str| Flags {
+        system: SystemFlags::default(),
+        keywords: [Keyword::new(text).expect("a keyword")].into(),
+    };
+    shard.run(store(of, set(&[1]), FlagChange::Add(with("$Work"))));
+    let before = shard.mailbox("INBOX").highest_modseq;
+    shard.run(store(of, set(&[1]), FlagChange::Replace(with("$WORK"))));
+    assert_eq!(shard.mailbox("INBOX").highest_modseq, before);
+    assert_eq!(shard.mailbox("INBOX").keywords[0].as_str(), "$Work");
+    shard.run(store(of, set(&[1]), FlagChange::Replace(Flags::default())));
+    let mut refusals = 0;
+    for i in 0..300 {
+        let outcome = shard.run(store(of, set(&[1]), FlagChange::Replace(with(&format!("k{i}")))));
+        refusals += usize::from(matches!(outcome, Outcome::Refused(Refusal::Limit(_))));
+    }
+    assert_eq!(refusals, 300 - 255);
+}
+
+#[test]
+fn recent_is_claimed_once() {
+    let mut shard = Shard::with_account();
+    shard.deliver(&mail("x"));
+    let of = shard.of("INBOX");
+    assert_eq!(shard.run(Command::ClaimRecent(of)), Outcome::RecentFrom(uid(1)));
+    assert_eq!(shard.run(Command::ClaimRecent(of)), Outcome::RecentFrom(uid(2)));
+    assert_eq!(shard.mailbox("INBOX").n_recent, 0);
+}

@@ -1,0 +1,141 @@
+//! SEARCH, each kind of key.
+
+mod support;
+
+use mailbox::query::{Compare, Query, Search};
+use mailbox::*;
+use support::*;
+
+const BASE64: &[u8] = b"From: =?utf-8?Q?J=C3=BCrgen?= <j@example.test>\r\nTo: bob@example.test\r\n\
+Subject: =?utf-8?B?R3LDvMOfZQ==?=\r\nX-Tag: Blue Moon\r\nDate: Tue, 14 Nov 2023 23:30:00 -0800\r\n\
+MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\
+Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\n\
+U2Now7ZuZSBHcsO8w59lIGF1cyBCZXJsaW4=\r\n--b\r\nContent-Type: application/octet-stream\r\n\r\n\
+needle\r\n--b--\r\n";
+
+fn found(shard: &Shard, key: SearchKey) -> Vec<u32> {
+    let (of, among) = (shard.of("INBOX"), UidSet::all());
+    match shard.ask(&Query::Search(Search { of, among, key })) {
+        Answer::Found(uids, _, None) => uids.iter().map(Uid::value).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn shard() -> Shard {
+    let mut shard = Shard::with_account();
+    shard.deliver(&mail("hello world"));
+    shard.deliver(BASE64);
+    let keyword = Keyword::new("$Work").expect("a keyword");
+    let flags = Flags { system: SystemFlags::SEEN, keywords: [keyword].into() };
+    shard.append("INBOX", &[mail("third")], &flags);
+    shard
+}
+
+fn header(name: &str, text: &str) -> SearchKey {
+    SearchKey::Header(name.into(), text.into())
+}
+
+#[test]
+fn keys_of_the_state_match() {
+    let shard = shard();
+    assert_eq!(found(&shard, SearchKey::All), [1, 2, 3]);
+    assert_eq!(found(&shard, SearchKey::Flag(SystemFlags::SEEN)), [3]);
+    let keyword = Keyword::new("$work").expect("a keyword");
+    assert_eq!(found(&shard, SearchKey::Keyword(keyword)), [3]);
+    let not_seen = SearchKey::Not(Box::new(SearchKey::Flag(SystemFlags::SEEN)));
+    assert_eq!(found(&shard, not_seen), [1, 2]);
+    let size = BASE64.len() as u64;
+    assert_eq!(found(&shard, SearchKey::Size(Compare::AtLeast, size)), [2]);
+    assert_eq!(found(&shard, SearchKey::Size(Compare::Less, size)), [1, 3]);
+    let today = i64::try_from(START_MS / 86_400_000).expect("a day");
+    assert_eq!(found(&shard, SearchKey::InternalDate(Compare::Equal, today)), [1, 2, 3]);
+    assert_eq!(found(&shard, SearchKey::SaveDate(Compare::Less, today)), [0; 0]);
+    let or = SearchKey::Or(
+        Box::new(SearchKey::Uid(set(&[1]))),
+        Box::new(SearchKey::Flag(SystemFlags::SEEN)),
+    );
+    assert_eq!(found(&shard, or), [1, 3]);
+    let and = SearchKey::And(vec![header("subject", "i"), SearchKey::Uid(set(&[1, 3]))]);
+    assert_eq!(found(&shard, and), [3]);
+}
+
+#[test]
+fn headers_match_decoded_and_folded() {
+    let shard = shard();
+    assert_eq!(found(&shard, header("Subject", "GRÜSSE")), [2]);
+    assert_eq!(found(&shard, header("from", "jürgen")), [2]);
+    assert_eq!(found(&shard, header("from", "ann@example.test")), [1, 3]);
+    assert_eq!(found(&shard, header("to", "")), [2]);
+    assert_eq!(found(&shard, header("x-tag", "blue")), [2]);
+    assert_eq!(found(&shard, header("x-tag", "")), [2]);
+    assert_eq!(found(&shard, header("x-tag", "red")), [0; 0]);
+    // 14 November in its own zone, 15 November in UTC.
+    let day = 1_699_920_000 / 86_400;
+    let sent = SearchKey::SentDate(Compare::Equal, day);
+    assert!(found(&shard, sent).contains(&2));
+}
+
+#[test]
+fn bodies_match_decoded_text_and_nothing_else() {
+    let shard = shard();
+    assert_eq!(found(&shard, SearchKey::Body("schöne grüße AUS".into())), [2]);
+    assert_eq!(found(&shard, SearchKey::Body("needle".into())), [0; 0], "no text part");
+    assert_eq!(found(&shard, SearchKey::Body("body of hello".into())), [1]);
+    assert_eq!(found(&shard, SearchKey::Body("blue moon".into())), [0; 0]);
+    assert_eq!(found(&shard, SearchKey::Text("blue moon".into())), [2]);
+}
+
+#[test]
+fn a_text_across_chunks_is_found() {
+    let mut shard = Shard::with_account();
+    let mut raw = mail("long");
+    raw.resize(64 * 1024 - 3, b'x');
+    raw.extend_from_slice(b"across");
+    shard.deliver(&raw);
+    assert_eq!(found(&shard, SearchKey::Body("XACROSS".into())), [1]);
+}
+
+#[test]
+fn a_search_through_many_bodies_comes_in_pages() {
+    let mut shard = Shard::with_account();
+    shard.is_checked_seldom = true;
+    let mut big = mail("big");
+    big.resize(3 << 20, b'x');
+    for _ in 0..8 {
+        shard.deliver(&big);
+    }
+    let (of, mut among) = (shard.of("INBOX"), UidSet::all());
+    let (mut n_found, mut n_pages) = (0, 0);
+    loop {
+        let key = SearchKey::Not(Box::new(SearchKey::Body("absent".into())));
+        let search = Search { of, among: among.clone(), key };
+        let Answer::Found(uids, _, next) = shard.ask(&Query::Search(search)) else {
+            panic!("refused");
+        };
+        n_found += uids.n_uids();
+        n_pages += 1;
+        match next {
+            Some(next) => among = among.starting_at(next),
+            None => break,
+        }
+    }
+    assert_eq!((n_found, n_pages), (8, 2));
+}
+
+#[test]
+fn replies_share_their_thread() {
+    let mut shard = Shard::with_account();
+    let with = |id: &str, reply: &str| {
+        format!("Message-ID: <{id}@x>\r\n{reply}Subject: t\r\n\r\nx\r\n").into_bytes()
+    };
+    shard.deliver(&with("1", ""));
+    shard.deliver(&with("2", "In-Reply-To: <1@x>\r\n"));
+    shard.deliver(&with("3", "References: <1@x> <2@x>\r\n"));
+    shard.deliver(&with("4", ""));
+    let threads: Vec<_> =
+        shard.everything("INBOX").iter().map(|record| record.thread_id.0).collect();
+    assert_eq!(threads[0], threads[1]);
+    assert_eq!(threads[0], threads[2]);
+    assert_ne!(threads[0], threads[3]);
+    assert_eq!(found(&shard, SearchKey::ThreadId(ThreadId(threads[3]))), [4]);
+}

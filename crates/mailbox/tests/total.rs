@@ -1,0 +1,84 @@
+//! Whatever is decoded as an entry is applied without a panic and keeps the invariants.
+
+mod support;
+
+use mailbox::command::*;
+use mailbox::*;
+use proptest::prelude::*;
+use support::*;
+
+/// Commands that are all but legal: ids that are or are not there, numbers at their ends.
+fn seeds(shard: &mut Shard) -> Vec<(Command, Vec<ChunkRef>)> {
+    let (message, inline) = shard.message(&mail("seed"));
+    let of = shard.of("INBOX");
+    let (account, mailbox) = (ACCOUNT, of.mailbox);
+    let append = AppendMessage {
+        message: message.clone(),
+        flags: system(SystemFlags(255)),
+        internal_date: Some(InternalDate { unix_s: i64::MIN, zone_minutes: i16::MIN }),
+    };
+    let upload = UploadId([3; 16]);
+    let place = Place { account, shard: ShardId(1), epoch: 1, alias: true };
+    let commands = vec![
+        Command::Deliver(Deliver { account, detail: Some("Sent".into()), message }),
+        Command::Append(Append { account, mailbox, messages: vec![append.clone(), append] }),
+        Command::Upload(Upload { account, upload, sequence: 0, chunks: inline.clone() }),
+        store(of, UidSet::all(), FlagChange::Add(system(SystemFlags(255)))),
+        copy(of, of, UidSet::all(), 3),
+        r#move(of, of, UidSet::all()),
+        expunge(of, UidSet::all(), true),
+        create("a/b"),
+        delete("a"),
+        rename("INBOX", "x"),
+        rename("a", "b"),
+        Command::Subscribe(Subscribe { account, name: name("a"), on: true }),
+        Command::ClaimRecent(of),
+        Command::ClaimAddress(ClaimAddress { address: address("a@b.c"), place }),
+        create_account(AccountId([8; 16]), Quota::default()),
+        Command::DeleteAccount(AccountId([8; 16])),
+        Command::Housekeep(Housekeep {
+            sessions_before: LogTime(0),
+            uploads_before: LogTime(u64::MAX),
+            purge_before: LogTime(u64::MAX),
+        }),
+    ];
+    commands.into_iter().map(|command| (command, inline.clone())).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_entry_that_can_be_decoded_is_applied(
+        cuts in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+        order in proptest::collection::vec(any::<prop::sample::Index>(), 1..25),
+    ) {
+        let mut shard = Shard::with_account();
+        shard.deliver(&mail("first"));
+        let seeds = seeds(&mut shard);
+        for index in order {
+            let (command, inline) = index.get(&seeds).clone();
+            let request = shard.request(command);
+            let time = LogTime(shard.now_ms);
+            let mut bytes = codec::encode(&Entry { time, request });
+            for (at, byte) in &cuts {
+                let at = at.index(bytes.len());
+                bytes[at] = *byte;
+            }
+            if let Ok(entry) = codec::decode::<Entry>(&bytes) {
+                shard.entry(&entry, &inline);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_clock_at_its_end_is_refused_where_it_must_be() {
+    let mut shard = Shard::with_account();
+    shard.now_ms = u64::MAX - 60_000;
+    let outcome = shard.run(create_account(AccountId([8; 16]), Quota::default()));
+    assert_eq!(outcome, Outcome::Refused(Refusal::Exhausted));
+    assert!(matches!(shard.run(create("a")), Outcome::MailboxCreated(_)));
+    assert_eq!(shard.run(create("b")), Outcome::Refused(Refusal::Exhausted));
+    assert!(matches!(shard.deliver(&mail("x")), Outcome::Appended(_)));
+}
