@@ -177,7 +177,7 @@ fn segment_files(storage: &dyn Storage) -> Result<SegmentFiles, Error> {
 fn newest_manifest(files: &SegmentFiles, disk: DiskId) -> Result<Option<Manifest>, Error> {
     for (segment, file) in files.iter().rev() {
         let scan = Scan { file: &**file, disk, segment: *segment };
-        if let Some((mut manifest, _)) = scan.manifest(&scan.outline()?)? {
+        if let Some((mut manifest, _)) = scan.manifest()? {
             manifest.log_start = manifest.log_start.min(*segment);
             return Ok(Some(manifest));
         }
@@ -284,11 +284,11 @@ fn next_states(
     segment: SegmentId,
     replay: &mut Replay,
 ) -> Result<Option<u64>, Error> {
-    let Some((next, outline)) = outlines.range(SegmentId(segment.0 + 1)..).next() else {
+    let Some((next, _)) = outlines.range(SegmentId(segment.0 + 1)..).next() else {
         return Ok(None);
     };
     let scan = Scan { file: &*files[next], disk: replay.disk, segment: *next };
-    let Some((_, before)) = scan.manifest(outline)? else { return Ok(None) };
+    let Some((_, before)) = scan.manifest()? else { return Ok(None) };
     if before.segment != segment {
         replay.damage(before.segment, 0, Damaged::Segment);
         return Ok(None);

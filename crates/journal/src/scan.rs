@@ -89,8 +89,7 @@ impl Scan<'_> {
         let mut at = from;
         while at + FRAME_HEAD as u64 <= size {
             let n = self.file.read_at(at, &mut window).map_err(Error::io("read a segment"))?;
-            let magics = window[..n].windows(4).enumerate();
-            for (i, _) in magics.filter(|(_, bytes)| *bytes == FRAME_MAGIC) {
+            for i in magics(&window[..n]) {
                 if let Some(head) = self.head_at(at + i as u64, size)? {
                     return Ok(Some((at + i as u64, head)));
                 }
@@ -116,15 +115,18 @@ impl Scan<'_> {
     }
 
     /// The first copy of the manifest that verifies, with the end of the segment before.
-    pub fn manifest(&self, outline: &Outline) -> Result<Option<(Manifest, Position)>, Error> {
-        for (offset, head) in &outline.frames {
+    pub fn manifest(&self) -> Result<Option<(Manifest, Position)>, Error> {
+        let size = self.file.size().map_err(Error::io("stat a segment"))?;
+        let mut from = 0;
+        while let Some((offset, head)) = self.next_frame(from, size)? {
             if head.kind != FrameKind::Manifest {
-                continue;
+                break;
             }
-            let payload = self.payload(*offset, head)?;
+            let payload = self.payload(offset, &head)?;
             if let Some(manifest) = payload.as_deref().and_then(Manifest::decode) {
                 return Ok(Some((manifest, head.durable_up_to)));
             }
+            from = frame_end(offset, &head);
         }
         Ok(None)
     }
@@ -146,4 +148,17 @@ impl Scan<'_> {
         }
         Ok(used)
     }
+}
+
+/// Where frames may begin. Preallocated space is skipped fast.
+fn magics(window: &[u8]) -> impl Iterator<Item = usize> {
+    const STEP: usize = 4096;
+    let is_used = |start: &usize| {
+        let block = &window[*start..(start + STEP).min(window.len())];
+        *block != [0; STEP][..block.len()]
+    };
+    let starts = (0..window.len()).step_by(STEP).filter(is_used);
+    starts
+        .flat_map(|start| start..(start + STEP).min(window.len()))
+        .filter(|at| window[*at] == FRAME_MAGIC[0] && window[*at..].starts_with(&FRAME_MAGIC))
 }
