@@ -238,9 +238,9 @@ impl Client {
         self.maildrop(place, token, true).await.map(|_| ())
     }
 
-    /// Whether the cluster was reached, and has been formed.
+    /// Whether a cluster has been formed and one of its nodes was heard of in the last seconds.
     pub async fn ready(&self) -> bool {
-        !self.placement().directory_slots.is_empty()
+        self.shared.cluster.placements.reached() && !self.placement().directory_slots.is_empty()
     }
 
     /// Where everything is, as last heard; version 0 before anything was.

@@ -112,7 +112,7 @@ impl Client {
         names
     }
 
-    /// `None` never; the option is the shape the hedge shares.
+    /// Asks one replica. Always `Some`: `None` is how a slow one looks to [`Client::fetch_round`].
     async fn fetch_from(
         &self,
         node: String,

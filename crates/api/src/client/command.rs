@@ -18,7 +18,8 @@ use crate::mail::MailError;
 use crate::proto::mail as wire;
 use wire::propose_response::Result as Proposed;
 
-/// How long an overloaded leader is asked again before the caller is told.
+/// How long a command waits for a place, or an overloaded leader is asked again, before the caller is
+/// told.
 const OVERLOAD_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A request on its way. The same octets are sent each time.
@@ -44,7 +45,8 @@ impl Client {
         deadline: Instant,
     ) -> Result<Outcome, Trouble> {
         let link = self.link(shard);
-        let permit = timeout_at(deadline, link.sessions.permits.acquire()).await;
+        let patience = deadline.min(Instant::now() + OVERLOAD_PATIENCE);
+        let permit = timeout_at(patience, link.sessions.permits.acquire()).await;
         let _permit = permit.map_err(|_| Trouble::Overloaded)?.map_err(|_| Trouble::Unavailable)?;
         let chunks: Vec<wire::Chunk> = chunks.into_iter().map(Into::into).collect();
         let mut request = Request {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tonic::Status;
 use tonic::transport::Channel;
 use tracing::{debug, warn};
@@ -17,6 +17,10 @@ use crate::proto::meta::meta_client::MetaClient;
 
 /// How long a node may take to begin its stream.
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// A stream is not left earlier than this because what it tells seems out of date.
+const SUSPECT_AFTER: Duration = Duration::from_secs(1);
+/// How long the cluster counts as reached after the last stream ended.
+const REACHED_FOR: Duration = Duration::from_secs(5);
 /// Pause before the next node is asked.
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
 /// Longest pause.
@@ -26,16 +30,26 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 pub(crate) struct Placements {
     current: watch::Receiver<Arc<Placement>>,
     stale: Arc<Notify>,
+    reached: watch::Receiver<Reached>,
     task: AbortHandle,
+}
+
+/// Whether a node tells the placement at present.
+#[derive(Clone, Copy)]
+enum Reached {
+    Never,
+    Now,
+    Until(Instant),
 }
 
 impl Placements {
     pub(super) fn start(nodes: Arc<Nodes>, publish: watch::Sender<Arc<Placement>>) -> Self {
         let current = publish.subscribe();
         let stale = Arc::new(Notify::new());
-        let follower = Follower { nodes, publish, stale: Arc::clone(&stale) };
+        let (reaching, reached) = watch::channel(Reached::Never);
+        let follower = Follower { nodes, publish, stale: Arc::clone(&stale), reached: reaching };
         let task = tokio::spawn(follower.run()).abort_handle();
-        Self { current, stale, task }
+        Self { current, stale, reached, task }
     }
 
     pub(crate) fn current(&self) -> Arc<Placement> {
@@ -44,6 +58,15 @@ impl Placements {
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Placement>> {
         self.current.clone()
+    }
+
+    /// Whether some node was heard of lately.
+    pub(crate) fn reached(&self) -> bool {
+        match *self.reached.borrow() {
+            Reached::Never => false,
+            Reached::Now => true,
+            Reached::Until(ended) => ended.elapsed() < REACHED_FOR,
+        }
     }
 
     /// The placement once there is a cluster.
@@ -74,6 +97,7 @@ struct Follower {
     nodes: Arc<Nodes>,
     publish: watch::Sender<Arc<Placement>>,
     stale: Arc<Notify>,
+    reached: watch::Sender<Reached>,
 }
 
 impl Follower {
@@ -84,7 +108,15 @@ impl Follower {
             let channels = self.nodes.all();
             let channel = channels[turn % channels.len()].clone();
             turn = turn.wrapping_add(1);
-            match self.follow(channel).await {
+            let told = self.follow(channel).await;
+            self.reached.send_if_modified(|reached| {
+                let was = matches!(reached, Reached::Now);
+                if was {
+                    *reached = Reached::Until(Instant::now());
+                }
+                was
+            });
+            match told {
                 Ok(()) => pause = PAUSE_FIRST,
                 Err(status) => debug!(%status, "placement not told"),
             }
@@ -102,10 +134,16 @@ impl Follower {
             .await
             .map_err(|_| Status::deadline_exceeded("no answer"))?;
         let mut stream = stream?.into_inner();
+        self.reached.send_replace(Reached::Now);
+        let suspect_from = Instant::now() + SUSPECT_AFTER;
         loop {
+            let suspected = async {
+                sleep_until(suspect_from).await;
+                self.stale.notified().await;
+            };
             let message = tokio::select! {
                 message = stream.message() => message,
-                () = self.stale.notified() => return Ok(()),
+                () = suspected => return Ok(()),
             };
             let Some(message) = message? else { return Ok(()) };
             match Placement::try_from(message) {

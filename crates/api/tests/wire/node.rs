@@ -124,7 +124,7 @@ pub struct FakeNode {
     world: Arc<World>,
     callers: Mutex<Vec<String>>,
     /// What the peer handler saw: shard, kind of request, in order.
-    pub seen: Mutex<Vec<(ShardId, u64)>>,
+    pub seen: Arc<Mutex<Vec<(ShardId, u64)>>>,
     /// Requests with this kind wait until it is set to something else.
     pub held: watch::Sender<Option<u8>>,
     /// Chunks this node has.
@@ -139,7 +139,7 @@ impl FakeNode {
             name: name.to_owned(),
             world,
             callers: Mutex::default(),
-            seen: Mutex::default(),
+            seen: Arc::default(),
             held: watch::Sender::new(None),
             chunks: Mutex::default(),
             deaf: watch::Sender::new(false),
@@ -295,10 +295,10 @@ impl PeerHandler for FakeNode {
         if !callers.contains(&from_node) {
             callers.push(from_node);
         }
-        self.seen.lock().unwrap().push((request.shard, request.from_replica));
+        let seen = Arc::clone(&self.seen);
         let mut held = self.held.subscribe();
-        self.world.tick();
         Box::pin(async move {
+            seen.lock().unwrap().push((request.shard, request.from_replica));
             let _ = held.wait_for(|held| *held != Some(request.kind)).await;
             match request.to_replica {
                 0 => Err(PeerError::Refused("no such replica".into())),
