@@ -186,6 +186,39 @@ async fn probes_tell_whether_the_cluster_is_there() {
     assert_eq!(probe("/readyz").await, "HTTP/1.1 503 Service Unavailable");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_reaches_an_imap_session_in_idle() {
+    let house = House::new("").await;
+    let mut imap = house.client(Protocol::Imap).await;
+    assert!(imap.line().await.starts_with("* OK"));
+    assert!(imap.until_tag("a LOGIN jo@example.test secret").await.last().starts_with("a OK"));
+    assert!(imap.until_tag("b SELECT INBOX").await.last().starts_with("b OK"));
+    assert!(imap.say("c IDLE").await.starts_with('+'));
+    assert_eq!(house.deliver(b"Subject: new\r\n\r\nhello\r\n").await, "250 2.1.5 Delivered");
+    assert_eq!(imap.line().await, "* 1 EXISTS");
+    let said = imap.until_tag("DONE\r\nd FETCH 1 BODY.PEEK[TEXT]").await.0;
+    assert!(said.iter().any(|line| line == "hello"), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_append_passes_in_pieces_and_comes_back() {
+    let house = House::new("").await;
+    let n: u32 = std::env::var("NN").map_or(12_000, |n| n.parse().unwrap());
+    let noise = (0..40_000u32).map(|n| format!("{}\n", mailbox::Digest::of(&n.to_be_bytes())));
+    let raw = format!("A: 1\n\n{}", noise.collect::<String>());
+    let mut imap = house.client(Protocol::Imap).await;
+    imap.line().await;
+    imap.until_tag("a LOGIN jo@example.test secret").await;
+    let asked = imap.say(&format!("b APPEND INBOX {{{}}}", raw.len())).await;
+    assert!(asked.starts_with('+'), "{asked}");
+    imap.send(raw.as_bytes()).await;
+    assert!(imap.until_tag("").await.last().starts_with("b OK [APPENDUID"));
+    imap.until_tag("c SELECT INBOX").await;
+    let literal = imap.say("d FETCH 1 BODY.PEEK[]").await;
+    assert!(literal.ends_with(&format!("{{{}}}", raw.len())), "{literal}");
+    assert_eq!(imap.octets(raw.len()).await, raw.as_bytes());
+}
+
 /// A frontend with a certificate, and how a client trusts it.
 async fn house_with_tls(directory: &Path) -> (House, TlsConnector) {
     let made = rcgen::generate_simple_self_signed(vec!["mail.test".into()]).unwrap();

@@ -13,6 +13,15 @@ pub struct Client<S = TcpStream> {
     stream: BufReader<S>,
 }
 
+/// What was said up to a tagged line.
+pub struct Lines(pub Vec<String>);
+
+impl Lines {
+    pub fn last(&self) -> &str {
+        self.0.last().map_or("", String::as_str)
+    }
+}
+
 impl Client {
     pub async fn connect(address: SocketAddr) -> Self {
         Self::over(TcpStream::connect(address).await.unwrap())
@@ -38,6 +47,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     pub async fn say(&mut self, line: &str) -> String {
         self.send(format!("{line}\r\n").as_bytes()).await;
         self.line().await
+    }
+
+    /// IMAP: all lines up to the one with the tag of the last command sent.
+    pub async fn until_tag(&mut self, command: &str) -> Lines {
+        self.send(format!("{command}\r\n").as_bytes()).await;
+        let mut lines = Vec::new();
+        loop {
+            let line = self.line().await;
+            assert!(!line.is_empty() || lines.len() < 1000, "closed");
+            let is_tagged = line.as_bytes().get(1) == Some(&b' ') && line.as_bytes()[0] >= b'a';
+            let is_idle_over = command.starts_with("DONE") && line.starts_with("c ");
+            lines.push(line);
+            if is_tagged && !is_idle_over {
+                return Lines(lines);
+            }
+        }
+    }
+
+    pub async fn octets(&mut self, n: usize) -> Vec<u8> {
+        let mut octets = vec![0; n];
+        let reading = self.stream.read_exact(&mut octets);
+        timeout(PATIENCE, reading).await.expect("in time").unwrap();
+        octets
     }
 
     /// A multi-line response up to its dot.
