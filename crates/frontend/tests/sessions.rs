@@ -203,7 +203,6 @@ async fn a_delivery_reaches_an_imap_session_in_idle() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_append_passes_in_pieces_and_comes_back() {
     let house = House::new("").await;
-    let n: u32 = std::env::var("NN").map_or(12_000, |n| n.parse().unwrap());
     let noise = (0..40_000u32).map(|n| format!("{}\n", mailbox::Digest::of(&n.to_be_bytes())));
     let raw = format!("A: 1\n\n{}", noise.collect::<String>());
     let mut imap = house.client(Protocol::Imap).await;
