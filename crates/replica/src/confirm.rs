@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 
 use crate::core::Core;
-use crate::raft::{LogId, Vote};
+use crate::raft::{LogId, Member, Vote};
 use crate::wire::{self, Seen, kind};
 
 /// What was seen of other replicas, since this one started.
@@ -61,7 +61,13 @@ impl Core {
             return Verdict::Confirmed;
         };
         let last = self.applying.log.ends().0;
-        let voters = self.status().voters;
+        // Why not the status: before openraft has told its metrics it knows of no voters.
+        let effective = self.raft.with_raft_state(|state| {
+            let effective = state.membership_state.effective();
+            let member = |id| Some((id, effective.get_node(&id)?.clone()));
+            effective.voter_ids().filter_map(member).collect::<BTreeMap<u64, Member>>()
+        });
+        let Ok(voters) = effective.await else { return Verdict::Open };
         let me = self.claim.replica;
         let mut n_answers = usize::from(voters.contains_key(&me));
         let asking = voters.iter().filter(|(id, _)| **id != me).map(|(id, member)| {

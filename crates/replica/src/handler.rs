@@ -22,18 +22,26 @@ impl Replica {
         }
         let core = self.core().map_err(|_| refused("replica stopped"))?;
         let from = request.from_replica;
+        let asks_memory =
+            matches!(request.kind, kind::SEEN | kind::CHUNKS | kind::CHUNK_LIST | kind::VOTE);
+        if !asks_memory && !core.care.may_vote() {
+            // Why also entries: a log that is shorter than the leader knows it must not be taken
+            // for the one the leader knows. Whoever can lead with this replica can confirm it.
+            return Err(refused("state not confirmed yet"));
+        }
         let meta = match request.kind {
             kind::APPEND | kind::HEARTBEAT => append(&core, request.meta, request.bodies).await?,
             kind::VOTE => {
                 let vote = wire::read_vote_request(request.meta).map_err(bad)?;
                 core.memory.note(from, vote.vote, vote.last_log_id);
-                core.check_votes()?;
+                if !core.care.may_vote() {
+                    return Err(refused("state not confirmed yet"));
+                }
                 let response = core.raft.vote(vote).await.map_err(refused)?;
                 wire::put_vote_response(&response)
             }
             kind::PRE_VOTE => {
                 let vote = wire::read_vote_request(request.meta).map_err(bad)?;
-                core.check_votes()?;
                 let response = core.raft.pre_vote(vote).await.map_err(refused)?;
                 wire::put_vote_response(&response)
             }
@@ -61,13 +69,6 @@ impl Replica {
             _ => return Err(refused("unknown kind of request")),
         };
         Ok(PeerResponse { meta, bodies: Vec::new() })
-    }
-}
-
-impl Core {
-    /// Refuses to vote on a history that may not be all there was.
-    fn check_votes(&self) -> Result<(), PeerError> {
-        if self.care.may_vote() { Ok(()) } else { Err(refused("state not confirmed yet")) }
     }
 }
 

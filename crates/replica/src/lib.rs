@@ -26,6 +26,8 @@ mod replica;
 mod state;
 mod status;
 mod store;
+#[cfg(test)]
+mod suite;
 mod supervise;
 mod timing;
 mod view;

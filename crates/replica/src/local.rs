@@ -35,12 +35,12 @@ impl Local {
     pub async fn open(&self, log: &Log) -> Result<(Arc<Store>, Arc<Checkpoints>), Error> {
         let dir = self.disk.checkpoint_dir(self.replica);
         let checkpoints = Checkpoints::open(&dir).map_err(Error::io("open checkpoints"))?;
-        let (this, theirs, log) = (self.clone(), checkpoints.clone(), log.clone());
+        let (this, theirs, log_too) = (self.clone(), checkpoints.clone(), log.clone());
         let (sender, receiver) = tokio::sync::oneshot::channel();
         // Why a thread of its own: a damaged sled can panic, or never return.
         let opening = std::thread::Builder::new().name("open index".into());
         opening
-            .spawn(move || drop(sender.send(this.open_trusted(&theirs, &log))))
+            .spawn(move || drop(sender.send(this.open_trusted(&theirs, &log_too))))
             .map_err(Error::io("start a thread"))?;
         let opened = tokio::time::timeout(OPEN_MAX, receiver).await;
         if let Ok(Ok(Ok(store))) = opened {
@@ -50,6 +50,11 @@ impl Local {
             tracing::info!(replica = self.replica, why, "index is built anew");
         } else {
             tracing::warn!(replica = self.replica, "index cannot be opened and is built anew");
+        }
+        let floor = log.ends().1.map_or(0, |purged| purged.index + 1);
+        if checkpoints.current().map_or(0, |found| found.applied().next_index()) < floor {
+            let reason = "the log is cut above the newest checkpoint".into();
+            return Err(Error::Lost { replica: self.replica, reason });
         }
         let (this, theirs) = (self.clone(), checkpoints.clone());
         let built = tokio::task::spawn_blocking(move || this.build(&theirs)).await;

@@ -193,7 +193,10 @@ impl RaftNetworkV2<Types> for Peer {
         let meta = wire::put_vote_request(&request);
         let meta = self.small(kind::VOTE, meta, option.hard_ttl()).await?;
         let response = wire::read_vote_response(meta).map_err(bad_bytes)?;
-        self.network.memory.note(self.id, response.vote, response.last_log_id);
+        if response.vote_granted {
+            // Why only then: a vote is synced before it is granted, and with it the log before.
+            self.network.memory.note(self.id, response.vote, response.last_log_id);
+        }
         Ok(response)
     }
 

@@ -8,6 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use api::peer::{BoxFuture, PeerTransport};
 use bytes::Bytes;
 use mailbox::{Change, LogTime, ShardId, StoredChunk};
+use openraft::Instant;
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::impls::ProgressResponder;
 use tokio::sync::{Semaphore, broadcast, watch};
@@ -248,11 +250,15 @@ impl Replica {
     }
 
     fn check_leads(&self, core: &Core) -> Result<(), ProposeError> {
-        use openraft::async_runtime::watch::WatchReceiver;
-        let metrics = core.raft.server_metrics();
+        let metrics = core.raft.metrics();
         let metrics = metrics.borrow_watched();
         if metrics.state.is_leader() {
-            return Ok(());
+            let patience = self.inner.config.timing.election_max * 2;
+            let is_alone = metrics.last_quorum_acked.as_ref().is_some_and(|at| {
+                metrics.membership_config.voter_ids().count() > 1 && at.elapsed() > patience
+            });
+            // Why at once: a majority that was silent for so long may follow somebody else.
+            return if is_alone { Err(ProposeError::Unavailable) } else { Ok(()) };
         }
         let membership = metrics.membership_config.membership();
         let leader = metrics.current_leader.and_then(|id| membership.get_node(&id).cloned());

@@ -18,6 +18,8 @@ use crate::status::{Role, Status};
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Checkpoints, purges and repair are thought about this often.
 const UPKEEP_EVERY: Duration = Duration::from_secs(1);
+/// And as often until the replica may vote.
+const CONFIRM_EVERY: Duration = Duration::from_millis(100);
 /// The first and the longest wait before a core that died is started again.
 const RESTART_AFTER: Duration = Duration::from_millis(100);
 const RESTART_AFTER_MAX: Duration = Duration::from_secs(10);
@@ -92,6 +94,10 @@ pub(crate) async fn watch(inner: Weak<Inner>, core: Weak<Core>) {
             stop_for_good(&inner, core, "state is older than its peers saw it").await;
             return;
         }
+        if core.claim.is_suspect {
+            stop_for_good(&inner, core, "damage may have taken records of its log").await;
+            return;
+        }
         if let Some(why) = failed {
             let weak = Arc::downgrade(&inner);
             drop(inner);
@@ -106,7 +112,8 @@ pub(crate) async fn watch(inner: Weak<Inner>, core: Weak<Core>) {
         }
         steer(&inner, &core);
         if upkeep_at <= Instant::now() {
-            upkeep_at = Instant::now() + UPKEEP_EVERY;
+            let every = if core.care.may_vote() { UPKEEP_EVERY } else { CONFIRM_EVERY };
+            upkeep_at = Instant::now() + every;
             begin_upkeep(&core);
         }
     }
@@ -151,7 +158,7 @@ fn begin_upkeep(core: &Arc<Core>) {
 impl Core {
     async fn upkeep(&self) {
         let care = &self.care;
-        if !care.may_vote() && !self.claim.is_suspect {
+        if !care.may_vote() {
             match self.confirm().await {
                 Verdict::Confirmed => care.may_vote.store(true, Ordering::Relaxed),
                 Verdict::RolledBack => care.rolled_back.store(true, Ordering::Relaxed),

@@ -27,10 +27,8 @@ pub(crate) mod kind {
 /// Whether requests of this kind carry much. The others are small and must not wait behind them:
 /// heartbeats and votes.
 pub fn is_bulk(kind: u8) -> bool {
-    match kind {
-        kind::VOTE | kind::PRE_VOTE | kind::TRANSFER | kind::SEEN | kind::HEARTBEAT => false,
-        _ => true,
-    }
+    use kind::{HEARTBEAT, PRE_VOTE, SEEN, TRANSFER, VOTE};
+    !matches!(kind, VOTE | PRE_VOTE | TRANSFER | SEEN | HEARTBEAT)
 }
 
 /// Limit: more entries than a leader ever puts in one request.

@@ -1,5 +1,7 @@
 //! Three replicas in one process, over real files.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use bytes::Bytes;

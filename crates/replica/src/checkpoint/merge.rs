@@ -24,13 +24,11 @@ impl Merged {
         let mut least: Option<Vec<u8>> = None;
         for part in &mut self.parts {
             match part.peek() {
-                Some(Ok((key, _))) => {
-                    if least.as_ref().is_none_or(|least| key < least) {
-                        least = Some(key.clone());
-                    }
+                Some(Ok((key, _))) if least.as_ref().is_none_or(|least| key < least) => {
+                    least = Some(key.clone());
                 }
                 Some(Err(_)) => return part.next(),
-                None => {}
+                Some(Ok(_)) | None => {}
             }
         }
         let least = least?;

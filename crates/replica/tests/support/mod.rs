@@ -1,6 +1,6 @@
 //! Replicas in one process: real files, a transport in memory, and a machine simple enough to be
 //! checked by hand.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -21,8 +21,10 @@ pub struct Notes;
 
 impl Machine for Notes {
     fn apply(&self, rows: &mut Rows<'_>, command: &[u8], inline: &[ChunkRef]) -> MachineApplied {
+        // Before what was proposed comes the leader's time.
+        let command = &command[10..];
         let at = command.iter().position(|byte| *byte == b'=').unwrap();
-        let (key, value) = (command[10..at].to_vec(), command[at + 1..].to_vec());
+        let (key, value) = (command[..at].to_vec(), command[at + 1..].to_vec());
         let before = rows.row(&key).unwrap_or_default();
         if value.is_empty() {
             rows.remove(&key);
@@ -127,18 +129,27 @@ pub async fn start(net: &Net, dir: &Path, id: u64) -> Node {
         Disk::format(&home).unwrap();
     }
     let disk = Disk::open(&home, options()).unwrap();
-    let replica = Replica::start(ReplicaConfig {
-        shard: SHARD,
-        replica_id: id,
-        node: name.clone(),
-        disk: disk.clone(),
-        machine: Arc::new(Notes),
-        transport: net.of(&name),
-        timing: Timing::default(),
-    });
-    let replica = replica.await.unwrap();
+    let replica = try_start(net, disk.clone(), &name, id).await.unwrap();
     net.connect(&name, replica.clone());
     Node { name, id, disk, replica }
+}
+
+pub async fn try_start(
+    net: &Net,
+    disk: Arc<Disk>,
+    name: &str,
+    id: u64,
+) -> Result<Replica, replica::Error> {
+    Replica::start(ReplicaConfig {
+        shard: SHARD,
+        replica_id: id,
+        node: name.into(),
+        disk,
+        machine: Arc::new(Notes),
+        transport: net.of(name),
+        timing: Timing::default(),
+    })
+    .await
 }
 
 impl Node {

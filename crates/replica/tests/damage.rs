@@ -1,0 +1,202 @@
+//! What may be lost or rot on one disk, and is there again afterwards.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use mailbox::StoredChunk;
+use replica::{Disk, ProposeError};
+use support::{Net, Node, converged, leader, put, start, three, until};
+
+fn body(seed: u8, len: usize) -> StoredChunk {
+    StoredChunk::raw(Bytes::from(vec![seed; len]))
+}
+
+fn files_below(dir: &Path, found: &mut Vec<PathBuf>) {
+    for item in std::fs::read_dir(dir).unwrap() {
+        let path = item.unwrap().path();
+        if path.is_dir() { files_below(&path, found) } else { found.push(path) }
+    }
+}
+
+/// Stops a node that does not lead, and gives its place in the list back.
+async fn stop_follower(net: &Net, nodes: &mut Vec<Node>) -> u64 {
+    let at = (leader(nodes).await + 1) % nodes.len();
+    let node = nodes.remove(at);
+    let id = node.id;
+    node.stop(net).await;
+    id
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_index_loses_nothing() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    let mut nodes = three(&net, dir.path()).await;
+    for i in 0..30 {
+        put(&nodes, &format!("k{i}=v{i}"), vec![body(i, 3_000)]).await;
+        if i == 15 {
+            for node in &nodes {
+                node.replica.checkpoint(0).await.unwrap();
+            }
+        }
+    }
+    let id = stop_follower(&net, &mut nodes).await;
+    std::fs::remove_dir_all(dir.path().join(format!("n{id}/index"))).unwrap();
+    nodes.push(start(&net, dir.path(), id).await);
+    put(&nodes, "k0=after", vec![]).await;
+    converged(&nodes).await;
+    let view = nodes[2].replica.local_view().unwrap();
+    for i in 0..30 {
+        let found = view.read(|_, bodies| bodies.chunk(&body(i, 3_000).chunk)).unwrap();
+        assert_eq!(found, Some(body(i, 3_000).bytes), "body {i}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotten_index_is_built_anew() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    let mut nodes = three(&net, dir.path()).await;
+    for i in 0..50 {
+        put(&nodes, &format!("k{i}=v{i}"), vec![]).await;
+    }
+    let id = stop_follower(&net, &mut nodes).await;
+    let mut files = Vec::new();
+    files_below(&dir.path().join(format!("n{id}/index")), &mut files);
+    for path in files {
+        if path.extension().is_some_and(|extension| extension == "clean") {
+            std::fs::remove_file(path).unwrap();
+            continue;
+        }
+        let mut bytes = std::fs::read(&path).unwrap();
+        for at in (100..bytes.len()).step_by(997) {
+            bytes[at] ^= 0x10;
+        }
+        std::fs::write(&path, bytes).unwrap();
+    }
+    nodes.push(start(&net, dir.path(), id).await);
+    put(&nodes, "k0=after", vec![]).await;
+    converged(&nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_far_behind_gets_rows_and_then_bodies() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    let mut nodes = three(&net, dir.path()).await;
+    put(&nodes, "first=1", vec![]).await;
+    let id = stop_follower(&net, &mut nodes).await;
+    for i in 0..100 {
+        put(&nodes, &format!("k{i}=v{i}"), vec![body(i, 2_000)]).await;
+    }
+    for node in &nodes {
+        node.replica.checkpoint(0).await.unwrap();
+    }
+    until(|| nodes.iter().all(|node| node.replica.status().purged >= 100), "logs are cut").await;
+    nodes.push(start(&net, dir.path(), id).await);
+    put(&nodes, "last=1", vec![]).await;
+    converged(&nodes).await;
+    let late = &nodes[2].replica;
+    assert!(late.status().checkpoint >= 100, "it came by snapshot");
+    until(|| !late.status().is_incomplete, "all bodies came").await;
+    let view = late.local_view().unwrap();
+    for i in 0..100 {
+        let found = view.read(|_, bodies| bodies.chunk(&body(i, 2_000).chunk)).unwrap();
+        assert_eq!(found, Some(body(i, 2_000).bytes), "body {i}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_body_comes_from_a_peer_and_is_kept_again() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    let nodes = three(&net, dir.path()).await;
+    let text: Vec<u8> = (0..40_000u32).flat_map(|i| i.to_be_bytes()).collect();
+    let stored = StoredChunk::raw(Bytes::from(text.clone()));
+    put(&nodes, "a=1", vec![stored.clone()]).await;
+    converged(&nodes).await;
+    let mut files = Vec::new();
+    files_below(&dir.path().join("n1/journal"), &mut files);
+    let mut n_damaged = 0;
+    for path in files {
+        let bytes = std::fs::read(&path).unwrap();
+        let needle = &text[80_000..80_064];
+        if let Some(at) = bytes.windows(needle.len()).position(|window| window == needle) {
+            let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+            file.write_all_at(&[bytes[at] ^ 1], at as u64).unwrap();
+            n_damaged += 1;
+        }
+    }
+    assert_eq!(n_damaged, 1);
+    let damaged = &nodes[0].replica;
+    let local = || damaged.local_view().unwrap().read(|_, b| b.chunk(&stored.chunk)).unwrap();
+    assert_eq!(local(), None, "damaged bytes are not served");
+    assert_eq!(damaged.chunk(&stored.chunk).await, Ok(stored.clone()));
+    assert_eq!(local(), Some(stored.bytes.clone()), "repaired here");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_that_is_not_its_digest_is_refused() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    let nodes = three(&net, dir.path()).await;
+    let at = leader(&nodes).await;
+    let mut chunk = body(1, 100);
+    chunk.bytes = Bytes::from(vec![2; 100]);
+    let refused = nodes[at].replica.propose(b"a=1".to_vec(), vec![chunk]).await;
+    assert_eq!(refused, Err(ProposeError::Damaged));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_was_rolled_back_does_not_vote() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    let mut nodes = three(&net, dir.path()).await;
+    put(&nodes, "a=1", vec![]).await;
+    let id = stop_follower(&net, &mut nodes).await;
+    let home = dir.path().join(format!("n{id}"));
+    let backup = dir.path().join("backup");
+    copy_dir(&home, &backup);
+    nodes.push(start(&net, dir.path(), id).await);
+    put(&nodes, "a=2", vec![]).await;
+    let last = converged(&nodes).await[0].last_log_index;
+    let at = leader(&nodes).await;
+    let heard = || nodes[at].replica.status().matched.get(&id).copied() == Some(last);
+    until(heard, "the leader heard of it").await;
+    let back = nodes.pop().unwrap();
+    back.stop(&net).await;
+    std::fs::remove_dir_all(&home).unwrap();
+    copy_dir(&backup, &home);
+    let back = start(&net, dir.path(), id).await;
+    until(|| back.replica.status().failed.is_some(), "the roll-back is noticed").await;
+    assert!(back.replica.status().failed.unwrap().contains("older"));
+    put(&nodes, "a=3", vec![]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_that_left_a_disk_never_comes_back() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    let node = start(&net, dir.path(), 7).await;
+    let disk = node.disk.clone();
+    node.replica.shutdown().await.unwrap();
+    drop(node.replica);
+    net.disconnect("n7");
+    until(|| std::sync::Arc::strong_count(&disk) == 2, "the replica is let go").await;
+    disk.forget(7).await.unwrap();
+    drop((disk, node.disk));
+    let disk = Disk::open(&dir.path().join("n7"), support::options()).unwrap();
+    assert!(disk.replicas().is_empty());
+    let again = support::try_start(&net, disk, "n7", 7).await;
+    assert!(matches!(again, Err(replica::Error::Dead { replica: 7 })));
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for item in std::fs::read_dir(from).unwrap() {
+        let item = item.unwrap();
+        if item.file_type().unwrap().is_dir() {
+            copy_dir(&item.path(), &to.join(item.file_name()));
+        } else {
+            std::fs::copy(item.path(), to.join(item.file_name())).unwrap();
+        }
+    }
+}
