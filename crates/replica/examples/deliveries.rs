@@ -1,7 +1,7 @@
 //! How many deliveries of 20 kB three replicas in one process put through, over real files: 16
 //! proposers, each waiting for its answer before it goes on.
 //!
-//! `cargo run --release -p replica --example throughput [seconds] [proposers] [directory]`
+//! `cargo run --release -p replica --example deliveries [seconds] [proposers] [directory]`
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
