@@ -1,1 +1,279 @@
-//! Crate `admin`.
+//! `rookery ctl`: what an operator does to a cluster. Enter at [`run`]; the demo and the drill use the
+//! modules directly.
+
+pub mod account;
+pub mod cert;
+pub mod cluster;
+pub mod cluster_file;
+mod password;
+mod show;
+pub mod target;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Subcommand};
+
+use account::{AccountState, Accounts, Quota, hash_password, parse_address};
+use cert::Role;
+use target::{Target, TargetArgs};
+
+/// `rookery ctl`
+#[derive(Args)]
+pub struct Ctl {
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// The cluster's certificates
+    #[command(subcommand)]
+    Cert(CertVerb),
+    /// The cluster as a whole
+    #[command(subcommand)]
+    Cluster(ClusterVerb),
+    /// Accounts
+    #[command(subcommand)]
+    Account(AccountVerb),
+}
+
+#[derive(Subcommand)]
+enum CertVerb {
+    /// Create the cluster's authority in DIR
+    Authority {
+        /// Where ca.pem and ca-key.pem go
+        #[arg(long)]
+        dir: PathBuf,
+    },
+    /// Issue the identity of one process
+    Issue {
+        /// What it is
+        #[arg(long)]
+        role: Role,
+        /// Its name in the cluster
+        #[arg(long)]
+        name: String,
+        /// The authority's directory
+        #[arg(long)]
+        authority: PathBuf,
+        /// Where ca.pem, cert.pem and key.pem go
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Issue a certificate for mail clients to see (tests; a provider uses a public one)
+    Server {
+        /// Names and addresses of the frontend
+        #[arg(long, required = true, value_delimiter = ',')]
+        host: Vec<String>,
+        /// The authority's directory
+        #[arg(long)]
+        authority: PathBuf,
+        /// Where ca.pem, cert.pem and key.pem go
+        #[arg(long)]
+        out: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum ClusterVerb {
+    /// Form a cluster, once, from nodes that are running
+    Init {
+        /// Their names, separated by commas
+        #[arg(long, required = true, value_delimiter = ',')]
+        nodes: Vec<String>,
+        /// Data shards; more can be added later
+        #[arg(long, default_value_t = 16)]
+        shards: u32,
+    },
+    /// Show nodes, disks, shards, leaders and lag
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Exit with 0 when every shard has a leader
+    Health {
+        /// And every copy of everything is present on every placed replica
+        #[arg(long)]
+        whole: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum AccountVerb {
+    /// Create an account; the password comes from standard input
+    Add {
+        /// Login and address
+        name: String,
+        #[command(flatten)]
+        quota: QuotaArgs,
+    },
+    /// Set a password, from standard input
+    Passwd {
+        /// Login and address
+        name: String,
+    },
+    /// Change login and address
+    Rename {
+        /// Present login
+        name: String,
+        /// Future login
+        new: String,
+    },
+    /// Give an account one more address
+    Alias {
+        /// Login and address
+        name: String,
+        /// The other address
+        alias: String,
+        /// Take it away instead
+        #[arg(long)]
+        remove: bool,
+    },
+    /// Refuse logins, and mail with a temporary error
+    Suspend {
+        /// Login and address
+        name: String,
+        /// Let it work again
+        #[arg(long)]
+        resume: bool,
+    },
+    /// Set limits; what is not given is without limit
+    Quota {
+        /// Login and address
+        name: String,
+        #[command(flatten)]
+        quota: QuotaArgs,
+    },
+    /// List all accounts
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one account
+    Show {
+        /// Login or alias
+        name: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delete an account with all its mail
+    Delete {
+        /// Login and address
+        name: String,
+    },
+}
+
+#[derive(Args)]
+struct QuotaArgs {
+    /// Octets of all messages
+    #[arg(long)]
+    storage_bytes: Option<u64>,
+    /// Number of messages
+    #[arg(long)]
+    messages: Option<u64>,
+}
+
+impl From<&QuotaArgs> for Quota {
+    fn from(args: &QuotaArgs) -> Self {
+        Self { storage_bytes: args.storage_bytes, n_messages: args.messages }
+    }
+}
+
+/// Does what the command line says.
+pub fn run(ctl: Ctl) -> Result<ExitCode> {
+    if let Verb::Cert(verb) = &ctl.verb {
+        certificates(verb)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let target = Target::of_args(&ctl.target)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("start runtime")?.block_on(async {
+        match ctl.verb {
+            Verb::Cert(_) => Ok(ExitCode::SUCCESS),
+            Verb::Cluster(verb) => of_cluster(&target, verb).await,
+            Verb::Account(verb) => of_account(&target, verb).await,
+        }
+    })
+}
+
+fn certificates(verb: &CertVerb) -> Result<()> {
+    match verb {
+        CertVerb::Authority { dir } => cert::create_authority(dir),
+        CertVerb::Issue { role, name, authority, out } => {
+            cert::issue_identity(authority, *role, name, out)
+        }
+        CertVerb::Server { host, authority, out } => cert::issue_server(authority, host, out),
+    }
+}
+
+async fn of_cluster(target: &Target, verb: ClusterVerb) -> Result<ExitCode> {
+    match verb {
+        ClusterVerb::Init { nodes, shards } => {
+            cluster::init(target, &cluster::InitRequest { nodes, n_shards: shards }).await?;
+            println!("the cluster is formed");
+        }
+        ClusterVerb::Status { json } => show::status(&cluster::status(target).await?, json)?,
+        ClusterVerb::Health { whole } => {
+            if let Err(error) = cluster::health(target, whole).await {
+                println!("not healthy: {error:#}");
+                return Ok(ExitCode::FAILURE);
+            }
+            println!("healthy");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn of_account(target: &Target, verb: AccountVerb) -> Result<ExitCode> {
+    let client = target.client().await?;
+    let accounts = Accounts::new(&client);
+    match verb {
+        AccountVerb::Add { name, quota } => {
+            let hash = hash_password(&password::read()?)?;
+            accounts.add(&parse_address(&name)?, hash, (&quota).into()).await?;
+        }
+        AccountVerb::Passwd { name } => {
+            let hash = hash_password(&password::read()?)?;
+            accounts.set_password(&parse_address(&name)?, hash).await?;
+        }
+        AccountVerb::Rename { name, new } => {
+            accounts.rename(&parse_address(&name)?, &parse_address(&new)?).await?;
+        }
+        AccountVerb::Alias { name, alias, remove } => {
+            let (name, alias) = (parse_address(&name)?, parse_address(&alias)?);
+            match remove {
+                true => accounts.remove_alias(&name, &alias).await?,
+                false => accounts.add_alias(&name, &alias).await?,
+            }
+        }
+        AccountVerb::Suspend { name, resume } => {
+            let state = if resume { AccountState::Active } else { AccountState::Suspended };
+            accounts.set_state(&parse_address(&name)?, state).await?;
+        }
+        AccountVerb::Quota { name, quota } => {
+            accounts.set_quota(&parse_address(&name)?, (&quota).into()).await?;
+        }
+        AccountVerb::List { json } => {
+            let mut all = Vec::new();
+            for shard in account::data_shards(&client) {
+                all.extend(accounts.of_shard(shard).await?.into_iter().map(|one| (shard, one)));
+            }
+            all.sort_by(|a, b| a.1.name.cmp(&b.1.name));
+            show::accounts(&all, json)?;
+        }
+        AccountVerb::Show { name, json } => {
+            let name = parse_address(&name)?;
+            let place = accounts.place(&name).await?;
+            show::account(place.shard, &accounts.record(&name).await?, json)?;
+        }
+        AccountVerb::Delete { name } => accounts.delete(&parse_address(&name)?).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

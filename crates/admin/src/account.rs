@@ -1,0 +1,258 @@
+//! Accounts: the operator's verbs. Each is safe to repeat: a half-done one is completed.
+
+use anyhow::{Context as _, Result, bail};
+use api::client::Client;
+use api::placement::META_SHARD;
+use argon2::Argon2;
+use argon2::password_hash::{PasswordHasher as _, SaltString};
+use mailbox::answer::AccountRecord;
+use mailbox::command::{
+    AccountChange, ChangeAccount, ClaimAddress, Command, CreateAccount, Place, ReleaseAddress,
+    SpecialUse,
+};
+use mailbox::dialogue::Trouble;
+use mailbox::{AccountId, Address, Answer, MailboxName, Outcome, Query, Refusal, ShardId};
+
+pub use mailbox::command::{AccountState, Quota};
+
+/// The operator's hand on accounts.
+pub struct Accounts<'a> {
+    client: &'a Client,
+}
+
+/// Mailboxes an account begins with, by the names that clients look for (RFC 6154).
+const DEFAULT_MAILBOXES: &[(&str, SpecialUse)] = &[
+    ("Archive", SpecialUse::Archive),
+    ("Drafts", SpecialUse::Drafts),
+    ("Junk", SpecialUse::Junk),
+    ("Sent", SpecialUse::Sent),
+    ("Trash", SpecialUse::Trash),
+];
+
+/// A PHC string (argon2id, default costs of OWASP's first choice as the package has them).
+pub fn hash_password(password: &[u8]) -> Result<String> {
+    let mut salt = [0; 16];
+    getrandom::fill(&mut salt).ok().context("no randomness")?;
+    let salt = SaltString::encode_b64(&salt).map_err(|error| anyhow::anyhow!("salt: {error}"))?;
+    let hash = Argon2::default().hash_password(password, &salt);
+    Ok(hash.map_err(|error| anyhow::anyhow!("hash password: {error}"))?.to_string())
+}
+
+/// An address as operators write it: without detail.
+pub fn parse_address(text: &str) -> Result<Address> {
+    match Address::parse(text) {
+        Ok((address, None)) => Ok(address),
+        Ok((_, Some(_))) => bail!("{text}: an account's address has no +detail"),
+        Err(error) => bail!("{text}: {error}"),
+    }
+}
+
+impl<'a> Accounts<'a> {
+    /// Works through this client.
+    pub fn new(client: &'a Client) -> Self {
+        Self { client }
+    }
+
+    /// Creates an account; a half-created one of the same name is completed.
+    pub async fn add(&self, name: &Address, password_hash: String, quota: Quota) -> Result<Place> {
+        let place = self.claim_new(name).await?;
+        let mailboxes = DEFAULT_MAILBOXES.iter().filter_map(|(leaf, special_use)| {
+            Some((MailboxName::new([leaf])?, Some(*special_use)))
+        });
+        let create = CreateAccount {
+            account: place.account,
+            name: name.clone(),
+            password_hash,
+            quota,
+            mailboxes: mailboxes.collect(),
+        };
+        self.done(place.shard, Command::CreateAccount(create), "create account").await?;
+        Ok(place)
+    }
+
+    /// A new password.
+    pub async fn set_password(&self, name: &Address, password_hash: String) -> Result<()> {
+        self.change(name, AccountChange::PasswordHash(password_hash)).await
+    }
+
+    /// New limits.
+    pub async fn set_quota(&self, name: &Address, quota: Quota) -> Result<()> {
+        self.change(name, AccountChange::Quota(quota)).await
+    }
+
+    /// Suspends or resumes.
+    pub async fn set_state(&self, name: &Address, state: AccountState) -> Result<()> {
+        self.change(name, AccountChange::State(state)).await
+    }
+
+    /// A new login and primary address. The old one stops to exist at the end, so that at every
+    /// moment at least one of the two reaches the account.
+    pub async fn rename(&self, name: &Address, new: &Address) -> Result<()> {
+        let place = self.place(name).await?;
+        let claim = ClaimAddress { address: new.clone(), place };
+        self.done(self.directory_shard(new)?, Command::ClaimAddress(claim), "claim name").await?;
+        self.change_at(&place, AccountChange::Name(new.clone())).await?;
+        self.release(name, place.account).await
+    }
+
+    /// One more address.
+    pub async fn add_alias(&self, name: &Address, alias: &Address) -> Result<()> {
+        let place = Place { alias: true, ..self.place(name).await? };
+        let claim = ClaimAddress { address: alias.clone(), place };
+        self.done(self.directory_shard(alias)?, Command::ClaimAddress(claim), "claim alias")
+            .await?;
+        self.change_at(&place, AccountChange::AddAlias(alias.clone())).await
+    }
+
+    /// One address less.
+    pub async fn remove_alias(&self, name: &Address, alias: &Address) -> Result<()> {
+        let place = self.place(name).await?;
+        if self.record(name).await?.name == *alias {
+            bail!("{alias} is the account's name: rename the account instead");
+        }
+        self.change_at(&place, AccountChange::RemoveAlias(alias.clone())).await?;
+        self.release(alias, place.account).await
+    }
+
+    /// Deletes an account with all its mail and addresses.
+    pub async fn delete(&self, name: &Address) -> Result<()> {
+        let place = self.place(name).await?;
+        let record = self.record(name).await?;
+        self.done(place.shard, Command::DeleteAccount(place.account), "delete account").await?;
+        for alias in &record.aliases {
+            self.release(alias, place.account).await?;
+        }
+        self.release(&record.name, place.account).await
+    }
+
+    /// What is known of one account.
+    pub async fn record(&self, name: &Address) -> Result<AccountRecord> {
+        let place = self.place(name).await?;
+        self.record_at(&place).await?.with_context(|| {
+            format!("{name} is half created: run `ctl account add {name}` again to complete it")
+        })
+    }
+
+    /// Everything known of all accounts of a shard.
+    pub async fn of_shard(&self, shard: ShardId) -> Result<Vec<AccountRecord>> {
+        let mut all: Vec<AccountRecord> = Vec::new();
+        loop {
+            let after = all.last().map(|record| record.account);
+            match self.ask(shard, Query::Accounts(after)).await? {
+                Answer::Accounts(page, more) => {
+                    let more = more && !page.is_empty();
+                    all.extend(page);
+                    if !more {
+                        return Ok(all);
+                    }
+                }
+                other => bail!("list accounts: unexpected answer {other:?}"),
+            }
+        }
+    }
+
+    /// Where an account lives.
+    pub async fn place(&self, name: &Address) -> Result<Place> {
+        self.resolve(name).await?.with_context(|| format!("no account {name}"))
+    }
+
+    async fn claim_new(&self, name: &Address) -> Result<Place> {
+        let mut id = [0; 16];
+        getrandom::fill(&mut id).ok().context("no randomness")?;
+        let shards = data_shards(self.client);
+        let index = usize::from(id[0]) * 256 + usize::from(id[1]);
+        let shard = *shards.get(index % shards.len().max(1)).context("no shard to put it on")?;
+        let place = Place { account: AccountId(id), shard, epoch: 1, alias: false };
+        let claim = Command::ClaimAddress(ClaimAddress { address: name.clone(), place });
+        match self.tell(self.directory_shard(name)?, claim).await? {
+            Outcome::Done => return Ok(place),
+            Outcome::Refused(Refusal::Taken) => {}
+            other => bail!("claim {name}: {}", words(&other)),
+        }
+        let taken = self.place(name).await?;
+        if self.record_at(&taken).await?.is_some() {
+            bail!("{name} exists already");
+        }
+        Ok(taken)
+    }
+
+    async fn record_at(&self, place: &Place) -> Result<Option<AccountRecord>> {
+        match self.ask(place.shard, Query::Account(place.account)).await? {
+            Answer::Account(record) => Ok(Some(*record)),
+            Answer::Refused(Refusal::NoSuchAccount) => Ok(None),
+            other => bail!("show account: unexpected answer {other:?}"),
+        }
+    }
+
+    async fn change(&self, name: &Address, change: AccountChange) -> Result<()> {
+        let place = self.place(name).await?;
+        self.change_at(&place, change).await
+    }
+
+    async fn change_at(&self, place: &Place, change: AccountChange) -> Result<()> {
+        let change = ChangeAccount { account: place.account, change };
+        self.done(place.shard, Command::ChangeAccount(change), "change account").await
+    }
+
+    async fn release(&self, address: &Address, account: AccountId) -> Result<()> {
+        let release = ReleaseAddress { address: address.clone(), account };
+        let shard = self.directory_shard(address)?;
+        self.done(shard, Command::ReleaseAddress(release), "release address").await
+    }
+
+    async fn resolve(&self, address: &Address) -> Result<Option<Place>> {
+        let query = Query::Resolve(address.clone());
+        match self.ask(self.directory_shard(address)?, query).await? {
+            Answer::Place(place) => Ok(place),
+            other => bail!("look up {address}: unexpected answer {other:?}"),
+        }
+    }
+
+    fn directory_shard(&self, address: &Address) -> Result<ShardId> {
+        let shard = self.client.placement().directory_shard(address.directory_slot());
+        shard.context("no cluster was formed yet: `rookery ctl cluster init`")
+    }
+
+    async fn done(&self, shard: ShardId, command: Command, verb: &str) -> Result<()> {
+        match self.tell(shard, command).await? {
+            Outcome::Done => Ok(()),
+            other => bail!("{verb}: {}", words(&other)),
+        }
+    }
+
+    async fn tell(&self, shard: ShardId, command: Command) -> Result<Outcome> {
+        self.client.command_shard(shard, command).await.map_err(trouble)
+    }
+
+    async fn ask(&self, shard: ShardId, query: Query) -> Result<Answer> {
+        self.client.query_shard(shard, query).await.map_err(trouble)
+    }
+}
+
+/// The shards that keep accounts.
+pub fn data_shards(client: &Client) -> Vec<ShardId> {
+    let placement = client.placement();
+    placement.shards.iter().map(|shard| shard.shard).filter(|id| *id != META_SHARD).collect()
+}
+
+/// An operator's words for what the store could not do.
+fn trouble(trouble: Trouble) -> anyhow::Error {
+    anyhow::anyhow!(match trouble {
+        Trouble::Unavailable =>
+            "no majority answered: see `ctl cluster status` for the nodes that are away",
+        Trouble::Unknown => "no answer came in time: it may have been done; look before repeating",
+        Trouble::Full => "the disks are full: add space or a node",
+        Trouble::Damaged => "no good copy could be read: see `ctl cluster status`",
+        Trouble::TooLarge => "too large",
+        Trouble::Overloaded => "the store is overloaded: try again later",
+    })
+}
+
+fn words(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Refused(Refusal::Taken) => "taken by another account".into(),
+        Outcome::Refused(Refusal::NoSuchAccount) => "no such account".into(),
+        Outcome::Refused(refusal) => format!("refused: {refusal:?}"),
+        other => format!("unexpected outcome {other:?}"),
+    }
+}

@@ -1,0 +1,132 @@
+//! The cluster's own certificate authority and what it issues. Every process of a cluster proves with
+//! a certificate which role and name it has; mail clients see a certificate of their own.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+
+/// The authority's certificate, copied into every identity.
+pub const CA_FILE: &str = "ca.pem";
+/// The authority's key; only the operator needs it, and only to issue.
+pub const CA_KEY_FILE: &str = "ca-key.pem";
+/// An identity's certificate.
+pub const CERT_FILE: &str = "cert.pem";
+/// An identity's key.
+pub const KEY_FILE: &str = "key.pem";
+
+/// First and last year of what is issued. Renewal is a new `ctl cert issue`; the far end keeps a
+/// forgotten one from stopping a mail store.
+const VALID_YEARS: (i32, i32) = (2024, 2054);
+
+/// What a process is in the cluster; part of the name its certificate proves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Role {
+    /// Keeps mail.
+    Node,
+    /// Speaks to mail clients.
+    Frontend,
+    /// An operator's `ctl`.
+    Admin,
+}
+
+impl Role {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Frontend => "frontend",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// Creates an authority in `dir`; refuses where there is one.
+pub fn create_authority(dir: &Path) -> Result<()> {
+    if dir.join(CA_KEY_FILE).exists() {
+        bail!("{} has an authority already", dir.display());
+    }
+    fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+    let key = KeyPair::generate().context("make key")?;
+    let mut params = params("rookery cluster authority", Vec::new())?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let certificate = params.self_signed(&key).context("sign authority")?;
+    write(&dir.join(CA_FILE), certificate.pem().as_bytes(), 0o644)?;
+    write(&dir.join(CA_KEY_FILE), key.serialize_pem().as_bytes(), 0o600)
+}
+
+/// Issues an identity into `out` that proves to be `name` in `role`.
+pub fn issue_identity(authority: &Path, role: Role, name: &str, out: &Path) -> Result<()> {
+    let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if name.is_empty() || name.len() > 63 || !name.bytes().all(legal) {
+        bail!("{name:?} is no name: 1 to 63 of a-z, 0-9 and -");
+    }
+    let proven = format!("{name}.{}.rookery.internal", role.word());
+    let mut params = params(&proven, vec![dns(&proven)?])?;
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    issue(authority, params, out)
+}
+
+/// Issues a certificate for mail clients to see, for tests and demos; a provider uses a public one.
+pub fn issue_server(authority: &Path, hosts: &[String], out: &Path) -> Result<()> {
+    let first = hosts.first().context("no host name given")?;
+    let names = hosts.iter().map(|host| match host.parse::<IpAddr>() {
+        Ok(address) => Ok(SanType::IpAddress(address)),
+        Err(_) => dns(host),
+    });
+    let mut params = params(first, names.collect::<Result<_>>()?)?;
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    issue(authority, params, out)
+}
+
+fn issue(authority: &Path, params: CertificateParams, out: &Path) -> Result<()> {
+    let read = |name: &str| {
+        let path = authority.join(name);
+        fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
+    };
+    let ca = read(CA_FILE)?;
+    let ca_key = KeyPair::from_pem(&read(CA_KEY_FILE)?).context("read authority's key")?;
+    let issuer = Issuer::from_ca_cert_pem(&ca, ca_key).context("read authority")?;
+    let key = KeyPair::generate().context("make key")?;
+    let certificate = params.signed_by(&key, &issuer).context("sign certificate")?;
+    fs::create_dir_all(out).with_context(|| format!("create {}", out.display()))?;
+    write(&out.join(CA_FILE), ca.as_bytes(), 0o644)?;
+    write(&out.join(CERT_FILE), certificate.pem().as_bytes(), 0o644)?;
+    write(&out.join(KEY_FILE), key.serialize_pem().as_bytes(), 0o600)
+}
+
+fn params(common_name: &str, names: Vec<SanType>) -> Result<CertificateParams> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params.subject_alt_names = names;
+    params.not_before = rcgen::date_time_ymd(VALID_YEARS.0, 1, 1);
+    params.not_after = rcgen::date_time_ymd(VALID_YEARS.1, 1, 1);
+    Ok(params)
+}
+
+fn dns(name: &str) -> Result<SanType> {
+    Ok(SanType::DnsName(name.try_into().with_context(|| format!("{name} is no host name"))?))
+}
+
+fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    let mut options = fs::OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(path)
+        .with_context(|| format!("create {}", path.display()))?;
+    // Durability: a key that is gone after a power cut would lock a process out of its cluster.
+    file.write_all(content)
+        .and_then(|()| file.sync_all())
+        .with_context(|| format!("write {}", path.display()))
+}

@@ -1,0 +1,259 @@
+//! The cluster as a whole: forming it, and how it is.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, bail};
+use api::admin::{ClusterInit, NodeStatus, Status};
+use api::meta::{ReplicaReport, ReplicaState};
+use api::placement::{META_SHARD, Placement, Shard};
+use comfy_table::Table;
+use comfy_table::presets::NOTHING;
+use mailbox::ShardId;
+use serde_json::{Value, json};
+
+use crate::target::Target;
+
+/// Replicas of a shard where there are enough nodes: one may be lost for good.
+const N_REPLICAS: u32 = 3;
+
+/// What `ctl cluster init` forms.
+#[derive(Clone, Debug)]
+pub struct InitRequest {
+    /// Names of the nodes whose disks begin the cluster.
+    pub nodes: Vec<String>,
+    /// Data shards.
+    pub n_shards: u32,
+}
+
+/// Forms a cluster, once.
+pub async fn init(target: &Target, request: &InitRequest) -> Result<()> {
+    // Why: an even number of copies survives no more losses than the odd number below it.
+    let n_nodes = u32::try_from(request.nodes.len()).unwrap_or(u32::MAX);
+    let n_replicas = if n_nodes >= N_REPLICAS { N_REPLICAS } else { 1 };
+    let init = ClusterInit {
+        disks: request.nodes.iter().map(|name| (name.clone(), None)).collect(),
+        n_shards: request.n_shards,
+        n_replicas,
+        settings: BTreeMap::new(),
+    };
+    target.admin()?.cluster_init(&init).await.context("form cluster")
+}
+
+/// How the cluster is now.
+pub async fn status(target: &Target) -> Result<ClusterStatus> {
+    let status = target.admin()?.status(false).await.context("ask for status")?;
+    Ok(ClusterStatus { status })
+}
+
+/// Fails with what is missing until every shard has a leader that a majority follows; with `whole`, until
+/// every copy of everything is present on every placed replica.
+pub async fn health(target: &Target, whole: bool) -> Result<()> {
+    let status = status(target).await?;
+    let placement = status.placement().context("no cluster was formed yet")?;
+    for shard in &placement.shards {
+        status.check_leader(shard)?;
+        if whole {
+            status.check_whole(shard)?;
+        }
+    }
+    if placement.shards.len() < 2 {
+        bail!("the cluster has no data shard yet");
+    }
+    Ok(())
+}
+
+/// What the nodes said.
+pub struct ClusterStatus {
+    status: Status,
+}
+
+impl ClusterStatus {
+    fn placement(&self) -> Option<&Placement> {
+        self.status.placement.as_deref().filter(|placement| placement.version > 0)
+    }
+
+    fn reports(&self, shard: ShardId) -> impl Iterator<Item = (&NodeStatus, &ReplicaReport)> {
+        let nodes = self.status.nodes.iter().filter(|node| node.reachable);
+        nodes.flat_map(move |node| {
+            let of_shard = node.replicas.iter().filter(move |replica| replica.shard == shard);
+            of_shard.map(move |replica| (node, replica))
+        })
+    }
+
+    /// The node whose replica says it leads, in the highest term.
+    fn leader(&self, shard: ShardId) -> Option<(&NodeStatus, &ReplicaReport)> {
+        let leaders = self.reports(shard).filter(|(_, one)| one.state == ReplicaState::Leader);
+        leaders.max_by_key(|(_, replica)| replica.term)
+    }
+
+    fn check_leader(&self, shard: &Shard) -> Result<()> {
+        let id = shard.shard;
+        let (_, leader) = self.leader(id).with_context(|| format!("shard {id} has no leader"))?;
+        let following = self.reports(id).filter(|(_, one)| one.term == leader.term).count();
+        if following * 2 <= shard.replicas.len() {
+            bail!("shard {id}: only {following} of {} replicas follow", shard.replicas.len());
+        }
+        Ok(())
+    }
+
+    fn check_whole(&self, shard: &Shard) -> Result<()> {
+        let id = shard.shard;
+        let (_, leader) = self.leader(id).with_context(|| format!("shard {id} has no leader"))?;
+        for placed in &shard.replicas {
+            let found = self.reports(id).find(|(_, one)| one.replica_id == placed.replica_id);
+            let (node, replica) = found.with_context(|| {
+                format!("shard {id}: replica {} on {} is away", placed.replica_id, placed.node)
+            })?;
+            if replica.n_missing_chunks > 0 {
+                let n = replica.n_missing_chunks;
+                bail!("shard {id}: {} misses {n} chunks", node.node.name);
+            }
+            if replica.applied < leader.committed {
+                let lag = leader.committed - replica.applied;
+                bail!("shard {id}: {} is {lag} entries behind", node.node.name);
+            }
+            if replica.applied == leader.applied && replica.digest != leader.digest {
+                bail!("shard {id}: {} differs from the leader", node.node.name);
+            }
+        }
+        Ok(())
+    }
+
+    /// For people.
+    pub fn tables(&self) -> String {
+        let Some(placement) = self.placement() else {
+            return "no cluster was formed yet: `rookery ctl cluster init --nodes ...`".into();
+        };
+        format!("{}\n\n{}", self.node_table(), self.shard_table(placement))
+    }
+
+    fn node_table(&self) -> Table {
+        let mut table = Table::new();
+        table.load_preset(NOTHING);
+        table.set_header(["node", "address", "state", "disk", "disk state", "free", "starts"]);
+        for node in &self.status.nodes {
+            let state = if node.reachable { "up" } else { "AWAY" };
+            for disk in &node.node.disks {
+                table.add_row([
+                    node.node.name.clone(),
+                    node.node.address.clone(),
+                    state.to_owned(),
+                    disk.path.clone(),
+                    format!("{:?}", disk.state).to_lowercase(),
+                    format!("{:.1} GiB", disk.free_bytes as f64 / f64::from(1 << 30)),
+                    disk.start_count.to_string(),
+                ]);
+            }
+        }
+        table
+    }
+
+    fn shard_table(&self, placement: &Placement) -> Table {
+        let mut table = Table::new();
+        table.load_preset(NOTHING);
+        table.set_header(["shard", "leader", "term", "committed", "replicas (lag)"]);
+        for shard in &placement.shards {
+            let id = shard.shard;
+            let name = if id == META_SHARD { "meta".into() } else { id.to_string() };
+            let leader = self.leader(id);
+            let committed = leader.map_or(0, |(_, one)| one.committed);
+            let replicas: Vec<String> = shard
+                .replicas
+                .iter()
+                .map(|placed| self.replica_words(id, placed.replica_id, &placed.node, committed))
+                .collect();
+            table.add_row([
+                name,
+                leader.map_or("NONE".into(), |(node, _)| node.node.name.clone()),
+                leader.map_or(String::new(), |(_, one)| one.term.to_string()),
+                committed.to_string(),
+                replicas.join("  "),
+            ]);
+        }
+        table
+    }
+
+    fn replica_words(&self, shard: ShardId, replica: u64, node: &str, committed: u64) -> String {
+        match self.reports(shard).find(|(_, one)| one.replica_id == replica) {
+            None => format!("{node} (away)"),
+            Some((_, one)) if one.n_missing_chunks > 0 => {
+                format!("{node} (incomplete: {} chunks)", one.n_missing_chunks)
+            }
+            Some((_, one)) => format!("{node} ({})", committed.saturating_sub(one.applied)),
+        }
+    }
+
+    /// For programs.
+    pub fn to_json(&self) -> Value {
+        let Some(placement) = self.placement() else { return json!({ "formed": false }) };
+        let nodes: Vec<Value> = self.status.nodes.iter().map(node_json).collect();
+        let shards: Vec<Value> = placement.shards.iter().map(|one| self.shard_json(one)).collect();
+        json!({
+            "formed": true,
+            "cluster": placement.cluster.to_string(),
+            "version": placement.version,
+            "nodes": nodes,
+            "shards": shards,
+        })
+    }
+
+    fn shard_json(&self, shard: &Shard) -> Value {
+        let leader = self.leader(shard.shard);
+        let replicas: Vec<Value> = shard
+            .replicas
+            .iter()
+            .map(|placed| {
+                let found =
+                    self.reports(shard.shard).find(|(_, one)| one.replica_id == placed.replica_id);
+                json!({
+                    "replica": placed.replica_id,
+                    "node": placed.node,
+                    "disk": placed.disk_id.to_string(),
+                    "role": format!("{:?}", placed.role).to_lowercase(),
+                    "present": found.is_some(),
+                    "applied": found.map(|(_, one)| one.applied),
+                    "last_log": found.map(|(_, one)| one.last_log),
+                    "missing_chunks": found.map(|(_, one)| one.n_missing_chunks),
+                    "digest": found.map(|(_, one)| hex(&one.digest)),
+                })
+            })
+            .collect();
+        json!({
+            "shard": shard.shard.0,
+            "leader": leader.map(|(node, _)| node.node.name.clone()),
+            "term": leader.map(|(_, one)| one.term),
+            "committed": leader.map(|(_, one)| one.committed),
+            "replicas": replicas,
+        })
+    }
+}
+
+fn node_json(node: &NodeStatus) -> Value {
+    let disks: Vec<Value> = node
+        .node
+        .disks
+        .iter()
+        .map(|disk| {
+            json!({
+                "disk": disk.disk_id.to_string(),
+                "path": disk.path,
+                "state": format!("{:?}", disk.state).to_lowercase(),
+                "start_count": disk.start_count,
+                "size_bytes": disk.size_bytes,
+                "free_bytes": disk.free_bytes,
+            })
+        })
+        .collect();
+    json!({
+        "name": node.node.name,
+        "address": node.node.address,
+        "reachable": node.reachable,
+        "version": node.version,
+        "uptime_ms": node.uptime_ms,
+        "disks": disks,
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,83 @@
+//! `cluster.json`: what `rookery demo` tells of the cluster it runs, complete enough for tools and
+//! tests to find, stop and start every process of it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+/// The whole file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ClusterFile {
+    /// Verifies the certificates that mail clients see.
+    pub ca: PathBuf,
+    /// Identity directory for `ctl`.
+    pub identity: PathBuf,
+    /// Demo accounts with their passwords.
+    pub accounts: Vec<DemoAccount>,
+    /// Every process, dead ones included.
+    pub processes: Vec<Process>,
+}
+
+/// An account of a demo cluster.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DemoAccount {
+    /// Login and address.
+    pub name: String,
+    /// In clear: a demo account's.
+    pub password: String,
+}
+
+/// One process and how to start it again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Process {
+    /// Unique in the cluster.
+    pub name: String,
+    /// `node` or `frontend`.
+    pub role: String,
+    /// Of the last start.
+    pub pid: u32,
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// What the environment needs beyond the caller's.
+    pub env: BTreeMap<String, String>,
+    /// Disks of a node.
+    pub data_dirs: Vec<PathBuf>,
+    /// All ports are on this address.
+    pub address: String,
+    /// `grpc`, `http`, `imap`, `imaps`, `pop3`, `pop3s`, `lmtp`, as the role has them.
+    pub ports: BTreeMap<String, u16>,
+}
+
+impl Process {
+    /// `address:port` of one of its ports.
+    pub fn at(&self, port: &str) -> Option<String> {
+        self.ports.get(port).map(|number| format!("{}:{number}", self.address))
+    }
+}
+
+impl ClusterFile {
+    /// Reads the file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("read {}", path.display()))
+    }
+
+    /// Replaces the file as a whole: readers see the old or the new one.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let beside = path.with_extension("json.new");
+        let text = serde_json::to_string_pretty(self).context("write JSON")?;
+        let mut file =
+            fs::File::create(&beside).with_context(|| format!("create {}", beside.display()))?;
+        file.write_all(text.as_bytes()).with_context(|| format!("write {}", beside.display()))?;
+        fs::rename(&beside, path).with_context(|| format!("rename to {}", path.display()))
+    }
+
+    /// gRPC addresses of all nodes.
+    pub fn seeds(&self) -> Vec<String> {
+        self.processes.iter().filter(|p| p.role == "node").filter_map(|p| p.at("grpc")).collect()
+    }
+}

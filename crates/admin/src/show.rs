@@ -1,0 +1,74 @@
+//! What operators see: tables for people, JSON for programs.
+
+use anyhow::{Context as _, Result};
+use comfy_table::Table;
+use comfy_table::presets::NOTHING;
+use mailbox::ShardId;
+use mailbox::answer::AccountRecord;
+use serde_json::{Value, json};
+
+use crate::cluster::ClusterStatus;
+
+/// `ctl account list`
+pub fn accounts(all: &[(ShardId, AccountRecord)], as_json: bool) -> Result<()> {
+    if as_json {
+        let all: Vec<Value> =
+            all.iter().map(|(shard, record)| account_json(*shard, record)).collect();
+        return print_json(&Value::Array(all));
+    }
+    let mut table = Table::new();
+    table.load_preset(NOTHING).set_header(["account", "state", "messages", "octets", "shard"]);
+    for (shard, record) in all {
+        table.add_row([
+            record.name.to_string(),
+            format!("{:?}", record.state).to_lowercase(),
+            record.n_messages.to_string(),
+            record.storage_bytes.to_string(),
+            shard.to_string(),
+        ]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+/// `ctl account show`
+pub fn account(shard: ShardId, record: &AccountRecord, as_json: bool) -> Result<()> {
+    let value = account_json(shard, record);
+    if as_json {
+        return print_json(&value);
+    }
+    for (key, value) in value.as_object().into_iter().flatten() {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        println!("{key:<20}{text}");
+    }
+    Ok(())
+}
+
+/// `ctl cluster status`
+pub fn status(status: &ClusterStatus, as_json: bool) -> Result<()> {
+    if as_json {
+        return print_json(&status.to_json());
+    }
+    println!("{}", status.tables());
+    Ok(())
+}
+
+fn account_json(shard: ShardId, record: &AccountRecord) -> Value {
+    let aliases: Vec<&str> = record.aliases.iter().map(mailbox::Address::as_str).collect();
+    json!({
+        "name": record.name.as_str(),
+        "id": record.account.to_string(),
+        "state": format!("{:?}", record.state).to_lowercase(),
+        "aliases": aliases,
+        "messages": record.n_messages,
+        "storage_bytes": record.storage_bytes,
+        "quota_messages": record.quota.n_messages,
+        "quota_storage_bytes": record.quota.storage_bytes,
+        "shard": shard.0,
+    })
+}
+
+fn print_json(value: &Value) -> Result<()> {
+    println!("{}", serde_json::to_string_pretty(value).context("write JSON")?);
+    Ok(())
+}

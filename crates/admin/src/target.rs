@@ -1,0 +1,93 @@
+//! Which cluster an operator means, and how to reach it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use api::admin::AdminClient;
+use api::client::{Client, ClientConfig};
+use api::tls::Identity;
+use clap::Args;
+use tokio::time::Instant;
+
+use crate::cluster_file::ClusterFile;
+
+/// A cluster that did not answer by then needs an operator's eye, not patience.
+const FIRST_ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+/// How often the placement is looked for until then.
+const FIRST_ANSWER_POLL: Duration = Duration::from_millis(10);
+
+/// An operator's request is answered within this time or fails; forming a cluster takes longest.
+const ADMIN_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The options that name a cluster.
+#[derive(Args, Clone, Debug)]
+pub struct TargetArgs {
+    /// cluster.json of a demo; replaces --seed and --identity
+    #[arg(long, global = true)]
+    cluster: Option<PathBuf>,
+    /// Nodes to ask first, host:port, separated by commas
+    #[arg(long, global = true, value_delimiter = ',')]
+    seed: Vec<String>,
+    /// Directory with ca.pem, cert.pem and key.pem of role admin (see `ctl cert issue`)
+    #[arg(long, global = true)]
+    identity: Option<PathBuf>,
+}
+
+/// A cluster and the right to operate it.
+#[derive(Clone)]
+pub struct Target {
+    seeds: Vec<String>,
+    identity: Identity,
+}
+
+impl Target {
+    /// From the command line.
+    pub fn of_args(args: &TargetArgs) -> Result<Self> {
+        match (&args.cluster, &args.identity) {
+            (Some(file), _) => Self::of_cluster_file(&ClusterFile::read(file)?),
+            (None, Some(identity)) if !args.seed.is_empty() => {
+                Self::new(args.seed.clone(), identity)
+            }
+            _ => bail!("say which cluster: --cluster FILE, or --seed HOST:PORT --identity DIR"),
+        }
+    }
+
+    /// From a demo's file.
+    pub fn of_cluster_file(file: &ClusterFile) -> Result<Self> {
+        Self::new(file.seeds(), &file.identity)
+    }
+
+    fn new(seeds: Vec<String>, identity: &Path) -> Result<Self> {
+        let identity = Identity::load(identity)
+            .with_context(|| format!("read identity {}", identity.display()))?;
+        Ok(Self { seeds, identity })
+    }
+
+    /// For accounts and mail; waits until a node told where everything is.
+    pub async fn client(&self) -> Result<Client> {
+        let client = Client::new(self.client_config()).context("make client")?;
+        let deadline = Instant::now() + FIRST_ANSWER_DEADLINE;
+        while !client.ready().await {
+            if Instant::now() > deadline {
+                bail!("no node of a formed cluster answered at {}", self.seeds.join(", "));
+            }
+            tokio::time::sleep(FIRST_ANSWER_POLL).await;
+        }
+        Ok(client)
+    }
+
+    /// For nodes, disks and shards.
+    pub fn admin(&self) -> Result<AdminClient> {
+        AdminClient::new(self.client_config(), ADMIN_DEADLINE).context("make client")
+    }
+
+    fn client_config(&self) -> ClientConfig {
+        ClientConfig {
+            seeds: self.seeds.clone(),
+            identity: self.identity.clone(),
+            name: self.identity.peer().name.clone(),
+            bind: None,
+        }
+    }
+}
