@@ -1,2 +1,47 @@
-//! The `rookery` binary.
-fn main() {}
+//! The `rookery` binary: storage node, frontend, operator's tool and demo in one.
+
+mod demo;
+mod logging;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Replicated mailbox storage: mail survives disk failures.
+#[derive(Parser)]
+#[command(name = "rookery", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run a storage node
+    Node(serve::NodeArgs),
+    /// Run a frontend (IMAP, POP3, LMTP)
+    Frontend(serve::FrontendArgs),
+    /// Operate a cluster
+    Ctl(admin::Ctl),
+    /// Run a whole cluster on this machine, to try and to test
+    Demo(demo::DemoArgs),
+}
+
+fn main() -> ExitCode {
+    // Why: several packages bring rustls providers; the choice is made once, here.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let result = match Cli::parse().verb {
+        Verb::Node(args) => serve::node(args),
+        Verb::Frontend(args) => serve::frontend(args),
+        Verb::Ctl(args) => admin::run(args),
+        Verb::Demo(args) => demo::run(args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("rookery: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

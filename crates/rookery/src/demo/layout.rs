@@ -1,0 +1,211 @@
+//! Where a demo keeps what: certificates, one directory per process with its configuration, log and
+//! disks, and `cluster.json`, which tells all of it to tools.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use admin::cert::{self, Role};
+use admin::cluster_file::{ClusterFile, DemoAccount, Process};
+use anyhow::{Context as _, Result, bail};
+
+use super::DemoOptions;
+
+/// Its name in the demo's directory.
+pub const CLUSTER_FILE: &str = "cluster.json";
+/// Domain of the demo's accounts; `.test` is nobody's (RFC 2606 2).
+pub const DOMAIN: &str = "example.test";
+/// Limit: a demo is there to be loaded from one machine with few accounts.
+const DEMO_CONNECTIONS_MAX: u32 = 20_000;
+/// Ports that each process reserves.
+const PORTS_PER_PROCESS: u16 = 10;
+
+/// A prepared directory.
+pub struct Layout {
+    /// The demo's directory.
+    pub dir: PathBuf,
+    /// `DIR/cluster.json`
+    pub file: PathBuf,
+    /// What is in it.
+    pub cluster: ClusterFile,
+    /// This program.
+    pub program: String,
+    /// Whether the directory held no cluster before.
+    pub is_new: bool,
+}
+
+impl Layout {
+    /// Makes what is missing in `dir`; an existing demo is taken as it is.
+    pub fn prepare(dir: &Path, options: &DemoOptions) -> Result<Self> {
+        fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+        let dir = dir.canonicalize().with_context(|| format!("open {}", dir.display()))?;
+        let file = dir.join(CLUSTER_FILE);
+        let program = std::env::current_exe().context("find this program")?;
+        let program = program.to_string_lossy().into_owned();
+        if file.exists() {
+            let cluster = ClusterFile::read(&file)?;
+            return Ok(Self { dir, file, cluster, program, is_new: false });
+        }
+        if fs::read_dir(&dir)?.next().is_some() {
+            bail!("{} holds files but no demo: choose an empty directory", dir.display());
+        }
+        let plan = Plan { dir: &dir, options, program: &program };
+        let cluster = plan.make()?;
+        cluster.write(&file)?;
+        Ok(Self { dir, file, cluster, program, is_new: true })
+    }
+}
+
+/// The table of processes the demo prints.
+pub fn table(cluster: &ClusterFile) -> String {
+    let mut text = format!("{:<6}{:<10}{:<8}{:<14}ports\n", "name", "role", "pid", "address");
+    for process in &cluster.processes {
+        let ports: Vec<String> =
+            process.ports.iter().map(|(name, port)| format!("{name} {port}")).collect();
+        let Process { name, role, pid, address, .. } = process;
+        let ports = ports.join(", ");
+        text += &format!("{name:<6}{role:<10}{pid:<8}{address:<14}{ports}\n");
+    }
+    text
+}
+
+struct Plan<'a> {
+    dir: &'a Path,
+    options: &'a DemoOptions,
+    program: &'a str,
+}
+
+impl Plan<'_> {
+    fn make(&self) -> Result<ClusterFile> {
+        let authority = self.dir.join("ca");
+        cert::create_authority(&authority)?;
+        let identity = self.dir.join("admin");
+        cert::issue_identity(&authority, Role::Admin, "demo", &identity)?;
+        let mut processes = Vec::new();
+        let n_nodes = self.options.nodes;
+        let nodes: Vec<String> = (0..n_nodes).map(|k| self.grpc_of_node(k)).collect();
+        for k in 0..n_nodes {
+            processes.push(self.node(k, &nodes, &authority)?);
+        }
+        let hosts = self.server_hosts();
+        for k in 0..self.options.frontends {
+            cert::issue_server(
+                &authority,
+                &hosts,
+                &self.dir.join(format!("f{}", k + 1)).join("server"),
+            )?;
+            processes.push(self.frontend(k, &nodes, &authority)?);
+        }
+        let accounts = (1..=self.options.accounts).map(|n| DemoAccount {
+            name: format!("u{n:04}@{DOMAIN}"),
+            password: self.options.password.clone(),
+        });
+        let ca = authority.join(cert::CA_FILE);
+        Ok(ClusterFile { ca, identity, accounts: accounts.collect(), processes })
+    }
+
+    fn server_hosts(&self) -> Vec<String> {
+        let mut hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let n_processes = self.options.nodes + self.options.frontends;
+        hosts.extend((0..n_processes).map(|k| format!("127.0.1.{}", k + 1)));
+        hosts
+    }
+
+    /// Address and first port of the k-th process, nodes first.
+    fn place(&self, k: u16) -> (String, u16) {
+        if self.options.spread_addresses {
+            (format!("127.0.1.{}", k + 1), self.options.base_port)
+        } else {
+            ("127.0.0.1".into(), self.options.base_port + k * PORTS_PER_PROCESS)
+        }
+    }
+
+    fn grpc_of_node(&self, k: u16) -> String {
+        let (address, port) = self.place(k);
+        format!("{address}:{port}")
+    }
+
+    fn node(&self, k: u16, nodes: &[String], authority: &Path) -> Result<Process> {
+        let name = format!("n{}", k + 1);
+        let (address, port) = self.place(k);
+        let home = self.dir.join(&name);
+        cert::issue_identity(authority, Role::Node, &name, &home.join("identity"))?;
+        let disks: Vec<PathBuf> =
+            (1..=self.options.disks).map(|n| home.join(format!("disk{n}"))).collect();
+        let mut config = toml::Table::new();
+        config.insert("name".into(), name.clone().into());
+        config.insert("data_dirs".into(), strings(disks.iter().map(|disk| disk.to_string_lossy())));
+        config.insert("listen".into(), format!("{address}:{port}").into());
+        config.insert("http".into(), format!("{address}:{}", port + 1).into());
+        config.insert("join".into(), strings(nodes.iter()));
+        config.insert("identity_dir".into(), path_value(&home.join("identity")));
+        if self.options.spread_addresses {
+            config.insert("bind".into(), address.clone().into());
+        }
+        for disk in &disks {
+            fs::create_dir_all(disk).with_context(|| format!("create {}", disk.display()))?;
+        }
+        let argv = self.argv("node", &home, &config)?;
+        let ports = BTreeMap::from([("grpc".to_owned(), port), ("http".to_owned(), port + 1)]);
+        Ok(process(name, "node", argv, disks, address, ports))
+    }
+
+    fn frontend(&self, k: u16, nodes: &[String], authority: &Path) -> Result<Process> {
+        let name = format!("f{}", k + 1);
+        let (address, port) = self.place(self.options.nodes + k);
+        let home = self.dir.join(&name);
+        cert::issue_identity(authority, Role::Frontend, &name, &home.join("identity"))?;
+        let mut config = toml::Table::new();
+        config.insert("name".into(), name.clone().into());
+        config.insert("seeds".into(), strings(nodes.iter()));
+        config.insert("identity".into(), path_value(&home.join("identity")));
+        config.insert(
+            "tls_certificate".into(),
+            path_value(&home.join("server").join(cert::CERT_FILE)),
+        );
+        config.insert("tls_key".into(), path_value(&home.join("server").join(cert::KEY_FILE)));
+        config.insert("allow_plain_login".into(), true.into());
+        config.insert("connections_max".into(), DEMO_CONNECTIONS_MAX.into());
+        config.insert("connections_per_account_max".into(), DEMO_CONNECTIONS_MAX.into());
+        if self.options.spread_addresses {
+            config.insert("bind".into(), address.clone().into());
+        }
+        let mut ports = BTreeMap::new();
+        let services = ["http", "imap", "imaps", "pop3", "pop3s", "lmtp"];
+        for (offset, service) in services.into_iter().enumerate() {
+            let port = port + 1 + offset as u16;
+            config.insert(service.into(), format!("{address}:{port}").into());
+            ports.insert(service.to_owned(), port);
+        }
+        let argv = self.argv("frontend", &home, &config)?;
+        Ok(process(name, "frontend", argv, Vec::new(), address, ports))
+    }
+
+    fn argv(&self, verb: &str, home: &Path, config: &toml::Table) -> Result<Vec<String>> {
+        let path = home.join("config.toml");
+        fs::write(&path, config.to_string())
+            .with_context(|| format!("write {}", path.display()))?;
+        let path = path.to_string_lossy().into_owned();
+        Ok(vec![self.program.to_owned(), verb.into(), "--config".into(), path])
+    }
+}
+
+fn process(
+    name: String,
+    role: &str,
+    argv: Vec<String>,
+    data_dirs: Vec<PathBuf>,
+    address: String,
+    ports: BTreeMap<String, u16>,
+) -> Process {
+    let env = BTreeMap::new();
+    Process { name, role: role.into(), pid: 0, argv, env, data_dirs, address, ports }
+}
+
+fn strings<S: AsRef<str>>(items: impl Iterator<Item = S>) -> toml::Value {
+    toml::Value::Array(items.map(|item| toml::Value::from(item.as_ref())).collect())
+}
+
+fn path_value(path: &Path) -> toml::Value {
+    toml::Value::from(path.to_string_lossy().into_owned())
+}

@@ -1,0 +1,113 @@
+//! From started processes to a cluster with accounts and mail.
+
+use std::time::Duration;
+
+use admin::account::{Accounts, Quota, hash_password, parse_address};
+use admin::cluster;
+use admin::target::Target;
+use anyhow::{Context as _, Result};
+
+use tokio::time::Instant;
+
+use super::children::Children;
+use super::deliver::deliver;
+use super::layout::Layout;
+use super::{DemoOptions, sample};
+
+/// The demo gives up when it is not ready by then.
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+/// How often something is tried again.
+const RETRY: Duration = Duration::from_millis(50);
+/// Accounts created side by side.
+const CREATIONS_AT_ONCE: usize = 16;
+
+/// Forms the cluster (a new one) or waits for it (an old one), then fills it.
+pub async fn make_ready(
+    layout: &Layout,
+    options: &DemoOptions,
+    children: &mut Children,
+) -> Result<()> {
+    let deadline = Instant::now() + READY_DEADLINE;
+    let target = Target::of_cluster_file(&layout.cluster)?;
+    if layout.is_new {
+        let request =
+            cluster::InitRequest { nodes: node_names(layout), n_shards: u32::from(options.shards) };
+        until(deadline, children, async || cluster::init(&target, &request).await).await?;
+    }
+    until(deadline, children, async || cluster::health(&target, false).await).await?;
+    if layout.is_new {
+        create_accounts(&target, options).await?;
+    }
+    until(deadline, children, async || frontends_answer(layout).await).await?;
+    if layout.is_new && !options.no_sample_mail {
+        deliver_samples(layout, options).await?;
+    }
+    Ok(())
+}
+
+async fn until(
+    deadline: Instant,
+    children: &mut Children,
+    mut attempt: impl AsyncFnMut() -> Result<()>,
+) -> Result<()> {
+    loop {
+        children.check()?;
+        match attempt().await {
+            Ok(()) => return Ok(()),
+            Err(error) if Instant::now() > deadline => return Err(error),
+            Err(_) => tokio::time::sleep(RETRY).await,
+        }
+    }
+}
+
+fn node_names(layout: &Layout) -> Vec<String> {
+    let nodes = layout.cluster.processes.iter().filter(|process| process.role == "node");
+    nodes.map(|process| process.name.clone()).collect()
+}
+
+async fn create_accounts(target: &Target, options: &DemoOptions) -> Result<()> {
+    // Why: hashing takes longer than everything else here, and all demo passwords are the same.
+    let hash = hash_password(options.password.as_bytes())?;
+    let client = target.client().await?;
+    let mut open = tokio::task::JoinSet::new();
+    for n in 1..=options.accounts {
+        if open.len() >= CREATIONS_AT_ONCE {
+            open.join_next().await.context("no task")???;
+        }
+        let (client, hash) = (client.clone(), hash.clone());
+        open.spawn(async move {
+            let name = parse_address(&format!("u{n:04}@{}", super::layout::DOMAIN))?;
+            let created = Accounts::new(&client).add(&name, hash, Quota::default()).await;
+            created.with_context(|| format!("create {name}")).map(|_| ())
+        });
+    }
+    while let Some(done) = open.join_next().await {
+        done??;
+    }
+    Ok(())
+}
+
+async fn frontends_answer(layout: &Layout) -> Result<()> {
+    for process in layout.cluster.processes.iter().filter(|process| process.role == "frontend") {
+        let address = process.at("lmtp").context("frontend without LMTP")?;
+        tokio::net::TcpStream::connect(&address)
+            .await
+            .with_context(|| format!("connect {address}"))?;
+    }
+    Ok(())
+}
+
+async fn deliver_samples(layout: &Layout, options: &DemoOptions) -> Result<()> {
+    if options.accounts == 0 {
+        return Ok(());
+    }
+    let frontends: Vec<String> =
+        layout.cluster.processes.iter().filter_map(|process| process.at("lmtp")).collect();
+    let to = [layout.cluster.accounts[0].name.clone()];
+    for n in 0..sample::N_SAMPLES {
+        let address = &frontends[n % frontends.len()];
+        let replies = deliver(address, sample::message(n).as_bytes(), &to).await?;
+        anyhow::ensure!(replies[0].starts_with('2'), "deliver sample mail: {}", replies[0]);
+    }
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! `rookery node` and `rookery frontend`: configuration, signals, and the process around the library.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::logging;
+
+/// `rookery node`
+#[derive(Args)]
+pub struct NodeArgs {
+    /// Configuration file (TOML)
+    #[arg(long)]
+    config: PathBuf,
+    /// Nodes of the cluster to join, host:port, separated by commas; replaces the file's `join`
+    #[arg(long, value_delimiter = ',')]
+    join: Vec<String>,
+}
+
+/// `rookery frontend`
+#[derive(Args)]
+pub struct FrontendArgs {
+    /// Configuration file (TOML)
+    #[arg(long)]
+    config: PathBuf,
+}
+
+/// Runs a node until it is told to end.
+pub fn node(args: NodeArgs) -> Result<ExitCode> {
+    let mut config = node::Config::load(&args.config)
+        .with_context(|| format!("serve: {}", args.config.display()))?;
+    if !args.join.is_empty() {
+        config.join = args.join;
+    }
+    logging::start();
+    run(async move |shutdown| {
+        let node = node::Node::start(config, shutdown).await.context("serve")?;
+        node.stopped().await.context("serve")
+    })
+}
+
+/// Runs a frontend until it is told to end.
+pub fn frontend(args: FrontendArgs) -> Result<ExitCode> {
+    let text = std::fs::read_to_string(&args.config)
+        .with_context(|| format!("serve: read {}", args.config.display()))?;
+    let config = frontend::Config::from_toml(&text)
+        .with_context(|| format!("serve: {}", args.config.display()))?;
+    logging::start();
+    run(async move |shutdown| {
+        let frontend = frontend::Frontend::start(&config, shutdown).await.context("serve")?;
+        frontend.stopped().await;
+        Ok(())
+    })
+}
+
+/// Runs a service on all cores until SIGTERM or SIGINT cancelled its token and it ended.
+fn run(service: impl AsyncFnOnce(CancellationToken) -> Result<()>) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.context("start runtime")?.block_on(async {
+        let shutdown = CancellationToken::new();
+        let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+        let told = shutdown.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => info!("told to end by SIGTERM"),
+                _ = interrupt.recv() => info!("told to end by SIGINT"),
+            }
+            told.cancel();
+        });
+        service(shutdown).await.map(|()| ExitCode::SUCCESS)
+    })
+}
