@@ -1,0 +1,175 @@
+#!/usr/bin/env python3
+"""Measures the figures of the spine on a demo cluster of release processes.
+
+    tests/bench/figures.py [--mailload PATH] [--only start,kill,term,large] [--rounds 5]
+
+start   time from `rookery demo` to ready
+kill    longest time any client went without success when a leader is killed with -9
+term    the same after SIGTERM
+large   extra resident memory of each process while a 50 MB message is delivered
+
+`kill` and `term` need a mailload binary (the load generator that lies beside the project). One row per
+figure is printed; exit status 1 when a figure is over its limit. Nothing else should run meanwhile.
+"""
+import argparse, json, os, pathlib, random, signal, socket, subprocess, sys, tempfile, threading, time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+LIMITS = {"start": 10_000, "kill": 1_500, "term": 250, "large": 16 * 1024}
+
+
+class Demo:
+    def __init__(self, rookery, *options):
+        self.rookery = rookery
+        self.keep = tempfile.TemporaryDirectory(prefix="rookery-figures-")
+        self.dir = pathlib.Path(self.keep.name) / "demo"
+        begun = time.monotonic()
+        command = [rookery, "demo", "--dir", str(self.dir), "--base-port", "18000", *options]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        for line in self.process.stdout:
+            if "Ctrl-C ends everything" in line:
+                break
+        else:
+            sys.exit("the demo did not start")
+        self.ready_ms = (time.monotonic() - begun) * 1000
+
+    def cluster(self):
+        return json.loads((self.dir / "cluster.json").read_text())
+
+    def processes(self, role=None):
+        return [p for p in self.cluster()["processes"] if role in (None, p["role"])]
+
+    def addresses(self, port):
+        return [f"{p['address']}:{p['ports'][port]}" for p in self.processes("frontend")]
+
+    def ctl(self, *arguments):
+        command = [self.rookery, "ctl", "--cluster", str(self.dir / "cluster.json"), *arguments]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    def wait_healthy(self, *options):
+        end = time.monotonic() + 60
+        while self.ctl("cluster", "health", *options).returncode:
+            if time.monotonic() > end:
+                sys.exit("the cluster does not become healthy: " + self.ctl("cluster", "status").stdout)
+            time.sleep(0.1)
+
+    def busiest_leader(self):
+        status = json.loads(self.ctl("cluster", "status", "--json").stdout)
+        leaders = [shard["leader"] for shard in status["shards"] if shard["shard"]]
+        name = max(set(leaders), key=leaders.count)
+        return next(p for p in self.processes() if p["name"] == name)
+
+    def start_again(self, name):
+        while subprocess.run([self.rookery, "demo", "start", name, "--dir", str(self.dir)],
+                             capture_output=True).returncode:
+            time.sleep(0.1)
+
+    def close(self):
+        self.process.terminate()
+        self.process.wait(30)
+        self.keep.cleanup()
+
+
+def outage(demo, a, with_signal):
+    """Longest wait of any client while leaders get the signal, one in each round."""
+    worst = []
+    for _ in range(a.rounds):
+        demo.wait_healthy("--whole")
+        time.sleep(1)
+        load = subprocess.Popen(
+            [a.mailload, "deliver", "--addr", ",".join(demo.addresses("lmtp")), "--users",
+             "u%04d@example.test:1-16", "--clients", "8", "--size", "4k", "--seconds", "6", "--ride-out"],
+            stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL)
+        time.sleep(2)
+        leader = demo.busiest_leader()
+        os.kill(leader["pid"], with_signal)
+        result = json.loads(load.communicate()[0].strip().splitlines()[-1])
+        worst.append(result["max_unavailable_ms"])
+        demo.start_again(leader["name"])
+    return worst
+
+
+def resident_kib(pid):
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
+
+
+def large(demo):
+    """Extra resident memory, in KiB, of the process that needs most while 50 MB come in."""
+    generator = random.Random(1)
+    demo_line = lambda: bytes(generator.choices(range(33, 126), k=76)).replace(b".", b"-") + b"\r\n"
+    block = b"".join(demo_line() for _ in range(20_000))
+    deliver_large(demo, block, 3_000_000)
+    pids = [p["pid"] for p in demo.processes()]
+    before = {pid: resident_kib(pid) for pid in pids}
+    peak = dict(before)
+    stop = threading.Event()
+
+    def watch():
+        while not stop.is_set():
+            for pid in pids:
+                peak[pid] = max(peak[pid], resident_kib(pid))
+            stop.wait(0.01)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    deliver_large(demo, block, 49_000_000)
+    stop.set()
+    watcher.join()
+    return [peak[pid] - before[pid] for pid in pids]
+
+
+def deliver_large(demo, block, octets):
+    host, port = demo.addresses("lmtp")[0].rsplit(":", 1)
+    with socket.create_connection((host, int(port)), 60) as connection:
+        stream = connection.makefile("rwb")
+        def say(line, want):
+            stream.write(line)
+            stream.flush()
+            while True:
+                reply = stream.readline()
+                if reply[3:4] != b"-":
+                    break
+            if not reply.startswith(want):
+                sys.exit(f"{line[:40]!r}: {reply!r}")
+        say(b"", b"220")
+        say(b"LHLO figures\r\n", b"250")
+        say(b"MAIL FROM:<a@example.test>\r\n", b"250")
+        say(b"RCPT TO:<u0001@example.test>\r\n", b"250")
+        say(b"DATA\r\n", b"354")
+        stream.write(b"Subject: large\r\n\r\n")
+        for _ in range(octets // len(block) + 1):
+            stream.write(block)
+        say(b".\r\n", b"250")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mailload")
+    parser.add_argument("--rookery", default=str(ROOT / "target/release/rookery"))
+    parser.add_argument("--only", default=",".join(LIMITS))
+    parser.add_argument("--rounds", type=int, default=5)
+    a = parser.parse_args()
+    names = a.only.split(",")
+    over = False
+    demo = Demo(a.rookery, "--accounts", "16")
+    try:
+        for name in names:
+            if name in ("kill", "term") and not a.mailload:
+                print(f"{name:6} skipped: no --mailload given")
+                continue
+            values = {"start": lambda: [demo.ready_ms],
+                      "kill": lambda: outage(demo, a, signal.SIGKILL),
+                      "term": lambda: outage(demo, a, signal.SIGTERM),
+                      "large": lambda: large(demo)}[name]()
+            unit = "KiB" if name == "large" else "ms"
+            verdict = "ok" if max(values) <= LIMITS[name] else "OVER"
+            over |= verdict == "OVER"
+            shown = " ".join(f"{value:.0f}" for value in values)
+            print(f"{name:6} limit {LIMITS[name]} {unit}: {shown} {verdict}", flush=True)
+    finally:
+        demo.close()
+    sys.exit(1 if over else 0)
+
+
+if __name__ == "__main__":
+    main()
