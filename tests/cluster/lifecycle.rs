@@ -1,0 +1,106 @@
+//! A demo as an operator meets it: accounts, restarts, and clear words for what goes wrong.
+
+use anyhow::{Result, ensure};
+use tests::demo::{Demo, rookery};
+use tests::imap::Imap;
+use tests::lmtp::Lmtp;
+
+const USER: &str = "u0001@example.test";
+const PASSWORD: &str = "secret";
+
+#[test]
+fn a_second_start_brings_the_same_cluster_back() -> Result<()> {
+    let keep = tempfile::tempdir()?;
+    let mut demo = Demo::start_in(&keep.path().join("demo"), &["--accounts", "2"])?;
+    let before = state(&demo)?;
+    ensure!(before.contains("EXISTS"), "no sample mail: {before}");
+    demo.end()?;
+    demo.begin()?;
+    let after = state(&demo)?;
+    ensure!(before == after, "before {before}, after {after}");
+    Ok(())
+}
+
+/// What SELECT tells of INBOX.
+fn state(demo: &Demo) -> Result<String> {
+    let mut imap = Imap::login(&demo.at("f1", "imap")?, USER, PASSWORD)?;
+    let said = imap.ok("EXAMINE INBOX")?;
+    let wanted = |text: &&str| {
+        ["EXISTS", "UIDVALIDITY", "UIDNEXT", "HIGHESTMODSEQ"].iter().any(|word| text.contains(word))
+    };
+    let lines: Vec<&str> =
+        said.iter().map(|response| response.text.as_str()).filter(wanted).collect();
+    Ok(lines.join("\n"))
+}
+
+#[test]
+fn an_account_lives_through_every_verb_of_ctl() -> Result<()> {
+    let demo = Demo::start(&["--no-sample-mail", "--accounts", "1"])?;
+    let ctl = |arguments: &[&str]| demo.ctl_with_input(arguments, "pass-one");
+    let (imap, lmtp) = (demo.at("f1", "imap")?, demo.at("f2", "lmtp")?);
+    ctl(&["account", "add", "new@example.test"])?;
+    ensure!(ctl(&["account", "add", "new@example.test"]).is_err(), "an account was added twice");
+    deliver(&lmtp, "new@example.test", "one")?;
+    ctl(&["account", "alias", "new@example.test", "other@example.test"])?;
+    deliver(&lmtp, "other@example.test", "two")?;
+    ctl(&["account", "rename", "new@example.test", "renamed@example.test"])?;
+    deliver(&lmtp, "renamed+detail@example.test", "three")?;
+    ensure!(deliver(&lmtp, "new@example.test", "four").is_err(), "the old name still gets mail");
+    let mut session = Imap::login(&imap, "renamed@example.test", "pass-one")?;
+    session.ok("SELECT INBOX")?;
+    ensure!(session.uids()? == [1, 2, 3], "renaming changed UIDs");
+
+    demo.ctl_with_input(&["account", "passwd", "renamed@example.test"], "pass-two")?;
+    ensure!(Imap::login(&imap, "renamed@example.test", "pass-one").is_err(), "old password works");
+    Imap::login(&imap, "renamed@example.test", "pass-two")?;
+    ctl(&["account", "quota", "renamed@example.test", "--messages", "3"])?;
+    let refused = deliver(&lmtp, "renamed@example.test", "five").expect_err("over quota");
+    ensure!(refused.to_string().contains("452 4.2.2"), "over quota: {refused}");
+    ctl(&["account", "suspend", "renamed@example.test"])?;
+    ensure!(Imap::login(&imap, "renamed@example.test", "pass-two").is_err(), "suspended");
+    ctl(&["account", "suspend", "renamed@example.test", "--resume"])?;
+    Imap::login(&imap, "renamed@example.test", "pass-two")?;
+    ensure!(ctl(&["account", "list"])?.contains("renamed@example.test"), "not listed");
+    ensure!(ctl(&["account", "show", "other@example.test"])?.contains("renamed@"), "alias unknown");
+    ctl(&["account", "delete", "renamed@example.test"])?;
+    ensure!(deliver(&lmtp, "other@example.test", "six").is_err(), "the alias outlived the account");
+    ctl(&["account", "add", "renamed@example.test"])?;
+    let mut fresh = Imap::login(&imap, "renamed@example.test", "pass-one")?;
+    fresh.ok("SELECT INBOX")?;
+    ensure!(fresh.uids()?.is_empty(), "a new account has old mail");
+    Ok(())
+}
+
+fn deliver(address: &str, to: &str, subject: &str) -> Result<()> {
+    let message = format!("From: a@example.test\r\nSubject: {subject}\r\n\r\nbody\r\n");
+    let reply = Lmtp::connect(address)?.deliver(&[to], message.as_bytes())?.remove(0);
+    ensure!(reply.starts_with("250"), "{reply}");
+    Ok(())
+}
+
+#[test]
+fn what_goes_wrong_at_the_start_is_said_in_one_line() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let config = dir.path().join("config.toml");
+    let says = |verb: &str, text: &str, want: &str| -> Result<()> {
+        std::fs::write(&config, text)?;
+        let done = std::process::Command::new(rookery())
+            .args([verb, "--config"])
+            .arg(&config)
+            .stdin(std::process::Stdio::null())
+            .output()?;
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        ensure!(!done.status.success(), "{verb} started with {text:?}");
+        ensure!(said.contains(want), "{verb} says {said:?} for {text:?}");
+        ensure!(said.trim_end().lines().count() == 1, "{verb} says more than one line: {said}");
+        Ok(())
+    };
+    says("node", "nam = \"n1\"\n", "name")?;
+    says("frontend", "sedes = []\n", "seeds")?;
+    let missing = std::process::Command::new(rookery())
+        .args(["node", "--config"])
+        .arg(dir.path().join("none.toml"))
+        .output()?;
+    ensure!(String::from_utf8_lossy(&missing.stderr).contains("none.toml"), "no file named");
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! A small IMAP client: tags, literals, and nothing it does not need.
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::line::Line;
+
+/// One IMAP session.
+pub struct Imap {
+    line: Line,
+    n_tags: u32,
+}
+
+/// One response: its text with literals cut out, and the literals.
+#[derive(Debug, Clone)]
+pub struct Response {
+    /// The line; a literal stands in it as `{}`.
+    pub text: String,
+    /// In order.
+    pub literals: Vec<Vec<u8>>,
+}
+
+impl Imap {
+    /// Connects and logs in.
+    pub fn login(address: &str, user: &str, password: &str) -> Result<Self> {
+        let mut imap = Self { line: Line::connect(address)?, n_tags: 0 };
+        let greeting = imap.response()?;
+        ensure!(greeting.text.starts_with("* OK"), "greeting: {}", greeting.text);
+        imap.ok(&format!("LOGIN \"{user}\" \"{password}\""))?;
+        Ok(imap)
+    }
+
+    /// Runs a command that must end with OK; gives the untagged responses and the tagged one last.
+    pub fn ok(&mut self, command: &str) -> Result<Vec<Response>> {
+        let responses = self.run(command)?;
+        let last = responses.last().context("no response")?;
+        ensure!(
+            status(&last.text) == "OK",
+            "{}: {}",
+            command.get(..40).unwrap_or(command),
+            last.text
+        );
+        Ok(responses)
+    }
+
+    /// Runs a command; gives the untagged responses and the tagged one last.
+    pub fn run(&mut self, command: &str) -> Result<Vec<Response>> {
+        let tag = self.start(command)?;
+        self.finish(&tag)
+    }
+
+    /// Sends a command without waiting; gives its tag.
+    pub fn start(&mut self, command: &str) -> Result<String> {
+        self.n_tags += 1;
+        let tag = format!("t{}", self.n_tags);
+        self.line.send(format!("{tag} {command}\r\n").as_bytes())?;
+        Ok(tag)
+    }
+
+    /// Reads up to the tagged response.
+    pub fn finish(&mut self, tag: &str) -> Result<Vec<Response>> {
+        let mut all = Vec::new();
+        loop {
+            let response = self.response()?;
+            let done = response.text.starts_with(&format!("{tag} "));
+            all.push(response);
+            if done {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// APPEND with a literal, in exactly these octets.
+    pub fn append(&mut self, mailbox: &str, message: &[u8]) -> Result<()> {
+        let tag = self.start(&format!("APPEND \"{mailbox}\" {{{}}}", message.len()))?;
+        let go = self.response()?;
+        ensure!(go.text.starts_with('+'), "APPEND: {}", go.text);
+        self.line.send(message)?;
+        self.line.send(b"\r\n")?;
+        let done = self.finish(&tag)?;
+        let last = done.last().context("no response")?;
+        ensure!(status(&last.text) == "OK", "APPEND: {}", last.text);
+        Ok(())
+    }
+
+    /// The whole octets of a message.
+    pub fn fetch_body(&mut self, uid: u32) -> Result<Vec<u8>> {
+        let responses = self.ok(&format!("UID FETCH {uid} (BODY.PEEK[])"))?;
+        let found = responses.into_iter().find_map(|response| response.literals.into_iter().next());
+        found.with_context(|| format!("no body of UID {uid}"))
+    }
+
+    /// All UIDs of the selected mailbox.
+    pub fn uids(&mut self) -> Result<Vec<u32>> {
+        let responses = self.ok("UID SEARCH ALL")?;
+        let line = responses.iter().find(|response| response.text.starts_with("* SEARCH"));
+        let line = line.context("no SEARCH response")?;
+        line.text["* SEARCH".len()..].split_whitespace().map(|uid| Ok(uid.parse()?)).collect()
+    }
+
+    /// IDLE until a response for which `wanted` holds; ends the IDLE.
+    pub fn idle_until(&mut self, wanted: impl Fn(&str) -> bool) -> Result<()> {
+        let tag = self.start("IDLE")?;
+        loop {
+            let response = self.response()?;
+            if response.text.starts_with(&format!("{tag} ")) {
+                bail!("IDLE ended: {}", response.text);
+            }
+            if wanted(&response.text) {
+                break;
+            }
+        }
+        self.line.send(b"DONE\r\n")?;
+        self.finish(&tag).map(|_| ())
+    }
+
+    /// The next response, literals included.
+    pub fn response(&mut self) -> Result<Response> {
+        let mut response = Response { text: String::new(), literals: Vec::new() };
+        loop {
+            let line = self.line.line()?;
+            let text = String::from_utf8_lossy(&line).into_owned();
+            let literal = text.rfind('{').and_then(|at| {
+                let n = text[at..].strip_prefix('{')?.strip_suffix('}')?;
+                Some((at, n.parse::<usize>().ok()?))
+            });
+            let Some((at, n)) = literal else {
+                response.text.push_str(&text);
+                return Ok(response);
+            };
+            response.text.push_str(&text[..at]);
+            response.text.push_str("{}");
+            response.literals.push(self.line.octets(n)?);
+        }
+    }
+}
+
+fn status(tagged: &str) -> &str {
+    tagged.split(' ').nth(1).unwrap_or("")
+}
