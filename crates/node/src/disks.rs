@@ -18,8 +18,11 @@ use crate::error::Error;
 
 /// The label's file in a data directory.
 const LABEL: &str = "rookery-disk.toml";
+const LABEL_NEW: &str = "rookery-disk.toml.new";
 /// The disk's directory in a data directory.
 const DISK: &str = "disk";
+/// It has this name until its label is there.
+const DISK_NEW: &str = "disk.new";
 /// What a fresh file system has in its root.
 const LOST_AND_FOUND: &str = "lost+found";
 /// Version of the label's form.
@@ -134,41 +137,45 @@ fn read_label(path: &Path, node: &str) -> Result<Option<Label>, Error> {
         let hint = if error.kind() == io::ErrorKind::NotFound { ": create it first" } else { "" };
         Error::Directory(format!("data directory {shown}: {error}{hint}"))
     })?;
-    let mut foreign = None;
+    let mut found = None;
     for entry in entries {
-        let name =
-            entry.map_err(|error| Error::Directory(format!("{shown}: {error}")))?.file_name();
+        let name = entry.map_err(|error| directory(path, &error))?.file_name();
         let name = name.to_string_lossy().into_owned();
-        if ![LABEL, DISK, LOST_AND_FOUND].contains(&name.as_str()) && !name.ends_with(".new") {
-            foreign = Some(name);
+        if name == LABEL {
+            return read_label_file(path, node).map(Some);
+        }
+        // What a crash during formatting leaves is no disk yet.
+        if ![DISK_NEW, LABEL_NEW, LOST_AND_FOUND].contains(&name.as_str()) {
+            found = Some(name);
         }
     }
-    let text = match fs::read_to_string(path.join(LABEL)) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return match foreign {
-                Some(name) => Err(Error::Directory(format!(
-                    "data directory {shown} holds {name}, which is not ours: name an empty one"
-                ))),
-                // A crash between formatting and labelling leaves a disk that nobody knows of yet.
-                None => Ok(None),
-            };
+    match found {
+        None => Ok(None),
+        Some(name) if name == DISK => {
+            let text = format!("{LABEL} is gone: restore it, or name an empty directory");
+            Err(directory(path, &text))
         }
-        Err(error) => return Err(Error::Directory(format!("{shown}/{LABEL}: {error}"))),
-    };
-    let label: Label = toml::from_str(&text)
-        .map_err(|error| Error::Directory(format!("{shown}/{LABEL}: {}", error.message())))?;
+        Some(name) => {
+            let text = format!("it holds {name}, which is not ours: name an empty directory");
+            Err(directory(path, &text))
+        }
+    }
+}
+
+fn read_label_file(path: &Path, node: &str) -> Result<Label, Error> {
+    let file = path.join(LABEL);
+    let text = fs::read_to_string(&file).map_err(|error| directory(&file, &error))?;
+    let label: Label = toml::from_str(&text).map_err(|error| directory(&file, &error.message()))?;
     if label.version != VERSION {
-        let version = label.version;
-        let text = format!("{shown} is of version {version}: use a newer program");
-        return Err(Error::Directory(text));
+        let text = format!("it is of version {}: use a newer program", label.version);
+        return Err(directory(path, &text));
     }
     if label.node != node {
         let owner = &label.node;
-        let text = format!("data directory {shown} belongs to node {owner}, this is node {node}");
-        return Err(Error::Directory(format!("{text}: name another directory or node")));
+        let text = format!("it belongs to node {owner}, not to {node}: name another directory");
+        return Err(directory(path, &text));
     }
-    Ok(Some(label))
+    Ok(label)
 }
 
 fn agreed(said: impl Iterator<Item = String>, of: &str) -> Result<Option<String>, Error> {
@@ -186,17 +193,15 @@ fn format(
     node_id: NodeId,
     cluster: Option<ClusterId>,
 ) -> Result<Label, Error> {
-    let dir = path.join(DISK);
-    // Whatever is there was never labelled, so no replica was ever placed on it.
-    match fs::remove_dir_all(&dir) {
+    let new = path.join(DISK_NEW);
+    match fs::remove_dir_all(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(Error::Directory(format!("{}: {error}", dir.display())));
+            return Err(directory(&new, &error));
         }
         _ => {}
     }
-    fs::create_dir(&dir)
-        .map_err(|error| Error::Directory(format!("{}: {error}", dir.display())))?;
-    let disk_id = Disk::format(&dir).map_err(|error| directory(path, &error))?;
+    fs::create_dir(&new).map_err(|error| directory(&new, &error))?;
+    let disk_id = Disk::format(&new).map_err(|error| directory(&new, &error))?;
     let label = Label {
         version: VERSION,
         node: node.to_owned(),
@@ -211,17 +216,30 @@ fn format(
 
 fn open_one(path: &Path, label: &Label, options: &DiskOptions) -> Result<DataDir, Error> {
     let disk_id: DiskId = label.disk_id.parse().map_err(|error| directory(path, &error))?;
-    let disk = match Disk::open(&path.join(DISK), options.clone()) {
+    let (dir, new) = (path.join(DISK), path.join(DISK_NEW));
+    if !dir.exists() && new.exists() {
+        // Durability: the label is synced, so the disk's name may be; until then it is not opened.
+        let renamed = fs::rename(&new, &dir).and_then(|()| sync_dir(path));
+        renamed.map_err(|error| directory(&new, &error))?;
+    }
+    if !dir.exists() {
+        let text = format!("{DISK} is gone: restore it, or empty the directory to have a new disk");
+        return Err(directory(path, &text));
+    }
+    let disk = match Disk::open(&dir, options.clone()) {
         Ok(disk) if disk.disk_id() == disk_id.0 => Some(disk),
         Ok(disk) => {
-            let (found, wanted) = (DiskId(disk.disk_id()), disk_id);
-            let text =
-                format!("disk {found} lies where disk {wanted} should be: restore the label");
+            let found = DiskId(disk.disk_id());
+            let text = format!("it holds disk {found}, not {disk_id}: restore {LABEL}");
             return Err(directory(path, &text));
         }
-        Err(error) => {
-            tracing::error!(disk = %disk_id, path = %path.display(), %error, "disk not usable");
+        Err(error) if error.is_poisoned() => {
+            tracing::error!(disk = %disk_id, path = %path.display(), %error, "disk failed earlier");
             None
+        }
+        Err(error) => {
+            let text = format!("{error}: is another node running on it?");
+            return Err(directory(path, &text));
         }
     };
     Ok(DataDir { path: path.to_owned(), disk_id, disk })
@@ -230,16 +248,20 @@ fn open_one(path: &Path, label: &Label, options: &DiskOptions) -> Result<DataDir
 fn write_label(path: &Path, label: &Label) -> Result<(), Error> {
     let text = toml::to_string(label).expect("a label is a flat table");
     let write = || -> io::Result<()> {
-        let new = path.join(format!("{LABEL}.new"));
+        let new = path.join(LABEL_NEW);
         let mut file = fs::File::create(&new)?;
         file.write_all(text.as_bytes())?;
         // Durability: the label is whole on the disk before its name is, and its name before the
         // disk takes any replica.
         file.sync_all()?;
         fs::rename(&new, path.join(LABEL))?;
-        fs::File::open(path)?.sync_all()
+        sync_dir(path)
     };
     write().map_err(|error| directory(path, &error))
+}
+
+fn sync_dir(path: &Path) -> io::Result<()> {
+    fs::File::open(path)?.sync_all()
 }
 
 fn directory(path: &Path, error: &dyn std::fmt::Display) -> Error {

@@ -15,6 +15,8 @@ use crate::shared::Shared;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long to go on telling callers who leads now, after nothing is led here any more.
 const LINGER: Duration = Duration::from_millis(150);
+/// When no majority answered for so long, nobody is there to hand over to.
+const ALONE_MS: u64 = 600;
 /// How often a replica that still leads is told again to hand over.
 const REPEAT: Duration = Duration::from_millis(300);
 
@@ -32,25 +34,32 @@ pub(crate) async fn hand_over(shared: &Arc<Shared>) {
     }
 }
 
+/// Whether it leads, and there is somebody to hand over to.
 fn leads(running: &Running) -> bool {
     let status = running.replica.status();
-    status.role == Role::Leader && status.voters.len() > 1
+    let alone = status.quorum_age_ms.is_some_and(|age| age > ALONE_MS);
+    status.role == Role::Leader && status.voters.len() > 1 && !alone
 }
 
 async fn one(running: &Running, deadline: Instant) {
     let me = running.replica.replica_id();
+    let shard = running.replica.shard();
+    let other_leads = || {
+        let leader = running.replica.status().leader;
+        leader.is_some_and(|(id, _)| id != me).then_some(())
+    };
     while Instant::now() < deadline {
-        if let Err(error) = running.replica.transfer_leader(None).await {
-            tracing::debug!(shard = %running.replica.shard(), %error, "not handed over");
+        if leads(running) {
+            if let Err(error) = running.replica.transfer_leader(None).await {
+                tracing::debug!(%shard, %error, "not handed over");
+            }
+        } else if running.replica.status().role == Role::Leader {
+            return;
         }
         let until = deadline.min(Instant::now() + REPEAT);
-        let other = wait_until(until, || {
-            let leader = running.replica.status().leader;
-            leader.is_some_and(|(id, _)| id != me).then_some(())
-        });
-        if other.await.is_some() {
+        if wait_until(until, other_leads).await.is_some() {
             return;
         }
     }
-    tracing::warn!(shard = %running.replica.shard(), "leadership not handed over in time");
+    tracing::warn!(%shard, "leadership not handed over in time");
 }

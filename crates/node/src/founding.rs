@@ -40,11 +40,18 @@ pub(crate) async fn found(shared: &Arc<Shared>, init: ClusterInit) -> Result<(),
     if init.n_shards == 0 {
         return Err(refused("a cluster has at least one data shard"));
     }
+    let running = shared.meta_replica();
+    // Why: whoever asks goes from node to node; only one of them may begin, whichever is asked first.
+    let first = init.disks.iter().map(|(name, _)| name.as_str()).min();
+    if running.is_none() && first != Some(shared.name()) {
+        return Err(MetaError::NotLeader { leader: first.map(str::to_owned) });
+    }
     let nodes = named_nodes(shared, &init).await?;
-    let running = match shared.meta_replica() {
+    let running = match running {
         Some(running) => running,
-        None => begin_meta(shared, &nodes, init.n_replicas).await?,
+        None => start_meta(shared, &nodes, init.n_replicas).await?,
     };
+    give_members(shared, &running, &nodes, init.n_replicas).await?;
     let leads = wait_until(deadline, || {
         let status = running.replica.status();
         (status.role == Role::Leader || status.leader.is_some()).then_some(status.role)
@@ -63,9 +70,6 @@ pub(crate) async fn found(shared: &Arc<Shared>, init: ClusterInit) -> Result<(),
 /// The nodes the operator named, with the disks that were named, this one first.
 async fn named_nodes(shared: &Shared, init: &ClusterInit) -> Result<Vec<Node>, MetaError> {
     let me = shared.name();
-    if !init.disks.iter().any(|(name, _)| name == me) {
-        return Err(MetaError::NotLeader { leader: init.disks.first().map(|(n, _)| n.clone()) });
-    }
     let mut named: BTreeMap<&str, Vec<DiskId>> = BTreeMap::new();
     for (name, disk) in &init.disks {
         named.entry(name).or_default().extend(disk);
@@ -93,8 +97,8 @@ async fn named_nodes(shared: &Shared, init: &ClusterInit) -> Result<Vec<Node>, M
     Ok(nodes)
 }
 
-/// Starts the first replica of the meta group and gives the group its members.
-async fn begin_meta(
+/// Starts the first replica of the meta group.
+async fn start_meta(
     shared: &Arc<Shared>,
     nodes: &[Node],
     n_replicas: u32,
@@ -106,19 +110,41 @@ async fn begin_meta(
     let unavailable = |error: &dyn std::fmt::Display| MetaError::Unavailable(error.to_string());
     let cluster = ClusterId(disks::random().map_err(|error| unavailable(&error))?);
     let seats = plan::founding(cluster, nodes.to_vec(), 1, n_replicas).meta;
-    let first = seats.first().ok_or_else(|| refused("no usable disk was named"))?;
+    let first = seats.first().filter(|first| first.node == shared.name());
+    let first = first.ok_or_else(|| refused("no usable disk of this node was named"))?;
     let disk = shared.disks.disk(first.disk_id).ok_or_else(|| refused("no usable disk here"))?;
     // Durability: the disks say which cluster they belong to before its first replica begins.
     shared.join_cluster(cluster).map_err(|error| unavailable(&error))?;
     shared.admitted.store(true, Ordering::Release);
     let running = start_one(shared, META_SHARD, FIRST_REPLICA, disk).await;
-    let running = running.ok_or_else(|| unavailable(&"the meta replica does not start"))?;
+    running.ok_or_else(|| unavailable(&"the meta replica does not start"))
+}
+
+/// Gives the meta group its members, if it has none yet. Only the first replica does that: another one
+/// without members has not heard of them yet.
+async fn give_members(
+    shared: &Arc<Shared>,
+    running: &Running,
+    nodes: &[Node],
+    n_replicas: u32,
+) -> Result<(), MetaError> {
+    let status = running.replica.status();
+    let has_members = !status.voters.is_empty() || status.last_log_index > 0;
+    if has_members || running.replica.replica_id() != FIRST_REPLICA {
+        return Ok(());
+    }
+    let cluster = shared.known.cluster().ok_or(MetaError::NoCluster)?;
+    let seats = plan::founding(cluster, nodes.to_vec(), 1, n_replicas).meta;
+    let own = seats.first().is_some_and(|seat| seat.disk_id == running.disk_id);
+    if !own {
+        return Err(refused("the founding that was begun named another disk of this node first"));
+    }
     let member = |seat: &Seat| Member { node: seat.node.clone(), disk_id: seat.disk_id.0 };
     let members = (FIRST_REPLICA..).zip(&seats).map(|(id, seat)| (id, member(seat))).collect();
     running.replica.initialize(members).await.map_err(refuse::meta)?;
-    shared.learn_local(&running);
+    shared.learn_local(running);
     tracing::info!(%cluster, "cluster begun");
-    Ok(running)
+    Ok(())
 }
 
 /// The group's first command. Its own members are what they are by now.

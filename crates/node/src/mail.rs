@@ -19,6 +19,8 @@ use crate::shared::{Shared, lock};
 const WATCH_QUEUE_MAX: usize = 1024;
 /// A leader that no majority answered for so long is not sure to lead.
 const QUORUM_AGE_MAX: Duration = Duration::from_secs(1);
+/// How often a watch looks whether this replica still leads.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How often a view that was lost is taken anew.
 const VIEWS_MAX: usize = 3;
 
@@ -163,11 +165,12 @@ async fn forward(
     mut changes: broadcast::Receiver<(u64, mailbox::Change)>,
     sender: &mpsc::Sender<Result<(u64, mailbox::Change), MailError>>,
 ) -> MailError {
-    let mut status = running.replica.watch_status();
-    let leads = move |status: &replica::Status| {
+    let status = running.replica.watch_status();
+    let leads = |status: &replica::Status| {
         let age = Duration::from_millis(status.quorum_age_ms.unwrap_or(0));
         status.role == Role::Leader && status.term == term && age < QUORUM_AGE_MAX
     };
+    let mut look = tokio::time::interval(LOOK_EVERY);
     loop {
         tokio::select! {
             change = changes.recv() => match change {
@@ -179,12 +182,9 @@ async fn forward(
                 Err(broadcast::error::RecvError::Lagged(_)) => return MailError::Overloaded,
                 Err(broadcast::error::RecvError::Closed) => return MailError::Unavailable,
             },
-            changed = status.changed() => {
-                let now = running.replica.status();
-                if changed.is_err() || !leads(&now) {
-                    return MailError::NotLeader { leader: leader_name(running) };
-                }
-            }
+            _ = look.tick() => if !leads(&status.borrow()) {
+                return MailError::NotLeader { leader: leader_name(running) };
+            },
             () = sender.closed() => return MailError::Unavailable,
         }
     }

@@ -103,9 +103,15 @@ pub(crate) async fn follow_local(shared: Arc<Shared>) {
             continue;
         };
         let mut status = running.replica.watch_status();
+        let mut seen = None;
         loop {
-            status.borrow_and_update();
-            shared.learn_local(&running);
+            let now = {
+                let status = status.borrow_and_update();
+                (status.applied, status.voters.len())
+            };
+            if seen.replace(now) != Some(now) {
+                shared.learn_local(&running);
+            }
             tokio::select! {
                 () = shared.stop.cancelled() => return,
                 changed = status.changed() => if changed.is_err() { break },

@@ -226,6 +226,6 @@ pub(crate) async fn begin_group(running: &Running, replicas: &[Placed]) {
     let member = |placed: &Placed| Member { node: placed.node.clone(), disk_id: placed.disk_id.0 };
     let members = replicas.iter().map(|placed| (placed.replica_id, member(placed))).collect();
     if let Err(error) = running.replica.initialize(members).await {
-        tracing::warn!(shard = %running.replica.shard(), %error, "group not begun");
+        tracing::debug!(shard = %running.replica.shard(), %error, "group not begun again");
     }
 }

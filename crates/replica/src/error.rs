@@ -42,6 +42,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the disk failed for good, now or in an earlier life.
+    pub fn is_poisoned(&self) -> bool {
+        matches!(self, Self::Disk(journal::Error::Poisoned { .. }))
+    }
+
     pub(crate) fn io<E: std::fmt::Display>(doing: &'static str) -> impl FnOnce(E) -> Self {
         move |error| Self::Io { doing, reason: error.to_string() }
     }

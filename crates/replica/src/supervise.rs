@@ -223,6 +223,9 @@ async fn stop_for_good(inner: &Inner, core: Arc<Core>, why: &str) {
 /// Begins another core in the place of one that died.
 async fn restart(inner: Weak<Inner>, core: Arc<Core>, why: String) {
     let Some(strong) = inner.upgrade() else { return };
+    if strong.is_stopping.load(Ordering::Relaxed) {
+        return;
+    }
     tracing::warn!(shard = %strong.config.shard, replica = strong.config.replica_id, why,
         "replica is restarted");
     take(&strong);

@@ -166,6 +166,15 @@ impl House {
         })
     }
 
+    /// Waits until the cluster has taken note of a node.
+    pub async fn registered(&self, name: &str) {
+        let known = async || {
+            let placement = self.status().await.and_then(|status| status.placement);
+            placement.is_some_and(|placement| placement.node(name).is_some())
+        };
+        wait_for("the node is registered", PATIENCE, known).await;
+    }
+
     pub async fn leader_of(&self, shard: ShardId) -> String {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {

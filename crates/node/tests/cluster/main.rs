@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
 
 mod house;
+mod operations;
+mod refusals;
 
 use std::time::Duration;
 

@@ -1,0 +1,65 @@
+//! What is refused, in one line that says what to do.
+
+use std::net::TcpListener;
+
+use crate::house::House;
+use api::admin::ClusterInit;
+
+async fn line(house: &mut House, name: &str) -> String {
+    let line = house.try_start(name).await.expect_err("is refused").to_string();
+    assert!(!line.contains('\n'), "{line}");
+    line
+}
+
+#[tokio::test]
+async fn directories_that_are_not_ours_are_refused_and_left_alone() {
+    let mut house = House::new(2, 1);
+    let dir = house.config("n1").data_dirs[0].clone();
+    std::fs::write(dir.join("letter.txt"), "mine").unwrap();
+    assert!(line(&mut house, "n1").await.contains("letter.txt, which is not ours"));
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert!(line(&mut house, "n1").await.contains("create it first"));
+
+    std::fs::create_dir(&dir).unwrap();
+    house.start("n1").await;
+    let mut second = house.config("n2");
+    second.data_dirs.clone_from(&house.config("n1").data_dirs);
+    house.configure("n2", second.clone());
+    assert!(line(&mut house, "n2").await.contains("belongs to node n1, not to n2"));
+    house.stop("n1").await;
+    std::fs::remove_file(dir.join("rookery-disk.toml")).unwrap();
+    assert!(line(&mut house, "n1").await.contains("rookery-disk.toml is gone"));
+    assert!(dir.join("disk").exists(), "a disk without a label is never formatted");
+}
+
+#[tokio::test]
+async fn a_taken_port_and_a_wrong_certificate_are_named() {
+    let mut house = House::new(2, 1);
+    let taken = TcpListener::bind(house.config("n1").listen).unwrap();
+    assert!(line(&mut house, "n1").await.contains("free the port or choose another with `listen`"));
+    drop(taken);
+    let mut wrong = house.config("n1");
+    wrong.identity_dir = house.config("n2").identity_dir;
+    house.configure("n1", wrong);
+    assert!(line(&mut house, "n1").await.contains("not for node n1"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_of_another_cluster_is_refused() {
+    let mut house = House::new(2, 1);
+    house.start("n1").await;
+    let alone = ClusterInit { disks: vec![("n1".into(), None)], ..house.init(1) };
+    house.admin().cluster_init(&alone).await.unwrap();
+    house.start("n2").await;
+    house.registered("n2").await;
+    house.stop("n2").await;
+    let label = house.config("n2").data_dirs[0].join("rookery-disk.toml");
+    let text = std::fs::read_to_string(&label).unwrap();
+    let (rest, _) = text.split_once("cluster = ").unwrap();
+    std::fs::write(&label, format!("{rest}cluster = \"{}\"\n", "5".repeat(32))).unwrap();
+    house.start("n2").await;
+    let refusal = house.refusal("n2").await.to_string();
+    assert!(refusal.contains("its disks belong to cluster 5555"), "{refusal}");
+    house.stop_all().await;
+}
