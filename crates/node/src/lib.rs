@@ -41,7 +41,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub use self::config::Config;
+pub use self::config::{Config, SETTINGS, Setting};
 pub use self::error::Error;
 use self::shared::{Known, Shared};
 
