@@ -16,7 +16,7 @@ fn rendered() -> String {
     };
     let head = "\n| key | unit | default | when to change it |\n|---|---|---|---|\n";
     text += &format!("\n## `rookery node`\n{head}");
-    for one in node::SETTINGS {
+    for one in node::config::SETTINGS {
         row(&mut text, one.key, one.unit, one.default, one.advice);
     }
     text += &format!("\n## `rookery frontend`\n{head}");
