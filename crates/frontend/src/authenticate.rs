@@ -12,7 +12,7 @@ use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, Salt
 use mailbox::answer::AccountRecord;
 use mailbox::command::{AccountState, Place};
 use mailbox::dialogue::{Credentials, Trouble};
-use mailbox::{Address, Answer, Query};
+use mailbox::{Address, Answer, Query, Refusal};
 use tokio::sync::Semaphore;
 
 use crate::random;
@@ -91,12 +91,18 @@ impl Authenticator {
     /// The account whose login this is; an alias or a detail is none.
     async fn account(&self, login: &str) -> Result<Option<(Place, Box<AccountRecord>)>, Trouble> {
         let Ok((address, None)) = Address::parse(login) else { return Ok(None) };
-        let place = self.store.recipient(&address).await?;
-        let Some(place) = place.filter(|place| !place.alias) else { return Ok(None) };
-        match self.store.query(place, Query::Account(place.account)).await? {
-            Answer::Account(record) => Ok(Some((place, record))),
-            _ => Ok(None),
+        // Why twice: where an address leads is remembered for a moment, and an account that is gone
+        // makes the store look again.
+        for _ in 0..2 {
+            let place = self.store.recipient(&address).await?;
+            let Some(place) = place.filter(|place| !place.alias) else { return Ok(None) };
+            match self.store.query(place, Query::Account(place.account)).await? {
+                Answer::Account(record) => return Ok(Some((place, record))),
+                Answer::Refused(Refusal::NoSuchAccount) => {}
+                _ => return Ok(None),
+            }
         }
+        Ok(None)
     }
 
     /// Compares on a thread that may take its time.
