@@ -19,6 +19,7 @@ mod lsub;
 mod move_messages;
 mod namespace;
 mod noop;
+mod quota;
 mod rename;
 mod search;
 mod select;
@@ -79,6 +80,9 @@ fn stage(command: &Command) -> Stage {
         | Command::List(_)
         | Command::Lsub(_)
         | Command::Status(_)
+        | Command::GetQuota(_)
+        | Command::GetQuotaRoot(_)
+        | Command::SetQuota
         | Command::Idle => Stage::AfterLogin,
         Command::Check
         | Command::Close
@@ -141,6 +145,9 @@ fn work(cx: &mut Context, command: Command) -> Parsed<Box<dyn Work>> {
         Command::List(list) => Box::new(list::Listing::new(list)),
         Command::Lsub(lsub) => Box::new(lsub::Listing(lsub)),
         Command::Status(status) => Box::new(status::Telling(status)),
+        Command::GetQuota(root) => quota::of_root(&root)?,
+        Command::GetQuotaRoot(name) => quota::of_mailbox(name),
+        Command::SetQuota => quota::set(),
         Command::Idle => Box::new(idle::Idling::new()),
         Command::Close => Box::new(close::Closing::new(true)),
         Command::Unselect => Box::new(close::Closing::new(false)),

@@ -30,6 +30,8 @@ pub struct Config {
 pub(crate) struct Enabled {
     /// RFC 7162: MODSEQ is told with flags.
     pub(crate) condstore: bool,
+    /// RFC 7162: VANISHED is told instead of EXPUNGE.
+    pub(crate) qresync: bool,
     /// RFC 9755: names and strings are UTF-8.
     pub(crate) utf8: bool,
 }
@@ -43,6 +45,8 @@ pub(crate) struct Context {
     pub(crate) login: Option<Login>,
     pub(crate) selected: Option<Selected>,
     pub(crate) enabled: Enabled,
+    /// Of the command in progress.
+    pub(crate) tag: String,
     n_uploads: u64,
 }
 
@@ -57,6 +61,7 @@ impl Context {
             login: None,
             selected: None,
             enabled: Enabled::default(),
+            tag: String::new(),
             n_uploads: 0,
         }
     }
@@ -110,7 +115,9 @@ impl Context {
         }
         all.push_str(
             " NAMESPACE CHILDREN UNSELECT UIDPLUS IDLE MOVE SPECIAL-USE CREATE-SPECIAL-USE \
-             CONDSTORE OBJECTID STATUS=SIZE LIST-EXTENDED LIST-STATUS WITHIN SAVEDATE APPENDLIMIT=",
+             CONDSTORE QRESYNC OBJECTID STATUS=SIZE LIST-EXTENDED LIST-STATUS ESEARCH SEARCHRES \
+             WITHIN SAVEDATE PREVIEW UTF8=ACCEPT QUOTA QUOTA=RES-STORAGE QUOTA=RES-MESSAGE \
+             APPENDLIMIT=",
         );
         all.push_str(&self.config.message_bytes_max.to_string());
         all

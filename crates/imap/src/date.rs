@@ -113,7 +113,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_instant_comes_back(unix_s in -62_000_000_000i64..253_000_000_000, zone in -1439i16..1440) {
+        fn every_instant_comes_back(
+            unix_s in -62_000_000_000i64..253_000_000_000,
+            zone in -1439i16..1440,
+        ) {
             let date = InternalDate { unix_s, zone_minutes: zone };
             prop_assert_eq!(parse_date_time(&format_date_time(date)), Some(date));
         }

@@ -92,11 +92,11 @@ impl News {
     }
 
     fn tell_expunges(&mut self, cx: &mut Context, left: &UidSet, heard: u64) -> Next {
-        let (out, selected, _) = cx.parts();
+        let (out, selected, enabled) = cx.parts();
         let Some(selected) = selected else { return Self::done() };
         let n_before = left.n_uids();
         let now: UidSet = left.iter().take(EXPUNGES_AT_ONCE as usize).collect();
-        selected.expunge(out, &now);
+        selected.expunge(out, enabled, &now);
         if n_before > now.n_uids() {
             let left = crate::number_set::subtract(left, &now);
             self.step = Step::Expunges { left, heard };

@@ -18,8 +18,8 @@ pub(crate) use append::{AppendHead, append_head};
 pub(crate) use cursor::{Cursor, Fault, Parsed, literal_mark};
 pub(crate) use fetch::{Fetch, Item, Part, Section, Text};
 pub(crate) use list::{List, Lsub};
-pub(crate) use search::{Key, Search};
-pub(crate) use select::{Create, Select};
+pub(crate) use search::{Key, Returned, Search};
+pub(crate) use select::{Create, Resync, Select};
 pub(crate) use status::{Status, StatusItem};
 pub(crate) use store::Store;
 
@@ -46,6 +46,9 @@ pub(crate) enum Command {
     List(List),
     Lsub(Lsub),
     Status(Status),
+    GetQuota(String),
+    GetQuotaRoot(MailboxName),
+    SetQuota,
     Idle,
     Check,
     Close,
@@ -129,6 +132,9 @@ fn plain_command(cursor: &mut Cursor<'_>, verb: &str) -> Parsed<Command> {
         "LIST",
         "LSUB",
         "STATUS",
+        "GETQUOTA",
+        "GETQUOTAROOT",
+        "SETQUOTA",
         "SEARCH",
         "FETCH",
         "STORE",
@@ -158,6 +164,12 @@ fn plain_command(cursor: &mut Cursor<'_>, verb: &str) -> Parsed<Command> {
         "LIST" => Ok(Command::List(list::parse(cursor)?)),
         "LSUB" => Ok(Command::Lsub(list::parse_lsub(cursor)?)),
         "STATUS" => Ok(Command::Status(status::parse(cursor)?)),
+        "GETQUOTA" => Ok(Command::GetQuota(cursor.text()?)),
+        "GETQUOTAROOT" => Ok(Command::GetQuotaRoot(cursor.mailbox()?)),
+        "SETQUOTA" => {
+            cursor.rest();
+            Ok(Command::SetQuota)
+        }
         "SEARCH" => Ok(Command::Search(search::parse(cursor, false)?)),
         "FETCH" => Ok(Command::Fetch(fetch::parse(cursor, false)?)),
         "STORE" => Ok(Command::Store(store::parse(cursor, false)?)),

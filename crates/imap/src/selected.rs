@@ -36,6 +36,8 @@ pub(crate) struct Selected {
     pub(crate) unsure_of_expunges: bool,
     /// As the store last told by itself.
     notified_modseq: u64,
+    /// What `$` stands for (RFC 5182).
+    pub(crate) saved: UidSet,
     keywords: BTreeSet<Keyword>,
     own: Vec<(UidSet, ModSeq)>,
 }
@@ -56,6 +58,7 @@ impl Selected {
             unsure_of_changes: true,
             unsure_of_expunges: true,
             notified_modseq: info.highest_modseq.value(),
+            saved: UidSet::new(),
             keywords: info.keywords.iter().cloned().collect(),
             own: Vec::new(),
         }
@@ -86,15 +89,23 @@ impl Selected {
     /// message has (RFC 9051 9: `seq-number`).
     pub(crate) fn resolve(&self, uid: bool, set: &NumberSet) -> Result<UidSet, &'static str> {
         if uid {
-            let ranges = set.ranges(self.view.last_uid()).ok_or("nothing was saved")?;
-            let named = crate::number_set::uid_set(&ranges);
-            return Ok(intersect(&named, &self.view.uids()));
+            return Ok(intersect(&self.named(set), &self.view.uids()));
         }
-        let ranges = set.ranges(self.view.len()).ok_or("nothing was saved")?;
+        let Some(ranges) = set.ranges(self.view.len()) else {
+            return Ok(intersect(&self.saved, &self.view.uids()));
+        };
         if ranges.iter().any(|range| range.0 == 0 || range.1 > self.view.len()) {
             return Err("no such message");
         }
         Ok(self.view.at(&ranges))
+    }
+
+    /// The UIDs that a client's UID set names, known or not.
+    pub(crate) fn named(&self, set: &NumberSet) -> UidSet {
+        match set.ranges(self.view.last_uid()) {
+            Some(ranges) => crate::number_set::uid_set(&ranges),
+            None => self.saved.clone(),
+        }
     }
 
     /// How many known messages are `\Recent`.
@@ -170,9 +181,21 @@ impl Selected {
         let _ = write!(out, "* {} EXISTS\r\n* {} RECENT\r\n", self.view.len(), self.n_recent());
     }
 
+    /// Up to which mod-sequence everything was told.
+    pub(crate) fn told_up_to(&self) -> u64 {
+        self.told_modseq.min(self.vanished_modseq)
+    }
+
     /// Messages are gone: tells it and forgets them.
-    pub(crate) fn expunge(&mut self, out: &mut Output, uids: &UidSet) {
+    pub(crate) fn expunge(&mut self, out: &mut Output, enabled: Enabled, uids: &UidSet) {
         let mut n_gone = 0;
+        if enabled.qresync {
+            let known = intersect(uids, &self.view.uids());
+            if !known.is_empty() {
+                let _ = write!(out, "* VANISHED {known}\r\n");
+            }
+            return self.view.remove(&known);
+        }
         for (first, last) in self.view.seqnums(uids) {
             // Each message told of moves those behind it forward by one.
             for _ in first..=last {

@@ -237,6 +237,7 @@ impl Session {
         let parsed = parse::command(text, &self.cx.enabled, self.cx.config.separator);
         match parsed.and_then(|command| command::begin(&mut self.cx, command)) {
             Ok(Begun { tell, work }) => {
+                self.cx.tag.clone_from(&tag);
                 self.phase = Phase::Work(Current { tag, tell, work }, Wait::Nothing);
             }
             Err(fault) => self.tell_end(Some(&tag), &refuse::fault(fault)),
@@ -344,6 +345,10 @@ impl Session {
         let _ = write!(out, "{} {status} ", tag.unwrap_or("*"));
         if let Some(code) = &ending.code {
             let _ = write!(out, "[{code}] ");
+        } else if let (true, true, Some(selected)) =
+            (ending.tells_modseq, self.cx.enabled.qresync, &self.cx.selected)
+        {
+            let _ = write!(out, "[HIGHESTMODSEQ {}] ", selected.told_up_to());
         }
         let _ = write!(out, "{}\r\n", ending.text);
         self.phase = Phase::Gather;

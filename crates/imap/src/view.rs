@@ -141,9 +141,11 @@ mod tests {
             }
             let ranges: Vec<_> = ranges.iter().map(|(a, b)| (*a.min(b), *a.max(b))).collect();
             let inside = |n: u32| ranges.iter().any(|(a, b)| (*a..=*b).contains(&n));
-            let picked: Vec<u32> = (1u32..).zip(&list).filter(|(n, _)| inside(*n)).map(|(_, uid)| *uid).collect();
+            let numbered = (1u32..).zip(&list).filter(|(n, _)| inside(*n));
+            let picked: Vec<u32> = numbered.map(|(_, uid)| *uid).collect();
             prop_assert_eq!(view.at(&ranges), uids(&picked));
-            let numbers: Vec<u32> = view.seqnums(&uids(&picked)).iter().flat_map(|(a, b)| *a..=*b).collect();
+            let seqnums = view.seqnums(&uids(&picked));
+            let numbers: Vec<u32> = seqnums.iter().flat_map(|(a, b)| *a..=*b).collect();
             let wanted: Vec<u32> = (1..=list.len() as u32).filter(|n| inside(*n)).collect();
             prop_assert_eq!(numbers, wanted);
         }

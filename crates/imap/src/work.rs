@@ -61,6 +61,8 @@ pub(crate) struct Ending {
     pub(crate) status: Status,
     /// Response code without its brackets.
     pub(crate) code: Option<Cow<'static, str>>,
+    /// Whether a client that synchronises is told up to where it is told everything.
+    pub(crate) tells_modseq: bool,
     pub(crate) text: Cow<'static, str>,
     /// Octets of a literal still on their way, which must be skipped before the client is told.
     pub(crate) skip: Option<u64>,
@@ -83,7 +85,14 @@ pub(crate) enum Then {
 
 impl Ending {
     fn new(status: Status, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, code: None, text: text.into(), skip: None, then: Then::Next }
+        Self {
+            status,
+            code: None,
+            tells_modseq: false,
+            text: text.into(),
+            skip: None,
+            then: Then::Next,
+        }
     }
 
     pub(crate) fn ok(text: impl Into<Cow<'static, str>>) -> Self {
@@ -100,6 +109,11 @@ impl Ending {
 
     pub(crate) fn code(self, code: impl Into<Cow<'static, str>>) -> Self {
         Self { code: Some(code.into()), ..self }
+    }
+
+    /// RFC 7162 3.2.7: HIGHESTMODSEQ with the end of what expunges.
+    pub(crate) fn telling_modseq(self) -> Self {
+        Self { tells_modseq: true, ..self }
     }
 
     pub(crate) fn skipping(self, n_octets: u64) -> Self {

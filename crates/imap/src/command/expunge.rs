@@ -43,9 +43,9 @@ impl Work for Expunging {
         match reply {
             None => self.ask(cx),
             Some(Reply::Outcome(Outcome::Expunged(expunged))) => {
-                let (out, selected, _) = cx.parts();
+                let (out, selected, enabled) = cx.parts();
                 if let Some(selected) = selected {
-                    selected.expunge(out, &expunged.uids);
+                    selected.expunge(out, enabled, &expunged.uids);
                     selected.note_own(UidSet::new(), expunged.highest_modseq);
                 }
                 match expunged.next {
@@ -54,7 +54,7 @@ impl Work for Expunging {
                         self.ask(cx)
                     }
                     // Durability: every slice was committed by a majority.
-                    None => Next::Done(Ending::ok("done")),
+                    None => Next::Done(Ending::ok("done").telling_modseq()),
                 }
             }
             _ => misplaced(),

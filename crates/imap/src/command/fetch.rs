@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use mailbox::dialogue::{Question, Reply, Trouble};
 use mailbox::outcome::Stored;
-use mailbox::query::Messages;
+use mailbox::query::{Messages, Vanished};
 use mailbox::{
     Answer, Command, FlagChange, Flags, MessageRecord, Outcome, Query, Refusal, SystemFlags, Uid,
     UidSet, command,
@@ -22,6 +22,8 @@ use crate::refuse;
 use crate::work::{Ending, Next, Work, misplaced};
 
 enum Step {
+    /// What vanished is asked for.
+    Vanished,
     /// Ask for the next page.
     Page,
     /// A page was asked for.
@@ -61,8 +63,10 @@ pub(super) fn begin(cx: &mut Context, fetch: Fetch) -> Parsed<Box<dyn Work>> {
     };
     let needs_structure =
         sections().any(|section| !section.part.path.is_empty() || section.part.text != Text::Whole);
-    let shows_structure =
-        fetch.items.iter().any(|item| matches!(item, Item::Envelope | Item::Structure { .. }));
+    let shows_structure = fetch
+        .items
+        .iter()
+        .any(|item| matches!(item, Item::Envelope | Item::Structure { .. } | Item::Preview));
     Ok(Box::new(Fetching {
         metadata: needs_structure || shows_structure,
         chunks: sections().next().is_some(),
@@ -77,6 +81,15 @@ pub(super) fn begin(cx: &mut Context, fetch: Fetch) -> Parsed<Box<dyn Work>> {
 }
 
 impl Fetching {
+    /// RFC 7162 3.2.6
+    fn ask_vanished(&mut self, cx: &mut Context) -> Next {
+        let selected = cx.selected();
+        let (of, known) = (selected.of, selected.named(&self.fetch.set));
+        let since = self.fetch.changed_since.unwrap_or(0);
+        self.step = Step::Vanished;
+        Next::Ask(Question::Query(Query::Vanished(Vanished { of, since, known })))
+    }
+
     fn ask_page(&mut self, cx: &mut Context) -> Next {
         if self.left.is_empty() {
             return self.done();
@@ -182,7 +195,16 @@ impl Fetching {
 impl Work for Fetching {
     fn go_on(&mut self, cx: &mut Context, reply: Option<Reply>) -> Next {
         match (std::mem::replace(&mut self.step, Step::Tell), reply) {
+            (Step::Page, None) if self.fetch.vanished => self.ask_vanished(cx),
             (Step::Page, None) => self.ask_page(cx),
+            (Step::Vanished, Some(Reply::Answer(Answer::Vanished(gone)))) => {
+                // What the client believes to be there it is told at the end.
+                let gone = subtract(&gone, &cx.selected().view.uids());
+                if !gone.is_empty() {
+                    cx.out.text(&format!("* VANISHED (EARLIER) {gone}\r\n"));
+                }
+                self.ask_page(cx)
+            }
             (Step::Messages, Some(Reply::Answer(Answer::Messages(records, next)))) => {
                 self.got_page(cx, records, next)
             }

@@ -43,11 +43,11 @@ impl Moving {
     }
 
     fn moved(cx: &mut Context, copied: &Copied) {
-        let (out, selected, _) = cx.parts();
+        let (out, selected, enabled) = cx.parts();
         let (Some(code), Some(selected)) = (copyuid(copied), selected) else { return };
         // RFC 6851 4.3: told before the expunges.
         out.text(&format!("* OK [{code}] moved\r\n"));
-        selected.expunge(out, &copied.source);
+        selected.expunge(out, enabled, &copied.source);
     }
 }
 
@@ -71,7 +71,7 @@ impl Work for Moving {
                         self.ask(cx)
                     }
                     // Durability: every slice was committed by a majority.
-                    None => Next::Done(Ending::ok("done")),
+                    None => Next::Done(Ending::ok("done").telling_modseq()),
                 }
             }
             _ => misplaced(),

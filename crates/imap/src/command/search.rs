@@ -1,13 +1,15 @@
-//! SEARCH (RFC 9051 6.4.4, RFC 3501 7.2.5, RFC 7162 3.1.5).
+//! SEARCH (RFC 9051 6.4.4, RFC 3501 7.2.5, RFC 4731, RFC 5182, RFC 7162 3.1.5).
 
 use std::fmt::Write as _;
 
-use mailbox::dialogue::{Question, Reply};
-use mailbox::{Answer, ModSeq, Query, SearchKey, Uid, UidSet, query};
+use mailbox::dialogue::{Question, Reply, Trouble};
+use mailbox::query::{self, Messages};
+use mailbox::{Answer, ModSeq, Query, Refusal, SearchKey, Uid, UidSet};
 
 use crate::context::Context;
 use crate::number_set::intersect;
-use crate::parse::{Fault, Key, Parsed, Search};
+use crate::parse::{Fault, Key, Parsed, Returned, Search};
+use crate::refuse;
 use crate::selected::Selected;
 use crate::work::{Ending, Next, Work, misplaced};
 
@@ -16,13 +18,16 @@ const NUMBERS_AT_ONCE: usize = 4096;
 
 enum Step {
     Ask,
-    /// Numbers still to be written.
+    /// Only MIN or MAX is wanted: their mod-sequences are.
+    Ends,
+    /// Ranges of numbers still to be written.
     Tell(Vec<(u32, u32)>),
 }
 
 /// Searches, page by page, then tells.
 struct Searching {
     uid: bool,
+    returned: Option<Returned>,
     key: SearchKey,
     with_modseq: bool,
     step: Step,
@@ -37,6 +42,7 @@ pub(super) fn begin(cx: &mut Context, search: Search) -> Parsed<Box<dyn Work>> {
     let key = resolve(cx.selected(), search.key, now_s).map_err(Fault::Bad)?;
     Ok(Box::new(Searching {
         uid: search.uid,
+        returned: search.returned,
         key,
         with_modseq: search.with_modseq,
         step: Step::Ask,
@@ -63,6 +69,11 @@ fn resolve(selected: &Selected, key: Key, now_s: i64) -> Result<SearchKey, &'sta
     })
 }
 
+/// The least and the greatest of a set.
+fn ends(uids: &UidSet) -> Option<(Uid, Uid)> {
+    Some((uids.ranges().first()?.0, uids.ranges().last()?.1))
+}
+
 impl Searching {
     fn ask(&self, cx: &mut Context, from: Uid) -> Next {
         let selected = cx.selected();
@@ -73,56 +84,139 @@ impl Searching {
         Next::Ask(Question::Query(Query::Search(search)))
     }
 
-    fn begin_telling(&mut self, cx: &mut Context) {
-        let view = &cx.selected().view;
-        let numbers = match self.uid {
-            true => {
-                let known = intersect(&self.found, &view.uids());
-                known.ranges().iter().map(|(a, b)| (a.value(), b.value())).collect()
-            }
-            false => view.seqnums(&self.found),
+    /// All is found.
+    fn finish(&mut self, cx: &mut Context) -> Next {
+        self.found = intersect(&self.found, &cx.selected().view.uids());
+        let Some(returned) = self.returned else {
+            cx.out.text("* SEARCH");
+            return self.begin_telling(cx);
         };
-        self.step = Step::Tell(numbers);
-        cx.out.text("* SEARCH");
+        let only_ends = !returned.all && !returned.count && (returned.min || returned.max);
+        if only_ends && let Some((first, last)) = ends(&self.found) {
+            let first = returned.min.then_some(first);
+            let last = returned.max.then_some(last);
+            let wanted: UidSet = first.into_iter().chain(last).collect();
+            if returned.save {
+                cx.selected().saved = wanted.clone();
+            }
+            if self.with_modseq {
+                return self.ask_ends(cx, wanted);
+            }
+        } else if returned.save {
+            // RFC 5182 2.1
+            cx.selected().saved = self.found.clone();
+        }
+        self.begin_extended(cx)
     }
 
-    fn tell(&mut self, cx: &mut Context) -> Next {
-        let Step::Tell(left) = &mut self.step else { return misplaced() };
-        let mut n_written = 0;
-        let mut done = 0;
-        for (first, last) in left.iter_mut() {
-            while *first <= *last && n_written < NUMBERS_AT_ONCE {
-                let _ = write!(cx.out, " {first}");
-                n_written += 1;
-                if *first == *last {
-                    done += 1;
-                    break;
-                }
-                *first += 1;
-            }
-            if n_written == NUMBERS_AT_ONCE {
-                break;
-            }
+    /// RFC 4731 3.2: with MIN and MAX alone, their mod-sequences count.
+    fn ask_ends(&mut self, cx: &mut Context, uids: UidSet) -> Next {
+        self.step = Step::Ends;
+        Next::Ask(Question::Query(Query::Messages(Messages {
+            of: cx.selected().of,
+            uids,
+            changed_since: None,
+            metadata: false,
+            chunks: false,
+            expunged: true,
+        })))
+    }
+
+    /// ESEARCH but for its list of numbers.
+    fn begin_extended(&mut self, cx: &mut Context) -> Next {
+        let returned = self.returned.unwrap_or_default();
+        let tells = returned.min || returned.max || returned.all || returned.count;
+        if !tells {
+            // RFC 5182 2.1: to save alone has no response.
+            return Next::Done(Ending::ok("saved"));
         }
-        left.drain(..done);
+        let tag = cx.tag.clone();
+        let ends = ends(&self.found).map(|ends| self.numbers(cx, ends));
+        let out = &mut cx.out;
+        out.text("* ESEARCH (TAG ");
+        out.string(tag.as_bytes());
+        out.text(if self.uid { ") UID" } else { ")" });
+        if let (true, Some((first, _))) = (returned.min, ends) {
+            let _ = write!(out, " MIN {first}");
+        }
+        if let (true, Some((_, last))) = (returned.max, ends) {
+            let _ = write!(out, " MAX {last}");
+        }
+        if returned.count {
+            let _ = write!(out, " COUNT {}", self.found.n_uids());
+        }
+        if let (true, true, Some(modseq)) = (self.with_modseq, ends.is_some(), self.modseq) {
+            let _ = write!(out, " MODSEQ {modseq}");
+        }
+        if returned.all && ends.is_some() {
+            out.text(" ALL ");
+            return self.begin_telling(cx);
+        }
+        out.text("\r\n");
+        Next::Done(Ending::ok("done"))
+    }
+
+    fn numbers(&self, cx: &mut Context, (first, last): (Uid, Uid)) -> (u32, u32) {
+        let view = &cx.selected().view;
+        let number = |uid: Uid| if self.uid { Some(uid.value()) } else { view.seqnum(uid) };
+        (number(first).unwrap_or(0), number(last).unwrap_or(0))
+    }
+
+    fn begin_telling(&mut self, cx: &mut Context) -> Next {
+        let mut numbers: Vec<_> = match self.uid {
+            true => self.found.ranges().iter().map(|(a, b)| (a.value(), b.value())).collect(),
+            false => cx.selected().view.seqnums(&self.found),
+        };
+        // Taken from its end.
+        numbers.reverse();
+        self.step = Step::Tell(numbers);
+        self.tell(cx, true)
+    }
+
+    fn tell(&mut self, cx: &mut Context, mut is_first: bool) -> Next {
+        let Step::Tell(left) = &mut self.step else { return misplaced() };
+        let out = &mut cx.out;
+        for _ in 0..NUMBERS_AT_ONCE {
+            let Some((first, last)) = left.last_mut() else { break };
+            if self.returned.is_some() {
+                let comma = if is_first { "" } else { "," };
+                let _ = match first == last {
+                    true => write!(out, "{comma}{first}"),
+                    false => write!(out, "{comma}{first}:{last}"),
+                };
+                left.pop();
+            } else {
+                let _ = write!(out, " {first}");
+                if first == last {
+                    left.pop();
+                } else {
+                    *first += 1;
+                }
+            }
+            is_first = false;
+        }
         if !left.is_empty() {
             return Next::More;
         }
-        if let (true, Some(modseq)) = (self.with_modseq, self.modseq) {
-            let _ = write!(cx.out, " (MODSEQ {modseq})");
+        if let (None, true, Some(modseq)) = (self.returned, self.with_modseq, self.modseq) {
+            let _ = write!(out, " (MODSEQ {modseq})");
         }
-        cx.out.text("\r\n");
+        out.text("\r\n");
         Next::Done(Ending::ok("done"))
+    }
+
+    /// RFC 5182 2.1: what failed saves nothing.
+    fn forget(&self, cx: &mut Context) {
+        if self.returned.is_some_and(|returned| returned.save) {
+            cx.selected().saved = UidSet::new();
+        }
     }
 }
 
 impl Work for Searching {
     fn go_on(&mut self, cx: &mut Context, reply: Option<Reply>) -> Next {
         match (&self.step, reply) {
-            (Step::Ask, None) if cx.selected().view.len() == 0 => {
-                self.begin_telling(cx);
-                self.tell(cx)
-            }
+            (Step::Ask, None) if cx.selected().view.len() == 0 => self.finish(cx),
             (Step::Ask, None) => self.ask(cx, Uid::FIRST),
             (Step::Ask, Some(Reply::Answer(Answer::Found(uids, modseq, next)))) => {
                 let mut ranges = self.found.ranges().to_vec();
@@ -132,14 +226,25 @@ impl Work for Searching {
                 let last = cx.selected().view.last_uid();
                 match next.filter(|next| next.value() <= last) {
                     Some(next) => self.ask(cx, next),
-                    None => {
-                        self.begin_telling(cx);
-                        self.tell(cx)
-                    }
+                    None => self.finish(cx),
                 }
             }
-            (Step::Tell(_), None) => self.tell(cx),
+            (Step::Ends, Some(Reply::Answer(Answer::Messages(records, _)))) => {
+                self.modseq = records.iter().map(|record| record.modseq).max();
+                self.begin_extended(cx)
+            }
+            (Step::Tell(_), None) => self.tell(cx, false),
             _ => misplaced(),
         }
+    }
+
+    fn trouble(&mut self, cx: &mut Context, trouble: Trouble) -> Next {
+        self.forget(cx);
+        Next::Done(refuse::trouble(trouble))
+    }
+
+    fn refused(&mut self, cx: &mut Context, refusal: Refusal) -> Next {
+        self.forget(cx);
+        Next::Done(refuse::refusal(&refusal))
     }
 }

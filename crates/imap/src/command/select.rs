@@ -1,18 +1,17 @@
-//! SELECT and EXAMINE (RFC 9051 6.3.2, RFC 7162 3.1.2).
+//! SELECT and EXAMINE (RFC 9051 6.3.2, RFC 7162 3.1.2, 3.2.5).
 
 use std::fmt::Write as _;
 
-use mailbox::dialogue::{Question, Reply};
-use mailbox::query::Uids;
-use mailbox::{
-    Answer, Command, MailboxInfo, Outcome, Query, Refusal, Uid, UidSet, command::NamedMailbox,
-};
+use mailbox::command::NamedMailbox;
+use mailbox::dialogue::{Question, Reply, Trouble};
+use mailbox::query::{Messages, Uids, Vanished};
+use mailbox::{Answer, Command, MailboxInfo, MessageRecord, Outcome, Query, Refusal, Uid, UidSet};
 
 use crate::context::Context;
-use crate::number_set::{intersect, uid_set};
-use crate::parse::Select;
+use crate::number_set::{intersect, subtract, uid_set};
+use crate::parse::{Resync, Select};
 use crate::refuse;
-use crate::selected::Selected;
+use crate::selected::{Selected, Told};
 use crate::work::{Ending, Next, Work, misplaced};
 
 enum Step {
@@ -21,25 +20,37 @@ enum Step {
     Watch,
     Uids,
     Claim,
+    /// The mailbox is open; what is gone since the client was last here is being found out.
+    Vanished,
+    /// Likewise what changed.
+    Changed,
 }
 
-/// Opens a mailbox: looks it up, watches it, learns its UIDs, claims `\Recent` if there is any.
+/// Opens a mailbox: looks it up, watches it, learns its UIDs, claims `\Recent` if there is any, and
+/// tells a client that comes back what it missed.
 pub(super) struct Selecting {
     select: Select,
     step: Step,
     info: Option<Box<MailboxInfo>>,
     opened: Option<Selected>,
+    /// What the client that comes back knows and is still there.
+    known: UidSet,
 }
 
 impl Selecting {
     pub(super) fn new(select: Select) -> Self {
-        Self { select, step: Step::Begin, info: None, opened: None }
+        let known = UidSet::new();
+        Self { select, step: Step::Begin, info: None, opened: None, known }
     }
 
-    fn ask_uids(&mut self, from: Uid) -> Next {
-        let Some(opened) = &self.opened else { return misplaced() };
-        self.step = Step::Uids;
-        Next::Ask(Question::Query(Query::Uids(Uids { of: opened.of, from })))
+    fn find(&mut self, cx: &mut Context) -> Next {
+        // RFC 9051 6.3.2: whatever comes of it, the old mailbox is no longer selected.
+        if cx.selected.take().is_some() {
+            cx.out.text("* OK [CLOSED] the mailbox before is closed\r\n");
+        }
+        self.step = Step::Find;
+        let name = NamedMailbox { account: cx.account(), name: self.select.name.clone() };
+        Next::Ask(Question::Query(Query::Mailbox(name)))
     }
 
     fn found(&mut self, info: Box<MailboxInfo>) -> Next {
@@ -51,6 +62,12 @@ impl Selecting {
         let of = info.of;
         self.info = Some(info);
         Next::Ask(Question::Watch(of))
+    }
+
+    fn ask_uids(&mut self, from: Uid) -> Next {
+        let Some(opened) = &self.opened else { return misplaced() };
+        self.step = Step::Uids;
+        Next::Ask(Question::Query(Query::Uids(Uids { of: opened.of, from })))
     }
 
     fn uids(&mut self, cx: &mut Context, uids: &UidSet, next: Option<Uid>) -> Next {
@@ -84,6 +101,76 @@ impl Selecting {
         let _ = write!(out, "* OK [MAILBOXID (M{})] object id\r\n", info.of.mailbox.0);
         cx.enabled.condstore |= self.select.condstore;
         cx.selected = Some(opened);
+        match self.select.qresync.take() {
+            Some(resync) if info.uid_validity.0.get() == resync.uid_validity => {
+                self.ask_vanished(cx, &resync, info.uid_next)
+            }
+            _ => self.end(),
+        }
+    }
+
+    /// RFC 7162 3.2.5: what the client missed since it was last here.
+    fn ask_vanished(&mut self, cx: &mut Context, resync: &Resync, next: Uid) -> Next {
+        let selected = cx.selected();
+        let below = uid_set(&[(1, next.value() - 1)]);
+        self.known = match &resync.known {
+            Some(set) => intersect(&selected.named(set), &below),
+            None => below,
+        };
+        let (of, since, known) = (selected.of, resync.modseq, self.known.clone());
+        selected.told_modseq = since.min(selected.told_modseq);
+        self.step = Step::Vanished;
+        Next::Ask(Question::Query(Query::Vanished(Vanished { of, since, known })))
+    }
+
+    fn vanished(&mut self, cx: &mut Context, gone: &UidSet) -> Next {
+        let there = cx.selected().view.uids();
+        let gone = subtract(&intersect(gone, &self.known), &there);
+        if !gone.is_empty() {
+            let _ = write!(cx.out, "* VANISHED (EARLIER) {gone}\r\n");
+        }
+        self.known = intersect(&self.known, &there);
+        self.ask_changed(cx)
+    }
+
+    fn ask_changed(&mut self, cx: &mut Context) -> Next {
+        let (of, since) = (cx.selected().of, cx.selected().told_modseq);
+        self.step = Step::Changed;
+        Next::Ask(Question::Query(Query::Messages(Messages {
+            of,
+            uids: self.known.clone(),
+            changed_since: Some(since),
+            metadata: false,
+            chunks: false,
+            expunged: false,
+        })))
+    }
+
+    fn changed(&mut self, cx: &mut Context, records: &[MessageRecord], next: Option<Uid>) -> Next {
+        let (out, selected, enabled) = cx.parts();
+        let Some(selected) = selected else { return misplaced() };
+        for record in records {
+            let told = Told {
+                uid: record.uid,
+                flags: Some(&record.flags),
+                modseq: record.modseq,
+                with_uid: true,
+            };
+            selected.write_fetch_flags(out, enabled, &told);
+        }
+        match next {
+            Some(next) => {
+                self.known = self.known.starting_at(next);
+                self.ask_changed(cx)
+            }
+            None => {
+                selected.told_modseq = selected.vanished_modseq;
+                self.end()
+            }
+        }
+    }
+
+    fn end(&self) -> Next {
         let (code, text) = match self.select.read_only {
             true => ("READ-ONLY", "examined"),
             false => ("READ-WRITE", "selected"),
@@ -95,16 +182,7 @@ impl Selecting {
 impl Work for Selecting {
     fn go_on(&mut self, cx: &mut Context, reply: Option<Reply>) -> Next {
         match (&self.step, reply) {
-            (Step::Begin, None) => {
-                // RFC 9051 6.3.2: whatever comes of it, the old mailbox is no longer selected.
-                if cx.selected.take().is_some() {
-                    cx.out.text("* OK [CLOSED] the mailbox before is closed\r\n");
-                }
-                self.step = Step::Find;
-                let name = self.select.name.clone();
-                let name = NamedMailbox { account: cx.account(), name };
-                Next::Ask(Question::Query(Query::Mailbox(name)))
-            }
+            (Step::Begin, None) => self.find(cx),
             (Step::Find, Some(Reply::Answer(Answer::Mailbox(info)))) => self.found(info),
             (Step::Watch, Some(Reply::Done)) => self.ask_uids(Uid::FIRST),
             (Step::Uids, Some(Reply::Answer(Answer::Uids(uids, next)))) => {
@@ -116,15 +194,29 @@ impl Work for Selecting {
                 }
                 self.open(cx)
             }
+            (Step::Vanished, Some(Reply::Answer(Answer::Vanished(gone)))) => {
+                self.vanished(cx, &gone)
+            }
+            (Step::Changed, Some(Reply::Answer(Answer::Messages(records, next)))) => {
+                self.changed(cx, &records, next)
+            }
             _ => misplaced(),
         }
     }
 
     /// A mailbox can be read while `\Recent` cannot be claimed.
-    fn trouble(&mut self, cx: &mut Context, trouble: mailbox::dialogue::Trouble) -> Next {
+    fn trouble(&mut self, cx: &mut Context, trouble: Trouble) -> Next {
         match self.step {
             Step::Claim => self.open(cx),
-            _ => Next::Done(refuse::trouble(trouble)),
+            _ => {
+                cx.selected = None;
+                Next::Done(refuse::trouble(trouble))
+            }
         }
+    }
+
+    fn refused(&mut self, cx: &mut Context, refusal: Refusal) -> Next {
+        cx.selected = None;
+        Next::Done(refuse::refusal(&refusal))
     }
 }

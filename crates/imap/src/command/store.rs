@@ -66,7 +66,8 @@ impl Storing {
                 uid: message.uid,
                 flags: (!self.store.silent).then_some(&message.flags),
                 modseq: message.modseq,
-                with_uid: self.store.uid,
+                // RFC 7162 3.2.6: a client that synchronises gets the UID with every FETCH.
+                with_uid: self.store.uid || enabled.qresync,
             };
             selected.write_fetch_flags(out, enabled, &told);
         }

@@ -27,7 +27,7 @@ pub(crate) struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
     depth: usize,
-    utf8: bool,
+    enabled: Enabled,
     separator: char,
 }
 
@@ -75,7 +75,17 @@ pub(crate) fn literal_mark(line: &[u8]) -> Result<Option<LiteralMark>, Fault> {
 impl<'a> Cursor<'a> {
     /// At the start of `bytes`.
     pub(crate) fn new(bytes: &'a [u8], enabled: &Enabled, separator: char) -> Self {
-        Self { bytes, at: 0, depth: 0, utf8: enabled.utf8, separator }
+        Self { bytes, at: 0, depth: 0, enabled: *enabled, separator }
+    }
+
+    /// Whether the client synchronises (RFC 7162).
+    pub(crate) fn is_qresync_enabled(&self) -> bool {
+        self.enabled.qresync
+    }
+
+    /// Whether the client reads UTF-8 (RFC 9755).
+    pub(crate) fn is_utf8_enabled(&self) -> bool {
+        self.enabled.utf8
     }
 
     /// The next octet.
@@ -93,6 +103,15 @@ impl<'a> Cursor<'a> {
     /// Whether nothing is left.
     pub(crate) fn is_at_end(&self) -> bool {
         self.at == self.bytes.len()
+    }
+
+    /// Takes these octets, in any case, if they are next.
+    pub(crate) fn eat_text(&mut self, text: &str) -> bool {
+        let rest = &self.bytes[self.at..];
+        let is_next =
+            rest.len() >= text.len() && rest[..text.len()].eq_ignore_ascii_case(text.as_bytes());
+        self.at += if is_next { text.len() } else { 0 };
+        is_next
     }
 
     /// Takes this octet if it is next.
@@ -286,7 +305,7 @@ impl<'a> Cursor<'a> {
 
     /// A mailbox name or pattern as the client writes it now, in Unicode.
     fn decoded_name(&self, octets: &[u8]) -> Parsed<String> {
-        let name = if self.utf8 && std::str::from_utf8(octets).is_ok() {
+        let name = if self.enabled.utf8 && std::str::from_utf8(octets).is_ok() {
             String::from_utf8(octets.to_vec()).ok()
         } else {
             utf7::decode(octets)

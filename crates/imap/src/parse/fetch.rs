@@ -12,6 +12,8 @@ pub(crate) struct Fetch {
     pub(crate) set: NumberSet,
     pub(crate) items: Vec<Item>,
     pub(crate) changed_since: Option<u64>,
+    /// RFC 7162 3.2.6: what vanished since is told too.
+    pub(crate) vanished: bool,
 }
 
 /// What FETCH can tell of a message.
@@ -30,6 +32,7 @@ pub(crate) enum Item {
     EmailId,
     ThreadId,
     SaveDate,
+    Preview,
     Section(Section),
 }
 
@@ -78,7 +81,7 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Fetch> {
     if items.is_empty() {
         return Err(Fault::Bad("fetch item expected"));
     }
-    let mut changed_since = None;
+    let (mut changed_since, mut vanished) = (None, false);
     if cursor.eat(b' ') {
         cursor.list(|cursor| match cursor.word("modifier expected")?.as_str() {
             "CHANGEDSINCE" => {
@@ -86,8 +89,15 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Fetch> {
                 changed_since = Some(cursor.number64()?);
                 Ok(())
             }
+            "VANISHED" => {
+                vanished = true;
+                Ok(())
+            }
             _ => Err(Fault::Bad("unknown modifier")),
         })?;
+    }
+    if vanished && !(uid && changed_since.is_some() && cursor.is_qresync_enabled()) {
+        return Err(Fault::Bad("VANISHED needs QRESYNC, UID FETCH and CHANGEDSINCE"));
     }
     // RFC 9051 6.4.9: UID in the reply even if not asked.
     if uid && !items.contains(&Item::Uid) {
@@ -97,7 +107,7 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Fetch> {
     if changed_since.is_some() && !items.contains(&Item::ModSeq) {
         items.push(Item::ModSeq);
     }
-    Ok(Fetch { uid, set, items, changed_since })
+    Ok(Fetch { uid, set, items, changed_since, vanished })
 }
 
 fn macro_items(cursor: &mut Cursor<'_>) -> Option<Vec<Item>> {
@@ -126,6 +136,11 @@ fn item(cursor: &mut Cursor<'_>) -> Parsed<Item> {
         "EMAILID" => Item::EmailId,
         "THREADID" => Item::ThreadId,
         "SAVEDATE" => Item::SaveDate,
+        "PREVIEW" => {
+            // RFC 8970 3.2: LAZY lets a server pass over what is costly; here nothing is.
+            cursor.eat_text(" (LAZY)");
+            Item::Preview
+        }
         "BODY" if cursor.eat(b'[') => section(cursor, false)?,
         "BODY" if cursor.eat(b'.') => {
             if cursor.letters() != "PEEK" {

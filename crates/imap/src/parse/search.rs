@@ -12,9 +12,22 @@ use crate::number_set::NumberSet;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Search {
     pub(crate) uid: bool,
+    /// `RETURN`: the answer is ESEARCH (RFC 4731).
+    pub(crate) returned: Option<Returned>,
     pub(crate) key: Key,
     /// Whether MODSEQ was among the keys.
     pub(crate) with_modseq: bool,
+}
+
+/// What SEARCH RETURN wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Returned {
+    pub(crate) min: bool,
+    pub(crate) max: bool,
+    pub(crate) all: bool,
+    pub(crate) count: bool,
+    /// RFC 5182: `$` stands for it from now on.
+    pub(crate) save: bool,
 }
 
 /// A search key; what depends on the session is not yet resolved.
@@ -33,7 +46,17 @@ pub(crate) enum Key {
 }
 
 pub(super) fn parse(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Search> {
+    let mut returned = None;
+    if cursor.eat_word("RETURN") {
+        cursor.space()?;
+        returned = Some(parse_returned(cursor)?);
+        cursor.space()?;
+    }
     if cursor.eat_word("CHARSET") {
+        // RFC 9755 3: there is nothing to choose any more.
+        if cursor.is_utf8_enabled() {
+            return Err(Fault::Bad("no CHARSET with UTF8=ACCEPT"));
+        }
         cursor.space()?;
         let charset = cursor.text()?.to_ascii_uppercase();
         if !matches!(charset.as_str(), "UTF-8" | "US-ASCII") {
@@ -41,13 +64,31 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Search> {
         }
         cursor.space()?;
     }
-    let mut search = Search { uid, key: Key::Stored(SearchKey::All), with_modseq: false };
+    let mut search = Search { uid, returned, key: Key::Stored(SearchKey::All), with_modseq: false };
     let mut keys = vec![key(cursor, &mut search.with_modseq)?];
     while cursor.eat(b' ') && !cursor.is_at_end() {
         keys.push(key(cursor, &mut search.with_modseq)?);
     }
     search.key = all_of(keys);
     Ok(search)
+}
+
+fn parse_returned(cursor: &mut Cursor<'_>) -> Parsed<Returned> {
+    let mut returned = Returned::default();
+    cursor.list(|cursor| {
+        match cursor.word("return option expected")?.as_str() {
+            "MIN" => returned.min = true,
+            "MAX" => returned.max = true,
+            "ALL" => returned.all = true,
+            "COUNT" => returned.count = true,
+            "SAVE" => returned.save = true,
+            _ => return Err(Fault::Bad("unknown return option")),
+        }
+        Ok(())
+    })?;
+    // RFC 4731 3.1: an empty list is ALL.
+    returned.all |= returned == Returned::default();
+    Ok(returned)
 }
 
 fn all_of(mut keys: Vec<Key>) -> Key {

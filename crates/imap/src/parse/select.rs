@@ -4,6 +4,7 @@ use mailbox::MailboxName;
 use mailbox::command::SpecialUse;
 
 use super::cursor::{Cursor, Fault, Parsed};
+use crate::number_set::NumberSet;
 
 /// SELECT and EXAMINE.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +12,16 @@ pub(crate) struct Select {
     pub(crate) name: MailboxName,
     pub(crate) read_only: bool,
     pub(crate) condstore: bool,
+    pub(crate) qresync: Option<Resync>,
+}
+
+/// What a client that comes back knows (RFC 7162 3.2.5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Resync {
+    pub(crate) uid_validity: u32,
+    pub(crate) modseq: u64,
+    /// All below UIDNEXT if absent.
+    pub(crate) known: Option<NumberSet>,
 }
 
 /// CREATE.
@@ -21,7 +32,7 @@ pub(crate) struct Create {
 }
 
 pub(super) fn parse(cursor: &mut Cursor<'_>, read_only: bool) -> Parsed<Select> {
-    let mut select = Select { name: cursor.mailbox()?, read_only, condstore: false };
+    let mut select = Select { name: cursor.mailbox()?, read_only, condstore: false, qresync: None };
     if !cursor.eat(b' ') {
         return Ok(select);
     }
@@ -30,9 +41,34 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, read_only: bool) -> Parsed<Select> 
             select.condstore = true;
             Ok(())
         }
+        "QRESYNC" if !cursor.is_qresync_enabled() => Err(Fault::Bad("ENABLE QRESYNC first")),
+        "QRESYNC" => {
+            cursor.space()?;
+            select.qresync = Some(resync(cursor)?);
+            Ok(())
+        }
         _ => Err(Fault::Bad("unknown parameter")),
     })?;
     Ok(select)
+}
+
+fn resync(cursor: &mut Cursor<'_>) -> Parsed<Resync> {
+    cursor.expect(b'(', "'(' expected")?;
+    let uid_validity = cursor.nz_number()?;
+    cursor.space()?;
+    let mut resync = Resync { uid_validity, modseq: cursor.number64()?, known: None };
+    if cursor.eat(b' ') {
+        if cursor.peek() != Some(b'(') {
+            resync.known = Some(cursor.number_set()?);
+        }
+        // RFC 7162 3.2.5.2: the pairs of numbers and UIDs only spare work for servers that forgot
+        // what was expunged.
+        if cursor.peek() == Some(b'(') || cursor.eat(b' ') {
+            cursor.list(Cursor::number_set)?;
+        }
+    }
+    cursor.expect(b')', "')' expected")?;
+    Ok(resync)
 }
 
 pub(super) fn parse_create(cursor: &mut Cursor<'_>) -> Parsed<Create> {

@@ -1,4 +1,4 @@
-//! BODY and BODYSTRUCTURE (RFC 9051 7.5.2). The tree's depth is bounded by `mime::limits::DEPTH_MAX`.
+//! BODY and BODYSTRUCTURE (RFC 9051 7.5.2). `mime::limits::DEPTH_MAX` bounds the tree's depth.
 
 use std::fmt::Write as _;
 

@@ -169,6 +169,12 @@ impl Row {
                 let date = date::format_date_time(InternalDate { unix_s, zone_minutes: 0 });
                 out.text(&format!("SAVEDATE \"{date}\""));
             }
+            Item::Preview => {
+                out.text("PREVIEW ");
+                out.nstring(
+                    metadata.and_then(|metadata| metadata.preview.as_deref()).map(str::as_bytes),
+                );
+            }
             Item::Envelope => {
                 out.text("ENVELOPE ");
                 match metadata {
