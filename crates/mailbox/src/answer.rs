@@ -127,6 +127,9 @@ pub struct MailboxInfo {
     /// Keywords in use, for the FLAGS response; some may be used no more.
     #[n(15)]
     pub keywords: Vec<Keyword>,
+    /// Raw octets of messages with `\Deleted` (RFC 9208).
+    #[n(16)]
+    pub deleted_bytes: u64,
 }
 
 /// What is known of a message.

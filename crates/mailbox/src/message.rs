@@ -317,6 +317,7 @@ fn count(row: &mut MailboxRow, uid: Uid, state: &State) {
     row.n_deleted += u32::from(state.is_deleted());
     row.n_recent += u32::from(uid >= row.first_recent);
     row.size_bytes += state.size;
+    row.deleted_bytes += if state.is_deleted() { state.size } else { 0 };
 }
 
 fn uncount(row: &mut MailboxRow, uid: Uid, state: &State) {
@@ -325,4 +326,5 @@ fn uncount(row: &mut MailboxRow, uid: Uid, state: &State) {
     row.n_deleted -= u32::from(state.is_deleted());
     row.n_recent -= u32::from(uid >= row.first_recent);
     row.size_bytes -= state.size;
+    row.deleted_bytes -= if state.is_deleted() { state.size } else { 0 };
 }

@@ -100,6 +100,9 @@ pub struct Copied {
     /// Not done from this UID on: ask again from here.
     #[n(3)]
     pub next: Option<Uid>,
+    /// Move: HIGHESTMODSEQ of the mailbox moved from, afterwards.
+    #[n(4)]
+    pub modseq: Option<ModSeq>,
 }
 
 /// What EXPUNGE did.

@@ -176,6 +176,9 @@ pub(crate) struct MailboxRow {
     /// Extents not settled.
     #[n(13)]
     pub n_extents: u32,
+    /// Raw octets of messages with `\Deleted`.
+    #[n(14)]
+    pub deleted_bytes: u64,
 }
 
 /// Keywords used in a mailbox, as first written.
@@ -237,6 +240,8 @@ pub(crate) struct StagingRow {
     /// Given up: its rows are being dropped, further slices are refused.
     #[n(8)]
     pub dropped: bool,
+    #[n(9)]
+    pub deleted_bytes: u64,
 }
 
 /// One immutable message content, shared by its copies.

@@ -157,6 +157,7 @@ fn add_mailbox(
         expunge_floor: 0,
         deleted: false,
         n_extents: 0,
+        deleted_bytes: 0,
     };
     ledger.insert_mailbox(id, mailbox);
     id

@@ -40,7 +40,13 @@ pub(crate) fn apply(ledger: &mut Ledger<'_, '_>, cmd: &Copy) -> Result<Outcome, 
             row::save(ledger.rows, key, &staging);
             let uid_validity = ledger.mailbox(cmd.to)?.uid_validity;
             let (source, target) = (UidSet::new(), UidSet::new());
-            Ok(Outcome::Copied(Copied { uid_validity, source, target, next: Some(next) }))
+            Ok(Outcome::Copied(Copied {
+                uid_validity,
+                source,
+                target,
+                next: Some(next),
+                modseq: None,
+            }))
         }
         (Some(staging), None) => {
             let staging = stage(ledger, cmd, Some(staging), (&slice, states))?;
@@ -71,7 +77,7 @@ fn copy_at_once(
         }
     }
     let uid_validity = ledger.mailbox(cmd.to)?.uid_validity;
-    Ok(Outcome::Copied(Copied { uid_validity, source, target, next: None }))
+    Ok(Outcome::Copied(Copied { uid_validity, source, target, next: None, modseq: None }))
 }
 
 /// Copies a slice where nobody looks.
@@ -93,6 +99,7 @@ fn stage(
         n_unseen: 0,
         n_deleted: 0,
         size_bytes: 0,
+        deleted_bytes: 0,
         touched: ledger.now,
         dropped: false,
     });
@@ -108,6 +115,7 @@ fn stage(
         staging.n_unseen += u32::from(!state.is_seen());
         staging.n_deleted += u32::from(state.is_deleted());
         staging.size_bytes += state.size;
+        staging.deleted_bytes += if state.is_deleted() { state.size } else { 0 };
     }
     if staging.source.ranges().len() > RANGES_MAX {
         return Err(Refusal::Limit("ranges of one COPY".into()));
@@ -141,6 +149,7 @@ fn publish(
     row.n_deleted += staging.n_deleted;
     row.n_recent += n_messages;
     row.size_bytes += staging.size_bytes;
+    row.deleted_bytes += staging.deleted_bytes;
     row.n_extents += 1;
     ledger.usage.n_messages += u64::from(n_messages);
     ledger.usage.storage_bytes += staging.size_bytes;
@@ -149,5 +158,11 @@ fn publish(
     ledger.rows.put(table::settle(account, cmd.to, first), table::marker());
     ledger.touch(cmd.to, modseq);
     let target = UidSet::range(first, last);
-    Ok(Outcome::Copied(Copied { uid_validity, source: staging.source, target, next: None }))
+    Ok(Outcome::Copied(Copied {
+        uid_validity,
+        source: staging.source,
+        target,
+        next: None,
+        modseq: None,
+    }))
 }

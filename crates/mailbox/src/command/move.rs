@@ -33,6 +33,7 @@ pub(super) fn slice(
         states.push(State { flags: ledger.spell(to, &found.state.flags)?, ..found.state.clone() });
     }
     let (mut source, mut target) = (UidSet::new(), UidSet::new());
+    let mut gone_modseq = None;
     if !slice.is_empty() {
         let modseq = ledger.modseq()?;
         for (found, mut state) in slice.iter().zip(states) {
@@ -44,6 +45,7 @@ pub(super) fn slice(
             target.push(message::arrive(ledger, to, &state));
         }
         message::schedule_purge(ledger, from, modseq);
+        gone_modseq = Some(modseq);
     }
-    Ok(Outcome::Copied(Copied { uid_validity, source, target, next }))
+    Ok(Outcome::Copied(Copied { uid_validity, source, target, next, modseq: gone_modseq }))
 }

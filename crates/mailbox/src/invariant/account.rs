@@ -117,6 +117,7 @@ fn check_mailbox(
         n_deleted: 0,
         n_recent: 0,
         size_bytes: 0,
+        deleted_bytes: 0,
         ..row.clone()
     };
     let mut index = BTreeSet::new();
@@ -130,6 +131,7 @@ fn check_mailbox(
         counted.n_deleted += u32::from(state.is_deleted());
         counted.n_recent += u32::from(uid >= row.first_recent);
         counted.size_bytes += state.size;
+        counted.deleted_bytes += if state.is_deleted() { state.size } else { 0 };
         live.insert(uid);
         if !raw.is_staged() {
             *used.entry(state.email).or_default() += 1;

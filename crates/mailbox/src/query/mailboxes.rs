@@ -81,6 +81,7 @@ fn info(
         n_recent: row.n_recent,
         first_recent: row.first_recent,
         size_bytes: row.size_bytes,
+        deleted_bytes: row.deleted_bytes,
         keywords: keywords.keywords.into_iter().collect(),
     }
 }
@@ -107,6 +108,7 @@ fn no_mailbox(
         n_recent: 0,
         first_recent: Uid::FIRST,
         size_bytes: 0,
+        deleted_bytes: 0,
         keywords: Vec::new(),
     }
 }
