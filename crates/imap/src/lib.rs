@@ -1,8 +1,8 @@
 //! The IMAP session engine: bytes in, bytes and questions out.
 //!
 //! Enter at [`Session`], which implements [`mailbox::dialogue::Engine`]; only a frontend's
-//! connection loop drives it. `input` gathers commands, `parse` gives them types, `command` has one file for
-//! each verb, `view` is what the client believes the mailbox holds and `news` keeps it true,
+//! connection loop drives it. `input` gathers commands, `parse` gives them types, `command` has
+//! one file for each verb, `view` is what the client believes the mailbox holds and `news` keeps it true,
 //! `respond` writes, `refuse` turns what the store says no to into IMAP's words.
 //!
 //! Promises: no input panics; what a client can make us hold is bounded by [`limits`]; a message

@@ -100,48 +100,33 @@ fn uid_command(cursor: &mut Cursor<'_>, verb: &str) -> Parsed<Command> {
     }
 }
 
+/// Commands without arguments.
+fn bare_command(verb: &str) -> Option<Command> {
+    Some(match verb {
+        "CAPABILITY" => Command::Capability,
+        "NOOP" => Command::Noop,
+        "LOGOUT" => Command::Logout,
+        "STARTTLS" => Command::StartTls,
+        "NAMESPACE" => Command::Namespace,
+        "IDLE" => Command::Idle,
+        "CHECK" => Command::Check,
+        "CLOSE" => Command::Close,
+        "UNSELECT" => Command::Unselect,
+        "EXPUNGE" => Command::Expunge(None),
+        _ => return None,
+    })
+}
+
+/// Commands with arguments.
+const WITH_ARGUMENTS: &str = "ID AUTHENTICATE LOGIN ENABLE SELECT EXAMINE CREATE DELETE RENAME \
+    SUBSCRIBE UNSUBSCRIBE LIST LSUB STATUS GETQUOTA GETQUOTAROOT SETQUOTA SEARCH FETCH STORE \
+    COPY MOVE";
+
 fn plain_command(cursor: &mut Cursor<'_>, verb: &str) -> Parsed<Command> {
-    let bare = match verb {
-        "CAPABILITY" => Some(Command::Capability),
-        "NOOP" => Some(Command::Noop),
-        "LOGOUT" => Some(Command::Logout),
-        "STARTTLS" => Some(Command::StartTls),
-        "NAMESPACE" => Some(Command::Namespace),
-        "IDLE" => Some(Command::Idle),
-        "CHECK" => Some(Command::Check),
-        "CLOSE" => Some(Command::Close),
-        "UNSELECT" => Some(Command::Unselect),
-        "EXPUNGE" => Some(Command::Expunge(None)),
-        _ => None,
-    };
-    if let Some(bare) = bare {
+    if let Some(bare) = bare_command(verb) {
         return Ok(bare);
     }
-    let takes = [
-        "ID",
-        "AUTHENTICATE",
-        "LOGIN",
-        "ENABLE",
-        "SELECT",
-        "EXAMINE",
-        "CREATE",
-        "DELETE",
-        "RENAME",
-        "SUBSCRIBE",
-        "UNSUBSCRIBE",
-        "LIST",
-        "LSUB",
-        "STATUS",
-        "GETQUOTA",
-        "GETQUOTAROOT",
-        "SETQUOTA",
-        "SEARCH",
-        "FETCH",
-        "STORE",
-        "COPY",
-        "MOVE",
-    ];
-    if !takes.contains(&verb) {
+    if !WITH_ARGUMENTS.split_ascii_whitespace().any(|known| known == verb) {
         return Err(Fault::Bad("unknown command"));
     }
     cursor.space()?;

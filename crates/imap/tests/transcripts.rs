@@ -6,10 +6,10 @@
 //! store? what the store is asked        store! what is done to the store, or to the session
 //! ```
 //!
-//! `store!` knows: `deliver MAILBOX FILE [FLAGS]`, `flag MAILBOX UIDS +FLAG`, `expunge MAILBOX UIDS`,
-//! `create MAILBOX`, `delete MAILBOX`, `move MAILBOX UIDS TARGET`, `next TROUBLE`, `chunk TROUBLE`,
-//! `quota OCTETS`, `login` (a new session, logged in), `session [notls|tls|private]` (a new session),
-//! `purge`, `wait SECONDS`, `timeout`, `shutdown`, `end of input`.
+//! `store!` knows: `deliver MAILBOX FILE [FLAGS]`, `flag MAILBOX UIDS +FLAG`,
+//! `expunge MAILBOX UIDS`, `move MAILBOX UIDS TARGET`, `create MAILBOX`, `delete MAILBOX`,
+//! `quota OCTETS`, `purge`, `wait SECONDS`, `next TROUBLE` and `chunk TROUBLE`; a new session by
+//! `session [notls|starttls|private]` or, logged in, `login`; `timeout`, `shutdown`, `end of input`.
 
 mod support;
 

@@ -101,7 +101,7 @@ impl Fetching {
             changed_since: self.fetch.changed_since,
             metadata: self.metadata,
             chunks: self.chunks,
-            // What the client was not told is gone can still be fetched; it does not change any more.
+            // What the client was not told is gone can be fetched; it does not change any more.
             expunged: self.fetch.changed_since.is_none(),
         })))
     }

@@ -48,6 +48,9 @@ impl Moving {
         // RFC 6851 4.3: told before the expunges.
         out.text(&format!("* OK [{code}] moved\r\n"));
         selected.expunge(out, enabled, &copied.source);
+        if let Some(modseq) = copied.modseq {
+            selected.note_own(UidSet::new(), modseq);
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use mailbox::answer::AccountRecord;
+use mailbox::command::Quota;
 use mailbox::dialogue::{Question, Reply};
 use mailbox::{Answer, MailboxName, Query};
 
@@ -35,10 +36,15 @@ pub(super) fn set() -> Box<dyn Work> {
 
 impl Telling {
     fn respond(&self, cx: &mut Context, account: &AccountRecord) {
+        // RFC 9208 5.2: a root has at least one limit, so without limits there is no root.
+        let has_root = account.quota != Quota::default();
         if let Some(name) = &self.mailbox {
             cx.out.text("* QUOTAROOT ");
             respond::mailbox(cx, name);
-            cx.out.text(" \"\"\r\n");
+            cx.out.text(if has_root { " \"\"\r\n" } else { "\r\n" });
+        }
+        if !has_root {
+            return;
         }
         let out = &mut cx.out;
         out.text("* QUOTA \"\" (");
@@ -61,6 +67,10 @@ impl Work for Telling {
         match reply {
             None => Next::Ask(Question::Query(Query::Account(cx.account()))),
             Some(Reply::Answer(Answer::Account(account))) => {
+                if self.mailbox.is_none() && account.quota == Quota::default() {
+                    let ending = Ending::no("no such quota root").code("NONEXISTENT");
+                    return Next::Done(ending);
+                }
                 self.respond(cx, &account);
                 Next::Done(Ending::ok("done"))
             }

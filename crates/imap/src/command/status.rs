@@ -29,6 +29,8 @@ pub(super) fn write(cx: &mut Context, info: &MailboxInfo, items: &[StatusItem]) 
             StatusItem::UidValidity => write!(out, "UIDVALIDITY {}", info.uid_validity),
             StatusItem::Unseen => write!(out, "UNSEEN {}", info.n_unseen),
             StatusItem::Deleted => write!(out, "DELETED {}", info.n_deleted),
+            // RFC 9208 4.2: in octets, unlike STORAGE.
+            StatusItem::DeletedStorage => write!(out, "DELETED-STORAGE {}", info.deleted_bytes),
             StatusItem::Size => write!(out, "SIZE {}", info.size_bytes),
             StatusItem::HighestModSeq => {
                 // RFC 7162 3.1: asking for it switches CONDSTORE on.
