@@ -240,3 +240,22 @@ fn recent_is_claimed_once() {
     assert_eq!(shard.run(Command::ClaimRecent(of)), Outcome::RecentFrom(uid(2)));
     assert_eq!(shard.mailbox("INBOX").n_recent, 0);
 }
+
+#[test]
+fn a_store_raises_only_what_it_changes() {
+    let mut shard = Shard::with_account();
+    shard.fill("INBOX", 3);
+    let of = shard.of("INBOX");
+    let seen = || FlagChange::Add(system(SystemFlags::SEEN));
+    shard.run(store(of, set(&[2]), seen()));
+    let before = shard.everything("INBOX");
+    shard.run(store(of, UidSet::all(), seen()));
+    let after = shard.everything("INBOX");
+    assert_eq!(after[1].modseq, before[1].modseq);
+    assert!(after[0].modseq > before[1].modseq && after[2].modseq == after[0].modseq);
+    let highest = shard.mailbox("INBOX").highest_modseq;
+    assert_eq!(highest, after[0].modseq);
+    let applied = shard.apply(store(of, UidSet::all(), seen()), &[]);
+    assert!(applied.changes.is_empty());
+    assert_eq!(shard.mailbox("INBOX").highest_modseq, highest);
+}
