@@ -14,7 +14,7 @@ mod store;
 
 use mailbox::MailboxName;
 
-pub(crate) use append::{AppendHead, append_head};
+pub(crate) use append::{AppendHead, MessageHead, append_head, append_next};
 pub(crate) use cursor::{Cursor, Fault, Parsed, literal_mark};
 pub(crate) use fetch::{Fetch, Item, Part, Section, Text};
 pub(crate) use list::{List, Lsub};

@@ -1,14 +1,15 @@
-//! APPEND (RFC 9051 6.3.12, RFC 4315 3): the message passes through in slices.
+//! APPEND (RFC 9051 6.3.12, RFC 4315 3), also of several messages, all or none (RFC 3502): each
+//! passes through in slices.
 
-use mailbox::chunk::{Draft, StoredChunk};
+use mailbox::chunk::{Draft, INLINE_BYTES_MAX, StoredChunk};
 use mailbox::dialogue::{Question, Reply, Trouble};
-use mailbox::{Answer, Command, MailboxId, Outcome, Refusal, command};
+use mailbox::{Answer, Command, MailboxId, MailboxName, Outcome, Refusal, command};
 
 use super::copy::{find, found};
 use crate::context::Context;
 use crate::input::{Gathered, Input, Literal};
-use crate::limits::{LINE_BYTES_MAX, SLICE_BYTES_MAX};
-use crate::parse::AppendHead;
+use crate::limits::{APPEND_MESSAGES_MAX, LINE_BYTES_MAX, SLICE_BYTES_MAX};
+use crate::parse::{self, AppendHead, MessageHead};
 use crate::refuse;
 use crate::work::{Ending, Next, Work, misplaced};
 
@@ -20,6 +21,8 @@ enum Step {
     Octets,
     Slice,
     EndBody,
+    /// Chunks of messages so far are sent ahead of the command.
+    SendAhead,
     /// The line behind the message.
     Tail,
     /// The message is given up; then this is told.
@@ -27,64 +30,151 @@ enum Step {
     Commit,
 }
 
-/// Takes in a message.
+/// Takes in messages.
 pub(crate) struct Append {
-    head: AppendHead,
-    literal: Literal,
-    left: u64,
+    mailbox: MailboxName,
     target: Option<MailboxId>,
     step: Step,
-    draft: Option<Box<Draft>>,
+    /// The message on its way.
+    head: MessageHead,
+    literal: Literal,
+    left: u64,
+    /// Messages taken in, and chunks that must travel beside the command.
+    messages: Vec<command::AppendMessage>,
+    inline: Vec<StoredChunk>,
+    /// Kept when the chunks before it are sent ahead.
+    further: Option<Box<Draft>>,
 }
 
 impl Append {
     /// APPEND up to its first message.
     pub(crate) fn new(head: AppendHead, literal: Literal) -> Self {
-        let left = literal.len;
-        Self { head, literal, left, target: None, step: Step::Begin, draft: None }
-    }
-
-    /// Ends it before the message was asked for, or while it comes.
-    fn refuse(&mut self, ending: Ending) -> Next {
-        let is_coming = !matches!(self.step, Step::Begin | Step::Find | Step::BeginBody);
-        let skips = match self.step {
-            // The client waits for our word and sends nothing.
-            Step::Begin | Step::Find | Step::BeginBody => !self.literal.is_synchronising,
-            Step::Commit => false,
-            _ => true,
-        };
-        let ending = if skips { ending.skipping(self.left) } else { ending };
-        if is_coming && !matches!(self.step, Step::Drop(_) | Step::Commit) {
-            self.step = Step::Drop(ending);
-            return Next::Ask(Question::DropBody);
+        Self {
+            mailbox: head.mailbox,
+            target: None,
+            step: Step::Begin,
+            head: head.message,
+            left: literal.len,
+            literal,
+            messages: Vec::new(),
+            inline: Vec::new(),
+            further: None,
         }
-        Next::Done(ending)
     }
 
-    fn found(&mut self, cx: &mut Context, target: MailboxId) -> Next {
-        self.target = Some(target);
+    /// Ends it: before a message was asked for, or while it comes, or behind it.
+    fn refuse(&mut self, ending: Ending) -> Next {
+        match self.step {
+            // The client waits for our word and sends nothing.
+            Step::Begin | Step::Find | Step::BeginBody if self.literal.is_synchronising => {
+                Next::Done(ending)
+            }
+            Step::Begin | Step::Find | Step::BeginBody | Step::Drop(_) => {
+                Next::Done(ending.skipping(self.left))
+            }
+            Step::Octets | Step::Slice | Step::EndBody => {
+                self.step = Step::Drop(ending);
+                Next::Ask(Question::DropBody)
+            }
+            Step::SendAhead => Next::Done(ending.skipping(0)),
+            Step::Tail | Step::Commit => Next::Done(ending),
+        }
+    }
+
+    /// The next message may come, if it may.
+    fn begin_body(&mut self, cx: &Context) -> Next {
         if self.left > cx.config.message_bytes_max {
             return self.refuse(Ending::no("the message is too large").code("TOOBIG"));
         }
+        // RFC 3502 6.3.11: a message without octets takes all back.
         if self.left == 0 {
             return self.refuse(Ending::no("the message is empty"));
+        }
+        if self.messages.len() == APPEND_MESSAGES_MAX {
+            return self.refuse(Ending::no("too many messages at once").code("LIMIT"));
         }
         self.step = Step::BeginBody;
         Next::Ask(Question::BeginBody(vec![cx.account()]))
     }
 
-    fn commit(&mut self, cx: &Context) -> Next {
-        let (Some(draft), Some(mailbox)) = (self.draft.take(), self.target) else {
-            return misplaced();
+    /// A message is in. What travels beside the command must not grow with their number.
+    fn taken_in(&mut self, cx: &mut Context, draft: Box<Draft>) -> Next {
+        let n_bytes = |chunks: &[StoredChunk]| -> usize {
+            chunks.iter().map(|chunk| chunk.bytes.len()).sum()
         };
-        self.step = Step::Commit;
-        let message = command::AppendMessage {
+        let is_too_much = n_bytes(&self.inline) + n_bytes(&draft.inline) > INLINE_BYTES_MAX;
+        if is_too_much && !self.inline.is_empty() {
+            self.further = Some(draft);
+            self.step = Step::SendAhead;
+            let inline = std::mem::take(&mut self.inline);
+            let upload = command::Upload {
+                account: cx.account(),
+                upload: cx.new_upload(),
+                sequence: 0,
+                chunks: inline.iter().map(|chunk| chunk.chunk).collect(),
+            };
+            return Next::Ask(Question::Command(Box::new(Command::Upload(upload)), inline));
+        }
+        self.keep(*draft)
+    }
+
+    fn keep(&mut self, draft: Draft) -> Next {
+        self.inline.extend(draft.inline);
+        let head = std::mem::take(&mut self.head);
+        self.messages.push(command::AppendMessage {
             message: draft.message,
-            flags: self.head.message.flags.clone(),
-            internal_date: self.head.message.internal_date,
-        };
-        let append = command::Append { account: cx.account(), mailbox, messages: vec![message] };
-        let inline: Vec<StoredChunk> = draft.inline;
+            flags: head.flags,
+            internal_date: head.internal_date,
+        });
+        self.step = Step::Tail;
+        Next::Input
+    }
+
+    fn octets(&mut self, input: &mut Input) -> Next {
+        let max = SLICE_BYTES_MAX.min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let slice = input.octets(max);
+        if slice.is_empty() {
+            return Next::Input;
+        }
+        self.left -= slice.len() as u64;
+        // RFC 9051 9: CHAR8 has no NUL; it is for literal8 (RFC 3516).
+        if !self.literal.is_binary && slice.contains(&0) {
+            return self.refuse(Ending::no("NUL in the message"));
+        }
+        self.step = Step::Slice;
+        Next::Ask(Question::Body(slice))
+    }
+
+    /// What stands behind a message: the end of the command, or the next message.
+    fn tail(&mut self, cx: &mut Context, input: &mut Input) -> Next {
+        let bad = Ending::bad("line end or a message expected behind the message");
+        match input.gather(LINE_BYTES_MAX) {
+            Gathered::Nothing => Next::Input,
+            Gathered::Line if input.take_command().is_empty() => self.commit(cx),
+            Gathered::Line => Next::Done(bad),
+            Gathered::Literal(literal) => {
+                let text = input.take_command();
+                let head = parse::append_next(&text[..literal.start], &cx.enabled);
+                (self.literal, self.left) = (literal, literal.len);
+                self.step = Step::Begin;
+                match head {
+                    Ok(head) => {
+                        self.head = head;
+                        self.begin_body(cx)
+                    }
+                    Err(fault) => self.refuse(refuse::fault(fault)),
+                }
+            }
+            Gathered::TooLong | Gathered::Lost | Gathered::Skipped => Next::Done(bad.skipping(0)),
+        }
+    }
+
+    fn commit(&mut self, cx: &Context) -> Next {
+        let Some(mailbox) = self.target else { return misplaced() };
+        self.step = Step::Commit;
+        let messages = std::mem::take(&mut self.messages);
+        let append = command::Append { account: cx.account(), mailbox, messages };
+        let inline = std::mem::take(&mut self.inline);
         Next::Ask(Question::Command(Box::new(Command::Append(append)), inline))
     }
 }
@@ -94,10 +184,13 @@ impl Work for Append {
         match (&self.step, reply) {
             (Step::Begin, None) => {
                 self.step = Step::Find;
-                find(cx, &self.head.mailbox)
+                find(cx, &self.mailbox)
             }
             (Step::Find, Some(Reply::Answer(answer @ Answer::Mailbox(_)))) => match found(answer) {
-                Ok(target) => self.found(cx, target),
+                Ok(target) => {
+                    self.target = Some(target);
+                    self.begin_body(cx)
+                }
                 Err(ending) => self.refuse(ending),
             },
             (Step::BeginBody, Some(Reply::Done)) => {
@@ -115,12 +208,15 @@ impl Work for Append {
                 self.step = Step::EndBody;
                 Next::Ask(Question::EndBody)
             }
-            (Step::EndBody, Some(Reply::Draft(draft))) => {
-                self.draft = Some(draft);
-                self.step = Step::Tail;
-                Next::Input
+            (Step::EndBody, Some(Reply::Draft(draft))) => self.taken_in(cx, draft),
+            (Step::SendAhead, Some(Reply::Outcome(Outcome::Done))) => match self.further.take() {
+                Some(draft) => self.keep(*draft),
+                None => misplaced(),
+            },
+            (Step::Drop(ending), Some(Reply::Done)) => {
+                let ending = ending.clone();
+                self.refuse(ending)
             }
-            (Step::Drop(ending), Some(Reply::Done)) => Next::Done(ending.clone()),
             // Durability: the outcome comes from a command committed by a majority.
             (Step::Commit, Some(Reply::Outcome(Outcome::Appended(appended)))) => {
                 cx.note_arrivals(appended.mailbox);
@@ -133,58 +229,23 @@ impl Work for Append {
 
     fn feed(&mut self, cx: &mut Context, input: &mut Input) -> Next {
         match self.step {
-            Step::Octets => {
-                let max = SLICE_BYTES_MAX.min(usize::try_from(self.left).unwrap_or(usize::MAX));
-                let slice = input.octets(max);
-                if slice.is_empty() {
-                    return Next::Input;
-                }
-                self.left -= slice.len() as u64;
-                // RFC 9051 9: CHAR8 has no NUL; it is for literal8 (RFC 3516).
-                if !self.literal.is_binary && slice.contains(&0) {
-                    return self.refuse(Ending::no("NUL in the message"));
-                }
-                self.step = Step::Slice;
-                Next::Ask(Question::Body(slice))
-            }
-            Step::Tail => match input.gather(LINE_BYTES_MAX) {
-                Gathered::Nothing => Next::Input,
-                Gathered::Line if input.command().is_empty() => {
-                    input.take_command();
-                    self.commit(cx)
-                }
-                Gathered::Line => {
-                    input.take_command();
-                    self.step = Step::Drop(Ending::bad("line end expected behind the message"));
-                    Next::Ask(Question::DropBody)
-                }
-                Gathered::Literal(literal) => {
-                    input.take_command();
-                    let ending = Ending::bad("line end expected behind the message");
-                    let skip = (!literal.is_synchronising).then_some(literal.len);
-                    self.step = Step::Drop(Ending { skip, ..ending });
-                    Next::Ask(Question::DropBody)
-                }
-                Gathered::TooLong | Gathered::Lost | Gathered::Skipped => {
-                    self.left = 0;
-                    self.refuse(Ending::bad("line end expected behind the message"))
-                }
-            },
+            Step::Octets => self.octets(input),
+            Step::Tail => self.tail(cx, input),
             _ => misplaced(),
         }
     }
 
     fn trouble(&mut self, _: &mut Context, trouble: Trouble) -> Next {
         match &self.step {
-            Step::Drop(ending) => Next::Done(ending.clone()),
+            Step::Drop(ending) => {
+                let ending = ending.clone();
+                self.refuse(ending)
+            }
             _ => self.refuse(refuse::trouble(trouble)),
         }
     }
 
     fn refused(&mut self, _: &mut Context, refusal: Refusal) -> Next {
-        match &self.step {
-            Step::Drop(ending) => Next::Done(ending.clone()),
-            _ => self.refuse(refuse::no_target(&refusal)),
-        }
+        self.refuse(refuse::no_target(&refusal))
     }
 }

@@ -1,5 +1,6 @@
 //! FETCH and UID FETCH (RFC 9051 6.4.5): page by page, and within a message chunk by chunk.
 
+mod binary;
 mod row;
 mod section;
 
@@ -46,6 +47,8 @@ struct Fetching {
     page: VecDeque<Row>,
     /// Messages that are gone altogether.
     is_any_gone: bool,
+    /// Parts whose transfer encoding nobody knows.
+    is_any_unknown: bool,
     /// Octets that could not be had.
     trouble: Option<Trouble>,
 }
@@ -57,24 +60,32 @@ pub(super) fn begin(cx: &mut Context, fetch: Fetch) -> Parsed<Box<dyn Work>> {
     let left = selected.resolve(fetch.uid, &fetch.set).map_err(Fault::Bad)?;
     let sections = || {
         fetch.items.iter().filter_map(|item| match item {
-            Item::Section(section) => Some(section),
+            Item::Section(section) | Item::Binary(section) => Some(section),
             _ => None,
         })
     };
     let needs_structure =
         sections().any(|section| !section.part.path.is_empty() || section.part.text != Text::Whole);
-    let shows_structure = fetch
-        .items
-        .iter()
-        .any(|item| matches!(item, Item::Envelope | Item::Structure { .. } | Item::Preview));
+    let shows_structure = fetch.items.iter().any(|item| {
+        matches!(
+            item,
+            Item::Envelope
+                | Item::Structure { .. }
+                | Item::Preview
+                | Item::Binary(_)
+                | Item::BinarySize(_)
+        )
+    });
+    let has_size = fetch.items.iter().any(|item| matches!(item, Item::BinarySize(_)));
     Ok(Box::new(Fetching {
         metadata: needs_structure || shows_structure,
-        chunks: sections().next().is_some(),
+        chunks: sections().next().is_some() || has_size,
         sets_seen: !selected.read_only && sections().any(|section| !section.peek),
         step: Step::Page,
         left,
         page: VecDeque::new(),
         is_any_gone: false,
+        is_any_unknown: false,
         trouble: None,
         fetch,
     }))
@@ -165,6 +176,7 @@ impl Fetching {
         while let Some(row) = self.page.front_mut() {
             match row.tell(cx, &self.fetch.items) {
                 Progress::Done => {
+                    self.is_any_unknown |= row.has_unknown();
                     self.page.pop_front();
                 }
                 Progress::Full => {}
@@ -183,6 +195,10 @@ impl Fetching {
     fn done(&self) -> Next {
         if let Some(trouble) = self.trouble {
             return Next::Done(refuse::trouble(trouble));
+        }
+        if self.is_any_unknown {
+            let ending = Ending::no("a transfer encoding is not known").code("UNKNOWN-CTE");
+            return Next::Done(ending);
         }
         // RFC 9051 7.1, RFC 5530: what is gone and not yet told, and cannot be had any more.
         if self.is_any_gone && !self.fetch.uid {

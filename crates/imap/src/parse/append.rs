@@ -1,4 +1,4 @@
-//! APPEND's words before its message (RFC 9051 6.3.12).
+//! APPEND's words before and between its messages (RFC 9051 6.3.12, RFC 3502).
 
 use mailbox::command::InternalDate;
 use mailbox::{Flags, MailboxName};
@@ -36,6 +36,13 @@ pub(crate) fn append_head(
     let mailbox = cursor.mailbox()?;
     cursor.space()?;
     Ok(Some(AppendHead { mailbox, message: message_head(&mut cursor)? }))
+}
+
+/// Reads what follows a message up to the mark of the next literal.
+pub(crate) fn append_next(text: &[u8], enabled: &Enabled) -> Parsed<MessageHead> {
+    let mut cursor = Cursor::new(text, enabled, '/');
+    cursor.space()?;
+    message_head(&mut cursor)
 }
 
 fn message_head(cursor: &mut Cursor<'_>) -> Parsed<MessageHead> {

@@ -34,6 +34,10 @@ pub(crate) enum Item {
     SaveDate,
     Preview,
     Section(Section),
+    /// RFC 3516: decoded octets.
+    Binary(Section),
+    /// RFC 3516: how many.
+    BinarySize(Section),
 }
 
 /// Octets of a message.
@@ -141,15 +145,16 @@ fn item(cursor: &mut Cursor<'_>) -> Parsed<Item> {
             cursor.eat_text(" (LAZY)");
             Item::Preview
         }
-        "BODY" if cursor.eat(b'[') => section(cursor, false)?,
+        "BODY" if cursor.eat(b'[') => Item::Section(section(cursor, "BODY", false)?),
         "BODY" if cursor.eat(b'.') => {
             if cursor.letters() != "PEEK" {
                 return Err(Fault::Bad("PEEK expected"));
             }
             cursor.expect(b'[', "'[' expected")?;
-            section(cursor, true)?
+            Item::Section(section(cursor, "BODY", true)?)
         }
         "BODY" => Item::Structure { extended: false },
+        "BINARY" => binary(cursor)?,
         "RFC822" if cursor.eat(b'.') => match cursor.letters().as_str() {
             "SIZE" => Item::Size,
             "HEADER" => whole("RFC822.HEADER", true, Text::Header),
@@ -161,14 +166,31 @@ fn item(cursor: &mut Cursor<'_>) -> Parsed<Item> {
     })
 }
 
+/// RFC 3516 4.2
+fn binary(cursor: &mut Cursor<'_>) -> Parsed<Item> {
+    let word = if cursor.eat(b'.') { cursor.letters() } else { String::new() };
+    cursor.expect(b'[', "'[' expected")?;
+    let (label, peek) = match word.as_str() {
+        "" => ("BINARY", false),
+        "PEEK" => ("BINARY", true),
+        "SIZE" => ("BINARY.SIZE", true),
+        _ => return Err(Fault::Bad("unknown fetch item")),
+    };
+    let section = section(cursor, label, peek)?;
+    if section.part.text != Text::Whole || word == "SIZE" && section.partial.is_some() {
+        return Err(Fault::Bad("a part number expected"));
+    }
+    Ok(if word == "SIZE" { Item::BinarySize(section) } else { Item::Binary(section) })
+}
+
 fn whole(label: &str, peek: bool, text: Text) -> Item {
     let part = Part { path: Vec::new(), text };
     Item::Section(Section { label: label.into(), peek, part, partial: None })
 }
 
 /// Behind `[`.
-fn section(cursor: &mut Cursor<'_>, peek: bool) -> Parsed<Item> {
-    let mut label = String::from("BODY[");
+fn section(cursor: &mut Cursor<'_>, word: &str, peek: bool) -> Parsed<Section> {
+    let mut label = format!("{word}[");
     let mut part = Part { path: Vec::new(), text: Text::Whole };
     while cursor.peek().is_some_and(|byte| byte.is_ascii_digit()) {
         let number = cursor.nz_number()?;
@@ -203,7 +225,7 @@ fn section(cursor: &mut Cursor<'_>, peek: bool) -> Parsed<Item> {
         let _ = write!(label, "<{first}>");
         partial = Some((first, n_octets));
     }
-    Ok(Item::Section(Section { label, peek, part, partial }))
+    Ok(Section { label, peek, part, partial })
 }
 
 fn section_text(cursor: &mut Cursor<'_>, of_part: bool) -> Parsed<Text> {

@@ -7,6 +7,7 @@ use mailbox::chunk::ChunkRef;
 use mailbox::{Flags, MessageRecord, ModSeq, Uid};
 use mime::Range;
 
+use super::binary::{Decodable, Decoding};
 use super::section::{self, Octets};
 use crate::context::Context;
 use crate::date;
@@ -41,6 +42,8 @@ enum Reading {
         end: u64,
         block: Vec<u8>,
     },
+    /// Decoded twice: counted, then told.
+    Binary(Box<Decoding>),
 }
 
 /// A message and how much of it is told.
@@ -56,6 +59,8 @@ pub(super) struct Row {
     chunk: Option<(u64, Bytes)>,
     /// The chunk asked for, likewise.
     asked: Option<(u64, ChunkRef)>,
+    /// A transfer encoding was not known.
+    has_unknown: bool,
 }
 
 impl Row {
@@ -68,7 +73,13 @@ impl Row {
             reading: Reading::Nothing,
             chunk: None,
             asked: None,
+            has_unknown: false,
         }
+    }
+
+    /// Whether a transfer encoding was not known.
+    pub(super) fn has_unknown(&self) -> bool {
+        self.has_unknown
     }
 
     pub(super) fn uid(&self) -> Uid {
@@ -92,7 +103,13 @@ impl Row {
 
     /// The octets wanted cannot be had. False if a literal was begun already.
     pub(super) fn give_up(&mut self, cx: &mut Context) -> bool {
-        if matches!(self.reading, Reading::Literal { begun: true, .. } | Reading::Nothing) {
+        let is_lost = match &self.reading {
+            Reading::Literal { begun, .. } => *begun,
+            Reading::Binary(decoding) => decoding.is_second_pass(),
+            Reading::Header { .. } => false,
+            Reading::Nothing => true,
+        };
+        if is_lost {
             return false;
         }
         cx.out.text("NIL");
@@ -154,6 +171,9 @@ impl Row {
         let out = &mut cx.out;
         match item {
             Item::Section(section) => return self.section(cx, section),
+            Item::Binary(section) | Item::BinarySize(section) => {
+                return self.binary(cx, item, section);
+            }
             Item::Flags => self.tell_flags(cx),
             Item::Uid => out.text(&format!("UID {}", record.uid)),
             Item::InternalDate => {
@@ -198,8 +218,7 @@ impl Row {
         cx.out.text(" ");
         match section::octets(&self.record, section) {
             Octets::Nothing => {
-                cx.out.text("NIL");
-                self.n_told += 1;
+                self.no_octets(cx);
             }
             Octets::Range(range) if range.is_empty() => {
                 cx.out.text("\"\"");
@@ -214,12 +233,34 @@ impl Row {
         }
     }
 
+    fn binary(&mut self, cx: &mut Context, item: &Item, section: &Section) {
+        cx.out.text(&section.label);
+        cx.out.text(" ");
+        match Decoding::of(&self.record, section) {
+            Decodable::Part(decoding) => {
+                self.reading = Reading::Binary(Box::new(decoding));
+                return;
+            }
+            Decodable::Nothing => {}
+            Decodable::Unknown => self.has_unknown = true,
+        }
+        // RFC 3516 4.2: a size is a number whatever comes.
+        cx.out.text(if matches!(item, Item::BinarySize(_)) { "0" } else { "NIL" });
+        self.n_told += 1;
+    }
+
+    fn no_octets(&mut self, cx: &mut Context) {
+        cx.out.text("NIL");
+        self.n_told += 1;
+    }
+
     /// Reads on; `None` when nothing is being read.
     fn read(&mut self, cx: &mut Context, items: &[Item]) -> Option<Progress> {
         loop {
             let (at, end) = match &self.reading {
                 Reading::Nothing => return None,
                 Reading::Literal { at, end, .. } | Reading::Header { at, end, .. } => (*at, *end),
+                Reading::Binary(decoding) => decoding.left(),
             };
             if at >= end {
                 self.read_all(cx, items);
@@ -249,6 +290,7 @@ impl Row {
                     block.extend_from_slice(&slice);
                     *at += n_octets;
                 }
+                Reading::Binary(decoding) => cx.out.shared(decoding.feed(&slice)),
             }
             if cx.out.is_full() {
                 return Some(Progress::Full);
@@ -257,6 +299,20 @@ impl Row {
     }
 
     fn read_all(&mut self, cx: &mut Context, items: &[Item]) {
+        if let Reading::Binary(decoding) = &mut self.reading {
+            cx.out.shared(decoding.finish());
+            let item = items.get(self.n_told);
+            if let (false, Some(Item::Binary(section))) = (decoding.is_second_pass(), item) {
+                let n_octets = decoding.rewind(section.partial);
+                // RFC 3516 4.2: literal8, for NUL may be among the octets.
+                cx.out.text("~");
+                cx.out.literal_mark(n_octets);
+                return;
+            }
+            if let Some(Item::BinarySize(_)) = item {
+                cx.out.text(&decoding.size().to_string());
+            }
+        }
         if let Reading::Header { block, .. } = &self.reading
             && let Some(Item::Section(section)) = items.get(self.n_told)
         {
