@@ -29,10 +29,10 @@ fn act() -> impl Strategy<Value = Act> {
     let of = || prop_oneof![2 => Just(0), 3 => 1..NAMES.len()];
     // Few values, so that a STORE often changes some of its messages and not others.
     let bits = || prop::sample::select(vec![0, 1, 8, 9, 31]);
-    let uids = || proptest::collection::vec(1..12u32, 1..6);
+    let uids = || proptest::collection::vec(1..8u32, 1..8);
     prop_oneof![
-        4 => (of(), 1..3usize).prop_map(|(to, n)| Act::Append { to, n }),
-        4 => (of(), uids(), bits(), 0..3u8, proptest::option::of(0..40u64)).prop_map(
+        4 => (of(), 1..4usize).prop_map(|(to, n)| Act::Append { to, n }),
+        4 => (of(), uids(), bits(), 0..3u8, proptest::option::weighted(0.2, 0..40u64)).prop_map(
             |(of, uids, bits, how, unchanged_since)| {
                 Act::Store { of, uids, bits, how, unchanged_since }
             }
@@ -416,10 +416,10 @@ fn replay(shard: &Shard, n_batch: usize) -> (BTreeMap<Vec<u8>, Vec<u8>>, RowDige
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn random_commands_do_what_the_model_does(acts in proptest::collection::vec(act(), 1..40)) {
+    fn random_commands_do_what_the_model_does(acts in proptest::collection::vec(act(), 1..60)) {
         let (mut shard, mut model) = start();
         for act in &acts {
             step(&mut shard, &mut model, act);
