@@ -24,6 +24,52 @@ fn a_second_start_brings_the_same_cluster_back() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn the_loss_of_every_index_loses_nothing() -> Result<()> {
+    let keep = tempfile::tempdir()?;
+    let mut demo = Demo::start_in(&keep.path().join("demo"), &["--accounts", "2"])?;
+    let before = state(&demo)?;
+    let bodies = bodies(&demo)?;
+    demo.end()?;
+    for node in ["n1", "n2", "n3"] {
+        std::fs::remove_dir_all(demo.dir().join(node).join("disk1/disk/index"))?;
+    }
+    demo.begin()?;
+    ensure!(before == state(&demo)?, "SELECT tells something else");
+    ensure!(bodies == self::bodies(&demo)?, "bodies differ");
+    demo.wait_healthy(true)
+}
+
+/// All bodies of INBOX.
+fn bodies(demo: &Demo) -> Result<Vec<Vec<u8>>> {
+    let mut imap = Imap::login(&demo.at("f2", "imap")?, USER, PASSWORD)?;
+    imap.ok("EXAMINE INBOX")?;
+    imap.uids()?.into_iter().map(|uid| imap.fetch_body(uid)).collect()
+}
+
+#[test]
+fn without_a_majority_nothing_is_acknowledged() -> Result<()> {
+    let demo = Demo::start(&["--accounts", "1"])?;
+    let lmtp = demo.at("f1", "lmtp")?;
+    let mut imap = Imap::login(&demo.at("f1", "imap")?, USER, PASSWORD)?;
+    imap.ok("SELECT INBOX")?;
+    let whole = imap.uids()?;
+    demo.signal("n2", "KILL")?;
+    demo.signal("n3", "KILL")?;
+    let refused = deliver(&lmtp, USER, "no majority").expect_err("delivered without a majority");
+    ensure!(refused.to_string().starts_with("451 4.3"), "no majority: {refused}");
+    let stored = imap.run("UID STORE 1 +FLAGS (\\Flagged)")?;
+    let last = &stored.last().expect("a tagged response").text;
+    ensure!(last.contains("NO [UNAVAILABLE]"), "no majority: {last}");
+    demo.start_again("n2")?;
+    wait::until(Duration::from_secs(60), "delivery with a majority", || {
+        deliver(&lmtp, USER, "a majority again")
+    })?;
+    imap.ok("NOOP")?;
+    ensure!(imap.uids()?.len() > whole.len(), "what was delivered is not seen");
+    Ok(())
+}
+
 /// What SELECT tells of INBOX.
 fn state(demo: &Demo) -> Result<String> {
     let mut imap = Imap::login(&demo.at("f1", "imap")?, USER, PASSWORD)?;

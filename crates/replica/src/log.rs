@@ -19,11 +19,11 @@ use crate::codec;
 use crate::raft::{Entry, LeaderId, LogId, Types, Vote};
 
 /// Limit: bytes of entries in one request to a follower or one page of an apply.
-pub(crate) const PAGE_BYTES_MAX: usize = 4 << 20;
+pub(crate) const PAGE_BYTES_MAX: usize = 1 << 20;
 /// Limit: bytes handed to the journal at once, half of what it takes.
 const PART_BYTES_MAX: usize = (journal::REQUEST_BYTES_MAX / 2) as usize;
 /// Limit: bytes of recent entries kept in memory once they are on disk.
-const CACHE_BYTES_MAX: usize = 8 << 20;
+const CACHE_BYTES_MAX: usize = 4 << 20;
 
 /// A handle on the log; clones are the same log.
 #[derive(Clone)]

@@ -24,8 +24,9 @@ use crate::raft::{LogId, Member, Types, Vote};
 use crate::state::Snapshot;
 use crate::wire::{self, kind};
 
-/// Limit: requests with entries under way to one follower.
-const PIPELINE_MAX: usize = 16;
+/// Limit: requests with entries under way to one follower. With the bytes of one request this bounds what
+/// a leader holds for a slow follower: 50 MB of mail must cost a node less than 16 MiB.
+const PIPELINE_MAX: usize = 4;
 /// Bytes of a checkpoint file in one request.
 const PIECE_BYTES: usize = 1 << 20;
 /// Installing a snapshot may take this long.

@@ -29,6 +29,7 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
+    bound_memory();
     // Why: several packages bring rustls providers; the choice is made once, here.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let result = match Cli::parse().verb {
@@ -43,5 +44,18 @@ fn main() -> ExitCode {
             eprintln!("rookery: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Gives large buffers back to the system when they are freed. Without it the allocator raises the size
+/// from which it does so to that of the largest buffer it saw, and keeps one arena per thread:
+/// a 50 MB message would leave its chunks behind in every process it passed.
+fn bound_memory() {
+    const LARGE_BYTES: i32 = 128 * 1024;
+    const ARENAS: i32 = 2;
+    // SAFETY: mallopt(3) takes two numbers; no other thread runs yet.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BYTES);
+        libc::mallopt(libc::M_ARENA_MAX, ARENAS);
     }
 }
