@@ -35,8 +35,9 @@ pub use self::watch::{EVERY_MAILBOX, Watch};
 use crate::placement::Placement;
 use crate::tls::Identity;
 
-/// How long a question or command may take until its caller is told that it failed.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+/// How long a question or command may take until its caller is told that it failed: ten failovers long, and
+/// short enough that a mail client is told of a lost majority before it gives up the connection.
+pub const DEADLINE: Duration = Duration::from_secs(10);
 /// Limit: times an account is followed to another shard within one call.
 const MOVES_MAX: u32 = 4;
 

@@ -147,7 +147,8 @@ impl Plan<'_> {
         }
         let argv = self.argv("node", &home, &config)?;
         let ports = BTreeMap::from([("grpc".to_owned(), port), ("http".to_owned(), port + 1)]);
-        Ok(process(name, "node", argv, disks, address, ports))
+        let (role, env) = ("node".into(), BTreeMap::new());
+        Ok(Process { name, role, pid: 0, argv, env, data_dirs: disks, address, ports })
     }
 
     fn frontend(&self, k: u16, nodes: &[String], authority: &Path) -> Result<Process> {
@@ -178,7 +179,8 @@ impl Plan<'_> {
             ports.insert(service.to_owned(), port);
         }
         let argv = self.argv("frontend", &home, &config)?;
-        Ok(process(name, "frontend", argv, Vec::new(), address, ports))
+        let (role, env, data_dirs) = ("frontend".into(), BTreeMap::new(), Vec::new());
+        Ok(Process { name, role, pid: 0, argv, env, data_dirs, address, ports })
     }
 
     fn argv(&self, verb: &str, home: &Path, config: &toml::Table) -> Result<Vec<String>> {
@@ -188,18 +190,6 @@ impl Plan<'_> {
         let path = path.to_string_lossy().into_owned();
         Ok(vec![self.program.to_owned(), verb.into(), "--config".into(), path])
     }
-}
-
-fn process(
-    name: String,
-    role: &str,
-    argv: Vec<String>,
-    data_dirs: Vec<PathBuf>,
-    address: String,
-    ports: BTreeMap<String, u16>,
-) -> Process {
-    let env = BTreeMap::new();
-    Process { name, role: role.into(), pid: 0, argv, env, data_dirs, address, ports }
 }
 
 fn strings<S: AsRef<str>>(items: impl Iterator<Item = S>) -> toml::Value {
