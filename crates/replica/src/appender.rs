@@ -8,7 +8,6 @@ use tokio::sync::{oneshot, watch};
 /// The journal, and who is told when it got poisoned.
 pub(crate) struct Appender {
     pub journal: Journal,
-    pub is_threaded: bool,
     pub poisoned: watch::Sender<bool>,
 }
 
@@ -48,9 +47,6 @@ impl Appender {
                 Ok(()) => break,
             }
         }
-        if !self.is_threaded {
-            self.journal.pump();
-        }
         Ok(())
     }
 
@@ -61,9 +57,6 @@ impl Appender {
     ) -> Result<Vec<Written>, journal::Error> {
         let (sender, receiver) = oneshot::channel();
         self.journal.append(records, Box::new(move |result| drop(sender.send(result))))?;
-        if !self.is_threaded {
-            self.journal.pump();
-        }
         receiver.await.unwrap_or(Err(journal::Error::Closed))
     }
 }

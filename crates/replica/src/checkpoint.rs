@@ -14,6 +14,7 @@ use mailbox::{RowChanges, RowDigest, Source};
 use self::file::{Head, Row};
 pub(crate) use self::file::{Part, sync_dir};
 pub(crate) use self::merge::Merged;
+use crate::blocking::Blocking;
 use crate::store::{Applied, RowView, Store};
 
 /// A delta is due after so many bytes of row changes,
@@ -118,11 +119,12 @@ pub(crate) struct Checkpoints {
     dirty: Mutex<Dirty>,
     /// Held by whoever writes files.
     writing: tokio::sync::Mutex<()>,
+    blocking: Blocking,
 }
 
 impl Checkpoints {
     /// Finds the newest base and the deltas that follow it; removes what does not belong to them.
-    pub fn open(dir: &Path) -> io::Result<Arc<Self>> {
+    pub fn open(dir: &Path, blocking: Blocking) -> io::Result<Arc<Self>> {
         std::fs::create_dir_all(dir)?;
         let mut found: BTreeMap<u64, Vec<Arc<Part>>> = BTreeMap::new();
         for item in std::fs::read_dir(dir)? {
@@ -151,6 +153,7 @@ impl Checkpoints {
             current: Mutex::new(current),
             dirty: Mutex::default(),
             writing: tokio::sync::Mutex::default(),
+            blocking,
         };
         this.tidy()?;
         Ok(Arc::new(this))
@@ -218,8 +221,7 @@ impl Checkpoints {
     pub async fn build(self: &Arc<Self>, store: Arc<Store>) -> io::Result<Checkpoint> {
         let _writing = self.writing.lock().await;
         let this = self.clone();
-        let built = tokio::task::spawn_blocking(move || this.build_now(&store)).await;
-        built.map_err(io::Error::other)?
+        self.blocking.run(move || this.build_now(&store)).await?
     }
 
     fn build_now(&self, store: &Arc<Store>) -> io::Result<Checkpoint> {

@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use journal::{
     DiskId, Journal, RealStorage, Record, RecoveredReplica, ReplicaId, SpaceLevel, Storage, Usage,
 };
-use mailbox::{Digest, ShardId};
+use mailbox::{Digest, LogTime, ShardId};
 use tokio::sync::watch;
 
 use crate::appender::Appender;
+use crate::blocking::Blocking;
 use crate::codec::{self, Reader};
 use crate::error::Error;
 use crate::log::{Log, RecoveredLog};
@@ -21,20 +22,31 @@ use crate::state::Applying;
 /// Dead segments are looked for this often.
 const COLLECT_EVERY: Duration = Duration::from_secs(300);
 
+/// What time it is.
+pub type Clock = Arc<dyn Fn() -> LogTime + Send + Sync>;
+
 /// Settings of a disk.
 #[derive(Clone)]
 pub struct DiskOptions {
-    /// Of its journal.
+    /// Of its journal. Without `threaded` nothing here starts a thread, and who opened the disk
+    /// pumps its journal: for simulations.
     pub journal: journal::Options,
     /// Cache of each replica's index. Raise this when reads of rows wait for the disk.
     pub index_cache_bytes: u64,
     /// Where the journal lies, if not in the disk's directory: a simulated disk.
     pub storage: Option<Arc<dyn Storage>>,
+    /// Tells the time, if the system's clock shall not: a simulated clock.
+    pub clock: Option<Clock>,
 }
 
 impl Default for DiskOptions {
     fn default() -> Self {
-        Self { journal: journal::Options::default(), index_cache_bytes: 32 << 20, storage: None }
+        Self {
+            journal: journal::Options::default(),
+            index_cache_bytes: 32 << 20,
+            storage: None,
+            clock: None,
+        }
     }
 }
 
@@ -99,11 +111,7 @@ impl Disk {
         for damage in &recovered.damaged {
             tracing::error!(disk = %journal.disk_id(), ?damage, "journal damaged");
         }
-        let appender = Appender {
-            journal,
-            is_threaded: options.journal.threaded,
-            poisoned: watch::Sender::new(false),
-        };
+        let appender = Appender { journal, poisoned: watch::Sender::new(false) };
         let mut state = State::default();
         for (ReplicaId(id), replica) in recovered.replicas {
             if replica.is_dead {
@@ -222,7 +230,7 @@ impl Disk {
             state.collected_at = Some(tokio::time::Instant::now());
         }
         let this = self.clone();
-        let collected = tokio::task::spawn_blocking(move || this.collect()).await;
+        let collected = self.blocking().run(move || this.collect()).await;
         match collected {
             Ok(Ok(collected)) if collected.deleted.is_empty() => {}
             Ok(Ok(collected)) => {
@@ -244,6 +252,21 @@ impl Disk {
 
     pub(crate) fn options(&self) -> &DiskOptions {
         &self.options
+    }
+
+    pub(crate) fn blocking(&self) -> Blocking {
+        Blocking { is_threaded: self.options.journal.threaded }
+    }
+
+    /// What time it is here.
+    pub(crate) fn now(&self) -> LogTime {
+        match &self.options.clock {
+            Some(clock) => clock(),
+            None => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                LogTime(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+            }
+        }
     }
 
     pub(crate) fn checkpoint_dir(&self, replica: u64) -> PathBuf {

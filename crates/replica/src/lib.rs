@@ -6,6 +6,7 @@
 //! acknowledged before it was asked for. Only this crate knows openraft and sled.
 
 mod appender;
+mod blocking;
 mod checkpoint;
 mod chunks;
 mod codec;
@@ -33,7 +34,7 @@ mod timing;
 mod view;
 mod wire;
 
-pub use disk::{Disk, DiskOptions};
+pub use disk::{Clock, Disk, DiskOptions};
 pub use error::{ChunkError, Error, ProposeError};
 pub use machine::{Machine, MachineApplied, MailMachine};
 pub use raft::Member;

@@ -34,22 +34,17 @@ impl Local {
     /// Opens what there is, or builds it.
     pub async fn open(&self, log: &Log) -> Result<(Arc<Store>, Arc<Checkpoints>), Error> {
         let dir = self.disk.checkpoint_dir(self.replica);
-        let checkpoints = Checkpoints::open(&dir).map_err(Error::io("open checkpoints"))?;
-        let (this, theirs, log_too) = (self.clone(), checkpoints.clone(), log.clone());
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        // Why a thread of its own: a damaged sled can panic, or never return.
-        let opening = std::thread::Builder::new().name("open index".into());
-        opening
-            .spawn(move || drop(sender.send(this.open_trusted(&theirs, &log_too))))
-            .map_err(Error::io("start a thread"))?;
-        let opened = tokio::time::timeout(OPEN_MAX, receiver).await;
-        if let Ok(Ok(Ok(store))) = opened {
-            return Ok((store, checkpoints));
-        }
-        if let Ok(Ok(Err(why))) = opened {
-            tracing::info!(replica = self.replica, why, "index is built anew");
-        } else {
-            tracing::warn!(replica = self.replica, "index cannot be opened and is built anew");
+        let blocking = self.disk.blocking();
+        let checkpoints =
+            Checkpoints::open(&dir, blocking).map_err(Error::io("open checkpoints"))?;
+        match self.try_trusted(&checkpoints, log).await? {
+            Some(Ok(store)) => return Ok((store, checkpoints)),
+            Some(Err(why)) => {
+                tracing::info!(replica = self.replica, why, "index is built anew");
+            }
+            None => {
+                tracing::warn!(replica = self.replica, "index cannot be opened and is built anew");
+            }
         }
         let floor = log.ends().1.map_or(0, |purged| purged.index + 1);
         if checkpoints.current().map_or(0, |found| found.applied().next_index()) < floor {
@@ -57,9 +52,28 @@ impl Local {
             return Err(Error::Lost { replica: self.replica, reason });
         }
         let (this, theirs) = (self.clone(), checkpoints.clone());
-        let built = tokio::task::spawn_blocking(move || this.build(&theirs)).await;
+        let built = blocking.run(move || this.build(&theirs)).await;
         let store = built.map_err(Error::io("build the index"))??;
         Ok((store, checkpoints))
+    }
+
+    /// The newest index or why it is not trusted; `None` if opening it panicked or took too long.
+    async fn try_trusted(
+        &self,
+        checkpoints: &Arc<Checkpoints>,
+        log: &Log,
+    ) -> Result<Option<Result<Arc<Store>, String>>, Error> {
+        let (this, theirs, log) = (self.clone(), checkpoints.clone(), log.clone());
+        let open = move || this.open_trusted(&theirs, &log);
+        let blocking = self.disk.blocking();
+        if !blocking.is_threaded {
+            return Ok(blocking.run(open).await.ok());
+        }
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        // Why a thread of its own: a damaged sled can panic, or never return.
+        let opening = std::thread::Builder::new().name("open index".into());
+        opening.spawn(move || drop(sender.send(open()))).map_err(Error::io("start a thread"))?;
+        Ok(tokio::time::timeout(OPEN_MAX, receiver).await.ok().and_then(Result::ok))
     }
 
     /// The newest index, if everything speaks for it.

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::peer::{BoxFuture, PeerTransport};
 use bytes::Bytes;
@@ -232,7 +231,8 @@ impl Replica {
         core.raft.shutdown().await.map_err(Error::io("stop raft"))?;
         let (local, store) = (core.applying.local.clone(), core.applying.store());
         let checkpoints = core.applying.checkpoints.clone();
-        let closed = tokio::task::spawn_blocking(move || local.close(&store, &checkpoints)).await;
+        let blocking = self.inner.config.disk.blocking();
+        let closed = blocking.run(move || local.close(&store, &checkpoints)).await;
         closed.map_err(Error::io("close"))?.map_err(Error::io("close"))
     }
 
@@ -266,8 +266,7 @@ impl Replica {
     }
 
     fn log_time(&self) -> LogTime {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let now = self.inner.config.disk.now().0;
         let before = self.inner.log_time.fetch_max(now, Ordering::Relaxed);
         LogTime(before.max(now))
     }

@@ -217,10 +217,9 @@ impl RaftStateMachine<Types> for Applier {
     ) -> Result<(), io::Error> {
         let next_index = meta.last_log_id.map_or(0, |log_id| log_id.index + 1);
         let applying = self.0.clone();
-        let installed = tokio::task::spawn_blocking(move || {
-            applying.local.install(&applying.checkpoints, &snapshot)
-        });
-        let store = installed.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        let blocking = applying.local.disk.blocking();
+        let install = move || applying.local.install(&applying.checkpoints, &snapshot);
+        let store = blocking.run(install).await??;
         *self.0.store.write().unwrap_or_else(PoisonError::into_inner) = store;
         self.0.next_index.send_replace(next_index);
         Ok(())
