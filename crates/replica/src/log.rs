@@ -20,8 +20,6 @@ use crate::raft::{Entry, LeaderId, LogId, Types, Vote};
 
 /// Limit: bytes of entries in one request to a follower or one page of an apply.
 pub(crate) const PAGE_BYTES_MAX: usize = 1 << 20;
-/// Limit: bytes handed to the journal at once, half of what it takes.
-const PART_BYTES_MAX: usize = (journal::REQUEST_BYTES_MAX / 2) as usize;
 /// Limit: bytes of recent entries kept in memory once they are on disk.
 const CACHE_BYTES_MAX: usize = 4 << 20;
 
@@ -304,7 +302,14 @@ impl Log {
         records: Vec<Record>,
         done: impl FnOnce(Result<Vec<Written>, journal::Error>) + Send + 'static,
     ) -> io::Result<()> {
-        self.inner.appender.append(records, done).await.map_err(io::Error::other)
+        let submitted = self.inner.appender.append(records, done).await;
+        submitted.map_err(|error| {
+            // Why: what was accepted into memory before is not on its way to the disk, so the log
+            // has to be reopened before anybody counts on it.
+            self.lock().failed = Some(error.to_string());
+            self.inner.written.notify_waiters();
+            io::Error::other(error)
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -505,13 +510,15 @@ impl Log {
             hint.map(|log_id| Record::Committed { replica, meta: codec::encode_log_id(&log_id) });
         let mut parts: Vec<Part> = Vec::new();
         let mut bytes = 0;
+        // Limit: bytes handed to the journal at once, half of what it takes.
+        let part_bytes_max = (self.inner.appender.journal.request_bytes_max() / 2) as usize;
         for entry in entries {
             let size = size_bytes(&entry);
             let (index, sequence) = (entry.log_id.index, state.sequence + 1);
             let record = record(replica, &entry);
             state.push(entry);
             match parts.last_mut() {
-                Some(part) if bytes + size <= PART_BYTES_MAX => {
+                Some(part) if bytes + size <= part_bytes_max => {
                     part.records.push(record);
                     part.sequences = *part.sequences.start()..=sequence;
                     bytes += size;

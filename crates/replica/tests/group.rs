@@ -60,3 +60,18 @@ async fn others_go_on_without_the_leader_and_it_catches_up() {
     assert_eq!(row(b"k0"), Some(b"after".to_vec()));
     assert_eq!(row(b"k19"), Some(b"before".to_vec()));
 }
+
+/// The journal refuses a request before it is queued; the entry was in the log's memory already.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_the_journal_refuses_leaves_nothing_behind() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    let nodes = vec![start(&net, dir.path(), 1).await];
+    let members = nodes.iter().map(|node| (node.id, node.member())).collect();
+    nodes[0].replica.initialize(members).await.unwrap();
+    put(&nodes, "a=1", vec![]).await;
+    let max = nodes[0].disk.journal().request_bytes_max() as usize;
+    let many = (0..=max / 200_000).map(|seed| body(seed as u8, 200_000)).collect();
+    assert!(nodes[0].replica.propose(b"a=2".to_vec(), many).await.is_err());
+    assert_eq!(put(&nodes, "a=3", vec![]).await, b"1");
+    converged(&nodes).await;
+}
