@@ -1,0 +1,109 @@
+//! What a run is: everything about it follows from here.
+
+use mailbox::ShardId;
+
+use crate::dice::Dice;
+
+/// A fault of the code, put in on purpose: the simulation has to find it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// The disk says "synced" and did not.
+    AckBeforeSync,
+    /// A body that does not match its digest is served.
+    SkipChecksum,
+    /// An expunge of the last message gives its UID free.
+    ReuseUid,
+    /// MOVE as COPY and EXPUNGE.
+    NonAtomicMove,
+    /// Each attempt of a command counts as another command.
+    RetryWithoutId,
+    /// Reads ask nobody whether somebody else leads.
+    StaleReads,
+}
+
+impl Bug {
+    pub const ALL: [Self; 6] = [
+        Self::AckBeforeSync,
+        Self::SkipChecksum,
+        Self::ReuseUid,
+        Self::NonAtomicMove,
+        Self::RetryWithoutId,
+        Self::StaleReads,
+    ];
+
+    /// The promises it breaks, one of which has to be named.
+    pub fn breaks(self) -> &'static [&'static str] {
+        match self {
+            // Why the last: a journal that misses what it said was synced refuses to start.
+            Self::AckBeforeSync => &["NothingLost", "ReadsAreCurrent", "a process ended"],
+            Self::SkipChecksum => &["BytesEqual"],
+            Self::ReuseUid => &["NumbersAscend"],
+            Self::NonAtomicMove => &["MoveIsAtomic"],
+            // A second MOVE finds nothing to move, and that is what the client is told.
+            Self::RetryWithoutId => &["ExactlyOnce", "MoveIsAtomic", "NothingLost"],
+            Self::StaleReads => &["ReadsAreCurrent", "StaysExpunged", "LastFlagWins"],
+        }
+    }
+
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|bug| format!("{bug:?}") == name)
+    }
+}
+
+/// What is asked of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Anything may break at any time; no promise may.
+    Safety,
+    /// In the end a majority is well and the others stay as they are: clients must get on.
+    Liveness,
+}
+
+/// One run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    pub mode: Mode,
+    pub n_nodes: usize,
+    pub n_shards: u32,
+    pub n_clients: u32,
+    /// How long clients work and faults happen.
+    pub busy_ms: u64,
+    /// A write takes at most so long.
+    pub sync_ms: u64,
+    /// How long a client waits for one command or answer.
+    pub patience_ms: u64,
+    /// Whether logs are cut, so that those who fell behind are given snapshots.
+    pub checkpoints: bool,
+    pub bug: Option<Bug>,
+}
+
+impl Plan {
+    pub fn of(seed: u64, bug: Option<Bug>) -> Self {
+        let dice = Dice::new(seed ^ 0x0070_1a4e);
+        Self {
+            seed,
+            mode: if dice.chance(700) { Mode::Safety } else { Mode::Liveness },
+            n_nodes: if dice.chance(800) { 3 } else { 5 },
+            n_shards: dice.range(1, 2) as u32,
+            n_clients: dice.range(3, 5) as u32,
+            busy_ms: dice.range(5_000, 9_000),
+            sync_ms: dice.range(1, 6),
+            checkpoints: dice.chance(500),
+            patience_ms: *dice.pick(&[800, 2_000, 6_000]),
+            bug,
+        }
+    }
+
+    pub fn nodes(&self) -> Vec<String> {
+        (1..=self.n_nodes).map(|n| format!("n{n}")).collect()
+    }
+
+    pub fn frontends(&self) -> Vec<String> {
+        vec!["f1".into(), "f2".into()]
+    }
+
+    pub fn shards(&self) -> Vec<ShardId> {
+        (1..=self.n_shards).map(ShardId).collect()
+    }
+}
