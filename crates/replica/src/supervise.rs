@@ -81,10 +81,16 @@ pub(crate) async fn watch(inner: Weak<Inner>, core: Weak<Core>) {
     let mut upkeep_at = Instant::now();
     loop {
         // Why both: roles change at once, figures only need to be fresh.
-        drop(tokio::time::timeout(LOOK_EVERY, changes.changed()).await);
+        let told = tokio::time::timeout(LOOK_EVERY, changes.changed()).await;
         let (Some(inner), Some(core)) = (inner.upgrade(), core.upgrade()) else { return };
+        let is_gone = matches!(told, Ok(Err(_)));
+        if is_gone && inner.is_stopping.load(Ordering::Relaxed) {
+            return;
+        }
         let status = core.status();
-        let failed = status.failed.clone();
+        // Why both: a core that panicked says nothing any more, and nobody can wait for its news.
+        let panicked = || is_gone.then(|| "raft ended without a word".to_owned());
+        let failed = status.failed.clone().or_else(panicked);
         tell(&inner, status);
         if inner.config.disk.is_poisoned() {
             stop_for_good(&inner, core, "disk poisoned").await;
