@@ -188,7 +188,9 @@ impl Client {
             let idle_ms = self.dice.range(1, 60);
             tokio::time::sleep(Duration::from_millis(idle_ms)).await;
             let mailbox = if self.dice.chance(700) { "INBOX" } else { "Archive" };
+            let only_reads = self.frontend.world.plan.readers && self.frontend.name == "f2";
             match self.dice.range(0, 99) {
+                _ if only_reads => self.read(mailbox).await,
                 0..=34 => self.deliver().await,
                 35..=59 => self.read(mailbox).await,
                 60..=74 => self.store(mailbox).await,

@@ -49,7 +49,12 @@ impl Faults {
 
     fn hurt(&mut self, sim: &mut Sim<'_>) {
         let nodes = self.world.plan.nodes();
-        let node = self.dice.pick(&nodes).clone();
+        let mut node = self.dice.pick(&nodes).clone();
+        if self.dice.chance(500)
+            && let Some(leader) = self.world.leader()
+        {
+            node = leader;
+        }
         match self.dice.range(0, 99) {
             0..=24 => self.crash(sim, &node, false),
             25..=44 => self.crash(sim, &node, true),

@@ -41,7 +41,9 @@ impl Bug {
             Self::NonAtomicMove => &["MoveIsAtomic"],
             // A second MOVE finds nothing to move, and that is what the client is told.
             Self::RetryWithoutId => &["ExactlyOnce", "MoveIsAtomic", "NothingLost"],
-            Self::StaleReads => &["ReadsAreCurrent", "StaysExpunged", "LastFlagWins"],
+            Self::StaleReads => {
+                &["ReadsAreCurrent", "StaysExpunged", "LastFlagWins", "MoveIsAtomic"]
+            }
         }
     }
 
@@ -73,6 +75,8 @@ pub struct Plan {
     pub sync_ms: u64,
     /// How long a client waits for one command or answer.
     pub patience_ms: u64,
+    /// Whether the second frontend's clients only read: nothing tells it that a leader was deposed.
+    pub readers: bool,
     /// Whether logs are cut, so that those who fell behind are given snapshots.
     pub checkpoints: bool,
     pub bug: Option<Bug>,
@@ -89,6 +93,7 @@ impl Plan {
             n_clients: dice.range(3, 5) as u32,
             busy_ms: dice.range(5_000, 9_000),
             sync_ms: dice.range(1, 6),
+            readers: dice.chance(400),
             checkpoints: dice.chance(500),
             patience_ms: *dice.pick(&[800, 2_000, 6_000]),
             bug,

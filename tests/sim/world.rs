@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use drill::{Event, Record, ReplicaState, Verdict};
 use journal::sim::SimStorage;
 use mailbox::LogTime;
-use replica::{Disk, Replica};
+use replica::{Disk, Replica, Role};
 
 use crate::dice::Dice;
 use crate::net::Net;
@@ -191,6 +191,14 @@ impl World {
             )
         };
         replicas.map(told).collect()
+    }
+
+    /// A node that takes itself for a leader.
+    pub fn leader(&self) -> Option<String> {
+        let machines = lock(&self.machines);
+        let leads = |replica: &Replica| replica.status().role == Role::Leader;
+        let mut leaders = machines.iter().filter(|(_, machine)| machine.replicas.iter().any(leads));
+        leaders.next().map(|(name, _)| name.clone())
     }
 
     /// Lets go of what keeps processes alive.
