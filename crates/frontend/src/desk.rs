@@ -261,6 +261,8 @@ fn account_of_query(query: &Query) -> Option<AccountId> {
         Query::Messages(messages) => Some(messages.of.account),
         Query::Vanished(vanished) => Some(vanished.of.account),
         Query::Search(search) => Some(search.of.account),
+        Query::Sort(sort) => Some(sort.of.account),
+        Query::Thread(thread) => Some(thread.of.account),
     }
 }
 

@@ -45,6 +45,23 @@ pub enum Answer {
     /// Search: what was found, the highest mod-sequence among it, and where to go on.
     #[n(9)]
     Found(#[n(0)] UidSet, #[n(1)] Option<ModSeq>, #[n(2)] Option<Uid>),
+    /// Sort: in order, and how many were told when there are more.
+    #[n(10)]
+    Sorted(#[n(0)] Vec<Uid>, #[n(1)] Option<u32>),
+    /// Thread: each thread from its root down, and how many nodes were told when there are more.
+    #[n(11)]
+    Threads(#[n(0)] Vec<ThreadNode>, #[n(1)] Option<u32>),
+}
+
+/// One message in a thread; those below it follow it, one deeper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ThreadNode {
+    /// 0 is the root of a thread.
+    #[n(0)]
+    pub depth: u32,
+    /// `None` for a message that is not there but holds a thread together.
+    #[n(1)]
+    pub uid: Option<Uid>,
 }
 
 /// What is known of an account.

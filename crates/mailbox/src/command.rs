@@ -24,7 +24,7 @@ use minicbor::{Decode, Encode};
 use crate::address::Address;
 use crate::chunk::{ChunkRef, NewMessage};
 use crate::flags::{FlagChange, Flags};
-use crate::ids::{AccountId, LogTime, MailboxId, SessionId, ShardId, UploadId};
+use crate::ids::{AccountId, LogTime, MailboxId, SessionId, ShardId, Uid, UploadId};
 use crate::name::MailboxName;
 use crate::uid_set::UidSet;
 
@@ -407,6 +407,20 @@ pub struct Append {
     /// All or none, in this order.
     #[n(2)]
     pub messages: Vec<AppendMessage>,
+    /// REPLACE: expunged in the same moment; refused if it is gone.
+    #[n(3)]
+    pub replaces: Option<Replaced>,
+}
+
+/// The message that an [`Append`] replaces (RFC 8508).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Replaced {
+    /// Where it is; not always where the new one goes.
+    #[n(0)]
+    pub mailbox: MailboxId,
+    /// Which.
+    #[n(1)]
+    pub uid: Uid,
 }
 
 /// One message of an [`Append`].

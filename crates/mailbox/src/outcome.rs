@@ -55,6 +55,9 @@ pub struct Appended {
     /// In the order of the command.
     #[n(2)]
     pub uids: UidSet,
+    /// Of the mailbox that a replaced message was expunged from, afterwards.
+    #[n(3)]
+    pub replaced_modseq: Option<ModSeq>,
 }
 
 /// What STORE did.
@@ -173,6 +176,9 @@ pub enum Refusal {
     /// The special use is taken by another mailbox, or not settable.
     #[n(16)]
     SpecialUse,
+    /// REPLACE: the message is not there.
+    #[n(18)]
+    NoSuchMessage,
     /// Mod-sequences, UIDs or ids of this mailbox or account are used up.
     #[n(17)]
     Exhausted,

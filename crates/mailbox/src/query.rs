@@ -5,6 +5,8 @@ mod mailboxes;
 mod messages;
 mod resolve;
 mod search;
+mod sort;
+mod thread;
 mod uids;
 mod vanished;
 
@@ -58,6 +60,12 @@ pub enum Query {
     /// Messages that match.
     #[n(8)]
     Search(#[n(0)] Search),
+    /// Messages in another order.
+    #[n(9)]
+    Sort(#[n(0)] Sort),
+    /// Messages as conversations.
+    #[n(10)]
+    Thread(#[n(0)] Thread),
 }
 
 /// See [`Query::Uids`].
@@ -121,6 +129,96 @@ pub struct Search {
     /// What to look for. Sequence numbers and `\Recent` were turned into UIDs by the session.
     #[n(2)]
     pub key: SearchKey,
+}
+
+/// See [`Query::Sort`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Sort {
+    /// Where.
+    #[n(0)]
+    pub of: OfMailbox,
+    /// Which; absent ones are skipped.
+    #[n(1)]
+    pub uids: UidSet,
+    /// By what, the first counting most.
+    #[n(2)]
+    pub order: Vec<SortBy>,
+    /// A later page: so many were told already.
+    #[n(3)]
+    pub from: u32,
+}
+
+/// One criterion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SortBy {
+    /// What is compared.
+    #[n(0)]
+    pub field: SortField,
+    /// The greatest first.
+    #[n(1)]
+    pub reverse: bool,
+}
+
+/// RFC 5256 3, RFC 5957.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum SortField {
+    /// INTERNALDATE
+    #[n(0)]
+    Arrival,
+    /// Local part of the first Cc address.
+    #[n(1)]
+    Cc,
+    /// The sent date.
+    #[n(2)]
+    Date,
+    /// Local part of the first From address.
+    #[n(3)]
+    From,
+    /// RFC822.SIZE
+    #[n(4)]
+    Size,
+    /// The base subject.
+    #[n(5)]
+    Subject,
+    /// Local part of the first To address.
+    #[n(6)]
+    To,
+    /// The first From address as it is displayed.
+    #[n(7)]
+    DisplayFrom,
+    /// The first To address as it is displayed.
+    #[n(8)]
+    DisplayTo,
+}
+
+/// See [`Query::Thread`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Thread {
+    /// Where.
+    #[n(0)]
+    pub of: OfMailbox,
+    /// Which; absent ones are skipped.
+    #[n(1)]
+    pub uids: UidSet,
+    /// How.
+    #[n(2)]
+    pub by: ThreadBy,
+    /// A later page: so many nodes were told already.
+    #[n(3)]
+    pub from: u32,
+}
+
+/// RFC 5256 3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum ThreadBy {
+    /// `ORDEREDSUBJECT`
+    #[n(0)]
+    OrderedSubject,
+    /// `REFERENCES`
+    #[n(1)]
+    References,
 }
 
 /// RFC 9051 6.4.4, with everything that depends on a session resolved.
@@ -216,6 +314,8 @@ pub(crate) fn answer(
         Query::Messages(query) => messages::answer(rows, query),
         Query::Vanished(query) => vanished::answer(rows, query),
         Query::Search(query) => search::answer(rows, bodies, query),
+        Query::Sort(query) => sort::answer(rows, query),
+        Query::Thread(query) => thread::answer(rows, query),
     }
 }
 

@@ -21,7 +21,12 @@ fn seeds(shard: &mut Shard) -> Vec<(Command, Vec<ChunkRef>)> {
     let place = Place { account, shard: ShardId(1), epoch: 1, alias: true };
     let commands = vec![
         Command::Deliver(Deliver { account, detail: Some("Sent".into()), message }),
-        Command::Append(Append { account, mailbox, messages: vec![append.clone(), append] }),
+        Command::Append(Append {
+            account,
+            mailbox,
+            messages: vec![append.clone(), append],
+            replaces: None,
+        }),
         Command::Upload(Upload { account, upload, sequence: 0, chunks: inline.clone() }),
         store(of, UidSet::all(), FlagChange::Add(system(SystemFlags(255)))),
         copy(of, of, UidSet::all(), 3),

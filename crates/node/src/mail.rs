@@ -190,13 +190,13 @@ async fn forward(
     }
 }
 
-/// Reads rows on this thread, or on one that may block when bodies are looked through. `None`: the view
+/// Reads rows on this thread, or on one that may block when much is looked through. `None`: the view
 /// was lost, another one helps.
 async fn answer(view: View, query: Arc<Query>) -> Option<Answer> {
     let read = move |view: &View, query: &Query| {
         view.read(|rows, bodies| mailbox::answer(rows, bodies, query)).ok()
     };
-    if !matches!(*query, Query::Search(_)) {
+    if !matches!(*query, Query::Search(_) | Query::Sort(_) | Query::Thread(_)) {
         return read(&view, &query);
     }
     tokio::task::spawn_blocking(move || read(&view, &query)).await.ok().flatten()

@@ -1,6 +1,6 @@
-//! APPEND, also of several messages (RFC 3502): all or none.
+//! APPEND, also of several messages (RFC 3502), also in place of another (RFC 8508): all or none.
 
-use super::{deliver, upload};
+use super::{deliver, store, upload};
 use crate::chunk::NewMessage;
 use crate::command::{Append, InternalDate, ROWS_MAX};
 use crate::content::{self, Inline, ROWS_PER_CONTENT_MAX};
@@ -33,7 +33,21 @@ pub(crate) fn apply(
         flags: append.flags.clone(),
         internal_date: append.internal_date.unwrap_or(now),
     });
-    arrive_all(ledger, cmd.mailbox, arrivals.collect(), inline)
+    let arrivals = arrivals.collect();
+    let Some(replaced) = cmd.replaces else {
+        return arrive_all(ledger, cmd.mailbox, arrivals, inline);
+    };
+    let only = UidSet::range(replaced.uid, replaced.uid);
+    let (found, _) = store::slice(ledger, replaced.mailbox, &only, 1)?;
+    let found = found.first().ok_or(Refusal::NoSuchMessage)?;
+    let mut outcome = arrive_all(ledger, cmd.mailbox, arrivals, inline)?;
+    let modseq = ledger.modseq()?;
+    message::expunge(ledger, replaced.mailbox, found, modseq);
+    message::schedule_purge(ledger, replaced.mailbox, modseq);
+    if let Outcome::Appended(appended) = &mut outcome {
+        appended.replaced_modseq = Some(modseq);
+    }
+    Ok(outcome)
 }
 
 /// Checks everything, then lets all arrive.
@@ -82,5 +96,5 @@ pub(super) fn arrive_all(
         }
     }
     let uid_validity = ledger.mailbox(mailbox)?.uid_validity;
-    Ok(Outcome::Appended(Appended { mailbox, uid_validity, uids }))
+    Ok(Outcome::Appended(Appended { mailbox, uid_validity, uids, replaced_modseq: None }))
 }

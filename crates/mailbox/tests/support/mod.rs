@@ -185,7 +185,7 @@ impl Shard {
             inline.extend(chunks);
             messages.push(AppendMessage { message, flags: flags.clone(), internal_date: None });
         }
-        let append = Append { account: ACCOUNT, mailbox, messages };
+        let append = Append { account: ACCOUNT, mailbox, messages, replaces: None };
         self.apply(Command::Append(append), &inline).outcome
     }
 

@@ -1,0 +1,251 @@
+//! THREAD=REFERENCES: the algorithm of RFC 5256 4, its steps numbered as there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Message;
+use crate::answer::ThreadNode;
+
+/// Limit: ancestors looked at for a loop. Real threads are far shallower; beyond it a link is not
+/// made, so that no order of messages costs more than this for each.
+const ANCESTORS_MAX: usize = 2048;
+
+/// A message-id: with its message if there is one, else a dummy.
+#[derive(Default)]
+struct Container {
+    message: Option<usize>,
+    parent: Option<usize>,
+    children: Vec<usize>,
+}
+
+/// Containers by number; the messages they refer to by number, too.
+struct Forest {
+    messages: Vec<Message>,
+    containers: Vec<Container>,
+}
+
+/// The threads, each from its root down.
+pub(super) fn threads(messages: Vec<Message>) -> Vec<ThreadNode> {
+    let mut forest = Forest { messages, containers: Vec::new() };
+    forest.link();
+    let roots: Vec<usize> =
+        (0..forest.containers.len()).filter(|at| forest.containers[*at].parent.is_none()).collect();
+    let roots = forest.prune(roots);
+    let roots = forest.sorted(roots);
+    let roots = forest.gather_subjects(roots);
+    forest.flatten(roots)
+}
+
+impl Forest {
+    fn add(&mut self) -> usize {
+        self.containers.push(Container::default());
+        self.containers.len() - 1
+    }
+
+    /// Step 1: parents by References.
+    fn link(&mut self) {
+        let mut by_id: BTreeMap<String, usize> = BTreeMap::new();
+        for number in 0..self.messages.len() {
+            let keys = std::mem::take(&mut self.messages[number].keys);
+            let own = match &keys.message_id {
+                Some(id) => {
+                    let at = *by_id.entry(id.clone()).or_insert_with(|| self.add());
+                    // Of two messages with one id the second stands for itself.
+                    if self.containers[at].message.is_some() { self.add() } else { at }
+                }
+                None => self.add(),
+            };
+            self.containers[own].message = Some(number);
+            let mut above = None;
+            for id in &keys.references {
+                let at = *by_id.entry(id.clone()).or_insert_with(|| self.add());
+                if let Some(parent) = above
+                    && self.containers[at].parent.is_none()
+                {
+                    self.attach(at, parent);
+                }
+                above = Some(at);
+            }
+            // The message's own word about its parent counts more than others'.
+            self.detach(own);
+            if let Some(parent) = above {
+                self.attach(own, parent);
+            }
+            self.messages[number].keys = keys;
+        }
+    }
+
+    fn detach(&mut self, at: usize) {
+        if let Some(parent) = self.containers[at].parent.take() {
+            self.containers[parent].children.retain(|child| *child != at);
+        }
+    }
+
+    /// Makes a link unless that would make a loop.
+    fn attach(&mut self, at: usize, parent: usize) {
+        if at == parent || self.may_be_above(at, parent) {
+            return;
+        }
+        self.containers[at].parent = Some(parent);
+        self.containers[parent].children.push(at);
+    }
+
+    fn may_be_above(&self, at: usize, below: usize) -> bool {
+        if self.containers[at].children.is_empty() {
+            return false;
+        }
+        let mut above = self.containers[below].parent;
+        for _ in 0..ANCESTORS_MAX {
+            match above {
+                None => return false,
+                Some(here) if here == at => return true,
+                Some(here) => above = self.containers[here].parent,
+            }
+        }
+        true
+    }
+
+    /// Step 3: dummies go, their children take their place; at the top only a single child does.
+    fn prune(&mut self, roots: Vec<usize>) -> Vec<usize> {
+        // From the leaves up, so that what takes a dummy's place is pruned already.
+        for at in self.below(&roots).into_iter().rev() {
+            let children = std::mem::take(&mut self.containers[at].children);
+            let mut kept = Vec::with_capacity(children.len());
+            for child in children {
+                if self.containers[child].message.is_some() {
+                    kept.push(child);
+                } else {
+                    kept.append(&mut self.containers[child].children);
+                }
+            }
+            self.containers[at].children = kept;
+        }
+        let mut kept = Vec::new();
+        for root in roots {
+            let container = &mut self.containers[root];
+            match (container.message, container.children.len()) {
+                (None, 0) => {}
+                (None, 1) => kept.append(&mut container.children),
+                _ => kept.push(root),
+            }
+        }
+        kept
+    }
+
+    /// All containers from these down, parents before children.
+    fn below(&self, roots: &[usize]) -> Vec<usize> {
+        let mut all = Vec::new();
+        let mut next: Vec<usize> = roots.to_vec();
+        while let Some(at) = next.pop() {
+            all.push(at);
+            next.extend_from_slice(&self.containers[at].children);
+        }
+        all
+    }
+
+    /// Steps 4 and 6: siblings by sent date, a dummy by its first child; then by number.
+    fn sorted(&mut self, mut roots: Vec<usize>) -> Vec<usize> {
+        for at in self.below(&roots).into_iter().rev() {
+            let mut children = std::mem::take(&mut self.containers[at].children);
+            children.sort_by_key(|child| self.date(*child));
+            self.containers[at].children = children;
+        }
+        roots.sort_by_key(|root| self.date(*root));
+        roots
+    }
+
+    /// The message that stands for a container.
+    fn first_message(&self, at: usize) -> Option<&Message> {
+        let container = &self.containers[at];
+        let first = || container.children.first().and_then(|child| self.containers[*child].message);
+        container.message.or_else(first).map(|number| &self.messages[number])
+    }
+
+    fn date(&self, at: usize) -> (i64, u32) {
+        let message = self.first_message(at);
+        message.map_or((0, 0), |message| (message.sent_unix_s, message.uid.value()))
+    }
+
+    fn is_dummy(&self, at: usize) -> bool {
+        self.containers[at].message.is_none()
+    }
+
+    fn subject(&self, at: usize) -> (String, bool) {
+        match self.first_message(at) {
+            Some(message) => (mime::fold(&message.keys.subject_base), message.keys.has_re),
+            None => (String::new(), false),
+        }
+    }
+
+    /// Step 5: threads of one base subject become one.
+    fn gather_subjects(&mut self, roots: Vec<usize>) -> Vec<usize> {
+        let mut by_subject: BTreeMap<String, usize> = BTreeMap::new();
+        for &root in &roots {
+            let (subject, has_re) = self.subject(root);
+            if subject.is_empty() {
+                continue;
+            }
+            let entry = by_subject.entry(subject).or_insert(root);
+            let there = *entry;
+            let is_better = self.is_dummy(root) && !self.is_dummy(there)
+                || !self.is_dummy(there) && self.subject(there).1 && !has_re;
+            if is_better {
+                *entry = root;
+            }
+        }
+        let mut gone: BTreeSet<usize> = BTreeSet::new();
+        let mut dummies = Vec::new();
+        for &root in &roots {
+            let (subject, has_re) = self.subject(root);
+            let there = by_subject.get(&subject).copied();
+            let Some(there) = there.filter(|there| *there != root && !gone.contains(&root)) else {
+                continue;
+            };
+            gone.insert(root);
+            let merged = self.merge(there, root, has_re);
+            if merged != there {
+                gone.insert(there);
+                dummies.push(merged);
+                by_subject.insert(subject, merged);
+            }
+        }
+        let kept = roots.into_iter().chain(dummies).filter(|root| !gone.contains(root)).collect();
+        self.sorted(kept)
+    }
+
+    /// Step 5C: what both become.
+    fn merge(&mut self, there: usize, root: usize, has_re: bool) -> usize {
+        match (self.is_dummy(there), self.is_dummy(root)) {
+            (true, true) => {
+                let mut children = std::mem::take(&mut self.containers[root].children);
+                self.containers[there].children.append(&mut children);
+                there
+            }
+            (true, false) => {
+                self.containers[there].children.push(root);
+                there
+            }
+            (false, _) if has_re && !self.subject(there).1 => {
+                self.containers[there].children.push(root);
+                there
+            }
+            (false, _) => {
+                let dummy = self.add();
+                self.containers[dummy].children = vec![there, root];
+                dummy
+            }
+        }
+    }
+
+    /// From each root down, in order.
+    fn flatten(&self, roots: Vec<usize>) -> Vec<ThreadNode> {
+        let mut nodes = Vec::new();
+        let mut next: Vec<(usize, u32)> = roots.into_iter().rev().map(|root| (root, 0)).collect();
+        while let Some((at, depth)) = next.pop() {
+            let container = &self.containers[at];
+            let uid = container.message.map(|number| self.messages[number].uid);
+            nodes.push(ThreadNode { depth, uid });
+            next.extend(container.children.iter().rev().map(|child| (*child, depth + 1)));
+        }
+        nodes
+    }
+}
