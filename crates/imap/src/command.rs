@@ -10,6 +10,7 @@ mod delete;
 mod enable;
 mod expunge;
 mod fetch;
+mod find;
 mod id;
 mod idle;
 mod list;
@@ -23,10 +24,12 @@ mod quota;
 mod rename;
 mod search;
 mod select;
+mod sort;
 mod starttls;
 mod status;
 mod store;
 mod subscribe;
+mod thread;
 
 use mailbox::dialogue::Reply;
 
@@ -89,6 +92,8 @@ fn stage(command: &Command) -> Stage {
         | Command::Unselect
         | Command::Expunge(_)
         | Command::Search(_)
+        | Command::Sort(_)
+        | Command::Thread(_)
         | Command::Fetch(_)
         | Command::Store(_)
         | Command::Copy { .. }
@@ -101,6 +106,8 @@ fn tell(command: &Command) -> Tell {
     match command {
         Command::Noop | Command::Check => Tell::All,
         Command::Search(search) if !search.uid => Tell::NoExpunges,
+        Command::Sort(sort) if !sort.uid => Tell::NoExpunges,
+        Command::Thread(thread) if !thread.uid => Tell::NoExpunges,
         Command::Fetch(fetch) if !fetch.uid => Tell::NoExpunges,
         Command::Store(store) if !store.uid => Tell::NoExpunges,
         Command::Logout | Command::Select(_) | Command::Close | Command::Unselect => Tell::Nothing,
@@ -153,6 +160,8 @@ fn work(cx: &mut Context, command: Command) -> Parsed<Box<dyn Work>> {
         Command::Unselect => Box::new(close::Closing::new(false)),
         Command::Expunge(set) => expunge::begin(cx, set.as_ref())?,
         Command::Search(search) => search::begin(cx, search)?,
+        Command::Sort(sort) => sort::begin(cx, sort)?,
+        Command::Thread(thread) => thread::begin(cx, thread)?,
         Command::Fetch(fetch) => fetch::begin(cx, fetch)?,
         Command::Store(store) => store::begin(cx, store)?,
         Command::Copy { uid, set, to } => copy::begin(cx, uid, &set, to)?,

@@ -9,6 +9,7 @@ mod fetch;
 mod list;
 mod search;
 mod select;
+mod sort;
 mod status;
 mod store;
 
@@ -20,6 +21,7 @@ pub(crate) use fetch::{Fetch, Item, Part, Section, Text};
 pub(crate) use list::{List, Lsub};
 pub(crate) use search::{Key, Returned, Search};
 pub(crate) use select::{Create, Resync, Select};
+pub(crate) use sort::{Sort, Thread};
 pub(crate) use status::{Status, StatusItem};
 pub(crate) use store::Store;
 
@@ -55,6 +57,8 @@ pub(crate) enum Command {
     Unselect,
     Expunge(Option<NumberSet>),
     Search(Search),
+    Sort(Sort),
+    Thread(Thread),
     Fetch(Fetch),
     Store(Store),
     Copy { uid: bool, set: NumberSet, to: MailboxName },
@@ -86,7 +90,8 @@ pub(crate) fn command(text: &[u8], enabled: &Enabled, separator: char) -> Parsed
 }
 
 fn uid_command(cursor: &mut Cursor<'_>, verb: &str) -> Parsed<Command> {
-    if !["FETCH", "STORE", "SEARCH", "EXPUNGE", "COPY", "MOVE"].contains(&verb) {
+    let known = ["FETCH", "STORE", "SEARCH", "SORT", "THREAD", "EXPUNGE", "COPY", "MOVE"];
+    if !known.contains(&verb) {
         return Err(Fault::Bad("unknown UID command"));
     }
     cursor.space()?;
@@ -94,6 +99,8 @@ fn uid_command(cursor: &mut Cursor<'_>, verb: &str) -> Parsed<Command> {
         "FETCH" => Ok(Command::Fetch(fetch::parse(cursor, true)?)),
         "STORE" => Ok(Command::Store(store::parse(cursor, true)?)),
         "SEARCH" => Ok(Command::Search(search::parse(cursor, true)?)),
+        "SORT" => Ok(Command::Sort(sort::parse(cursor, true)?)),
+        "THREAD" => Ok(Command::Thread(sort::parse_thread(cursor, true)?)),
         "EXPUNGE" => Ok(Command::Expunge(Some(cursor.number_set()?))),
         "COPY" => copy(cursor, true),
         _ => move_(cursor, true),
@@ -119,8 +126,8 @@ fn bare_command(verb: &str) -> Option<Command> {
 
 /// Commands with arguments.
 const WITH_ARGUMENTS: &str = "ID AUTHENTICATE LOGIN ENABLE SELECT EXAMINE CREATE DELETE RENAME \
-    SUBSCRIBE UNSUBSCRIBE LIST LSUB STATUS GETQUOTA GETQUOTAROOT SETQUOTA SEARCH FETCH STORE \
-    COPY MOVE";
+    SUBSCRIBE UNSUBSCRIBE LIST LSUB STATUS GETQUOTA GETQUOTAROOT SETQUOTA SEARCH SORT THREAD \
+    FETCH STORE COPY MOVE";
 
 fn plain_command(cursor: &mut Cursor<'_>, verb: &str) -> Parsed<Command> {
     if let Some(bare) = bare_command(verb) {
@@ -156,6 +163,8 @@ fn plain_command(cursor: &mut Cursor<'_>, verb: &str) -> Parsed<Command> {
             Ok(Command::SetQuota)
         }
         "SEARCH" => Ok(Command::Search(search::parse(cursor, false)?)),
+        "SORT" => Ok(Command::Sort(sort::parse(cursor, false)?)),
+        "THREAD" => Ok(Command::Thread(sort::parse_thread(cursor, false)?)),
         "FETCH" => Ok(Command::Fetch(fetch::parse(cursor, false)?)),
         "STORE" => Ok(Command::Store(store::parse(cursor, false)?)),
         "COPY" => copy(cursor, false),

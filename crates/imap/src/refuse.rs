@@ -55,6 +55,7 @@ pub(crate) fn refusal(refusal: &Refusal) -> Ending {
             Ending::no(format!("limit reached: {}", printable(limit))).code("LIMIT")
         }
         Refusal::SpecialUse => Ending::no("the special use is taken").code("USEATTR"),
+        Refusal::NoSuchMessage => Ending::no("no such message").code("EXPUNGEISSUED"),
         Refusal::Exhausted => Ending::no("numbers are used up").code("CONTACTADMIN"),
     }
 }

@@ -9,7 +9,8 @@
 //! `store!` knows: `deliver MAILBOX FILE [FLAGS]`, `flag MAILBOX UIDS +FLAG`,
 //! `expunge MAILBOX UIDS`, `move MAILBOX UIDS TARGET`, `create MAILBOX`, `delete MAILBOX`,
 //! `quota OCTETS`, `purge`, `wait SECONDS`, `next TROUBLE` and `chunk TROUBLE`; a new session by
-//! `session [notls|starttls|private]` or, logged in, `login`; `timeout`, `shutdown`, `end of input`.
+//! `session [notls|starttls|private]` or, logged in, `login`; `timeout`, `shutdown`,
+//! `end of input`.
 
 mod support;
 

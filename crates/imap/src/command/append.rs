@@ -1,14 +1,17 @@
-//! APPEND (RFC 9051 6.3.12, RFC 4315 3), also of several messages, all or none (RFC 3502): each
-//! passes through in slices.
+//! APPEND (RFC 9051 6.3.12, RFC 4315 3), also of several messages, all or none (RFC 3502), and
+//! REPLACE (RFC 8508): each message passes through in slices.
 
 use mailbox::chunk::{Draft, INLINE_BYTES_MAX, StoredChunk};
+use mailbox::command::Replaced;
 use mailbox::dialogue::{Question, Reply, Trouble};
-use mailbox::{Answer, Command, MailboxId, MailboxName, Outcome, Refusal, command};
+use mailbox::outcome::Appended;
+use mailbox::{Answer, Command, MailboxId, MailboxName, Outcome, Refusal, UidSet, command};
 
 use super::copy::{find, found};
 use crate::context::Context;
 use crate::input::{Gathered, Input, Literal};
 use crate::limits::{APPEND_MESSAGES_MAX, LINE_BYTES_MAX, SLICE_BYTES_MAX};
+use crate::number_set::NumberSet;
 use crate::parse::{self, AppendHead, MessageHead};
 use crate::refuse;
 use crate::work::{Ending, Next, Work, misplaced};
@@ -33,6 +36,9 @@ enum Step {
 /// Takes in messages.
 pub(crate) struct Append {
     mailbox: MailboxName,
+    replaces: Option<(bool, NumberSet)>,
+    /// What `replaces` named.
+    replaced: Option<Replaced>,
     target: Option<MailboxId>,
     step: Step,
     /// The message on its way.
@@ -51,6 +57,8 @@ impl Append {
     pub(crate) fn new(head: AppendHead, literal: Literal) -> Self {
         Self {
             mailbox: head.mailbox,
+            replaces: head.replaces,
+            replaced: None,
             target: None,
             step: Step::Begin,
             head: head.message,
@@ -79,6 +87,34 @@ impl Append {
             Step::SendAhead => Next::Done(ending.skipping(0)),
             Step::Tail | Step::Commit => Next::Done(ending),
         }
+    }
+
+    /// RFC 8508 3: which message is to be replaced.
+    fn find_replaced(&mut self, cx: &mut Context) -> Result<(), Ending> {
+        let Some((uid, set)) = &self.replaces else { return Ok(()) };
+        let Some(selected) = &cx.selected else {
+            return Err(Ending::bad("no mailbox is selected"));
+        };
+        if selected.read_only {
+            let text = "the mailbox was opened read-only";
+            return Err(Ending::no(text).code("READ-ONLY"));
+        }
+        let uids = selected.resolve(*uid, set).map_err(Ending::bad)?;
+        let Some(uid) = uids.iter().next() else { return Err(Ending::no("no such message")) };
+        self.replaced = Some(Replaced { mailbox: selected.of.mailbox, uid });
+        Ok(())
+    }
+
+    /// The new message is there and the old one gone.
+    fn replaced(cx: &mut Context, replaced: Replaced, appended: &Appended) -> Next {
+        let (out, selected, enabled) = cx.parts();
+        let Appended { uid_validity, uids, .. } = appended;
+        // RFC 8508 3.2: APPENDUID is told before the expunge.
+        out.text(&format!("* OK [APPENDUID {uid_validity} {uids}] replacement\r\n"));
+        if let Some(selected) = selected {
+            selected.expunge(out, enabled, &UidSet::range(replaced.uid, replaced.uid));
+        }
+        Next::Done(Ending::ok("replaced").telling_modseq())
     }
 
     /// The next message may come, if it may.
@@ -152,6 +188,11 @@ impl Append {
             Gathered::Nothing => Next::Input,
             Gathered::Line if input.take_command().is_empty() => self.commit(cx),
             Gathered::Line => Next::Done(bad),
+            Gathered::Literal(literal) if self.replaced.is_some() => {
+                input.take_command();
+                let skip = (!literal.is_synchronising).then_some(literal.len);
+                Next::Done(Ending { skip, ..bad })
+            }
             Gathered::Literal(literal) => {
                 let text = input.take_command();
                 let head = parse::append_next(&text[..literal.start], &cx.enabled);
@@ -173,7 +214,8 @@ impl Append {
         let Some(mailbox) = self.target else { return misplaced() };
         self.step = Step::Commit;
         let messages = std::mem::take(&mut self.messages);
-        let append = command::Append { account: cx.account(), mailbox, messages };
+        let (account, replaces) = (cx.account(), self.replaced);
+        let append = command::Append { account, mailbox, messages, replaces };
         let inline = std::mem::take(&mut self.inline);
         Next::Ask(Question::Command(Box::new(Command::Append(append)), inline))
     }
@@ -183,6 +225,9 @@ impl Work for Append {
     fn go_on(&mut self, cx: &mut Context, reply: Option<Reply>) -> Next {
         match (&self.step, reply) {
             (Step::Begin, None) => {
+                if let Err(ending) = self.find_replaced(cx) {
+                    return self.refuse(ending);
+                }
                 self.step = Step::Find;
                 find(cx, &self.mailbox)
             }
@@ -220,6 +265,9 @@ impl Work for Append {
             // Durability: the outcome comes from a command committed by a majority.
             (Step::Commit, Some(Reply::Outcome(Outcome::Appended(appended)))) => {
                 cx.note_arrivals(appended.mailbox);
+                if let Some(replaced) = self.replaced {
+                    return Self::replaced(cx, replaced, &appended);
+                }
                 let code = format!("APPENDUID {} {}", appended.uid_validity, appended.uids);
                 Next::Done(Ending::ok("appended").code(code))
             }

@@ -3,14 +3,13 @@
 use std::fmt::Write as _;
 
 use mailbox::dialogue::{Question, Reply, Trouble};
-use mailbox::query::{self, Messages};
-use mailbox::{Answer, ModSeq, Query, Refusal, SearchKey, Uid, UidSet};
+use mailbox::query::Messages;
+use mailbox::{Answer, Query, Refusal, Uid, UidSet};
 
+use super::find::Finding;
 use crate::context::Context;
-use crate::number_set::intersect;
-use crate::parse::{Fault, Key, Parsed, Returned, Search};
+use crate::parse::{Parsed, Returned, Search};
 use crate::refuse;
-use crate::selected::Selected;
 use crate::work::{Ending, Next, Work, misplaced};
 
 /// Numbers written before what was written is sent.
@@ -28,45 +27,22 @@ enum Step {
 struct Searching {
     uid: bool,
     returned: Option<Returned>,
-    key: SearchKey,
     with_modseq: bool,
     step: Step,
-    found: UidSet,
-    modseq: Option<ModSeq>,
+    finding: Finding,
 }
 
 pub(super) fn begin(cx: &mut Context, search: Search) -> Parsed<Box<dyn Work>> {
     // RFC 7162 3.1: asking for MODSEQ switches CONDSTORE on.
     cx.enabled.condstore |= search.with_modseq;
-    let now_s = (cx.now.0 / 1000) as i64;
-    let key = resolve(cx.selected(), search.key, now_s).map_err(Fault::Bad)?;
+    let finding = Finding::new(cx, search.key)?;
     Ok(Box::new(Searching {
         uid: search.uid,
         returned: search.returned,
-        key,
         with_modseq: search.with_modseq,
         step: Step::Ask,
-        found: UidSet::new(),
-        modseq: None,
+        finding,
     }))
-}
-
-/// What depends on the session becomes what the store knows.
-fn resolve(selected: &Selected, key: Key, now_s: i64) -> Result<SearchKey, &'static str> {
-    let boxed = |key: Box<Key>| resolve(selected, *key, now_s).map(Box::new);
-    Ok(match key {
-        Key::Stored(key) => key,
-        Key::Sequence(set) => SearchKey::Uid(selected.resolve(false, &set)?),
-        Key::Uid(set) => SearchKey::Uid(selected.resolve(true, &set)?),
-        Key::Recent => SearchKey::Uid(selected.recent.clone()),
-        // RFC 5032 2: an interval of seconds before now.
-        Key::Arrived(compare, seconds) => SearchKey::Arrived(compare, now_s - i64::from(seconds)),
-        Key::And(keys) => SearchKey::And(
-            keys.into_iter().map(|key| resolve(selected, key, now_s)).collect::<Result<_, _>>()?,
-        ),
-        Key::Or(left, right) => SearchKey::Or(boxed(left)?, boxed(right)?),
-        Key::Not(inner) => SearchKey::Not(boxed(inner)?),
-    })
 }
 
 /// The least and the greatest of a set.
@@ -75,24 +51,14 @@ fn ends(uids: &UidSet) -> Option<(Uid, Uid)> {
 }
 
 impl Searching {
-    fn ask(&self, cx: &mut Context, from: Uid) -> Next {
-        let selected = cx.selected();
-        // Only what the client knows can be found.
-        let last = Uid::new(selected.view.last_uid()).unwrap_or(Uid::FIRST);
-        let among = UidSet::range(from.min(last), last);
-        let search = query::Search { of: selected.of, among, key: self.key.clone() };
-        Next::Ask(Question::Query(Query::Search(search)))
-    }
-
     /// All is found.
     fn finish(&mut self, cx: &mut Context) -> Next {
-        self.found = intersect(&self.found, &cx.selected().view.uids());
         let Some(returned) = self.returned else {
             cx.out.text("* SEARCH");
             return self.begin_telling(cx);
         };
         let only_ends = !returned.all && !returned.count && (returned.min || returned.max);
-        if only_ends && let Some((first, last)) = ends(&self.found) {
+        if only_ends && let Some((first, last)) = ends(&self.finding.found) {
             let first = returned.min.then_some(first);
             let last = returned.max.then_some(last);
             let wanted: UidSet = first.into_iter().chain(last).collect();
@@ -104,7 +70,7 @@ impl Searching {
             }
         } else if returned.save {
             // RFC 5182 2.1
-            cx.selected().saved = self.found.clone();
+            cx.selected().saved = self.finding.found.clone();
         }
         self.begin_extended(cx)
     }
@@ -131,7 +97,7 @@ impl Searching {
             return Next::Done(Ending::ok("saved"));
         }
         let tag = cx.tag.clone();
-        let ends = ends(&self.found).map(|ends| self.numbers(cx, ends));
+        let ends = ends(&self.finding.found).map(|ends| self.numbers(cx, ends));
         let out = &mut cx.out;
         out.text("* ESEARCH (TAG ");
         out.string(tag.as_bytes());
@@ -143,9 +109,10 @@ impl Searching {
             let _ = write!(out, " MAX {last}");
         }
         if returned.count {
-            let _ = write!(out, " COUNT {}", self.found.n_uids());
+            let _ = write!(out, " COUNT {}", self.finding.found.n_uids());
         }
-        if let (true, true, Some(modseq)) = (self.with_modseq, ends.is_some(), self.modseq) {
+        if let (true, true, Some(modseq)) = (self.with_modseq, ends.is_some(), self.finding.modseq)
+        {
             let _ = write!(out, " MODSEQ {modseq}");
         }
         if returned.all && ends.is_some() {
@@ -164,8 +131,10 @@ impl Searching {
 
     fn begin_telling(&mut self, cx: &mut Context) -> Next {
         let mut numbers: Vec<_> = match self.uid {
-            true => self.found.ranges().iter().map(|(a, b)| (a.value(), b.value())).collect(),
-            false => cx.selected().view.seqnums(&self.found),
+            true => {
+                self.finding.found.ranges().iter().map(|(a, b)| (a.value(), b.value())).collect()
+            }
+            false => cx.selected().view.seqnums(&self.finding.found),
         };
         // Taken from its end.
         numbers.reverse();
@@ -198,7 +167,7 @@ impl Searching {
         if !left.is_empty() {
             return Next::More;
         }
-        if let (None, true, Some(modseq)) = (self.returned, self.with_modseq, self.modseq) {
+        if let (None, true, Some(modseq)) = (self.returned, self.with_modseq, self.finding.modseq) {
             let _ = write!(out, " (MODSEQ {modseq})");
         }
         out.text("\r\n");
@@ -216,21 +185,18 @@ impl Searching {
 impl Work for Searching {
     fn go_on(&mut self, cx: &mut Context, reply: Option<Reply>) -> Next {
         match (&self.step, reply) {
-            (Step::Ask, None) if cx.selected().view.len() == 0 => self.finish(cx),
-            (Step::Ask, None) => self.ask(cx, Uid::FIRST),
+            (Step::Ask, None) => match self.finding.begin(cx) {
+                Some(question) => Next::Ask(question),
+                None => self.finish(cx),
+            },
             (Step::Ask, Some(Reply::Answer(Answer::Found(uids, modseq, next)))) => {
-                let mut ranges = self.found.ranges().to_vec();
-                ranges.extend_from_slice(uids.ranges());
-                self.found = UidSet::from_ranges(ranges);
-                self.modseq = self.modseq.max(modseq);
-                let last = cx.selected().view.last_uid();
-                match next.filter(|next| next.value() <= last) {
-                    Some(next) => self.ask(cx, next),
+                match self.finding.take(cx, (uids, modseq, next)) {
+                    Some(question) => Next::Ask(question),
                     None => self.finish(cx),
                 }
             }
             (Step::Ends, Some(Reply::Answer(Answer::Messages(records, _)))) => {
-                self.modseq = records.iter().map(|record| record.modseq).max();
+                self.finding.modseq = records.iter().map(|record| record.modseq).max();
                 self.begin_extended(cx)
             }
             (Step::Tell(_), None) => self.tell(cx, false),

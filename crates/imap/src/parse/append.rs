@@ -1,4 +1,4 @@
-//! APPEND's words before and between its messages (RFC 9051 6.3.12, RFC 3502).
+//! What APPEND and REPLACE say before and between messages (RFC 9051 6.3.12, RFC 3502, 8508).
 
 use mailbox::command::InternalDate;
 use mailbox::{Flags, MailboxName};
@@ -7,6 +7,7 @@ use super::cursor::{Cursor, Fault, Parsed};
 use super::store::flag_list;
 use crate::context::Enabled;
 use crate::date;
+use crate::number_set::NumberSet;
 
 /// What stands in front of a message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,9 +16,11 @@ pub(crate) struct MessageHead {
     pub(crate) internal_date: Option<InternalDate>,
 }
 
-/// APPEND up to its first message.
+/// APPEND or REPLACE up to its first message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AppendHead {
+    /// REPLACE: whether by UID, and which message.
+    pub(crate) replaces: Option<(bool, NumberSet)>,
     pub(crate) mailbox: MailboxName,
     pub(crate) message: MessageHead,
 }
@@ -30,12 +33,22 @@ pub(crate) fn append_head(
     separator: char,
 ) -> Parsed<Option<AppendHead>> {
     let mut cursor = Cursor::new(text, enabled, separator);
-    if !cursor.eat_word("APPEND") || !cursor.eat(b' ') || cursor.is_at_end() {
+    let uid = cursor.eat_text("UID ");
+    let replaces = match () {
+        () if cursor.eat_text("REPLACE ") => {
+            let number = cursor.seq_number()?;
+            cursor.space()?;
+            Some((uid, NumberSet::Ranges(vec![(number, number)])))
+        }
+        () if !uid && cursor.eat_text("APPEND ") => None,
+        () => return Ok(None),
+    };
+    if cursor.is_at_end() {
         return Ok(None);
     }
     let mailbox = cursor.mailbox()?;
     cursor.space()?;
-    Ok(Some(AppendHead { mailbox, message: message_head(&mut cursor)? }))
+    Ok(Some(AppendHead { replaces, mailbox, message: message_head(&mut cursor)? }))
 }
 
 /// Reads what follows a message up to the mark of the next literal.

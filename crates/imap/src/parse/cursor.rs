@@ -223,7 +223,8 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn seq_number(&mut self) -> Parsed<Number> {
+    /// One number of a sequence set.
+    pub(crate) fn seq_number(&mut self) -> Parsed<Number> {
         if self.eat(b'*') { Ok(Number::Last) } else { self.nz_number().map(Number::Is) }
     }
 

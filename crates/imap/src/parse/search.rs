@@ -58,19 +58,29 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Search> {
             return Err(Fault::Bad("no CHARSET with UTF8=ACCEPT"));
         }
         cursor.space()?;
-        let charset = cursor.text()?.to_ascii_uppercase();
-        if !matches!(charset.as_str(), "UTF-8" | "US-ASCII") {
-            return Err(Fault::No("BADCHARSET (US-ASCII UTF-8)", "unknown charset"));
-        }
+        charset(cursor)?;
         cursor.space()?;
     }
-    let mut search = Search { uid, returned, key: Key::Stored(SearchKey::All), with_modseq: false };
-    let mut keys = vec![key(cursor, &mut search.with_modseq)?];
-    while cursor.eat(b' ') && !cursor.is_at_end() {
-        keys.push(key(cursor, &mut search.with_modseq)?);
+    let (key, with_modseq) = keys(cursor)?;
+    Ok(Search { uid, returned, key, with_modseq })
+}
+
+/// The name of a charset we know: texts are read as UTF-8, which US-ASCII is, too.
+pub(super) fn charset(cursor: &mut Cursor<'_>) -> Parsed<()> {
+    match cursor.text()?.to_ascii_uppercase().as_str() {
+        "UTF-8" | "US-ASCII" => Ok(()),
+        _ => Err(Fault::No("BADCHARSET (US-ASCII UTF-8)", "unknown charset")),
     }
-    search.key = all_of(keys);
-    Ok(search)
+}
+
+/// All keys up to the end, and whether MODSEQ was among them.
+pub(super) fn keys(cursor: &mut Cursor<'_>) -> Parsed<(Key, bool)> {
+    let mut with_modseq = false;
+    let mut keys = vec![key(cursor, &mut with_modseq)?];
+    while cursor.eat(b' ') && !cursor.is_at_end() {
+        keys.push(key(cursor, &mut with_modseq)?);
+    }
+    Ok((all_of(keys), with_modseq))
 }
 
 fn parse_returned(cursor: &mut Cursor<'_>) -> Parsed<Returned> {

@@ -132,7 +132,10 @@ impl Store {
             refs.extend(inline.iter().map(|chunk| chunk.chunk));
             messages.push(AppendMessage { message, flags: flags.clone(), internal_date: None });
         }
-        self.apply(Command::Append(Append { account: ACCOUNT, mailbox, messages }), &refs)
+        self.apply(
+            Command::Append(Append { account: ACCOUNT, mailbox, messages, replaces: None }),
+            &refs,
+        )
     }
 
     pub fn set_quota(&mut self, storage_bytes: u64) {

@@ -64,6 +64,18 @@ fn of_query(store: &Store, query: &Query) -> String {
         Query::Search(search) => {
             format!("search {} {} {:?}", name(store, search.of), search.among, search.key)
         }
+        Query::Sort(sort) => {
+            let order = sort
+                .order
+                .iter()
+                .map(|by| format!(" {}{:?}", if by.reverse { "reverse " } else { "" }, by.field));
+            let by = order.collect::<String>();
+            format!("sort {} {} by{by} from {}", name(store, sort.of), sort.uids, sort.from)
+        }
+        Query::Thread(thread) => {
+            let (of, uids) = (name(store, thread.of), &thread.uids);
+            format!("thread {of} {uids} by {:?} from {}", thread.by, thread.from)
+        }
         other => format!("{other:?}"),
     }
 }
@@ -93,7 +105,9 @@ fn of_command(store: &Store, command: &Command) -> String {
                 };
                 format!(" ({}){date} {} octets", flags(&message.flags), message.message.size)
             });
-            format!("append {}{}", at(append.mailbox), heads.collect::<String>())
+            let replaces = append.replaces.map(|it| format!(" for {} {}", at(it.mailbox), it.uid));
+            let heads = heads.collect::<String>();
+            format!("append {}{heads}{}", at(append.mailbox), replaces.unwrap_or_default())
         }
         Command::Store(store) => {
             let change = match &store.change {
