@@ -240,7 +240,7 @@ impl Client {
         } else {
             let message = AppendMessage { message, flags: flags.clone(), internal_date: None };
             let (account, mailbox) = (inbox.account, inbox.mailbox);
-            Command::Append(Append { account, mailbox, messages: vec![message] })
+            Command::Append(Append { account, mailbox, messages: vec![message], replaces: None })
         };
         let start = self.frontend.world.moment();
         let answered = self.command(command, chunks).await.map(|outcome| match outcome {
