@@ -12,6 +12,7 @@ use crate::codec::{self, Reader};
 use crate::core::Core;
 use crate::error::ChunkError;
 use crate::handler::{bad, refused};
+use crate::local::Mark;
 use crate::log;
 use crate::network::Peer;
 use crate::replica::Replica;
@@ -55,8 +56,14 @@ impl Replica {
 impl Core {
     /// A chunk of this disk, if its raw bytes are right.
     pub fn good_copy(&self, digest: &Digest) -> Option<StoredChunk> {
-        let stored = view::read_local(&self.claim.disk, &self.applying.store(), digest)?;
+        let (disk, store) = (&self.claim.disk, self.applying.store());
+        let stored = view::read_local(disk, self.owner(), &store, digest)?;
         view::raw(&stored).map(|_| stored)
+    }
+
+    /// Whose bodies are all here, unless some are known to be missing.
+    pub fn owner(&self) -> Option<ReplicaId> {
+        (!self.care.is_incomplete()).then_some(ReplicaId(self.claim.replica))
     }
 
     /// All other members.
@@ -110,7 +117,17 @@ impl Core {
     /// Writes chunks to this disk. Failing is no harm: they can be fetched again.
     pub async fn keep(&self, chunks: &[StoredChunk]) -> bool {
         let replica = ReplicaId(self.claim.replica);
-        for some in chunks.chunks(CHUNKS_MAX / 4) {
+        // Limit: bytes handed to the journal at once, half of what it takes.
+        let bytes_max = self.claim.disk.journal().request_bytes_max() / 2;
+        let mut rest = chunks;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = rest.iter().take(CHUNKS_MAX / 4).take_while(|chunk| {
+                bytes += chunk.bytes.len() as u64 + 128;
+                bytes <= bytes_max
+            });
+            let (some, later) = rest.split_at(fits.count().max(1));
+            rest = later;
             let record = Record::Blobs { replica, blobs: some.iter().map(log::blob).collect() };
             let Ok(written) = self.claim.disk.write(vec![record]).await else { return false };
             let pointers = written.into_iter().flat_map(|written| written.blobs);
@@ -156,7 +173,7 @@ impl Core {
             if meta.is_empty() { None } else { Some(Digest(Reader(meta).array().map_err(bad)?)) };
         let found = self.applying.store().bodies(after, LIST_MAX).map_err(refused)?;
         let mut out = Vec::with_capacity(1 + 32 * found.len());
-        out.put_u8(u8::from(!self.applying.local.is_incomplete()));
+        out.put_u8(u8::from(!self.applying.local.is_marked(Mark::Incomplete)));
         for (digest, _) in found {
             out.put_slice(&digest.0);
         }
@@ -192,7 +209,16 @@ impl Core {
             let missing = self.missing(digests);
             for some in missing.chunks(CHUNKS_MAX) {
                 let found = self.fetch(peer, some).await?;
-                is_whole &= found.len() == some.len() && self.keep(&found).await;
+                let is_kept = self.keep(&found).await;
+                let (n_missing, n_found) = (some.len(), found.len());
+                tracing::debug!(
+                    replica = self.claim.replica,
+                    n_missing,
+                    n_found,
+                    is_kept,
+                    "bodies"
+                );
+                is_whole &= n_found == n_missing && is_kept;
             }
         }
         Ok(is_whole)

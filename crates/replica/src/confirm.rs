@@ -12,11 +12,14 @@ use crate::raft::{LogId, Member, Vote};
 use crate::wire::{self, Seen, kind};
 
 /// What was seen of other replicas, since this one started.
+///
+/// Of a vote no log is noted: a disk keeps what came before the vote if it keeps the vote, and what
+/// the voter had beyond its candidate's log is taken from it next.
 #[derive(Default)]
 pub(crate) struct Memory(Mutex<BTreeMap<u64, Seen>>);
 
 impl Memory {
-    /// A replica showed this vote and this last entry, both synced there.
+    /// A replica showed this vote and acknowledged this entry under it, both synced there.
     pub fn note(&self, replica: u64, vote: Vote, log_id: Option<LogId>) {
         let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = memory.entry(replica).or_default();
@@ -42,6 +45,25 @@ fn is_older(seen: &Seen, vote: Vote, log_id: Option<LogId>) -> bool {
     }
 }
 
+impl Seen {
+    /// Whether a replica whose last acknowledgement this is, to the leader with this vote, has lost
+    /// something if it does not know an entry of that leader.
+    pub fn covers(&self, vote: &Vote, entry: &LogId) -> bool {
+        let is_same = self.vote.is_some_and(|seen| seen.leader_id == vote.leader_id);
+        is_same && self.log_id.is_some_and(|last| *entry <= last)
+    }
+
+    /// Whether it shows more than a replica with this vote and this last entry can have shown.
+    fn is_beyond(&self, vote: Option<&Vote>, last: Option<LogId>) -> bool {
+        match (&self.vote, vote) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some(theirs), Some(vote)) if theirs.leader_id == vote.leader_id => self.log_id > last,
+            (Some(theirs), Some(vote)) => theirs.leader_id > vote.leader_id,
+        }
+    }
+}
+
 /// What the peers say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -54,6 +76,12 @@ pub(crate) enum Verdict {
 }
 
 impl Core {
+    /// Whether a peer saw more of this replica than is here.
+    pub fn has_lost(&self, seen: &Seen) -> bool {
+        let log = &self.applying.log;
+        seen.is_beyond(log.vote().as_ref(), log.ends().0)
+    }
+
     /// Asks all peers what they saw of this replica.
     pub async fn confirm(&self) -> Verdict {
         let Some(vote) = self.applying.log.vote() else {
@@ -76,12 +104,7 @@ impl Core {
         });
         for answer in futures_util::future::join_all(asking).await {
             let Ok(Ok(seen)) = answer.map(|answer| wire::read_seen(answer.meta)) else { continue };
-            let is_newer = match &seen.vote {
-                None => false,
-                Some(theirs) if theirs.leader_id == vote.leader_id => seen.log_id > last,
-                Some(theirs) => theirs.leader_id > vote.leader_id,
-            };
-            if is_newer {
+            if seen.is_beyond(Some(&vote), last) {
                 return Verdict::RolledBack;
             }
             n_answers += 1;

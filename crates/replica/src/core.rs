@@ -63,7 +63,7 @@ impl Core {
         };
         // Why: who never voted cannot have been rolled back.
         let may_vote = !claim.is_suspect && log.vote().is_none();
-        let care = Care::new(may_vote, applying.local.is_incomplete());
+        let care = Care::new(may_vote, &applying.local);
         let group = format!("shard {}", config.shard);
         let raft_config = config.timing.config(group).validate().map_err(raft_error)?;
         let raft = Raft::new(

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use journal::{
-    DiskId, Journal, RealStorage, Record, RecoveredReplica, ReplicaId, SpaceLevel, Storage, Usage,
+    DiskId, Journal, RealStorage, Record, RecoveredReplica, ReplicaId, SegmentId, SpaceLevel,
+    Storage, Usage,
 };
 use mailbox::{Digest, LogTime, ShardId};
 use tokio::sync::watch;
@@ -55,6 +56,8 @@ pub struct Disk {
     dir: PathBuf,
     options: DiskOptions,
     appender: Arc<Appender>,
+    /// Where this start put what may not have been synced before.
+    resynced: Option<SegmentId>,
     state: Mutex<State>,
 }
 
@@ -111,6 +114,7 @@ impl Disk {
         for damage in &recovered.damaged {
             tracing::error!(disk = %journal.disk_id(), ?damage, "journal damaged");
         }
+        let resynced = journal.segments().pop().filter(|_| recovered.n_resynced > 0);
         let appender = Appender { journal, poisoned: watch::Sender::new(false) };
         let mut state = State::default();
         for (ReplicaId(id), replica) in recovered.replicas {
@@ -129,6 +133,7 @@ impl Disk {
             dir: dir.to_path_buf(),
             options,
             appender: Arc::new(appender),
+            resynced,
             state: Mutex::new(state),
         }))
     }
@@ -256,6 +261,11 @@ impl Disk {
 
     pub(crate) fn blocking(&self) -> Blocking {
         Blocking { is_threaded: self.options.journal.threaded }
+    }
+
+    /// The segment with bodies that lie elsewhere than before this start.
+    pub(crate) fn resynced(&self) -> Option<SegmentId> {
+        self.resynced
     }
 
     /// What time it is here.

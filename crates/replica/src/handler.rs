@@ -22,8 +22,10 @@ impl Replica {
         }
         let core = self.core().map_err(|_| refused("replica stopped"))?;
         let from = request.from_replica;
-        let asks_memory =
-            matches!(request.kind, kind::SEEN | kind::CHUNKS | kind::CHUNK_LIST | kind::VOTE);
+        let asks_memory = matches!(
+            request.kind,
+            kind::SEEN | kind::LOST | kind::CHUNKS | kind::CHUNK_LIST | kind::VOTE
+        );
         if !asks_memory && !core.care.may_vote() {
             // Why also entries: a log that is shorter than the leader knows it must not be taken
             // for the one the leader knows. Whoever can lead with this replica can confirm it.
@@ -33,7 +35,7 @@ impl Replica {
             kind::APPEND | kind::HEARTBEAT => append(&core, request.meta, request.bodies).await?,
             kind::VOTE => {
                 let vote = wire::read_vote_request(request.meta).map_err(bad)?;
-                core.memory.note(from, vote.vote, vote.last_log_id);
+                core.memory.note(from, vote.vote, None);
                 if !core.care.may_vote() {
                     return Err(refused("state not confirmed yet"));
                 }
@@ -60,12 +62,18 @@ impl Replica {
             }
             kind::SNAPSHOT_END => {
                 let received = core.receiving.lock().await.end(request.meta)?;
-                core.care.became_incomplete();
+                let _installing = core.installing();
                 receive::install(&core, received).await?
             }
             kind::CHUNKS => return core.serve_chunks(request.meta),
             kind::CHUNK_LIST => core.serve_list(request.meta)?,
             kind::SEEN => wire::put_seen(&core.memory.of(from)),
+            kind::LOST => {
+                if core.has_lost(&wire::read_seen(request.meta).map_err(bad)?) {
+                    core.care.was_rolled_back();
+                }
+                Bytes::new()
+            }
             _ => return Err(refused("unknown kind of request")),
         };
         Ok(PeerResponse { meta, bodies: Vec::new() })

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes};
-use journal::ReplicaId;
+use journal::{ReplicaId, SegmentId};
 use mailbox::Digest;
 
 use crate::checkpoint::{Checkpoint, Checkpoints, sync_dir};
@@ -22,6 +22,15 @@ use crate::store::{Applied, Store};
 const OPEN_MAX: Duration = Duration::from_secs(60);
 /// Rows written at once while an index is built.
 const LOAD_ROWS: usize = 2048;
+
+/// What a replica has to remember of itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Mark {
+    /// Bodies may be missing here.
+    Incomplete,
+    /// Its peers saw more of it than is here: it never runs again.
+    RolledBack,
+}
 
 /// The files of one replica.
 #[derive(Clone)]
@@ -38,7 +47,13 @@ impl Local {
         let checkpoints =
             Checkpoints::open(&dir, blocking).map_err(Error::io("open checkpoints"))?;
         match self.try_trusted(&checkpoints, log).await? {
-            Some(Ok(store)) => return Ok((store, checkpoints)),
+            Some(Ok(store)) => {
+                // Why: the bodies of the last entries were copied to where they are synced for sure,
+                // and what the index says of them is overwritten.
+                let moved = self.disk.resynced().into_iter().collect();
+                self.relocate(&store, moved).map_err(Error::io("find bodies again"))?;
+                return Ok((store, checkpoints));
+            }
             Some(Err(why)) => {
                 tracing::info!(replica = self.replica, why, "index is built anew");
             }
@@ -125,7 +140,7 @@ impl Local {
     pub fn install(&self, own: &Checkpoints, snapshot: &Checkpoint) -> io::Result<Arc<Store>> {
         // Durability: the mark is there before the rows, so that a crash between rows and bodies
         // leaves a replica that knows it is incomplete.
-        self.mark_incomplete()?;
+        self.mark(Mark::Incomplete)?;
         let adopted = own.adopt(snapshot)?;
         self.load(Some(&adopted))
     }
@@ -150,7 +165,7 @@ impl Local {
             })?;
             store.load(rows).map_err(io::Error::other)?;
         }
-        self.relocate(&store)?;
+        self.relocate(&store, self.disk.journal().segments())?;
         let applied = checkpoint.map_or(Applied::default(), |found| found.applied().clone());
         store.commit(Default::default(), &[], applied).map_err(io::Error::other)?;
         for generation in old {
@@ -162,10 +177,10 @@ impl Local {
         Ok(store)
     }
 
-    /// Finds all bodies of this replica in the journal again.
-    pub fn relocate(&self, store: &Store) -> io::Result<()> {
+    /// Finds the bodies of this replica in these segments again.
+    fn relocate(&self, store: &Store, segments: Vec<SegmentId>) -> io::Result<()> {
         let journal = self.disk.journal();
-        for segment in journal.segments() {
+        for segment in segments {
             let found = match journal.blob_locations(segment) {
                 Ok(found) => found,
                 Err(journal::Error::Missing { .. }) => continue,
@@ -206,28 +221,32 @@ impl Local {
         sync_dir(&dir)
     }
 
-    /// Whether bodies may be missing here.
-    pub fn is_incomplete(&self) -> bool {
-        self.incomplete_path().exists()
+    /// Whether this is so of the replica.
+    pub fn is_marked(&self, mark: Mark) -> bool {
+        self.mark_path(mark).exists()
     }
 
-    /// Bodies may be missing from now on.
-    pub fn mark_incomplete(&self) -> io::Result<()> {
+    /// It is so from now on, also after a restart.
+    pub fn mark(&self, mark: Mark) -> io::Result<()> {
         std::fs::create_dir_all(self.disk.checkpoint_dir(self.replica))?;
-        std::fs::File::create(self.incomplete_path())?.sync_all()?;
+        std::fs::File::create(self.mark_path(mark))?.sync_all()?;
         sync_dir(&self.disk.checkpoint_dir(self.replica))
     }
 
-    /// All bodies are here.
-    pub fn mark_whole(&self) -> io::Result<()> {
-        match std::fs::remove_file(self.incomplete_path()) {
+    /// It is not so any more.
+    pub fn unmark(&self, mark: Mark) -> io::Result<()> {
+        match std::fs::remove_file(self.mark_path(mark)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => sync_dir(&self.disk.checkpoint_dir(self.replica)),
         }
     }
 
-    fn incomplete_path(&self) -> PathBuf {
-        self.disk.checkpoint_dir(self.replica).join("incomplete")
+    fn mark_path(&self, mark: Mark) -> PathBuf {
+        let name = match mark {
+            Mark::Incomplete => "incomplete",
+            Mark::RolledBack => "rolled-back",
+        };
+        self.disk.checkpoint_dir(self.replica).join(name)
     }
 }
 

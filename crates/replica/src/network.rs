@@ -94,16 +94,38 @@ impl Peer {
     {
         let (meta, bodies) = wire::put_append(&request);
         let call = self.call(self.append_kind, meta, bodies, self.network.patience);
-        let (memory, id, vote) = (self.network.memory.clone(), self.id, request.vote);
-        let last = request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id);
+        let (peer, vote, prev) = (self.clone(), request.vote, request.prev_log_id);
+        let last = request.entries.last().map(|entry| entry.log_id).or(prev);
         async move {
             let meta = call.await.map_err(rpc_error)?.meta;
             let response = wire::read_append_response(meta).map_err(bad_bytes)?;
-            if response.is_success() {
-                memory.note(id, vote, last);
+            match &response {
+                AppendEntriesResponse::Success => peer.network.memory.note(peer.id, vote, last),
+                AppendEntriesResponse::PartialSuccess(upto) => {
+                    peer.network.memory.note(peer.id, vote, *upto);
+                }
+                AppendEntriesResponse::Conflict => peer.check_conflict(&vote, prev).await?,
+                AppendEntriesResponse::HigherVote(_) => {}
             }
             Ok(response)
         }
+    }
+
+    /// A follower that does not know an entry it acknowledged was rolled back: it is told so, and
+    /// openraft never hears of it, for it takes what was acknowledged once to be there for ever.
+    async fn check_conflict(&self, vote: &Vote, at: Option<LogId>) -> Result<(), RPCError<Types>> {
+        // Why an error: there is nothing before the first entry that could differ.
+        let at = at.ok_or(BadBytes("conflict before the first entry")).map_err(bad_bytes)?;
+        let seen = self.network.memory.of(self.id);
+        if !seen.covers(vote, &at) {
+            return Ok(());
+        }
+        tracing::warn!(shard = %self.network.shard, replica = self.id, node = %self.member.node,
+            "replica lost what it acknowledged, it is not followed up");
+        let meta = wire::put_seen(&seen);
+        // Why the result is dropped: it is told each time it shows that again.
+        drop(self.call(kind::LOST, meta, Vec::new(), self.network.patience).await);
+        Err(rpc_error(PeerError::Refused("it lost what it acknowledged".into())))
     }
 
     async fn small(&self, kind: u8, meta: Bytes, ttl: Duration) -> Result<Bytes, RPCError<Types>> {
@@ -195,8 +217,8 @@ impl RaftNetworkV2<Types> for Peer {
         let meta = self.small(kind::VOTE, meta, option.hard_ttl()).await?;
         let response = wire::read_vote_response(meta).map_err(bad_bytes)?;
         if response.vote_granted {
-            // Why only then: a vote is synced before it is granted, and with it the log before.
-            self.network.memory.note(self.id, response.vote, response.last_log_id);
+            // Why only then: a vote is synced before it is granted.
+            self.network.memory.note(self.id, response.vote, None);
         }
         Ok(response)
     }
@@ -222,7 +244,12 @@ impl RaftNetworkV2<Types> for Peer {
         tokio::select! {
             closed = cancel => Err(closed.into()),
             sent = sending => match sent {
-                Ok(vote) => Ok(SnapshotResponse::new(vote)),
+                Ok(now) => {
+                    if now.leader_id == vote.leader_id {
+                        self.network.memory.note(self.id, vote, snapshot.meta.last_log_id);
+                    }
+                    Ok(SnapshotResponse::new(now))
+                }
                 Err(error) => Err(StreamingError::Unreachable(Unreachable::new(&error))),
             },
         }

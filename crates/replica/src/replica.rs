@@ -150,6 +150,8 @@ impl Replica {
     /// A view that contains everything acknowledged before this call, from the leader.
     pub async fn read(&self) -> Result<View, ProposeError> {
         let core = self.core()?;
+        // Why: a round would keep its followers waiting for a leader that hears none of them.
+        self.check_leads(&core)?;
         self.inner.reads.round(&core.raft).await?;
         Ok(self.view_of(&core))
     }
@@ -246,7 +248,7 @@ impl Replica {
     }
 
     fn view_of(&self, core: &Core) -> View {
-        View::new(&core.applying.store(), self.inner.config.disk.clone())
+        View::new(&core.applying.store(), self.inner.config.disk.clone(), core.owner())
     }
 
     fn check_leads(&self, core: &Core) -> Result<(), ProposeError> {
@@ -254,9 +256,10 @@ impl Replica {
         let metrics = metrics.borrow_watched();
         if metrics.state.is_leader() {
             let patience = self.inner.config.timing.election_max * 2;
-            let is_alone = metrics.last_quorum_acked.as_ref().is_some_and(|at| {
-                metrics.membership_config.voter_ids().count() > 1 && at.elapsed() > patience
-            });
+            let has_peers = metrics.membership_config.voter_ids().count() > 1;
+            let acked = metrics.last_quorum_acked.as_ref();
+            let age = acked.map_or_else(|| core.care.alone(), |at| at.elapsed());
+            let is_alone = has_peers && age > patience;
             // Why at once: a majority that was silent for so long may follow somebody else.
             return if is_alone { Err(ProposeError::Unavailable) } else { Ok(()) };
         }

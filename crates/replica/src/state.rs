@@ -56,8 +56,19 @@ impl Applying {
         let store = self.store();
         let view = store.view();
         let ask = || {
-            let is_here = store.locate(digest)? == Some(pointer);
-            Ok::<bool, IndexError>(is_here && self.machine.is_chunk_live(&view, digest))
+            if !self.machine.is_chunk_live(&view, digest) {
+                return Ok::<bool, IndexError>(false);
+            }
+            let at = store.locate(digest)?;
+            let is_elsewhere = at.filter(|at| *at != pointer).is_some_and(|at| {
+                // Why it is read: after a crash the index may name a place that is gone.
+                let found = self.local.disk.journal().read_blob(at);
+                found.is_ok_and(|blob| blob.digest == digest.0)
+            });
+            if !is_elsewhere && at != Some(pointer) {
+                store.place(&[(*digest, pointer)])?;
+            }
+            Ok(!is_elsewhere)
         };
         // Why true: what cannot be told is kept.
         let is_live = catch_unwind(AssertUnwindSafe(ask)).map_or(true, |live| live.unwrap_or(true));

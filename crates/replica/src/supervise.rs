@@ -2,7 +2,7 @@
 //! from a disk that hangs, fetches missing bodies, writes checkpoints and cuts the log.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::confirm::Verdict;
 use crate::core::Core;
 use crate::error::Error;
+use crate::local::{Local, Mark};
 use crate::replica::Inner;
 use crate::status::{Role, Status};
 
@@ -38,30 +39,58 @@ pub(crate) struct Care {
     may_vote: AtomicBool,
     campaigns: AtomicBool,
     beats: AtomicBool,
+    /// For how long no majority answered it, in milliseconds.
+    alone_ms: AtomicU64,
     is_busy: AtomicBool,
     rolled_back: AtomicBool,
     /// Keeps `is_incomplete` from asking the file system.
     is_incomplete: AtomicBool,
+    snapshots: Mutex<Snapshots>,
     filled: AtomicU64,
 }
 
+/// Snapshots that came, and those being installed: what was filled up before one is there says
+/// nothing about its bodies.
+#[derive(Default)]
+struct Snapshots {
+    n_begun: u64,
+    n_under_way: usize,
+}
+
+/// A snapshot is being installed as long as this lives.
+pub(crate) struct Installing<'c>(&'c Core);
+
+impl Drop for Installing<'_> {
+    fn drop(&mut self) {
+        self.0.care.snapshots().n_under_way -= 1;
+    }
+}
+
 impl Care {
-    /// For a core that begins.
-    pub fn new(may_vote: bool, is_incomplete: bool) -> Self {
+    /// For a core that begins on these files.
+    pub fn new(may_vote: bool, local: &Local) -> Self {
+        let is_incomplete = local.is_marked(Mark::Incomplete);
         Self {
             may_vote: AtomicBool::new(may_vote),
             campaigns: AtomicBool::new(false),
             beats: AtomicBool::new(true),
+            alone_ms: AtomicU64::new(0),
             is_busy: AtomicBool::new(false),
-            rolled_back: AtomicBool::new(false),
+            rolled_back: AtomicBool::new(local.is_marked(Mark::RolledBack)),
             is_incomplete: AtomicBool::new(is_incomplete),
+            snapshots: Mutex::default(),
             filled: AtomicU64::new(0),
         }
     }
 
     /// Whether it may vote.
     pub fn may_vote(&self) -> bool {
-        self.may_vote.load(Ordering::Relaxed)
+        self.may_vote.load(Ordering::Relaxed) && !self.is_rolled_back()
+    }
+
+    /// For how long no majority answered this leader.
+    pub fn alone(&self) -> Duration {
+        Duration::from_millis(self.alone_ms.load(Ordering::Relaxed))
     }
 
     /// Whether bodies are missing.
@@ -69,9 +98,17 @@ impl Care {
         self.is_incomplete.load(Ordering::Relaxed)
     }
 
-    /// A snapshot came: bodies are missing now.
-    pub fn became_incomplete(&self) {
-        self.is_incomplete.store(true, Ordering::Relaxed);
+    /// Its peers saw more of it than is here.
+    pub fn was_rolled_back(&self) {
+        self.rolled_back.store(true, Ordering::Relaxed);
+    }
+
+    fn snapshots(&self) -> MutexGuard<'_, Snapshots> {
+        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_rolled_back(&self) -> bool {
+        self.rolled_back.load(Ordering::Relaxed)
     }
 }
 
@@ -79,6 +116,7 @@ impl Care {
 pub(crate) async fn watch(inner: Weak<Inner>, core: Weak<Core>) {
     let Some(mut changes) = core.upgrade().map(|core| core.raft.server_metrics()) else { return };
     let mut upkeep_at = Instant::now();
+    let mut leads_since = None;
     loop {
         // Why both: roles change at once, figures only need to be fresh.
         let told = tokio::time::timeout(LOOK_EVERY, changes.changed()).await;
@@ -91,12 +129,15 @@ pub(crate) async fn watch(inner: Weak<Inner>, core: Weak<Core>) {
         // Why both: a core that panicked says nothing any more, and nobody can wait for its news.
         let panicked = || is_gone.then(|| "raft ended without a word".to_owned());
         let failed = status.failed.clone().or_else(panicked);
+        let alone = alone_for(&status, &mut leads_since);
         tell(&inner, status);
         if inner.config.disk.is_poisoned() {
             stop_for_good(&inner, core, "disk poisoned").await;
             return;
         }
-        if core.care.rolled_back.load(Ordering::Relaxed) {
+        if core.care.is_rolled_back() {
+            // Why the result is dropped: without the mark the peers tell again.
+            drop(core.applying.local.mark(Mark::RolledBack));
             stop_for_good(&inner, core, "state is older than its peers saw it").await;
             return;
         }
@@ -116,7 +157,7 @@ pub(crate) async fn watch(inner: Weak<Inner>, core: Weak<Core>) {
             restart(weak, core, "index damaged".into()).await;
             return;
         }
-        steer(&inner, &core);
+        steer(&inner, &core, alone);
         if upkeep_at <= Instant::now() {
             let every = if core.care.may_vote() { UPKEEP_EVERY } else { CONFIRM_EVERY };
             upkeep_at = Instant::now() + every;
@@ -133,19 +174,31 @@ fn tell(inner: &Inner, status: Status) {
     });
 }
 
+/// For how long a leader was answered by no majority.
+fn alone_for(status: &Status, leads_since: &mut Option<Instant>) -> Duration {
+    if status.role != Role::Leader || status.voters.len() < 2 {
+        *leads_since = None;
+        return Duration::ZERO;
+    }
+    let since = *leads_since.get_or_insert_with(Instant::now);
+    status.quorum_age_ms.map_or_else(|| since.elapsed(), Duration::from_millis)
+}
+
 /// Tells openraft whether to campaign and to send heartbeats.
-fn steer(inner: &Inner, core: &Core) {
+fn steer(inner: &Inner, core: &Core, alone: Duration) {
     let is_hung = inner.config.disk.sync_pending() > inner.config.timing.disk_hung;
     let care = &core.care;
+    care.alone_ms.store(alone.as_millis() as u64, Ordering::Relaxed);
     let campaigns = !is_hung && care.may_vote() && !care.is_incomplete();
     if care.campaigns.swap(campaigns, Ordering::Relaxed) != campaigns {
         core.raft.runtime_config().elect(campaigns);
     }
-    if care.beats.swap(!is_hung, Ordering::Relaxed) == is_hung {
+    let beats = !is_hung && !inner.config.timing.is_silent(alone);
+    if care.beats.swap(beats, Ordering::Relaxed) != beats {
         if is_hung {
             tracing::warn!(shard = %inner.config.shard, "disk hangs, leadership is given up");
         }
-        core.raft.runtime_config().heartbeat(!is_hung);
+        core.raft.runtime_config().heartbeat(beats);
     }
 }
 
@@ -162,21 +215,46 @@ fn begin_upkeep(core: &Arc<Core>) {
 }
 
 impl Core {
+    /// A snapshot comes: bodies are missing from now on, and who misses some does not campaign.
+    pub fn installing(&self) -> Installing<'_> {
+        let mut snapshots = self.care.snapshots();
+        snapshots.n_begun += 1;
+        snapshots.n_under_way += 1;
+        self.care.is_incomplete.store(true, Ordering::Relaxed);
+        self.care.campaigns.store(false, Ordering::Relaxed);
+        self.raft.runtime_config().elect(false);
+        drop(snapshots);
+        Installing(self)
+    }
+
+    /// Fetches bodies that are missing.
+    async fn fill_up(&self) {
+        let n_begun = self.care.snapshots().n_begun;
+        let round = self.care.filled.fetch_add(1, Ordering::Relaxed);
+        if !self.fill().await {
+            return;
+        }
+        let snapshots = self.care.snapshots();
+        if snapshots.n_begun == n_begun
+            && snapshots.n_under_way == 0
+            && self.applying.local.unmark(Mark::Incomplete).is_ok()
+        {
+            tracing::info!(replica = self.claim.replica, round, "all bodies are here");
+            self.care.is_incomplete.store(false, Ordering::Relaxed);
+        }
+    }
+
     async fn upkeep(&self) {
         let care = &self.care;
         if !care.may_vote() {
             match self.confirm().await {
                 Verdict::Confirmed => care.may_vote.store(true, Ordering::Relaxed),
-                Verdict::RolledBack => care.rolled_back.store(true, Ordering::Relaxed),
+                Verdict::RolledBack => care.was_rolled_back(),
                 Verdict::Open => {}
             }
         }
         if care.is_incomplete() {
-            let round = care.filled.fetch_add(1, Ordering::Relaxed);
-            if self.fill().await && self.applying.local.mark_whole().is_ok() {
-                tracing::info!(replica = self.claim.replica, round, "all bodies are here");
-                care.is_incomplete.store(false, Ordering::Relaxed);
-            }
+            self.fill_up().await;
         }
         let replica = journal::ReplicaId(self.claim.replica);
         let is_pinning = self.claim.disk.journal().pinned_bytes(replica) > PINNED_BYTES_MAX;

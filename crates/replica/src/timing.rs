@@ -43,6 +43,19 @@ impl Default for Timing {
 const SNAPSHOT: Duration = Duration::from_secs(3600);
 
 impl Timing {
+    /// Whether a leader whom no majority answered for so long says nothing.
+    ///
+    /// One that is heard and hears nobody would hold its followers back for ever. So after four
+    /// leases it falls silent until each of them can have stood for election, and tries again.
+    /// Not sooner, or a busy machine loses a leader that is only slow.
+    pub(crate) fn is_silent(&self, alone: Duration) -> bool {
+        let period = self.election_max * 2 + self.election_min;
+        let beyond = alone.checked_sub(self.election_max * 4);
+        beyond.is_some_and(|beyond| {
+            (beyond.as_millis() / period.as_millis().max(1)).is_multiple_of(2)
+        })
+    }
+
     /// What openraft is told.
     pub(crate) fn config(&self, group: String) -> openraft::Config {
         let ms = |duration: Duration| duration.as_millis() as u64;
@@ -68,5 +81,19 @@ impl Timing {
             backoff: "30ms 60ms 120ms ...500ms".into(),
             ..openraft::Config::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_nobody_answers_is_silent_by_turns() {
+        let timing = Timing::default();
+        let is_silent = |ms| timing.is_silent(Duration::from_millis(ms));
+        assert!(!is_silent(0) && !is_silent(1_799));
+        assert!(is_silent(1_800) && is_silent(2_999));
+        assert!(!is_silent(3_000) && is_silent(4_200));
     }
 }

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use journal::{Location, Pointer, ReplicaId};
 use mailbox::chunk::{CHUNK_BYTES_MAX, Codec};
 use mailbox::{Bodies, ChunkRef, Digest, RowDigest, Source, StoredChunk};
 
@@ -16,6 +17,7 @@ use crate::store::{RowView, Store};
 pub struct View {
     rows: RowView,
     disk: Arc<Disk>,
+    owner: Option<ReplicaId>,
 }
 
 /// A view could not be read to its end: it lived too long, or the index is damaged and being built
@@ -25,8 +27,9 @@ pub struct View {
 pub struct ViewLost(pub String);
 
 impl View {
-    pub(crate) fn new(store: &Arc<Store>, disk: Arc<Disk>) -> Self {
-        Self { rows: store.view(), disk }
+    /// `owner` is whose bodies they are, if none of them should be missing here.
+    pub(crate) fn new(store: &Arc<Store>, disk: Arc<Disk>, owner: Option<ReplicaId>) -> Self {
+        Self { rows: store.view(), disk, owner }
     }
 
     /// Index of the last entry it contains, 0 if there is none.
@@ -61,27 +64,52 @@ impl Source for View {
 
 impl Bodies for View {
     fn chunk(&self, chunk: &ChunkRef) -> Option<Bytes> {
-        let stored = read_local(&self.disk, self.rows.store(), &chunk.digest)?;
+        let stored = read_local(&self.disk, self.owner, self.rows.store(), &chunk.digest)?;
         raw(&stored).filter(|raw| raw.len() == chunk.raw_len as usize)
     }
 }
 
-/// A chunk as it lies on this disk. Its bytes match what was written, not yet its digest.
-pub(crate) fn read_local(disk: &Disk, store: &Store, digest: &Digest) -> Option<StoredChunk> {
-    // Why twice: garbage collection may have moved it in between.
-    for _ in 0..2 {
-        let pointer = store.locate(digest).ok()??;
-        match disk.journal().read_blob(pointer) {
-            Ok(blob) if blob.digest == digest.0 => {
-                let chunk = ChunkRef { digest: *digest, raw_len: blob.raw_len };
-                let codec = codec::read_codec(blob.codec).ok()?;
-                return Some(StoredChunk { chunk, codec, bytes: blob.bytes });
-            }
-            Err(journal::Error::Missing { .. }) => {}
-            Ok(_) | Err(_) => return None,
+/// A chunk as it lies on this disk. Its bytes match what was written, not yet its digest. If the
+/// index does not lead to it, it is looked for among all bodies of its owner.
+pub(crate) fn read_local(
+    disk: &Disk,
+    owner: Option<ReplicaId>,
+    store: &Store,
+    digest: &Digest,
+) -> Option<StoredChunk> {
+    let mut gone = None;
+    while let Some(pointer) = store.locate(digest).ok()? {
+        if let Some(found) = read_at(disk, digest, pointer) {
+            return Some(found);
+        }
+        // Why again: garbage collection may have moved it in between.
+        if gone.replace(pointer) == Some(pointer) {
+            break;
         }
     }
-    None
+    // Why: after a crash the index may have lost its place, or name one it is not at any more.
+    let (found, pointer) = find(disk, owner?, digest)?;
+    store.place(&[(*digest, pointer)]).ok()?;
+    Some(found)
+}
+
+fn read_at(disk: &Disk, digest: &Digest, pointer: Pointer) -> Option<StoredChunk> {
+    let blob = disk.journal().read_blob(pointer).ok()?;
+    let chunk = ChunkRef { digest: *digest, raw_len: blob.raw_len };
+    let codec = codec::read_codec(blob.codec).ok()?;
+    let bytes = blob.bytes;
+    (blob.digest == digest.0).then_some(StoredChunk { chunk, codec, bytes })
+}
+
+/// Looks for a chunk in the whole journal, the youngest segments first.
+fn find(disk: &Disk, owner: ReplicaId, digest: &Digest) -> Option<(StoredChunk, Pointer)> {
+    let journal = disk.journal();
+    journal.segments().into_iter().rev().find_map(|segment| {
+        let locations = journal.blob_locations(segment).ok()?;
+        let is_it = |at: &&Location| at.replica == owner && at.digest == digest.0;
+        let read = |at: &Location| Some((read_at(disk, digest, at.pointer)?, at.pointer));
+        locations.iter().filter(is_it).find_map(read)
+    })
 }
 
 /// The raw bytes of a chunk, if they are what its digest says.

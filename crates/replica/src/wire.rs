@@ -22,13 +22,15 @@ pub(crate) mod kind {
     pub const SEEN: u8 = 10;
     /// An append without entries that says the leader lives.
     pub const HEARTBEAT: u8 = 11;
+    /// What the sender saw of the receiver, which seems to have lost some of it.
+    pub const LOST: u8 = 12;
 }
 
 /// Whether requests of this kind carry much. The others are small and must not wait behind them:
 /// heartbeats and votes.
 pub fn is_bulk(kind: u8) -> bool {
-    use kind::{HEARTBEAT, PRE_VOTE, SEEN, TRANSFER, VOTE};
-    !matches!(kind, VOTE | PRE_VOTE | TRANSFER | SEEN | HEARTBEAT)
+    use kind::{HEARTBEAT, LOST, PRE_VOTE, SEEN, TRANSFER, VOTE};
+    !matches!(kind, VOTE | PRE_VOTE | TRANSFER | SEEN | HEARTBEAT | LOST)
 }
 
 /// Limit: more entries than a leader ever puts in one request.

@@ -172,6 +172,65 @@ async fn a_disk_that_was_rolled_back_does_not_vote() {
     put(&nodes, "a=3", vec![]).await;
 }
 
+/// The one peer it can ask never heard of what it lost, so only its leader can tell.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_was_rolled_back_does_not_touch_its_leader() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    let mut nodes = three(&net, dir.path()).await;
+    put(&nodes, "a=1", vec![]).await;
+    let id = stop_follower(&net, &mut nodes).await;
+    let home = dir.path().join(format!("n{id}"));
+    let backup = dir.path().join("backup");
+    copy_dir(&home, &backup);
+    nodes.push(start(&net, dir.path(), id).await);
+    for i in 0..20 {
+        put(&nodes, &format!("a={i}"), vec![]).await;
+    }
+    let last = converged(&nodes).await[0].last_log_index;
+    let at = leader(&nodes).await;
+    let heard = || nodes[at].replica.status().matched.get(&id).copied() == Some(last);
+    until(heard, "the leader heard of it").await;
+    let term = nodes[at].replica.status().term;
+    let leading = nodes[at].name.clone();
+    let back = nodes.pop().unwrap();
+    back.stop(&net).await;
+    std::fs::remove_dir_all(&home).unwrap();
+    copy_dir(&backup, &home);
+    net.lose(&format!("n{id}"), &leading, true);
+    for life in ["first", "second"] {
+        let back = start(&net, dir.path(), id).await;
+        until(|| back.replica.status().failed.is_some(), "the roll-back is noticed").await;
+        assert!(back.replica.status().failed.unwrap().contains("older"), "in its {life} life");
+        put(&nodes, "a=after", vec![]).await;
+        let status = nodes[at].replica.status();
+        assert_eq!((status.role, status.term), (replica::Role::Leader, term));
+        back.stop(&net).await;
+    }
+}
+
+/// The journal copies what may not be synced to another place when it is opened; the index, which
+/// may have reached the disk before the process was killed, knows only the old one.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_bodies_before_a_kill_are_found_after_it() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    let node = start(&net, dir.path(), 1).await;
+    let members = std::collections::BTreeMap::from([(1, node.member())]);
+    node.replica.initialize(members).await.unwrap();
+    let nodes = vec![node];
+    put(&nodes, "a=1", vec![body(7, 3_000)]).await;
+    let (journal, killed) = (dir.path().join("n1/journal"), dir.path().join("killed"));
+    copy_dir(&journal, &killed);
+    for node in nodes {
+        node.stop(&net).await;
+    }
+    std::fs::remove_dir_all(&journal).unwrap();
+    copy_dir(&killed, &journal);
+    let node = start(&net, dir.path(), 1).await;
+    let view = node.replica.local_view().unwrap();
+    let found = view.read(|_, bodies| bodies.chunk(&body(7, 3_000).chunk)).unwrap();
+    assert_eq!(found, Some(body(7, 3_000).bytes));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_id_that_left_a_disk_never_comes_back() {
     let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());

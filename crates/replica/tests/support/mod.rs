@@ -54,6 +54,10 @@ pub struct Net(Arc<Mutex<Switchboard>>);
 struct Switchboard {
     replicas: BTreeMap<String, Replica>,
     cut: BTreeSet<String>,
+    /// From, to: calls get lost.
+    lost: BTreeSet<(String, String)>,
+    /// They are heard, and hear nobody.
+    deaf: BTreeSet<String>,
 }
 
 impl Net {
@@ -74,6 +78,27 @@ impl Net {
         }
     }
 
+    /// Calls of one node to another get lost, or not any more.
+    pub fn lose(&self, from: &str, to: &str, is_lost: bool) {
+        let mut board = self.0.lock().unwrap();
+        let line = (from.to_owned(), to.to_owned());
+        if is_lost {
+            board.lost.insert(line);
+        } else {
+            board.lost.remove(&line);
+        }
+    }
+
+    /// A node hears neither calls nor answers, or does again.
+    pub fn deafen(&self, node: &str, is_deaf: bool) {
+        let mut board = self.0.lock().unwrap();
+        if is_deaf {
+            board.deaf.insert(node.into());
+        } else {
+            board.deaf.remove(node);
+        }
+    }
+
     fn of(&self, from: &str) -> Arc<dyn PeerTransport> {
         Arc::new(Wire { net: self.clone(), from: from.into() })
     }
@@ -88,13 +113,21 @@ impl PeerTransport for Wire {
     fn call(&self, request: PeerRequest) -> BoxFuture<'static, Result<PeerResponse, PeerError>> {
         let target = {
             let board = self.net.0.lock().unwrap();
-            let is_cut = board.cut.contains(&self.from) || board.cut.contains(&request.node);
+            let is_cut = board.cut.contains(&self.from)
+                || board.cut.contains(&request.node)
+                || board.deaf.contains(&request.node)
+                || board.lost.contains(&(self.from.clone(), request.node.clone()));
             board.replicas.get(&request.node).filter(|_| !is_cut).cloned()
         };
+        let (net, from) = (self.net.clone(), self.from.clone());
         Box::pin(async move {
             let target = target.ok_or(PeerError::Unreachable("cut".into()))?;
             let deadline = request.deadline;
             let answer = tokio::spawn(async move { target.handle(request).await });
+            if net.0.lock().unwrap().deaf.contains(&from) {
+                tokio::time::sleep(deadline).await;
+                return Err(PeerError::Deadline);
+            }
             match tokio::time::timeout(deadline, answer).await {
                 Ok(Ok(answer)) => answer,
                 Ok(Err(_)) => Err(PeerError::Unreachable("died".into())),
