@@ -11,9 +11,9 @@ use mailbox::command::{
 };
 use mailbox::query::Messages;
 use mailbox::{
-    AccountId, Address, Answer, Command, Digest, FlagChange, Flags, MailboxId, MailboxInfo,
-    MailboxName, MessageRecord, NewMessage, Outcome, Query, ShardId, StoredChunk, SystemFlags, Uid,
-    UidSet, UploadId,
+    AccountId, Address, Answer, Bodies, Command, Digest, FlagChange, Flags, MailboxId, MailboxInfo,
+    MailboxName, MessageRecord, NewMessage, Outcome, Query, ShardId, Source, StoredChunk,
+    SystemFlags, Uid, UidSet, UploadId,
 };
 
 use crate::dice::Dice;
@@ -84,15 +84,8 @@ impl Account {
         let of = self.of_mailbox(name);
         let mut info = self.info(frontend, of).await?;
         for n in 1.. {
-            let query = Query::Messages(Messages {
-                of,
-                uids: UidSet::all(),
-                changed_since: None,
-                metadata: true,
-                chunks: true,
-                expunged: false,
-            });
-            let Answer::Messages(found, None) = frontend.query(self.shard, query).await? else {
+            let Answer::Messages(found, None) = frontend.query(self.shard, everything(of)).await?
+            else {
                 return Err(Trouble::Unavailable);
             };
             let after = self.info(frontend, of).await?;
@@ -142,6 +135,35 @@ impl Account {
         }
         Ok(short(&hasher))
     }
+}
+
+/// How many bodies the rows of a shard speak of and that are not there.
+pub fn n_missing_bodies(shard: ShardId, rows: &dyn Source, bodies: &dyn Bodies) -> usize {
+    let account = Account::of(shard).id;
+    let Answer::Mailboxes(all, _) = mailbox::answer(rows, bodies, &Query::Mailboxes(account))
+    else {
+        return 0;
+    };
+    let missing_in = |of: OfMailbox| match mailbox::answer(rows, bodies, &everything(of)) {
+        Answer::Messages(found, _) => {
+            let bodies_of = found.iter().flat_map(|message| &message.body);
+            let chunks = bodies_of.flat_map(|body| &body.chunks);
+            chunks.filter(|chunk| bodies.chunk(chunk).is_none()).count()
+        }
+        _ => 0,
+    };
+    all.iter().map(|info| missing_in(info.of)).sum()
+}
+
+fn everything(of: OfMailbox) -> Query {
+    Query::Messages(Messages {
+        of,
+        uids: UidSet::all(),
+        changed_since: None,
+        metadata: true,
+        chunks: true,
+        expunged: false,
+    })
 }
 
 fn short(hasher: &blake3::Hasher) -> String {

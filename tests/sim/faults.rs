@@ -6,6 +6,7 @@ use drill::{Fault, Record};
 use turmoil::Sim;
 
 use crate::dice::Dice;
+use crate::seats::{Change, Seat};
 use crate::world::World;
 
 /// Time between two faults, in milliseconds.
@@ -56,23 +57,81 @@ impl Faults {
             node = leader;
         }
         match self.dice.range(0, 99) {
-            0..=24 => self.crash(sim, &node, false),
-            25..=44 => self.crash(sim, &node, true),
-            45..=54 => nodes.iter().for_each(|node| self.crash(sim, node, true)),
-            55..=64 => self.split(&nodes),
-            65..=79 => self.isolate(&node),
-            80..=89 => {
+            0..=19 => self.crash(sim, &node, false),
+            20..=36 => self.crash(sim, &node, true),
+            37..=44 => nodes.iter().for_each(|node| self.crash(sim, node, true)),
+            45..=52 => self.split(&nodes),
+            53..=65 => self.isolate(&node),
+            66..=69 => self.cut_line(&nodes, &node),
+            70..=77 => {
                 let slow_ms = self.dice.range(20, 400);
                 self.world.machine(&node, |machine| machine.sync_ms = slow_ms);
                 self.later(format!("slow disk of {node}, {slow_ms} ms"), Undo::SpeedUp(node));
             }
-            _ => {
+            78..=85 => {
                 let (slowest, loss) = (self.dice.range(3, 120), self.dice.range(0, 60));
                 self.world.net.set_quality((0, slowest), loss);
                 let name = format!("bad network, {slowest} ms, {loss} of 1,000 lost");
                 self.later(name, Undo::CalmNet);
             }
+            _ if !self.world.plan.changes => {}
+            86..=88 => nodes.iter().for_each(|node| self.world.take_image(node)),
+            89..=92 => self.lose_disk(sim, &node),
+            93..=97 => self.move_away(&node),
+            _ => {
+                let shard = *self.dice.pick(&self.world.plan.shards());
+                self.world.seats(|seats| seats.want(shard, Change::HandOver));
+            }
         }
+    }
+
+    /// The disk comes back empty, or as it was once: its replicas are lost and replaced.
+    fn lose_disk(&mut self, sim: &mut Sim<'_>, node: &str) {
+        if !self.world.may_lose(node) || !self.world.machine(node, |machine| machine.is_up) {
+            return;
+        }
+        kill(sim, &self.world, node, 0);
+        let how = if self.world.roll_back(node) {
+            "roll-back"
+        } else {
+            self.world.wipe(node);
+            "wipe"
+        };
+        let disk_id = self.world.machine(node, |machine| machine.disk_id);
+        self.world.seats(|seats| {
+            seats.note_roll_back(disk_id);
+            let lost: Vec<Seat> = seats.of_node(node).cloned().collect();
+            for seat in lost {
+                let change = Change::Replace { leaves: seat.replica, to: node.into() };
+                seats.want(seat.shard, change);
+            }
+        });
+        self.later(format!("{how} of the disk of {node}"), Undo::Start(node.into()));
+    }
+
+    /// Replicas of a node get new places elsewhere, where there are free nodes.
+    pub fn move_away(&mut self, node: &str) {
+        let nodes = self.world.plan.nodes();
+        let seats: Vec<Seat> = self.world.seats(|seats| seats.of_node(node).cloned().collect());
+        for seat in seats {
+            let taken = self.world.nodes_of(seat.shard);
+            let free: Vec<&String> = nodes.iter().filter(|node| !taken.contains(node)).collect();
+            let is_up = |node: &&&String| self.world.machine(node, |machine| machine.is_up);
+            let Some(to) = free.iter().find(is_up).map(|node| (**node).clone()) else { continue };
+            self.world.trace(format_args!("replica {} moves to {to}", seat.replica));
+            self.world.seats(|seats| {
+                if !seats.is_changing(seat.shard) && seats.is_begun(seat.shard) {
+                    seats.want(seat.shard, Change::Replace { leaves: seat.replica, to });
+                }
+            });
+        }
+    }
+
+    /// One node does not hear one other.
+    fn cut_line(&mut self, nodes: &[String], node: &str) {
+        let other = self.dice.pick(nodes).clone();
+        self.world.net.cut(node, &other);
+        self.later(format!("{other} does not hear {node}"), Undo::Heal);
     }
 
     /// Kills a process in the middle of a write; a power cut takes what was not synced as well.
@@ -84,18 +143,21 @@ impl Faults {
         let n_changes = self.dice.range(0, 4);
         kill(sim, &self.world, node, n_changes);
         let keep_per_mille = self.dice.range(0, 1_000);
-        let loses_index = self.dice.chance(100);
+        let index_fate = self.dice.range(0, 9);
         self.world.machine(node, |machine| {
             machine.storage = match is_power_cut {
                 true => machine.storage.power_cut(&mut || self.dice.chance(keep_per_mille)),
                 false => machine.storage.kill(),
             };
-            if loses_index {
-                // The index is a cache; checkpoints and journal must do without it.
-                drop(std::fs::remove_dir_all(machine.dir.join("index")));
+            // The index is a cache that nobody syncs; checkpoints and journal must do without it.
+            match index_fate {
+                0 => drop(std::fs::remove_dir_all(machine.dir.join("index"))),
+                1 | 2 => machine.roll_back_index(),
+                _ => {}
             }
         });
-        self.later(format!("{name} of {node}"), Undo::Start(node.into()));
+        let index = ["lost", "put back", "put back"].get(index_fate as usize).unwrap_or(&"kept");
+        self.later(format!("{name} of {node}, index {index}"), Undo::Start(node.into()));
     }
 
     /// Two sides, none of which hears the other.
@@ -155,13 +217,17 @@ impl Faults {
         }
     }
 
-    /// Takes back everything and then hurts a minority for as long as it is left so.
-    pub fn freeze_minority(&mut self, sim: &mut Sim<'_>) {
+    /// Takes back everything and then hurts a minority for as long as it is left so. Gives those
+    /// whose replicas can be put elsewhere meanwhile.
+    pub fn freeze_minority(&mut self, sim: &mut Sim<'_>) -> Vec<String> {
         self.end(sim);
-        let nodes = self.world.plan.nodes();
+        let plan = self.world.plan.clone();
+        let nodes = plan.nodes();
         let first = self.dice.range(0, nodes.len() as u64 - 1) as usize;
-        for n in 0..(nodes.len() - 1) / 2 {
+        let mut frozen = Vec::new();
+        for n in 0..plan.n_may_fail() {
             let node = &nodes[(first + n) % nodes.len()];
+            frozen.push(node.clone());
             match self.dice.range(0, 2) {
                 0 => self.crash(sim, node, true),
                 1 => self.isolate(node),
@@ -171,6 +237,7 @@ impl Faults {
                 }
             }
         }
+        frozen
     }
 }
 
@@ -191,6 +258,9 @@ fn kill(sim: &mut Sim<'_>, world: &World, node: &str, n_changes: u64) {
 }
 
 fn start(sim: &mut Sim<'_>, world: &World, node: &str) {
-    world.machine(node, |machine| machine.is_up = true);
+    world.machine(node, |machine| {
+        machine.is_up = true;
+        machine.n_starts += 1;
+    });
     sim.bounce(node);
 }

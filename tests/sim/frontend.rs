@@ -149,9 +149,8 @@ impl Frontend {
     pub async fn chunk(&self, shard: ShardId, chunk: ChunkRef) -> Result<StoredChunk, Trouble> {
         let deadline = self.deadline();
         let mut pause = PAUSE_FIRST;
-        let nodes = self.world.plan.nodes();
         loop {
-            let node = self.dice.pick(&nodes).clone();
+            let node = self.dice.pick(&self.world.nodes_of(shard)).clone();
             let soon = deadline.min(Instant::now() + DOUBT_AFTER);
             if let Attempt::Told(Ok(Told::Chunk(chunk))) =
                 self.attempt(shard, &node, Ask::Chunk(chunk), soon).await
@@ -159,6 +158,20 @@ impl Frontend {
                 return Ok(chunk);
             }
             self.pause(&mut pause, deadline).await?;
+        }
+    }
+
+    /// One question to one node.
+    pub async fn ask(
+        &self,
+        shard: ShardId,
+        node: &str,
+        ask: Ask,
+        patience: Duration,
+    ) -> Option<Told> {
+        match self.attempt(shard, node, ask, Instant::now() + patience).await {
+            Attempt::Told(told) => told.ok(),
+            Attempt::NotSent | Attempt::Lost => None,
         }
     }
 
@@ -271,9 +284,9 @@ impl Frontend {
     }
 
     /// Asks all replicas and gives the one that says it leads, in the highest term.
-    async fn ask_all(&self, shard: ShardId) -> Option<String> {
+    pub async fn ask_all(&self, shard: ShardId) -> Option<String> {
         let mut asked = Vec::new();
-        for node in self.world.plan.nodes() {
+        for node in self.world.nodes_of(shard) {
             let reply = self.world.net.send(&self.name, &node, Call::Mail(shard, Ask::Leader));
             asked.push((node, reply));
         }
@@ -296,9 +309,10 @@ impl Frontend {
             MailError::NotLeader { leader: Some(hint) } if hint != asked => {
                 *lock(&self.links[&shard].leader) = Some(hint.clone());
             }
-            MailError::NotLeader { .. } | MailError::Unavailable | MailError::Unknown => {
-                self.lost(shard, asked);
-            }
+            MailError::NotLeader { .. }
+            | MailError::NoSuchShard
+            | MailError::Unavailable
+            | MailError::Unknown => self.lost(shard, asked),
             _ => {}
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use api::mail::MailError;
 use api::peer::{BoxFuture, PeerError, PeerRequest, PeerResponse, PeerTransport};
 use mailbox::{Answer, ChunkRef, Outcome, Query, Request, ShardId, StoredChunk};
+use replica::{Member, Status};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::dice::Dice;
@@ -20,6 +21,20 @@ pub enum Ask {
     Query(Query),
     Chunk(ChunkRef),
     Leader,
+    /// How a replica is: this one, or the one that leads if it is there.
+    Status(Option<u64>),
+    Admin(Admin),
+}
+
+/// What a controller asks of the leader of a shard.
+#[derive(Clone, Debug)]
+pub enum Admin {
+    /// A new member follows.
+    Learn(u64, Member),
+    /// Exactly these vote.
+    Vote(BTreeSet<u64>),
+    /// Somebody else leads.
+    HandOver,
 }
 
 /// What a node answers to a frontend.
@@ -29,6 +44,8 @@ pub enum Told {
     Answer(Answer),
     Chunk(StoredChunk),
     Leader { leader: Option<String>, term: u64 },
+    Status(Box<Status>),
+    Done,
 }
 
 /// What travels to a process.
@@ -226,6 +243,8 @@ fn describe(call: &Call) -> String {
         Call::Mail(shard, Ask::Query(_)) => format!("shard {shard} query"),
         Call::Mail(shard, Ask::Chunk(chunk)) => format!("shard {shard} chunk {}", chunk.digest),
         Call::Mail(shard, Ask::Leader) => format!("shard {shard} leader?"),
+        Call::Mail(shard, Ask::Status(replica)) => format!("shard {shard} status {replica:?}"),
+        Call::Mail(shard, Ask::Admin(admin)) => format!("shard {shard} {admin:?}"),
     }
 }
 

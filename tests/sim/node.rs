@@ -2,64 +2,46 @@
 //! serve peers and frontends.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use api::mail::MailError;
 use api::peer::PeerError;
 use mailbox::chunk::Codec;
 use mailbox::{Bodies, ShardId, StoredChunk};
-use replica::{
-    Disk, DiskOptions, Member, ProposeError, Replica, ReplicaConfig, Role, Timing, View,
-};
+use replica::{Disk, DiskOptions, ProposeError, Replica, ReplicaConfig, Role, Timing, View};
 
 use crate::dice::Dice;
-use crate::net::{Ask, Call, Parcel, Reply, Told, Wire};
+use crate::net::{Admin, Ask, Call, Parcel, Reply, Told, Wire};
 use crate::plan::Bug;
 use crate::planted::{self, SimMachine};
-use crate::world::World;
+use crate::seats::Seat;
+use crate::world::{World, lock};
 
 /// How often a view that was lost is taken anew.
 const VIEWS_MAX: usize = 3;
+/// Seats and replicas are compared this often.
+const FOLLOW_EVERY: Duration = Duration::from_millis(25);
 /// An idle journal marks the end of its last sync this often.
 const MARK_EVERY_MS: u64 = 200;
 
-/// The id of a shard's replica on the n-th node.
-pub fn replica_id(shard: ShardId, n: usize) -> u64 {
-    u64::from(shard.0) * 10 + n as u64 + 1
-}
-
 /// Runs until the process is killed.
-pub async fn run(world: Arc<World>, name: String, n: usize, dice: Dice) -> turmoil::Result {
+pub async fn run(world: Arc<World>, name: String, dice: Dice) -> turmoil::Result {
     let mut door = world.net.open_door(&name);
     let disk = open_disk(&world, &name)?;
+    if !world.seats(|seats| seats.note_start(disk.disk_id(), disk.start_count())) {
+        world.trace(format_args!("{name} has an old disk"));
+    }
     let tending = dice.fork();
     world.machine(&name, |machine| machine.disk = Arc::downgrade(&disk));
     drop(tokio::spawn(write_back(world.clone(), name.clone(), Arc::downgrade(&disk), dice)));
-    let mut replicas = BTreeMap::new();
-    for shard in world.plan.shards() {
-        let started = Replica::start(ReplicaConfig {
-            shard,
-            replica_id: replica_id(shard, n),
-            node: name.clone(),
-            disk: disk.clone(),
-            machine: Arc::new(SimMachine { bug: world.plan.bug }),
-            transport: Arc::new(Wire { net: world.net.clone(), node: name.clone() }),
-            timing: Timing::default(),
-        });
-        let replica = started.await.map_err(|error| format!("{name} {shard}: {error}"))?;
-        if n == 0 {
-            begin_group(&world, shard, &replica).await;
-        }
-        replicas.insert(shard, replica);
+    let node = Arc::new(Node { world, name, disk, replicas: Mutex::default() });
+    node.follow_seats().await?;
+    node.world.trace(format_args!("{} runs", node.name));
+    if node.world.plan.checkpoints {
+        drop(tokio::spawn(node.clone().tend(tending)));
     }
-    world.trace(format_args!("{name} runs"));
-    let all: Vec<Replica> = replicas.values().cloned().collect();
-    if world.plan.checkpoints {
-        drop(tokio::spawn(tend(all.clone(), tending)));
-    }
-    world.machine(&name, |machine| machine.replicas = all);
-    let node = Arc::new(Node { world, name, replicas });
+    drop(tokio::spawn(node.clone().follow()));
     while let Some(parcel) = door.recv().await {
         let node = node.clone();
         // Why a task each: a call that waits holds up nobody; tasks begin in the order of arrival.
@@ -104,52 +86,146 @@ async fn write_back(world: Arc<World>, name: String, disk: std::sync::Weak<Disk>
     }
 }
 
-/// Writes checkpoints and cuts the log now and then, so that who was away needs a snapshot.
-async fn tend(replicas: Vec<Replica>, dice: Dice) {
-    loop {
-        tokio::time::sleep(Duration::from_millis(dice.range(200, 2_500))).await;
-        // Why the result is dropped: whether it works is not what is asked here.
-        drop(dice.pick(&replicas).checkpoint(dice.range(0, 40)).await);
-    }
-}
-
-/// Gives a group its members, if it has none yet.
-async fn begin_group(world: &World, shard: ShardId, replica: &Replica) {
-    let status = replica.status();
-    if status.last_log_index > 0 || status.term > 0 || !status.voters.is_empty() {
-        return;
-    }
-    let member = |(n, node): (usize, &String)| {
-        let disk_id = world.machine(node, |machine| machine.disk_id);
-        (replica_id(shard, n), Member { node: node.clone(), disk_id })
-    };
-    let members = world.plan.nodes().iter().enumerate().map(member).collect();
-    let begun = replica.initialize(members).await;
-    world.trace(format_args!("shard {shard} begun: {begun:?}"));
-}
-
 struct Node {
     world: Arc<World>,
     name: String,
-    replicas: BTreeMap<ShardId, Replica>,
+    disk: Arc<Disk>,
+    /// Those that run, by id.
+    replicas: Mutex<BTreeMap<u64, Replica>>,
 }
 
 impl Node {
+    fn running(&self) -> Vec<Replica> {
+        lock(&self.replicas).values().cloned().collect()
+    }
+
+    /// The one that leads, if several are here.
+    fn of_shard(&self, shard: ShardId) -> Option<Replica> {
+        let leads = |replica: &Replica| replica.status().role == Role::Leader;
+        let mut here: Vec<Replica> = self.running();
+        here.retain(|replica| replica.shard() == shard && replica.status().role != Role::Stopped);
+        here.iter().find(|replica| leads(replica)).or(here.last()).cloned()
+    }
+
+    async fn follow(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(FOLLOW_EVERY).await;
+            if let Err(why) = self.follow_seats().await {
+                // Why not in the middle of a power cut: what a dying disk says is no complaint.
+                if self.world.machine(&self.name, |machine| machine.is_up) {
+                    self.world.complain(why);
+                }
+                return;
+            }
+        }
+    }
+
+    /// Starts what has a seat here and does not run; ends what has none any more.
+    async fn follow_seats(&self) -> Result<(), String> {
+        let disk_id = self.disk.disk_id();
+        let mut seats: Vec<Seat> =
+            self.world.seats(|seats| seats.of_node(&self.name).cloned().collect());
+        seats.retain(|seat| seat.disk_id == disk_id);
+        for seat in seats.iter().filter(|seat| !seat.is_refused) {
+            if !lock(&self.replicas).contains_key(&seat.replica) {
+                self.start(seat).await?;
+            }
+        }
+        let has_seat = |id: &u64| seats.iter().any(|seat| seat.replica == *id);
+        for id in self.disk.replicas().into_keys().filter(|id| !has_seat(id)) {
+            let ended = lock(&self.replicas).remove(&id);
+            if let Some(replica) = ended {
+                self.show();
+                replica.shutdown().await.map_err(|error| format!("end replica {id}: {error}"))?;
+            }
+            // Why the result is dropped: while somebody still holds it, it is tried again.
+            drop(self.disk.forget(id).await);
+        }
+        Ok(())
+    }
+
+    async fn start(&self, seat: &Seat) -> Result<(), String> {
+        let (world, shard, id) = (&self.world, seat.shard, seat.replica);
+        let started = Replica::start(ReplicaConfig {
+            shard,
+            replica_id: id,
+            node: self.name.clone(),
+            disk: self.disk.clone(),
+            machine: Arc::new(SimMachine { bug: world.plan.bug }),
+            transport: Arc::new(Wire { net: world.net.clone(), node: self.name.clone() }),
+            timing: Timing::default(),
+        });
+        let replica = started.await.map_err(|error| format!("{} {shard}: {error}", self.name))?;
+        let status = replica.status();
+        let is_new = status.last_log_index == 0 && status.term == 0 && status.voters.is_empty();
+        if let Some(founders) = world.seats(|seats| seats.founders(seat)) {
+            if is_new {
+                let begun = replica.initialize(founders).await;
+                world.trace(format_args!("shard {shard} begun: {begun:?}"));
+            }
+            world.seats(|seats| seats.note_begun(shard));
+        }
+        lock(&self.replicas).insert(id, replica);
+        self.show();
+        Ok(())
+    }
+
+    /// Shows the world what runs here.
+    fn show(&self) {
+        let running = self.running();
+        self.world.machine(&self.name, |machine| machine.replicas = running);
+    }
+
+    /// Writes checkpoints and cuts the log now and then, so that who was away needs a snapshot, and
+    /// empties old segments.
+    async fn tend(self: Arc<Self>, dice: Dice) {
+        loop {
+            tokio::time::sleep(Duration::from_millis(dice.range(200, 2_500))).await;
+            let running = self.running();
+            if !running.is_empty() {
+                // Why the result is dropped: whether it works is not what is asked here.
+                drop(dice.pick(&running).checkpoint(dice.range(0, 40)).await);
+            }
+            if dice.chance(200) {
+                drop(self.disk.collect());
+            }
+        }
+    }
+
     async fn serve(&self, parcel: Parcel) {
         let Parcel { from, call, reply_to } = parcel;
         let reply = match call {
-            Call::Peer(request) => Reply::Peer(match self.replicas.get(&request.shard) {
-                Some(replica) => replica.handle(request).await,
-                None => Err(PeerError::Refused("no such replica".into())),
-            }),
+            Call::Peer(request) => {
+                let replica = lock(&self.replicas).get(&request.to_replica).cloned();
+                Reply::Peer(match replica {
+                    Some(replica) => replica.handle(request).await,
+                    None => Err(PeerError::Refused("no such replica".into())),
+                })
+            }
             Call::Mail(shard, ask) => Reply::Mail(self.mail(shard, ask).await),
         };
         self.world.net.answer(&self.name, &from, reply_to, reply);
     }
 
     async fn mail(&self, shard: ShardId, ask: Ask) -> Result<Told, MailError> {
-        let replica = self.replicas.get(&shard).ok_or(MailError::NoSuchShard)?;
+        let replica = self.of_shard(shard).ok_or(MailError::NoSuchShard)?;
         match ask {
+            Ask::Status(exactly) => {
+                let replica = match exactly {
+                    Some(id) => lock(&self.replicas).get(&id).cloned(),
+                    None => Some(replica),
+                };
+                let replica = replica.ok_or(MailError::NoSuchShard)?;
+                Ok(Told::Status(Box::new(replica.status())))
+            }
+            Ask::Admin(admin) => {
+                let done = match admin {
+                    Admin::Learn(id, member) => replica.add_learner(id, member).await,
+                    Admin::Vote(voters) => replica.change_members(voters).await,
+                    Admin::HandOver => replica.transfer_leader(None).await,
+                };
+                done.map(|()| Told::Done).map_err(refuse)
+            }
             Ask::Propose(request, chunks) => {
                 let command = mailbox::codec::encode(&request);
                 let response = replica.propose(command, chunks).await.map_err(refuse)?;
@@ -173,9 +249,11 @@ impl Node {
             }
             Ask::Chunk(chunk) => {
                 let view = replica.local_view().map_err(refuse)?;
-                let raw = view.read(|_, bodies: &dyn Bodies| bodies.chunk(&chunk));
-                let bytes =
-                    raw.map_err(|_| MailError::Unavailable)?.ok_or(MailError::NoSuchChunk)?;
+                let here = view.read(|_, bodies: &dyn Bodies| bodies.chunk(&chunk));
+                let bytes = match here.map_err(|_| MailError::Unavailable)? {
+                    Some(bytes) => bytes,
+                    None => replica.chunk(&chunk).await.map_err(|_| MailError::NoSuchChunk)?.bytes,
+                };
                 let bytes = planted::served(self.world.plan.bug, bytes);
                 Ok(Told::Chunk(StoredChunk { chunk, codec: Codec::Raw, bytes }))
             }

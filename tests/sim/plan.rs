@@ -67,6 +67,8 @@ pub struct Plan {
     pub seed: u64,
     pub mode: Mode,
     pub n_nodes: usize,
+    /// Replicas of each shard that vote.
+    pub n_voters: usize,
     pub n_shards: u32,
     pub n_clients: u32,
     /// How long clients work and faults happen.
@@ -79,22 +81,27 @@ pub struct Plan {
     pub readers: bool,
     /// Whether logs are cut, so that those who fell behind are given snapshots.
     pub checkpoints: bool,
+    /// Whether disks are lost or rolled back, and replicas moved between nodes.
+    pub changes: bool,
     pub bug: Option<Bug>,
 }
 
 impl Plan {
     pub fn of(seed: u64, bug: Option<Bug>) -> Self {
         let dice = Dice::new(seed ^ 0x0070_1a4e);
+        let n_nodes = *dice.pick(&[3, 3, 3, 4, 5]);
         Self {
             seed,
             mode: if dice.chance(700) { Mode::Safety } else { Mode::Liveness },
-            n_nodes: if dice.chance(800) { 3 } else { 5 },
+            n_nodes,
+            n_voters: if n_nodes == 5 && dice.chance(500) { 5 } else { 3 },
             n_shards: dice.range(1, 2) as u32,
             n_clients: dice.range(3, 5) as u32,
             busy_ms: dice.range(5_000, 9_000),
             sync_ms: dice.range(1, 6),
             readers: dice.chance(400),
             checkpoints: dice.chance(500),
+            changes: dice.chance(600),
             patience_ms: *dice.pick(&[800, 2_000, 6_000]),
             bug,
         }
@@ -110,5 +117,10 @@ impl Plan {
 
     pub fn shards(&self) -> Vec<ShardId> {
         (1..=self.n_shards).map(ShardId).collect()
+    }
+
+    /// How many nodes may be away with every shard still served.
+    pub fn n_may_fail(&self) -> usize {
+        (self.n_voters - 1) / 2
     }
 }

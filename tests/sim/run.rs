@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use turmoil::Sim;
 
 use crate::client::{Account, Client};
+use crate::controller;
 use crate::dice::Dice;
 use crate::entropy;
 use crate::faults::Faults;
@@ -19,7 +20,9 @@ use crate::plan::{Mode, Plan};
 use crate::world::World;
 
 /// A healthy majority serves clients within this time.
-const PROGRESS_MS: u64 = 8_000;
+const PROGRESS_MS: u64 = 10_000;
+/// A change of members ends within this time when a majority is well.
+const CHANGE_MS: u64 = 15_000;
 /// After the last fault all replicas are equal within this time.
 const CONVERGE_MS: u64 = 20_000;
 /// Clients whose time is over end, and a last look is taken, within this time.
@@ -109,11 +112,13 @@ fn drive(plan: Plan, dir: &Path, keep_trace: bool) -> Verdict {
         .simulation_duration(Duration::from_secs(3600))
         .rng_seed(plan.seed);
     let mut sim = builder.build();
-    for (n, name) in plan.nodes().into_iter().enumerate() {
+    for name in plan.nodes() {
         world.add_machine(&name, dir.join(&name));
         let (world, dice, name_of) = (world.clone(), dice.fork(), name.clone());
-        sim.host(name, move || node::run(world.clone(), name_of.clone(), n, dice.fork()));
+        sim.host(name, move || node::run(world.clone(), name_of.clone(), dice.fork()));
     }
+    take_seats(&world);
+    sim.client("ctl", controller::run(world.clone(), dice.fork()));
     let phases: Vec<Arc<Phase>> = plan.frontends().iter().map(|_| Arc::default()).collect();
     for (n, name) in plan.frontends().into_iter().enumerate() {
         let (world, dice, phase) = (world.clone(), dice.fork(), phases[n].clone());
@@ -125,6 +130,16 @@ fn drive(plan: Plan, dir: &Path, keep_trace: bool) -> Verdict {
     world.forget_processes();
     drop(driver);
     verdict(&world)
+}
+
+/// Each shard's first replicas, on nodes in turn.
+fn take_seats(world: &World) {
+    let nodes = world.plan.nodes();
+    for shard in world.plan.shards() {
+        for n in 0..world.plan.n_voters {
+            world.add_seat(shard, &nodes[(shard.0 as usize + n) % nodes.len()]);
+        }
+    }
 }
 
 /// The acts of a run; it ends early when it makes no sense to go on, after a complaint.
@@ -140,13 +155,28 @@ fn play(driver: &mut Driver<'_>, mut faults: Faults, phases: &[Arc<Phase>]) {
             return;
         }
     }
+    let changed = |driver: &Driver<'_>| driver.world.seats(|seats| seats.n_open()) == 0;
+    let change = "members are changed and whole";
     if plan.mode == Mode::Liveness {
-        faults.freeze_minority(&mut driver.sim);
+        faults.end(&mut driver.sim);
+        // Why whole: who misses bodies counts as failed.
+        let is_ready = |driver: &Driver<'_>| changed(driver) && driver.world.is_whole();
+        if !driver.until(CHANGE_MS, change, is_ready) {
+            driver.world.statuses().into_iter().for_each(|line| driver.world.complain(line));
+            return;
+        }
+        let frozen = faults.freeze_minority(&mut driver.sim);
         let since = driver.world.moment();
         let all = plan.n_clients as usize;
         let what = "a healthy majority serves every client";
         let n_served = |driver: &Driver<'_>| driver.world.clients_served_since(since);
         if !driver.until(PROGRESS_MS, what, |driver| n_served(driver) >= all) {
+            driver.world.statuses().into_iter().for_each(|line| driver.world.complain(line));
+            return;
+        }
+        frozen.iter().for_each(|node| faults.move_away(node));
+        if !driver.until(CHANGE_MS, "replicas move away from who is away", changed) {
+            driver.world.statuses().into_iter().for_each(|line| driver.world.complain(line));
             return;
         }
     }
@@ -156,13 +186,15 @@ fn play(driver: &mut Driver<'_>, mut faults: Faults, phases: &[Arc<Phase>]) {
     if !driver.until(END_MS, "clients end", |_| phases.iter().all(done)) {
         return;
     }
-    if !driver.until(CONVERGE_MS, "all replicas are equal", |driver| driver.world.is_converged()) {
+    let is_well = |driver: &Driver<'_>| changed(driver) && driver.world.is_converged();
+    if !driver.until(CONVERGE_MS, "all replicas are equal and whole", is_well) {
         driver.world.statuses().into_iter().for_each(|line| driver.world.complain(line));
         return;
     }
     phases[0].look.notify_one();
     let looked = || phases[0].looked.load(Ordering::Relaxed);
     driver.until(END_MS, "a last look at every mailbox", |_| looked());
+    driver.world.missing_bodies().into_iter().for_each(|words| driver.world.complain(words));
     for state in driver.world.replica_states() {
         driver.world.record(Record::Replica(state));
     }

@@ -3,18 +3,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use drill::{Event, Record, ReplicaState, Verdict};
 use journal::sim::SimStorage;
-use mailbox::LogTime;
+use mailbox::{Bodies, LogTime, ShardId, Source};
 use replica::{Disk, Replica, Role};
 
+use crate::client;
 use crate::dice::Dice;
 use crate::net::Net;
 use crate::plan::Plan;
+use crate::seats::{Seat, Seats};
 
 /// When every run begins, in milliseconds since 1970.
 const BEGIN_MS: u64 = 1_800_000_000_000;
@@ -29,6 +31,7 @@ pub struct World {
     told: AtomicU64,
     trace: Mutex<Trace>,
     machines: Mutex<BTreeMap<String, Machine>>,
+    seats: Mutex<Seats>,
     history: Mutex<Vec<Record>>,
     /// What no run may show; found outside of the history.
     complaints: Mutex<Vec<String>>,
@@ -41,11 +44,33 @@ pub struct Machine {
     pub dir: PathBuf,
     pub disk_id: [u8; 16],
     pub is_up: bool,
+    /// How often its process was started again.
+    pub n_starts: u64,
     /// A write takes this long at most, in milliseconds.
     pub sync_ms: u64,
+    /// What the disk was once, for a disk that is rolled back.
+    pub image: Option<Image>,
     /// The process that runs, for those who hurt it.
     pub disk: Weak<Disk>,
     pub replicas: Vec<Replica>,
+}
+
+impl Machine {
+    /// Puts the index back to what was kept of it, if anything was.
+    pub fn roll_back_index(&self) {
+        if let Some(image) = &self.image {
+            let index = self.dir.join("index");
+            drop(std::fs::remove_dir_all(&index));
+            copy_tree(&image.dir.join("index"), &index);
+        }
+    }
+}
+
+/// A disk at an earlier time.
+pub struct Image {
+    pub storage: SimStorage,
+    pub dir: PathBuf,
+    n_starts: u64,
 }
 
 #[derive(Default)]
@@ -65,6 +90,7 @@ impl World {
             told: AtomicU64::new(0),
             trace: Mutex::new(trace),
             machines: Mutex::default(),
+            seats: Mutex::default(),
             history: Mutex::default(),
             complaints: Mutex::default(),
             is_over: AtomicBool::new(false),
@@ -80,7 +106,9 @@ impl World {
             dir,
             disk_id,
             is_up: true,
+            n_starts: 0,
             sync_ms: self.plan.sync_ms,
+            image: None,
             disk: Weak::new(),
             replicas: Vec::new(),
         };
@@ -89,6 +117,84 @@ impl World {
 
     pub fn machine<T>(&self, name: &str, with: impl FnOnce(&mut Machine) -> T) -> T {
         with(lock(&self.machines).get_mut(name).expect("every node has a machine"))
+    }
+
+    pub fn seats<T>(&self, with: impl FnOnce(&mut Seats) -> T) -> T {
+        with(&mut lock(&self.seats))
+    }
+
+    /// A seat on the disk a node has now.
+    pub fn add_seat(&self, shard: ShardId, node: &str) -> Seat {
+        let disk_id = self.machine(node, |machine| machine.disk_id);
+        self.seats(|seats| seats.add(shard, node, disk_id))
+    }
+
+    /// The nodes with a replica of a shard.
+    pub fn nodes_of(&self, shard: ShardId) -> Vec<String> {
+        let nodes: BTreeSet<String> =
+            self.seats(|seats| seats.of_shard(shard).map(|seat| seat.node.clone()).collect());
+        nodes.into_iter().collect()
+    }
+
+    /// Takes a node's disk away and gives it an empty one.
+    pub fn wipe(&self, name: &str) {
+        let storage = SimStorage::new(DISK_BYTES);
+        let disk_id = Disk::format_storage(&storage).expect("an empty disk can be formatted");
+        self.machine(name, |machine| {
+            drop(std::fs::remove_dir_all(&machine.dir));
+            (machine.storage, machine.disk_id, machine.image) = (storage, disk_id, None);
+        });
+    }
+
+    /// Keeps what is synced on a node's disk now.
+    pub fn take_image(&self, name: &str) {
+        self.machine(name, |machine| {
+            let dir = machine.dir.with_extension("image");
+            drop(std::fs::remove_dir_all(&dir));
+            copy_tree(&machine.dir, &dir);
+            let (storage, n_starts) = (machine.storage.power_cut(&mut || false), machine.n_starts);
+            machine.image = Some(Image { storage, dir, n_starts });
+        });
+    }
+
+    /// Puts a disk back to what was kept of it before its last start. False if nothing was.
+    ///
+    /// Why before: the count of its starts tells then, whoever of its peers was restarted meanwhile
+    /// and remembers nothing.
+    pub fn roll_back(&self, name: &str) -> bool {
+        self.machine(name, |machine| {
+            let n_starts = machine.n_starts;
+            let Some(image) = machine.image.take_if(|image| image.n_starts < n_starts) else {
+                return false;
+            };
+            drop(std::fs::remove_dir_all(&machine.dir));
+            copy_tree(&image.dir, &machine.dir);
+            machine.storage = image.storage;
+            true
+        })
+    }
+
+    /// Whether everything survives if this node's disk is lost now: the promise is about one loss
+    /// at a time, and a replica without its bodies is one.
+    pub fn may_lose(&self, name: &str) -> bool {
+        let shards = self.plan.shards();
+        let machines = lock(&self.machines);
+        self.seats(|seats| {
+            let is_whole = |seat: &Seat| {
+                let machine = &machines[&seat.node];
+                let mark = machine.dir.join(format!("checkpoints/{}/incomplete", seat.replica));
+                let has_failed = |replica: &Replica| {
+                    replica.replica_id() == seat.replica && replica.status().failed.is_some()
+                };
+                machine.disk_id == seat.disk_id
+                    && !seat.is_refused
+                    && !mark.exists()
+                    && !machine.replicas.iter().any(has_failed)
+            };
+            seats.n_open() == 0
+                && shards.iter().all(|shard| seats.is_begun(*shard))
+                && seats.all().filter(|seat| seat.node != name).all(is_whole)
+        })
     }
 
     pub fn now_ms(&self) -> u64 {
@@ -166,7 +272,7 @@ impl World {
         replicas.map(state).collect()
     }
 
-    /// Whether all replicas run, have applied all there is, and hold the same.
+    /// Whether all replicas run, have applied all there is, hold the same, and miss no body.
     pub fn is_converged(&self) -> bool {
         let states = self.replica_states();
         let mut first = BTreeMap::new();
@@ -174,8 +280,37 @@ impl World {
             let first = first.entry(state.shard).or_insert_with(|| state.clone());
             (first.applied, &first.digest) == (state.applied, &state.digest)
         };
-        let n_replicas = self.plan.n_nodes * self.plan.n_shards as usize;
-        states.len() == n_replicas && states.iter().all(same)
+        self.is_whole() && states.iter().all(same)
+    }
+
+    /// Whether all replicas run and miss no body.
+    pub fn is_whole(&self) -> bool {
+        let n_replicas = self.seats(|seats| seats.all().count());
+        let machines = lock(&self.machines);
+        let replicas = machines.values().flat_map(|machine| &machine.replicas);
+        let is_whole = |replica: &&Replica| {
+            let status = replica.status();
+            status.role != Role::Stopped && !status.is_incomplete
+        };
+        replicas.filter(is_whole).count() == n_replicas
+    }
+
+    /// Bodies of messages that a replica has not got.
+    pub fn missing_bodies(&self) -> Vec<String> {
+        let machines = lock(&self.machines);
+        let replicas = machines.values().flat_map(|machine| &machine.replicas);
+        let missing = |replica: &Replica| {
+            let view = replica.local_view().ok()?;
+            let (shard, id) = (replica.shard(), replica.replica_id());
+            let count = |rows: &dyn Source, bodies: &dyn Bodies| {
+                client::n_missing_bodies(shard, rows, bodies)
+            };
+            let n_missing = view.read(count).ok()?;
+            (n_missing > 0).then(|| {
+                format!("EveryCopyIsWhole: replica {id} of shard {shard} misses {n_missing} bodies")
+            })
+        };
+        replicas.filter_map(missing).collect()
     }
 
     /// All that replicas say of themselves.
@@ -193,7 +328,7 @@ impl World {
         replicas.map(told).collect()
     }
 
-    /// A node that takes itself for a leader.
+    /// A node with a replica that takes itself for a leader.
     pub fn leader(&self) -> Option<String> {
         let machines = lock(&self.machines);
         let leads = |replica: &Replica| replica.status().role == Role::Leader;
@@ -222,6 +357,20 @@ impl World {
 
     pub fn complaints(&self) -> Vec<String> {
         lock(&self.complaints).clone()
+    }
+}
+
+/// Copies files; what sled writes meanwhile nobody waits for, so what is copied may be anything.
+fn copy_tree(from: &Path, to: &Path) {
+    drop(std::fs::create_dir_all(to));
+    let Ok(items) = std::fs::read_dir(from) else { return };
+    for item in items.flatten() {
+        let to = to.join(item.file_name());
+        if item.path().is_dir() {
+            copy_tree(&item.path(), &to);
+        } else {
+            drop(std::fs::copy(item.path(), to));
+        }
     }
 }
 
