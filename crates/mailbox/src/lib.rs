@@ -16,6 +16,7 @@ pub mod command;
 mod content;
 pub mod dialogue;
 pub mod flags;
+mod gaps;
 pub mod ids;
 pub mod invariant;
 mod ledger;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::command::OfMailbox;
 use crate::content;
+use crate::gaps;
 use crate::ids::{AccountId, MailboxId, ModSeq, Uid, UploadId};
 use crate::ledger::Ledger;
 use crate::row::{self, ExtentRow, GoneRow, MailboxRow};
@@ -249,7 +250,7 @@ pub(crate) fn change(ledger: &mut Ledger<'_, '_>, mailbox: MailboxId, found: &Fo
 }
 
 /// Hides a message and notes it in the expunge log; its content stays until it is purged. The verb
-/// calls [`schedule_purge`] once.
+/// calls [`expunged`] once.
 pub(crate) fn expunge(
     ledger: &mut Ledger<'_, '_>,
     mailbox: MailboxId,
@@ -269,10 +270,41 @@ pub(crate) fn expunge(
     ledger.touch(mailbox, modseq);
 }
 
-/// What this command expunged is to be purged some day.
-pub(crate) fn schedule_purge(ledger: &mut Ledger<'_, '_>, mailbox: MailboxId, modseq: ModSeq) {
+/// These were all that this command expunged: their UIDs are free of messages, and what they were is
+/// to be purged some day.
+pub(crate) fn expunged(
+    ledger: &mut Ledger<'_, '_>,
+    mailbox: MailboxId,
+    uids: &UidSet,
+    modseq: ModSeq,
+) {
+    gaps::widen(ledger, OfMailbox { account: ledger.account, mailbox }, uids);
     let key = table::purge(ledger.now, ledger.account, mailbox, modseq);
     ledger.rows.put(key, table::marker());
+}
+
+/// As much of a slice as can be expunged when each message takes so many rows out of so many, and
+/// where to go on.
+pub(crate) fn fitting(
+    (mut slice, mut next): (Vec<Found>, Option<Uid>),
+    rows_per_message: usize,
+    n_rows: usize,
+) -> (Vec<Found>, Option<Uid>) {
+    let mut left = n_rows;
+    let mut before = None;
+    let cut = slice.iter().position(|found| {
+        let is_new_run = before != Some(found.uid.value().wrapping_sub(1));
+        before = Some(found.uid.value());
+        let n = rows_per_message + if is_new_run { gaps::ROWS_PER_RUN } else { 0 };
+        let fits = n <= left;
+        left = left.saturating_sub(n);
+        !fits
+    });
+    if let Some(cut) = cut {
+        next = Some(slice[cut].uid);
+        slice.truncate(cut);
+    }
+    (slice, next)
 }
 
 /// A state that lay in an extent moves under its UID, unchanged.

@@ -3,6 +3,7 @@
 mod account;
 mod mailboxes;
 mod messages;
+mod prefetch;
 mod resolve;
 mod search;
 mod sort;

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! 0 version   1 system flags   2 MODSEQ   10 EMAILID   18 THREADID   26 size
-//! 34 INTERNALDATE, seconds   42 zone, minutes   44 save date   52 Tail as CBOR, or nothing
+//! 34 INTERNALDATE, seconds   42 zone, minutes   44 save date
+//! 52 sent date, seconds   60 zone, minutes   62 Tail as CBOR, or nothing
 //! ```
 
 use std::collections::BTreeSet;
@@ -14,7 +15,6 @@ use crate::codec;
 use crate::command::InternalDate;
 use crate::flags::{Flags, Keyword, SystemFlags};
 use crate::ids::{EmailId, LogTime, ModSeq, ThreadId};
-use crate::table::VERSION;
 
 /// One message in a mailbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub(crate) struct State {
     pub size: u64,
     pub internal_date: InternalDate,
     pub save_date: LogTime,
+    /// The Date field, if it is a date.
+    pub sent: Option<InternalDate>,
     pub uidl: Option<String>,
 }
 
@@ -39,7 +41,11 @@ struct Tail {
     uidl: Option<String>,
 }
 
-const FIXED: usize = 52;
+const FIXED: usize = 62;
+/// Stands for no sent date.
+const NO_DATE: i64 = i64::MIN;
+/// The version of this layout.
+const VERSION: u8 = 2;
 
 impl State {
     pub(crate) fn write(&self) -> Vec<u8> {
@@ -52,6 +58,9 @@ impl State {
         row.extend_from_slice(&self.internal_date.unix_s.to_be_bytes());
         row.extend_from_slice(&self.internal_date.zone_minutes.to_be_bytes());
         row.extend_from_slice(&self.save_date.0.to_be_bytes());
+        let sent = self.sent.unwrap_or(InternalDate { unix_s: NO_DATE, zone_minutes: 0 });
+        row.extend_from_slice(&sent.unix_s.to_be_bytes());
+        row.extend_from_slice(&sent.zone_minutes.to_be_bytes());
         debug_assert_eq!(row.len(), FIXED);
         if !self.flags.keywords.is_empty() || self.uidl.is_some() {
             let keywords = self.flags.keywords.clone();
@@ -101,13 +110,18 @@ impl State {
             email: EmailId(u64_at(row, 10)),
             thread: ThreadId(u64_at(row, 18)),
             size: u64_at(row, 26),
-            internal_date: InternalDate {
-                unix_s: u64_at(row, 34).cast_signed(),
-                zone_minutes: i16::from_be_bytes([row[42], row[43]]),
-            },
+            internal_date: date_at(row, 34),
             save_date: LogTime(u64_at(row, 44)),
+            sent: Some(date_at(row, 52)).filter(|sent| sent.unix_s != NO_DATE),
             uidl: tail.uidl,
         })
+    }
+}
+
+fn date_at(row: &[u8], at: usize) -> InternalDate {
+    InternalDate {
+        unix_s: u64_at(row, at).cast_signed(),
+        zone_minutes: i16::from_be_bytes([row[at + 8], row[at + 9]]),
     }
 }
 

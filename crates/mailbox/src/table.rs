@@ -36,6 +36,7 @@
 //! 08 account 0e email                 a content: chunks, references            ContentRow
 //! 08 account 0f email                 its metadata                             Metadata
 //! 08 account 10 hash                  a message-id's thread                    ThreadRow
+//! 08 account 11 mailbox uid           UIDs that are gone, up to this one       u32 (the first)
 //! ```
 //!
 //! Values are CBOR with numbered fields, but for `State`, which begins with a version byte, and
@@ -90,6 +91,7 @@ pub(crate) enum Table {
     Content = 0x0e,
     Metadata = 0x0f,
     Thread = 0x10,
+    Gap = 0x11,
 }
 
 /// A key being written.
@@ -301,7 +303,7 @@ pub(crate) fn of_mailbox(account: AccountId, table: Table, mailbox: MailboxId) -
     Key::of(account, table).u64(mailbox.0).0
 }
 
-/// A row in a table whose keys are mailbox and UID: state, gone, extent.
+/// A row in a table whose keys are mailbox and UID: state, gone, extent, gap.
 pub(crate) fn by_uid(account: AccountId, table: Table, mailbox: MailboxId, uid: Uid) -> Vec<u8> {
     Key::of(account, table).u64(mailbox.0).u32(uid.value()).0
 }

@@ -31,6 +31,48 @@ fn shard() -> Shard {
     shard
 }
 
+/// A word in its capitals, and the same word as senders of old write it.
+const LEGACY: &[(&str, &str, &[u8])] = &[
+    ("iso-8859-1", "BJÖRN", b"bj\xf6rn"),
+    ("windows-1252", "PREIS €", b"preis \x80"),
+    ("iso-8859-2", "ŁÓDŹ", b"\xb3\xf3d\xbc"),
+    ("iso-8859-15", "€URO", b"\xa4uro"),
+    ("koi8-r", "ПРИВЕТ", b"\xd0\xd2\xc9\xd7\xc5\xd4"),
+    ("windows-1251", "ПРИВЕТ", b"\xef\xf0\xe8\xe2\xe5\xf2"),
+    ("iso-8859-7", "ΚΑΛΗΣ", b"\xea\xe1\xeb\xe7\xf2"),
+    ("gb2312", "你好", b"\xc4\xe3\xba\xc3"),
+    ("big5", "你好", b"\xa7A\xa6n"),
+    ("shift_jis", "日本語", b"\x93\xfa\x96{\x8c\xea"),
+    ("euc-jp", "日本語", b"\xc6\xfc\xcb\xdc\xb8\xec"),
+    ("iso-2022-jp", "日本語", b"\x1b$BF|K\\8l\x1b(B"),
+    ("euc-kr", "한국", b"\xc7\xd1\xb1\xb9"),
+];
+
+#[test]
+fn words_in_legacy_charsets_are_found_in_any_case() {
+    let mut shard = Shard::with_account();
+    for (charset, _, octets) in LEGACY {
+        let quoted: String = octets.iter().map(|octet| format!("={octet:02X}")).collect();
+        let raw = format!(
+            "From: =?{charset}?Q?{quoted}?= <x@example.test>\r\nSubject: =?{charset}?Q?{quoted}?=\r\n\
+             MIME-Version: 1.0\r\nContent-Type: text/plain; charset=\"{charset}\"\r\n\
+             Content-Transfer-Encoding: quoted-printable\r\n\r\n{quoted}\r\n"
+        );
+        shard.deliver(raw.as_bytes());
+    }
+    for (number, (charset, word, _)) in (1u32..).zip(LEGACY) {
+        for key in [
+            header("subject", word),
+            header("from", word),
+            SearchKey::Body((*word).into()),
+            SearchKey::Text(word.to_lowercase()),
+        ] {
+            let uids = found(&shard, key.clone());
+            assert!(uids.contains(&number), "{charset}: {key:?} is in {uids:?}");
+        }
+    }
+}
+
 fn header(name: &str, text: &str) -> SearchKey {
     SearchKey::Header(name.into(), text.into())
 }

@@ -43,11 +43,18 @@ pub(crate) fn apply(
     let mut outcome = arrive_all(ledger, cmd.mailbox, arrivals, inline)?;
     let modseq = ledger.modseq()?;
     message::expunge(ledger, replaced.mailbox, found, modseq);
-    message::schedule_purge(ledger, replaced.mailbox, modseq);
+    message::expunged(ledger, replaced.mailbox, &only, modseq);
     if let Outcome::Appended(appended) = &mut outcome {
         appended.replaced_modseq = Some(modseq);
     }
     Ok(outcome)
+}
+
+/// The date a message says it was sent; a zone beyond all zones is none.
+fn sent(keys: &mime::SortKeys) -> Option<InternalDate> {
+    let unix_s = keys.date_unix_s.filter(|unix_s| *unix_s != i64::MIN)?;
+    let zone_minutes = i16::try_from(keys.date_zone_min).unwrap_or(0);
+    Some(InternalDate { unix_s, zone_minutes })
 }
 
 /// Checks everything, then lets all arrive.
@@ -86,6 +93,7 @@ pub(super) fn arrive_all(
             size: new.message.size,
             internal_date: new.internal_date,
             save_date: ledger.now,
+            sent: sent(&new.message.metadata.sort),
             uidl: None,
         };
         uids.push(message::arrive(ledger, mailbox, &state));

@@ -8,8 +8,10 @@ use crate::outcome::{Expunged, Outcome, Refusal};
 use crate::state::State;
 use crate::uid_set::UidSet;
 
-/// Limit: messages one slice expunges; each costs four rows.
-const SLICE_MAX: usize = (ROWS_MAX - 48) / 4;
+/// Rows a message takes.
+const ROWS_PER_MESSAGE: usize = 4;
+/// Limit: rows one slice takes.
+const SLICE_ROWS_MAX: usize = ROWS_MAX - 48;
 
 pub(crate) fn apply(ledger: &mut Ledger<'_, '_>, cmd: &Expunge) -> Result<Outcome, Refusal> {
     let of = OfMailbox { account: ledger.account, mailbox: cmd.mailbox };
@@ -20,7 +22,9 @@ pub(crate) fn apply(ledger: &mut Ledger<'_, '_>, cmd: &Expunge) -> Result<Outcom
         (Vec::new(), None)
     } else {
         let messages = Messages::of(ledger.rows, of, &row);
-        messages.slice(ledger.rows, &cmd.uids, SLICE_MAX, &mut |raw| is_wanted(raw.row))
+        let n_max = SLICE_ROWS_MAX / ROWS_PER_MESSAGE;
+        let slice = messages.slice(ledger.rows, &cmd.uids, n_max, &mut |raw| is_wanted(raw.row));
+        message::fitting(slice, ROWS_PER_MESSAGE, SLICE_ROWS_MAX)
     };
     let mut uids = UidSet::new();
     if !slice.is_empty() {
@@ -29,7 +33,7 @@ pub(crate) fn apply(ledger: &mut Ledger<'_, '_>, cmd: &Expunge) -> Result<Outcom
             message::expunge(ledger, cmd.mailbox, found, modseq);
             uids.push(found.uid);
         }
-        message::schedule_purge(ledger, cmd.mailbox, modseq);
+        message::expunged(ledger, cmd.mailbox, &uids, modseq);
     }
     let highest_modseq = ledger.mailbox(cmd.mailbox)?.highest_modseq;
     Ok(Outcome::Expunged(Expunged { uids, highest_modseq, next }))

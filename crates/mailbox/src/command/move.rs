@@ -10,9 +10,10 @@ use crate::outcome::{Copied, Outcome, Refusal};
 use crate::state::State;
 use crate::uid_set::UidSet;
 
-/// Limit: messages one slice moves; each costs four rows in its old mailbox, two in the new one, and
-/// its content's.
-const SLICE_MAX: usize = (ROWS_MAX - 96) / 7;
+/// Rows a message takes: four in its old mailbox, two in the new one, and its content's.
+const ROWS_PER_MESSAGE: usize = 7;
+/// Limit: rows one slice takes.
+const SLICE_ROWS_MAX: usize = ROWS_MAX - 96;
 
 pub(crate) fn apply(ledger: &mut Ledger<'_, '_>, cmd: &Move) -> Result<Outcome, Refusal> {
     slice(ledger, cmd.from, cmd.to, &cmd.uids)
@@ -26,7 +27,8 @@ pub(super) fn slice(
     uids: &UidSet,
 ) -> Result<Outcome, Refusal> {
     let uid_validity = ledger.mailbox(to)?.uid_validity;
-    let (slice, next) = store::slice(ledger, from, uids, SLICE_MAX)?;
+    let slice = store::slice(ledger, from, uids, SLICE_ROWS_MAX / ROWS_PER_MESSAGE)?;
+    let (slice, next) = message::fitting(slice, ROWS_PER_MESSAGE, SLICE_ROWS_MAX);
     ledger.check_uids(to, slice.len())?;
     let mut states = Vec::with_capacity(slice.len());
     for found in &slice {
@@ -44,7 +46,7 @@ pub(super) fn slice(
             source.push(found.uid);
             target.push(message::arrive(ledger, to, &state));
         }
-        message::schedule_purge(ledger, from, modseq);
+        message::expunged(ledger, from, &source, modseq);
         gone_modseq = Some(modseq);
     }
     Ok(Outcome::Copied(Copied { uid_validity, source, target, next, modseq: gone_modseq }))

@@ -7,6 +7,7 @@ use mime::Metadata;
 use super::{References, Verdict, all, ensure, refer, stagings};
 use crate::command::{AccountState, OfMailbox};
 use crate::content::thread_ids;
+use crate::gaps;
 use crate::ids::{AccountId, EmailId, MailboxId, Uid, UploadId};
 use crate::message::Messages;
 use crate::row::{
@@ -150,6 +151,9 @@ fn check_mailbox(
     ensure(row.highest_modseq.value() <= usage.modseq, || "MODSEQ beyond the counter".into())?;
     let in_index = by_modseq(rows, of, Table::Modseq);
     ensure(in_index == index, || format!("mod-sequences {in_index:?} are not {index:?}"))?;
+    let present = gaps::present(rows, (of, row), Uid::FIRST, usize::MAX);
+    let is_known = present.is_some_and(|(uids, _)| uids.iter().eq(live.iter().copied()));
+    ensure(row.deleted || is_known, || "the gaps are not where no messages are".into())?;
     let mut gone = BTreeSet::new();
     let mut is_back = false;
     all(rows, &table::of_mailbox(account, Table::Gone, mailbox), &mut |key, value| {

@@ -7,16 +7,17 @@ use crate::answer::Answer;
 use crate::ids::{ModSeq, Uid};
 use crate::message::Messages;
 use crate::outcome::Refusal;
+use crate::query::prefetch::Prefetch;
 use crate::query::{Compare, Search, SearchKey};
 use crate::rows::Source;
 use crate::state::State;
 use crate::uid_set::UidSet;
-use content::{Candidate, Needle};
+use content::{Candidate, InEnvelope, Needle};
 
 /// Limit: messages one page looks at by their state alone.
 const STATES_MAX: usize = 131_072;
 /// Limit: messages of which one page reads metadata.
-const METADATA_MAX: usize = 4096;
+const METADATA_MAX: usize = 32_768;
 /// Limit: octets of bodies one page reads, give or take a message.
 const BODY_BYTES_MAX: u64 = 16 << 20;
 
@@ -31,6 +32,7 @@ pub(super) fn answer(
     let row = super::mailbox(rows, query.of)?;
     let messages = Messages::of(rows, query.of, &row);
     let plan = Plan::of(&query.key);
+    let mut prefetch = Prefetch::new(rows, query.of.account);
     let mut found = UidSet::new();
     let mut highest: Option<ModSeq> = None;
     let mut next = None;
@@ -46,7 +48,8 @@ pub(super) fn answer(
             }
             n_states += 1;
             let state = raw.read();
-            let mut candidate = Candidate::new((rows, bodies), query.of.account, &state);
+            let mut candidate =
+                Candidate::new((rows, bodies), query.of.account, (&mut prefetch, &state));
             if plan.matches(uid, &state, &mut candidate) {
                 found.push(uid);
                 highest = highest.max(Some(state.modseq()));
@@ -69,7 +72,6 @@ enum Plan<'k> {
     And(Vec<Plan<'k>>),
     Or(Box<(Plan<'k>, Plan<'k>)>),
     Not(Box<Plan<'k>>),
-    SentDate(Compare, i64),
     Header(&'k str, Needle),
     Body(Needle),
     Text(Needle),
@@ -88,7 +90,6 @@ impl<'k> Plan<'k> {
                 Plan::Or(Box::new(if a.cost() <= b.cost() { (a, b) } else { (b, a) }))
             }
             SearchKey::Not(key) => Plan::Not(Box::new(Plan::of(key))),
-            SearchKey::SentDate(compare, day) => Plan::SentDate(*compare, *day),
             SearchKey::Header(name, text) => Plan::Header(name, Needle::new(text)),
             SearchKey::Body(text) => Plan::Body(Needle::new(text)),
             SearchKey::Text(text) => Plan::Text(Needle::new(text)),
@@ -99,8 +100,7 @@ impl<'k> Plan<'k> {
     fn cost(&self) -> u8 {
         match self {
             Plan::State(_) => 0,
-            Plan::SentDate(..) => 1,
-            Plan::Header(name, _) => 2 + u8::from(!content::is_in_metadata(name)),
+            Plan::Header(name, _) => 2 + u8::from(InEnvelope::of(name).is_none()),
             Plan::Body(_) => 4,
             Plan::Text(_) => 5,
             Plan::Not(plan) => plan.cost(),
@@ -109,7 +109,7 @@ impl<'k> Plan<'k> {
         }
     }
 
-    fn matches(&self, uid: Uid, state: &State, candidate: &mut Candidate<'_>) -> bool {
+    fn matches(&self, uid: Uid, state: &State, candidate: &mut Candidate<'_, '_>) -> bool {
         match self {
             Plan::State(key) => state_matches(key, uid, state),
             Plan::And(plans) => plans.iter().all(|plan| plan.matches(uid, state, candidate)),
@@ -117,7 +117,6 @@ impl<'k> Plan<'k> {
                 plans.0.matches(uid, state, candidate) || plans.1.matches(uid, state, candidate)
             }
             Plan::Not(plan) => !plan.matches(uid, state, candidate),
-            Plan::SentDate(compare, day) => stands(*compare, sent_day(state, candidate), *day),
             Plan::Header(name, needle) => candidate.header_contains(name, needle),
             Plan::Body(needle) => candidate.body_contains(needle),
             Plan::Text(needle) => candidate.text_contains(needle),
@@ -131,6 +130,7 @@ fn state_matches(key: &SearchKey, uid: Uid, state: &State) -> bool {
         SearchKey::Flag(flags) => state.flags.system.contains(*flags),
         SearchKey::Keyword(keyword) => state.flags.keywords.contains(keyword),
         SearchKey::InternalDate(compare, day) => stands(*compare, internal_day(state), *day),
+        SearchKey::SentDate(compare, day) => stands(*compare, sent_day(state), *day),
         SearchKey::Size(compare, size) => stands(*compare, state.size, *size),
         SearchKey::ModSeq(modseq) => state.modseq >= *modseq,
         SearchKey::EmailId(email) => state.email == *email,
@@ -160,10 +160,9 @@ fn internal_day(state: &State) -> i64 {
 }
 
 /// RFC 5256 2.2: without a usable Date field the internal date counts.
-fn sent_day(state: &State, candidate: &mut Candidate<'_>) -> i64 {
-    let sort = &candidate.metadata().sort;
-    match sort.date_unix_s {
-        Some(unix_s) => day(unix_s, i64::from(sort.date_zone_min)),
+fn sent_day(state: &State) -> i64 {
+    match state.sent {
+        Some(sent) => day(sent.unix_s, i64::from(sent.zone_minutes)),
         None => internal_day(state),
     }
 }

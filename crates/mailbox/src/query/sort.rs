@@ -4,14 +4,14 @@ use mime::SortKeys;
 use minicbor::Decode;
 
 use crate::answer::Answer;
-use crate::ids::{AccountId, Uid};
+use crate::ids::Uid;
 use crate::message::Messages;
 use crate::outcome::Refusal;
+use crate::query::prefetch::Prefetch;
 use crate::query::{Sort, SortBy, SortField};
 use crate::row;
 use crate::rows::Source;
 use crate::state::State;
-use crate::table;
 
 /// Limit: UIDs in one page, about 1 MiB of it.
 pub const SORTED_MAX: usize = 200_000;
@@ -34,11 +34,12 @@ pub(super) fn answer(rows: &dyn Source, query: &Sort) -> Result<Answer, Refusal>
     let row = super::mailbox(rows, query.of)?;
     let messages = Messages::of(rows, query.of, &row);
     let needs_metadata = query.order.iter().any(|by| is_in_metadata(by.field));
+    let mut prefetch = Prefetch::new(rows, query.of.account);
     let mut sorted: Vec<(Vec<Value>, Uid)> = Vec::new();
     for range in query.uids.ranges() {
         messages.visit(rows, *range, &mut |uid, raw| {
             let state = raw.read();
-            let keys = needs_metadata.then(|| sort_keys(rows, query.of.account, &state));
+            let keys = needs_metadata.then(|| sort_keys(&mut prefetch, &state));
             let keys = keys.unwrap_or_default();
             let values = query.order.iter().map(|by| value(by.field, &state, &keys));
             sorted.push((values.collect(), uid));
@@ -63,18 +64,17 @@ fn compare(order: &[SortBy], a: &(Vec<Value>, Uid), b: &(Vec<Value>, Uid)) -> st
 }
 
 fn is_in_metadata(field: SortField) -> bool {
-    !matches!(field, SortField::Arrival | SortField::Size)
+    !matches!(field, SortField::Arrival | SortField::Date | SortField::Size)
 }
 
 /// The sort keys of a message that is there.
-pub(super) fn sort_keys(rows: &dyn Source, account: AccountId, state: &State) -> SortKeys {
-    let only: Option<OnlySort> = row::load(rows, &table::metadata(account, state.email));
-    only.expect("a message's content outlives it").sort
+pub(super) fn sort_keys(prefetch: &mut Prefetch<'_>, state: &State) -> SortKeys {
+    prefetch.read(state.email, |row| row::read::<OnlySort>(row).sort)
 }
 
 /// RFC 5256 2.2: without a usable Date field the internal date counts.
-pub(super) fn sent_unix_s(state: &State, keys: &SortKeys) -> i64 {
-    keys.date_unix_s.unwrap_or(state.internal_date.unix_s)
+pub(super) fn sent_unix_s(state: &State) -> i64 {
+    state.sent.unwrap_or(state.internal_date).unix_s
 }
 
 fn value(field: SortField, state: &State, keys: &SortKeys) -> Value {
@@ -82,7 +82,7 @@ fn value(field: SortField, state: &State, keys: &SortKeys) -> Value {
     match field {
         SortField::Arrival => Value::Number(state.internal_date.unix_s),
         SortField::Size => Value::Number(state.size.cast_signed()),
-        SortField::Date => Value::Number(sent_unix_s(state, keys)),
+        SortField::Date => Value::Number(sent_unix_s(state)),
         SortField::Cc => text(&keys.cc_addr),
         SortField::From => text(&keys.from_addr),
         SortField::To => text(&keys.to_addr),

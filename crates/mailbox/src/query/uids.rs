@@ -1,6 +1,7 @@
 //! Uids: which messages a mailbox has, without reading them.
 
 use crate::answer::Answer;
+use crate::gaps;
 use crate::ids::Uid;
 use crate::message::Messages;
 use crate::outcome::Refusal;
@@ -13,6 +14,9 @@ pub const UID_RANGES_MAX: usize = 100_000;
 
 pub(super) fn answer(rows: &dyn Source, query: &Uids) -> Result<Answer, Refusal> {
     let row = super::mailbox(rows, query.of)?;
+    if let Some((uids, next)) = gaps::present(rows, (query.of, &row), query.from, UID_RANGES_MAX) {
+        return Ok(Answer::Uids(uids, next));
+    }
     let messages = Messages::of(rows, query.of, &row);
     let mut uids = UidSet::new();
     let mut next = None;

@@ -78,7 +78,7 @@ fn empty_mailbox(
     if next.is_some() {
         return false;
     }
-    for table in [Table::Gone, Table::Expunged, Table::Extent] {
+    for table in [Table::Gone, Table::Expunged, Table::Extent, Table::Gap] {
         let prefix = table::of_mailbox(account, table, mailbox);
         for key in row::first_keys(ledger.rows, &prefix, ROWS_MAX) {
             if !budget.fits(n_writes + ledger.n_writes(), ROWS_PER_ITEM_MAX) {

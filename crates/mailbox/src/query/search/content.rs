@@ -1,20 +1,66 @@
 //! What SEARCH reads of one message, as little as the key needs: metadata, then its header, then
 //! its text parts, chunk by chunk.
 
-use mime::{CharsetDecoder, Metadata, Part, PartKind, Range, TransferDecoder};
+use mime::{Address, CharsetDecoder, Metadata, Part, PartKind, Range, TransferDecoder};
+use minicbor::Decoder;
 
 use super::super::messages;
+use super::super::prefetch::Prefetch;
 use crate::Bodies;
 use crate::chunk::ChunkRef;
 use crate::ids::AccountId;
 use crate::rows::Source;
 use crate::state::State;
 
-/// Header fields the metadata holds.
-pub(super) fn is_in_metadata(name: &str) -> bool {
-    ["subject", "from", "to", "cc", "bcc", "message-id"]
-        .iter()
-        .any(|known| name.eq_ignore_ascii_case(known))
+/// A header field that the envelope holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum InEnvelope {
+    /// As it was written, in this field of the envelope.
+    Text(usize),
+    /// A list of addresses, likewise.
+    List(usize),
+}
+
+impl InEnvelope {
+    /// `None` for a header field that the envelope does not hold.
+    pub(super) fn of(name: &str) -> Option<Self> {
+        Some(match name.to_ascii_lowercase().as_str() {
+            "subject" => Self::Text(1),
+            "from" => Self::List(2),
+            "to" => Self::List(5),
+            "cc" => Self::List(6),
+            "bcc" => Self::List(7),
+            "message-id" => Self::Text(9),
+            _ => return None,
+        })
+    }
+
+    /// The field of encoded metadata, as a person reads it; `None` if there is none. What lies in
+    /// front of it is passed over, what lies behind it is not looked at.
+    fn read(self, metadata: &[u8]) -> Result<Option<String>, minicbor::decode::Error> {
+        let mut decoder = Decoder::new(metadata);
+        // Metadata, and in it first the envelope.
+        decoder.array()?;
+        let n_fields = decoder.array()?.unwrap_or(0) as usize;
+        let (Self::Text(at) | Self::List(at)) = self;
+        if at >= n_fields {
+            return Ok(None);
+        }
+        for _ in 0..at {
+            decoder.skip()?;
+        }
+        Ok(match self {
+            Self::Text(_) => {
+                let value: Option<&minicbor::bytes::ByteSlice> = decoder.decode()?;
+                value.map(|value| mime::decode_header(value))
+            }
+            Self::List(_) => {
+                let addresses: Vec<Address> = decoder.decode()?;
+                let text: Vec<String> = addresses.iter().map(address_text).collect();
+                (!addresses.is_empty()).then(|| text.join(", "))
+            }
+        })
+    }
 }
 
 /// Text to look for, folded.
@@ -31,44 +77,60 @@ impl Needle {
 }
 
 /// One message under a search.
-pub(super) struct Candidate<'s> {
+pub(super) struct Candidate<'c, 's> {
     rows: &'s dyn Source,
     bodies: &'s dyn Bodies,
     account: AccountId,
-    state: &'s State,
+    prefetch: &'c mut Prefetch<'s>,
+    state: &'c State,
     metadata: Option<Box<Metadata>>,
+    has_read_metadata: bool,
     chunks: Option<Vec<ChunkRef>>,
     header: Option<Vec<u8>>,
     n_bytes_read: u64,
 }
 
-impl<'s> Candidate<'s> {
+impl<'c, 's> Candidate<'c, 's> {
     pub(super) fn new(
         (rows, bodies): (&'s dyn Source, &'s dyn Bodies),
         account: AccountId,
-        state: &'s State,
+        (prefetch, state): (&'c mut Prefetch<'s>, &'c State),
     ) -> Self {
-        let (metadata, chunks, header) = (None, None, None);
-        Self { rows, bodies, account, state, metadata, chunks, header, n_bytes_read: 0 }
+        Self {
+            rows,
+            bodies,
+            account,
+            prefetch,
+            state,
+            metadata: None,
+            has_read_metadata: false,
+            chunks: None,
+            header: None,
+            n_bytes_read: 0,
+        }
     }
 
     pub(super) fn has_read_metadata(&self) -> bool {
-        self.metadata.is_some()
+        self.has_read_metadata
     }
 
     pub(super) fn n_bytes_read(&self) -> u64 {
         self.n_bytes_read
     }
 
-    pub(super) fn metadata(&mut self) -> &Metadata {
+    fn metadata(&mut self) -> &Metadata {
+        self.has_read_metadata = true;
         self.metadata
             .get_or_insert_with(|| messages::metadata(self.rows, self.account, self.state.email))
     }
 
     /// HEADER, and SUBJECT, FROM, ... which are short for it.
     pub(super) fn header_contains(&mut self, name: &str, needle: &Needle) -> bool {
-        if is_in_metadata(name) {
-            return in_envelope(self.metadata(), name).is_some_and(|text| needle.is_in(&text));
+        if let Some(field) = InEnvelope::of(name) {
+            self.has_read_metadata = true;
+            let text = self.prefetch.read(self.state.email, |row| field.read(row));
+            let text = text.expect("rows are verified when read");
+            return text.is_some_and(|text| needle.is_in(&text));
         }
         let header = self.header();
         mime::header_fields(header).any(|field| {
@@ -224,29 +286,39 @@ fn block_contains(block: &[u8], needle: &Needle) -> bool {
     })
 }
 
-/// What the envelope shows of a header field, as text; `None` if there is no such field.
-fn in_envelope(metadata: &Metadata, name: &str) -> Option<String> {
-    let envelope = &metadata.envelope;
-    let text = |value: &Option<Vec<u8>>| value.as_ref().map(|value| mime::decode_header(value));
-    let list = |addresses: &[mime::Address]| {
-        let text: Vec<String> = addresses.iter().map(address_text).collect();
-        (!addresses.is_empty()).then(|| text.join(", "))
-    };
-    match name.to_ascii_lowercase().as_str() {
-        "subject" => text(&envelope.subject),
-        "message-id" => text(&envelope.message_id),
-        "from" => list(&envelope.from),
-        "to" => list(&envelope.to),
-        "cc" => list(&envelope.cc),
-        "bcc" => list(&envelope.bcc),
-        _ => None,
-    }
-}
-
 fn address_text(address: &mime::Address) -> String {
     let part = |part: &Option<Vec<u8>>| {
         part.as_ref().map(|part| mime::decode_header(part)).unwrap_or_default()
     };
     let (name, mailbox, host) = (part(&address.name), part(&address.mailbox), part(&address.host));
     format!("{name} <{mailbox}@{host}>")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec;
+
+    /// The fields are found by their place, so they must be where they are looked for.
+    #[test]
+    fn the_envelope_is_read_as_it_is_written() {
+        let raw = b"From: Ann <a@x.test>, c@x.test\r\nTo: b@x.test\r\nCc: d@x.test\r\n\
+            Bcc: e@x.test\r\nSubject: =?utf-8?q?h=C3=A9?=\r\nMessage-Id: <1@x.test>\r\n\r\n";
+        let row = codec::encode(&mime::scan(raw));
+        let read = |name: &str| InEnvelope::of(name).and_then(|field| field.read(&row).unwrap());
+        for (name, wanted) in [
+            ("From", "Ann <a@x.test>,  <c@x.test>"),
+            ("to", " <b@x.test>"),
+            ("CC", " <d@x.test>"),
+            ("bcc", " <e@x.test>"),
+            ("subject", "hé"),
+            ("message-id", "<1@x.test>"),
+        ] {
+            assert_eq!(read(name).as_deref(), Some(wanted), "{name}");
+        }
+        let row = codec::encode(&mime::scan(b"\r\n"));
+        for name in ["from", "to", "cc", "bcc", "subject", "message-id"] {
+            assert_eq!(InEnvelope::of(name).unwrap().read(&row).unwrap(), None, "{name}");
+        }
+    }
 }

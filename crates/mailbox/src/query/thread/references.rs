@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Message;
+use super::{IdHash, Message};
 use crate::answer::ThreadNode;
 
 /// Limit: ancestors looked at for a loop. Real threads are far shallower; beyond it a link is not
@@ -43,12 +43,19 @@ impl Forest {
 
     /// Step 1: parents by References.
     fn link(&mut self) {
-        let mut by_id: BTreeMap<String, usize> = BTreeMap::new();
+        let mut known: Vec<IdHash> = Vec::new();
+        for message in &self.messages {
+            known.extend(message.references.iter().chain(&message.id));
+        }
+        known.sort_unstable();
+        known.dedup();
+        self.containers.resize_with(known.len(), Container::default);
+        let by_id = |id: &IdHash| known.binary_search(id).expect("all ids are known");
         for number in 0..self.messages.len() {
-            let keys = std::mem::take(&mut self.messages[number].keys);
-            let own = match &keys.message_id {
+            let references = std::mem::take(&mut self.messages[number].references);
+            let own = match &self.messages[number].id {
                 Some(id) => {
-                    let at = *by_id.entry(id.clone()).or_insert_with(|| self.add());
+                    let at = by_id(id);
                     // Of two messages with one id the second stands for itself.
                     if self.containers[at].message.is_some() { self.add() } else { at }
                 }
@@ -56,8 +63,8 @@ impl Forest {
             };
             self.containers[own].message = Some(number);
             let mut above = None;
-            for id in &keys.references {
-                let at = *by_id.entry(id.clone()).or_insert_with(|| self.add());
+            for id in &references {
+                let at = by_id(id);
                 if let Some(parent) = above
                     && self.containers[at].parent.is_none()
                 {
@@ -70,7 +77,6 @@ impl Forest {
             if let Some(parent) = above {
                 self.attach(own, parent);
             }
-            self.messages[number].keys = keys;
         }
     }
 
@@ -171,7 +177,7 @@ impl Forest {
 
     fn subject(&self, at: usize) -> (String, bool) {
         match self.first_message(at) {
-            Some(message) => (mime::fold(&message.keys.subject_base), message.keys.has_re),
+            Some(message) => (message.subject.clone(), message.has_re),
             None => (String::new(), false),
         }
     }
