@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::Router;
 use axum::extract::State;
@@ -67,6 +68,13 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> String {
         let lag = status.committed.saturating_sub(status.applied);
         let _ = writeln!(out, "rookery_replica_lag_entries{{shard=\"{shard}\"}} {lag}");
     }
+    let n_chunks = shared.n_chunks_read.load(Ordering::Relaxed);
+    let _ = writeln!(
+        out,
+        "# HELP rookery_node_chunks_read_total Chunks of bodies that frontends read here.\n\
+         # TYPE rookery_node_chunks_read_total counter\n\
+         rookery_node_chunks_read_total {n_chunks}"
+    );
     gauge(&mut out, "rookery_disk_poisoned", "1 after a write or sync failed.");
     gauge(&mut out, "rookery_disk_free_bytes", "Free bytes of the disk.");
     let _ = writeln!(out, "# TYPE rookery_journal_syncs_total counter");

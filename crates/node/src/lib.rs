@@ -155,6 +155,7 @@ impl Node {
             reports: Mutex::default(),
             admitted: Default::default(),
             draining: Default::default(),
+            n_chunks_read: Default::default(),
             started: Instant::now(),
             stop: CancellationToken::new(),
             fatal: OnceLock::new(),

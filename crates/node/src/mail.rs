@@ -1,6 +1,7 @@
 //! What frontends ask of this node: propose, query, chunk, watch, maildrop locks.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use api::mail::{Changes, Leadership, MailError, MailHandler};
@@ -21,6 +22,8 @@ const WATCH_QUEUE_MAX: usize = 1024;
 const QUORUM_AGE_MAX: Duration = Duration::from_secs(1);
 /// How often a watch looks whether this replica still leads.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Messages from which on a question about them is looked up where it may block.
+const BLOCKING_MESSAGES_MIN: u64 = 512;
 /// How often a view that was lost is taken anew.
 const VIEWS_MAX: usize = 3;
 
@@ -104,6 +107,7 @@ impl MailHandler for Mail {
 
     async fn chunk(&self, shard: ShardId, chunk: ChunkRef) -> Result<StoredChunk, MailError> {
         let running = self.running(shard)?;
+        self.0.n_chunks_read.fetch_add(1, Ordering::Relaxed);
         running.replica.chunk(&chunk).await.map_err(refuse::chunk)
     }
 
@@ -196,8 +200,19 @@ async fn answer(view: View, query: Arc<Query>) -> Option<Answer> {
     let read = move |view: &View, query: &Query| {
         view.read(|rows, bodies| mailbox::answer(rows, bodies, query)).ok()
     };
-    if !matches!(*query, Query::Search(_) | Query::Sort(_) | Query::Thread(_)) {
+    if !may_take_long(&query) {
         return read(&view, &query);
     }
     tokio::task::spawn_blocking(move || read(&view, &query)).await.ok().flatten()
+}
+
+fn may_take_long(query: &Query) -> bool {
+    match query {
+        Query::Search(_) | Query::Sort(_) | Query::Thread(_) => true,
+        // What changed since is found by its mod-sequence.
+        Query::Messages(messages) if messages.changed_since.is_none() => {
+            messages.uids.n_uids() >= BLOCKING_MESSAGES_MIN
+        }
+        _ => false,
+    }
 }

@@ -1,7 +1,7 @@
 //! What all parts of a node know: who it is, its disks, its replicas, and the newest placement.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     pub admitted: AtomicBool,
     /// Leaderships are being handed over.
     pub draining: AtomicBool,
+    /// Chunks of bodies that frontends read here.
+    pub n_chunks_read: AtomicU64,
     pub started: Instant,
     /// Ends everything; what cannot go on puts its reason into `fatal` first.
     pub stop: CancellationToken,

@@ -19,8 +19,9 @@ use crate::raft::{LogId, StoredMembership};
 
 /// Limit: bytes of overwritten rows kept for views. Above it the views there are expire.
 const UNDO_BYTES_MAX: usize = 64 << 20;
-/// Rows read at once by a scan.
-const PAGE_ROWS: usize = 128;
+/// Rows a scan reads at once: few at first, since many scans want only one.
+const PAGE_ROWS_MIN: usize = 8;
+const PAGE_ROWS_MAX: usize = 512;
 
 const ROW: u8 = b'r';
 const LOCATOR: u8 = b'l';
@@ -327,14 +328,23 @@ impl RowView {
         &self.store
     }
 
-    /// Overlays a page of current rows with what they were.
-    fn rewind(&self, from: &[u8], to: Bound<&[u8]>, rows: &mut BTreeMap<Vec<u8>, Vec<u8>>) {
+    /// A page of current rows overlaid with what they were; `None` if they are what they were.
+    fn rewound(
+        &self,
+        from: &[u8],
+        to: Bound<&[u8]>,
+        page: &Page,
+    ) -> Option<BTreeMap<Vec<u8>, Vec<u8>>> {
         let undo = lock(&self.store.undo);
         if self.version < undo.floor {
             drop(undo);
             give_up(Lost::Expired);
         }
-        for (key, befores) in undo.chain.range::<[u8], _>((Bound::Included(from), to)) {
+        let mut overwritten = undo.chain.range::<[u8], _>((Bound::Included(from), to)).peekable();
+        overwritten.peek()?;
+        let mut rows: BTreeMap<_, _> =
+            page.iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
+        for (key, befores) in overwritten {
             if let Some(before) = befores.iter().find(|before| before.version > self.version) {
                 match &before.value {
                     Some(value) => rows.insert(key.clone(), value.clone()),
@@ -342,6 +352,44 @@ impl RowView {
                 };
             }
         }
+        Some(rows)
+    }
+}
+
+/// Rows read at once, in one piece of memory.
+#[derive(Default)]
+struct Page {
+    octets: Vec<u8>,
+    /// Where each key and each value ends.
+    ends: Vec<(usize, usize)>,
+}
+
+impl Page {
+    fn clear(&mut self) {
+        self.octets.clear();
+        self.ends.clear();
+    }
+
+    fn push(&mut self, key: &[u8], value: &[u8]) {
+        self.octets.extend_from_slice(key);
+        let key_end = self.octets.len();
+        self.octets.extend_from_slice(value);
+        self.ends.push((key_end, self.octets.len()));
+    }
+
+    fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let begins = std::iter::once(0).chain(self.ends.iter().map(|ends| ends.1));
+        begins.zip(&self.ends).map(|(begin, &(key_end, end))| {
+            (&self.octets[begin..key_end], &self.octets[key_end..end])
+        })
+    }
+
+    fn last_key(&self) -> Option<&[u8]> {
+        self.iter().last().map(|(key, _)| key)
     }
 }
 
@@ -364,24 +412,24 @@ impl Source for RowView {
 
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) {
         let mut from = from.to_vec();
+        let mut page = Page::default();
+        let mut n_max = PAGE_ROWS_MIN;
         while from.as_slice() < to {
-            let mut rows = BTreeMap::new();
+            page.clear();
             self.store.scan(&from, to, &mut |key, value| {
-                rows.insert(key.to_vec(), value.to_vec());
-                rows.len() < PAGE_ROWS
+                page.push(key, value);
+                page.len() < n_max
             });
-            let last = match rows.last_key_value() {
-                Some((key, _)) if rows.len() >= PAGE_ROWS => Some(key.clone()),
-                _ => None,
-            };
+            let last = page.last_key().filter(|_| page.len() >= n_max).map(<[u8]>::to_vec);
             let end = last.as_deref().map_or(Bound::Excluded(to), Bound::Included);
-            self.rewind(&from, end, &mut rows);
-            if !rows.iter().all(|(key, value)| visit(key, value)) {
-                return;
-            }
-            let Some(last) = last else { return };
+            let went_on = match self.rewound(&from, end, &page) {
+                None => page.iter().all(|(key, value)| visit(key, value)),
+                Some(rows) => rows.iter().all(|(key, value)| visit(key, value)),
+            };
+            let Some(last) = last.filter(|_| went_on) else { return };
             from = last;
             from.push(0);
+            n_max = PAGE_ROWS_MAX.min(n_max * 4);
         }
     }
 }
