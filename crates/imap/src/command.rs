@@ -4,6 +4,7 @@ pub(crate) mod append;
 mod authenticate;
 mod capability;
 mod close;
+mod compress;
 mod copy;
 mod create;
 mod delete;
@@ -86,6 +87,7 @@ fn stage(command: &Command) -> Stage {
         | Command::GetQuota(_)
         | Command::GetQuotaRoot(_)
         | Command::SetQuota
+        | Command::Compress
         | Command::Idle => Stage::AfterLogin,
         Command::Check
         | Command::Close
@@ -110,7 +112,11 @@ fn tell(command: &Command) -> Tell {
         Command::Thread(thread) if !thread.uid => Tell::NoExpunges,
         Command::Fetch(fetch) if !fetch.uid => Tell::NoExpunges,
         Command::Store(store) if !store.uid => Tell::NoExpunges,
-        Command::Logout | Command::Select(_) | Command::Close | Command::Unselect => Tell::Nothing,
+        Command::Logout
+        | Command::Select(_)
+        | Command::Close
+        | Command::Unselect
+        | Command::Compress => Tell::Nothing,
         // It tells by itself until its end.
         Command::Idle => Tell::Nothing,
         _ => Tell::Heard,
@@ -155,13 +161,14 @@ fn work(cx: &mut Context, command: Command) -> Parsed<Box<dyn Work>> {
         Command::GetQuota(root) => quota::of_root(&root)?,
         Command::GetQuotaRoot(name) => quota::of_mailbox(name),
         Command::SetQuota => quota::set(),
+        Command::Compress => compress::begin(cx)?,
         Command::Idle => Box::new(idle::Idling::new()),
         Command::Close => Box::new(close::Closing::new(true)),
         Command::Unselect => Box::new(close::Closing::new(false)),
         Command::Expunge(set) => expunge::begin(cx, set.as_ref())?,
-        Command::Search(search) => search::begin(cx, search)?,
-        Command::Sort(sort) => sort::begin(cx, sort)?,
-        Command::Thread(thread) => thread::begin(cx, thread)?,
+        Command::Search(search) => search::begin(cx, search),
+        Command::Sort(sort) => sort::begin(cx, sort),
+        Command::Thread(thread) => thread::begin(cx, thread),
         Command::Fetch(fetch) => fetch::begin(cx, fetch)?,
         Command::Store(store) => store::begin(cx, store)?,
         Command::Copy { uid, set, to } => copy::begin(cx, uid, &set, to)?,

@@ -34,6 +34,15 @@ pub(crate) struct Enabled {
     pub(crate) qresync: bool,
     /// RFC 9755: names and strings are UTF-8.
     pub(crate) utf8: bool,
+    /// RFC 9051: the client speaks IMAP4rev2.
+    pub(crate) rev2: bool,
+}
+
+impl Enabled {
+    /// Whether mailbox names are UTF-8 rather than modified UTF-7 (RFC 9051 5.1, RFC 9755 3).
+    pub(crate) fn has_utf8_names(self) -> bool {
+        self.utf8 || self.rev2
+    }
 }
 
 /// A session, without the command it is busy with.
@@ -45,6 +54,8 @@ pub(crate) struct Context {
     pub(crate) login: Option<Login>,
     pub(crate) selected: Option<Selected>,
     pub(crate) enabled: Enabled,
+    /// Both directions are compressed (RFC 4978).
+    pub(crate) compressed: bool,
     /// Of the command in progress.
     pub(crate) tag: String,
     n_uploads: u64,
@@ -61,6 +72,7 @@ impl Context {
             login: None,
             selected: None,
             enabled: Enabled::default(),
+            compressed: false,
             tag: String::new(),
             n_uploads: 0,
         }
@@ -105,7 +117,7 @@ impl Context {
 
     /// What can be done now (RFC 9051 7.2.2).
     pub(crate) fn capabilities(&self) -> String {
-        let mut all = String::from("IMAP4rev1 LITERAL+ SASL-IR ID ENABLE");
+        let mut all = String::from("IMAP4rev1 IMAP4rev2 LITERAL+ SASL-IR ID ENABLE");
         if self.login.is_none() {
             if self.config.tls_available && !self.tls {
                 all.push_str(" STARTTLS");
@@ -121,6 +133,9 @@ impl Context {
              APPENDLIMIT=",
         );
         all.push_str(&self.config.message_bytes_max.to_string());
+        if !self.compressed {
+            all.push_str(" COMPRESS=DEFLATE");
+        }
         all
     }
 }

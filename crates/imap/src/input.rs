@@ -77,6 +77,12 @@ impl Input {
         self.pending.len()
     }
 
+    /// What was received behind the last command.
+    pub(crate) fn take_pending(&mut self) -> BytesMut {
+        self.scanned = 0;
+        std::mem::take(&mut self.pending)
+    }
+
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
         *self = Self::new();

@@ -3,7 +3,8 @@
 //! Enter at [`Session`], which implements [`mailbox::dialogue::Engine`]; only a frontend's
 //! connection loop drives it. `input` gathers commands, `parse` gives them types, `command` has
 //! one file for each verb, `view` is what the client believes the mailbox holds and `news` keeps
-//! it true, `respond` writes, `refuse` turns what the store says no to into IMAP's words.
+//! it true, `respond` writes, `refuse` turns what the store says no to into IMAP's words. Between all
+//! that and the client may lie `deflate`.
 //!
 //! Promises: no input panics; what a client can make us hold is bounded by [`limits`]; a message
 //! passes in slices and is never held whole; the client is told of an expunge only where RFC 9051
@@ -12,6 +13,7 @@
 mod command;
 mod context;
 mod date;
+mod deflate;
 mod input;
 pub mod limits;
 mod news;

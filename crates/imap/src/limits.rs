@@ -11,6 +11,9 @@ pub const EARLY_LITERAL_BYTES_MAX: u64 = 4 * 1024;
 /// Octets of a refused non-synchronising literal that are skipped; a client that sends more is
 /// not worth the traffic and is sent away.
 pub const SKIPPED_BYTES_MAX: u64 = 1 << 32;
+/// Octets that may be skipped beyond a refused literal when the client compresses (and of a literal
+/// no more than a message may have): there a small input can stand for a huge one nobody wants.
+pub const SKIPPED_BESIDE_BYTES_MAX: u64 = 1 << 20;
 /// Parentheses, NOTs and ORs inside each other: keeps every recursion over a command shallow.
 pub const DEPTH_MAX: usize = 50;
 /// Bad commands in one connection, after which it is closed.

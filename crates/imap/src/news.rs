@@ -121,7 +121,7 @@ impl News {
         let known_before = selected.view.last_uid();
         grew |= take_in(selected, records);
         if grew && next.is_none() {
-            selected.write_exists(out);
+            selected.write_exists(out, enabled);
         }
         for record in records.iter().filter(|record| record.uid.value() <= known_before) {
             tell_flags(selected, out, enabled, record);

@@ -7,6 +7,8 @@ pub(crate) mod append;
 mod cursor;
 mod fetch;
 mod list;
+#[cfg(test)]
+mod oracle;
 mod search;
 mod select;
 mod sort;
@@ -16,7 +18,7 @@ mod store;
 use mailbox::MailboxName;
 
 pub(crate) use append::{AppendHead, MessageHead, append_head, append_next};
-pub(crate) use cursor::{Cursor, Fault, Parsed, literal_mark};
+pub(crate) use cursor::{Cursor, Fault, Given, Parsed, literal_mark};
 pub(crate) use fetch::{Fetch, Item, Part, Section, Text};
 pub(crate) use list::{List, Lsub};
 pub(crate) use search::{Key, Returned, Search};
@@ -43,7 +45,7 @@ pub(crate) enum Command {
     Select(Select),
     Create(Create),
     Delete(MailboxName),
-    Rename { from: MailboxName, to: MailboxName },
+    Rename { from: MailboxName, to: Given },
     Subscribe { name: MailboxName, on: bool },
     List(List),
     Lsub(Lsub),
@@ -52,6 +54,7 @@ pub(crate) enum Command {
     GetQuotaRoot(MailboxName),
     SetQuota,
     Idle,
+    Compress,
     Check,
     Close,
     Unselect,
@@ -126,8 +129,8 @@ fn bare_command(verb: &str) -> Option<Command> {
 
 /// Commands with arguments.
 const WITH_ARGUMENTS: &str = "ID AUTHENTICATE LOGIN ENABLE SELECT EXAMINE CREATE DELETE RENAME \
-    SUBSCRIBE UNSUBSCRIBE LIST LSUB STATUS GETQUOTA GETQUOTAROOT SETQUOTA SEARCH SORT THREAD \
-    FETCH STORE COPY MOVE";
+    SUBSCRIBE UNSUBSCRIBE LIST LSUB STATUS GETQUOTA GETQUOTAROOT SETQUOTA COMPRESS SEARCH SORT \
+    THREAD FETCH STORE COPY MOVE";
 
 fn plain_command(cursor: &mut Cursor<'_>, verb: &str) -> Parsed<Command> {
     if let Some(bare) = bare_command(verb) {
@@ -162,6 +165,10 @@ fn plain_command(cursor: &mut Cursor<'_>, verb: &str) -> Parsed<Command> {
             cursor.rest();
             Ok(Command::SetQuota)
         }
+        "COMPRESS" => match cursor.word("mechanism expected")?.as_str() {
+            "DEFLATE" => Ok(Command::Compress),
+            _ => Err(Fault::Bad("unknown mechanism")),
+        },
         "SEARCH" => Ok(Command::Search(search::parse(cursor, false)?)),
         "SORT" => Ok(Command::Sort(sort::parse(cursor, false)?)),
         "THREAD" => Ok(Command::Thread(sort::parse_thread(cursor, false)?)),

@@ -17,7 +17,7 @@ pub(crate) fn mailbox(cx: &mut Context, name: &MailboxName) {
 
 /// The same for a name whose levels are joined already.
 pub(crate) fn joined_name(cx: &mut Context, joined: &str) {
-    if cx.enabled.utf8 {
+    if cx.enabled.has_utf8_names() {
         cx.out.text("\"");
         cx.out.text(&joined.replace('\\', "\\\\").replace('"', "\\\""));
         cx.out.text("\"");

@@ -100,6 +100,14 @@ impl Selected {
         Ok(self.view.at(&ranges))
     }
 
+    /// The same for SEARCH, where a number that no message has matches nothing.
+    pub(crate) fn matching(&self, set: &NumberSet) -> UidSet {
+        match set.ranges(self.view.len()) {
+            Some(ranges) => self.view.at(&ranges),
+            None => intersect(&self.saved, &self.view.uids()),
+        }
+    }
+
     /// The UIDs that a client's UID set names, known or not.
     pub(crate) fn named(&self, set: &NumberSet) -> UidSet {
         match set.ranges(self.view.last_uid()) {
@@ -166,7 +174,7 @@ impl Selected {
         }
         if let Some(flags) = told.flags {
             let _ = write!(out, "{space}FLAGS (");
-            flags::write(out, flags, self.recent.contains(told.uid));
+            flags::write(out, flags, self.shows_recent(enabled, told.uid));
             out.text(")");
             space = " ";
         }
@@ -176,9 +184,17 @@ impl Selected {
         out.text(")\r\n");
     }
 
-    /// `EXISTS` and `RECENT` as they are now.
-    pub(crate) fn write_exists(&self, out: &mut Output) {
-        let _ = write!(out, "* {} EXISTS\r\n* {} RECENT\r\n", self.view.len(), self.n_recent());
+    /// `EXISTS`, and `RECENT` where there is such a thing, as they are now.
+    pub(crate) fn write_exists(&self, out: &mut Output, enabled: Enabled) {
+        let _ = write!(out, "* {} EXISTS\r\n", self.view.len());
+        if !enabled.rev2 {
+            let _ = write!(out, "* {} RECENT\r\n", self.n_recent());
+        }
+    }
+
+    /// Whether a message is shown as `\Recent`.
+    pub(crate) fn shows_recent(&self, enabled: Enabled, uid: Uid) -> bool {
+        !enabled.rev2 && self.recent.contains(uid)
     }
 
     /// Up to which mod-sequence everything was told.

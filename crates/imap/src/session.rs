@@ -8,10 +8,12 @@ use mailbox::{Answer, Change, LogTime, Outcome};
 
 use crate::command::{self, Begun};
 use crate::context::{Config, Context};
+use crate::deflate::Layer;
 use crate::input::{Gathered, Input, Literal};
 use crate::limits::{
     BAD_COMMANDS_MAX, EARLY_LINE_BYTES_MAX, EARLY_LITERAL_BYTES_MAX, IDLE_S, LINE_BYTES_MAX,
-    LITERAL_BYTES_MAX, LOGIN_S, PENDING_BYTES_MAX, REFUSED_LOGINS_MAX, SKIPPED_BYTES_MAX,
+    LITERAL_BYTES_MAX, LOGIN_S, PENDING_BYTES_MAX, REFUSED_LOGINS_MAX, SKIPPED_BESIDE_BYTES_MAX,
+    SKIPPED_BYTES_MAX,
 };
 use crate::news::{GONE, News, Tell};
 use crate::parse;
@@ -31,6 +33,12 @@ pub struct Session {
     literal_bytes: u64,
     n_bad: u32,
     n_refused_logins: u32,
+    /// Once the client asked for it: compression of both directions.
+    layer: Option<Box<Layer>>,
+    /// What follows compressed octets that are being sent.
+    held: Option<Step>,
+    /// While something is skipped: octets taken apart up to which that is done.
+    skip_until: u64,
 }
 
 /// What the session is busy with.
@@ -47,6 +55,8 @@ enum Phase {
     StartTls,
     /// Until the handshake is done.
     Handshake,
+    /// Sent, then both directions are compressed.
+    Compress,
     /// Sent, then closed.
     Close,
 }
@@ -82,6 +92,9 @@ impl Session {
             literal_bytes: 0,
             n_bad: 0,
             n_refused_logins: 0,
+            layer: None,
+            held: None,
+            skip_until: 0,
         }
     }
 
@@ -109,6 +122,10 @@ impl Session {
                     self.tell_end(tag.as_deref(), &ending);
                     None
                 }
+                _ if self.skips_too_much() => {
+                    self.bye("that is too much to be thrown away");
+                    None
+                }
                 _ => {
                     self.phase = Phase::Skip(tag, ending);
                     self.wait_for_input()
@@ -126,6 +143,15 @@ impl Session {
                 self.phase = Phase::Handshake;
                 Some(Step::Wait)
             }
+            Phase::Compress => {
+                self.phase = Phase::Compress;
+                if let Some(bytes) = self.cx.out.pop() {
+                    return Some(Step::Send(bytes));
+                }
+                self.layer = Some(Box::new(Layer::new(self.input.take_pending())));
+                self.phase = Phase::Gather;
+                None
+            }
             Phase::Close => {
                 self.phase = Phase::Close;
                 Some(self.cx.out.pop().map_or(Step::Close, Step::Send))
@@ -138,6 +164,9 @@ impl Session {
         if let Some(bytes) = self.cx.out.pop() {
             return Some(Step::Send(bytes));
         }
+        if self.take_apart() {
+            return None;
+        }
         if self.has_ended {
             self.phase = Phase::Close;
             return None;
@@ -147,6 +176,31 @@ impl Session {
             return None;
         }
         Some(Step::Wait)
+    }
+
+    /// Takes apart what the client compressed, as far as there is room; false if there is nothing.
+    fn take_apart(&mut self) -> bool {
+        let room = PENDING_BYTES_MAX.saturating_sub(self.input.n_pending());
+        let Some(layer) = &mut self.layer else { return false };
+        if !layer.has_more() || room == 0 {
+            return false;
+        }
+        let input = &mut self.input;
+        if layer.inflate(room, |octets| input.receive(octets)).is_err() {
+            self.bye("what you sent is not what COMPRESS makes");
+        }
+        true
+    }
+
+    /// Limit: what a client that compresses has us throw away.
+    fn skips_too_much(&self) -> bool {
+        self.layer.as_ref().is_some_and(|layer| layer.n_inflated() > self.skip_until)
+    }
+
+    fn begin_skip(&mut self, n_octets: u64) {
+        let n_inflated = self.layer.as_ref().map_or(0, |layer| layer.n_inflated());
+        self.skip_until = n_inflated + n_octets + SKIPPED_BESIDE_BYTES_MAX;
+        self.input.skip(n_octets);
     }
 
     fn gather(&mut self) -> Option<Step> {
@@ -164,7 +218,7 @@ impl Session {
             Gathered::Literal(literal) => self.literal(literal),
             Gathered::TooLong => {
                 let tag = parse::tag(self.input.command()).map(str::to_owned);
-                self.input.skip(0);
+                self.begin_skip(0);
                 self.phase = Phase::Skip(tag, Ending::bad("line too long").code("TOOBIG"));
             }
             Gathered::Lost => {
@@ -321,10 +375,14 @@ impl Session {
 
     /// A command is over, but its literal may still be on its way.
     fn finish(&mut self, tag: Option<String>, ending: Ending) {
+        let skipped_max = match self.layer {
+            Some(_) => SKIPPED_BYTES_MAX.min(self.cx.config.message_bytes_max),
+            None => SKIPPED_BYTES_MAX,
+        };
         match ending.skip {
             None => self.tell_end(tag.as_deref(), &ending),
-            Some(n_octets) if n_octets <= SKIPPED_BYTES_MAX => {
-                self.input.skip(n_octets);
+            Some(n_octets) if n_octets <= skipped_max => {
+                self.begin_skip(n_octets);
                 self.phase = Phase::Skip(tag, ending);
             }
             Some(_) => {
@@ -355,6 +413,7 @@ impl Session {
         match ending.then {
             Then::Next => {}
             Then::StartTls => self.phase = Phase::StartTls,
+            Then::Compress => self.phase = Phase::Compress,
             Then::Close => self.phase = Phase::Close,
             Then::CountLogin => {
                 self.n_refused_logins += 1;
@@ -383,10 +442,29 @@ fn resume(work: &mut dyn Work, cx: &mut Context, reply: Reply) -> Next {
     }
 }
 
+impl Session {
+    /// What to do now, but for compression.
+    fn plain_step(&mut self) -> Step {
+        loop {
+            if self.cx.out.is_full()
+                && let Some(bytes) = self.cx.out.pop()
+            {
+                return Step::Send(bytes);
+            }
+            if let Some(step) = self.advance() {
+                return step;
+            }
+        }
+    }
+}
+
 impl Engine for Session {
     fn receive(&mut self, bytes: &[u8]) {
         if !matches!(self.phase, Phase::Close | Phase::StartTls | Phase::Handshake) {
-            self.input.receive(bytes);
+            match &mut self.layer {
+                Some(layer) => layer.receive(bytes),
+                None => self.input.receive(bytes),
+            }
         }
     }
 
@@ -395,7 +473,8 @@ impl Engine for Session {
     }
 
     fn wants_input(&self) -> bool {
-        !self.has_ended && self.input.n_pending() < PENDING_BYTES_MAX
+        let has_room = self.layer.as_ref().is_none_or(|layer| layer.wants_input());
+        !self.has_ended && has_room && self.input.n_pending() < PENDING_BYTES_MAX
     }
 
     fn reply(&mut self, reply: Reply) {
@@ -440,15 +519,29 @@ impl Engine for Session {
     }
 
     fn next_step(&mut self) -> Step {
+        if let Some(step) = self.held.take() {
+            return step;
+        }
         loop {
-            if self.cx.out.is_full()
-                && let Some(bytes) = self.cx.out.pop()
-            {
-                return Step::Send(bytes);
+            let step = self.plain_step();
+            let is_resting = matches!(self.phase, Phase::Gather | Phase::Work(_, Wait::Input));
+            let Some(layer) = &mut self.layer else { return step };
+            let ready = match &step {
+                Step::Send(bytes) => {
+                    layer.deflate(bytes);
+                    if !layer.is_full() {
+                        continue;
+                    }
+                    return layer.take_ready().map_or(Step::Wait, Step::Send);
+                }
+                _ => layer.flush(),
+            };
+            if is_resting && matches!(step, Step::Wait) {
+                layer.rest();
             }
-            if let Some(step) = self.advance() {
-                return step;
-            }
+            let Some(ready) = ready else { return step };
+            self.held = Some(step);
+            return Step::Send(ready);
         }
     }
 }

@@ -77,6 +77,8 @@ pub(crate) enum Then {
     Next,
     /// The TLS handshake.
     StartTls,
+    /// From here on both directions are compressed.
+    Compress,
     /// The end of the connection.
     Close,
     /// A refused login is counted.

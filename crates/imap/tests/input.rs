@@ -161,6 +161,60 @@ fn an_append_that_cannot_be_done_leaves_the_connection_usable() {
     );
 }
 
+/// A session behind COMPRESS, and the client's end of it.
+fn compressed() -> (support::Store, support::Client, support::zip::Zip) {
+    let mut store = support::Store::new();
+    let mut client = support::Client::new(support::config());
+    client.say(&mut store, b"a LOGIN ann@example.test secret\r\n");
+    let said = client.say(&mut store, b"b COMPRESS DEFLATE\r\n");
+    assert!(said.starts_with(b"b OK"), "{}", String::from_utf8_lossy(&said));
+    (store, client, support::zip::Zip::default())
+}
+
+/// What is said to this until the session closes or all is sent, and octets sent for it.
+fn said_to(plain: &[u8]) -> (String, bool, usize) {
+    let (mut store, mut client, mut zip) = compressed();
+    let packed = zip.pack(plain);
+    let (mut said, mut n_sent) = (Vec::new(), 0);
+    for piece in packed.chunks(8192) {
+        said.extend(zip.unpack(&client.say(&mut store, piece)));
+        n_sent += piece.len();
+        if client.is_closed {
+            break;
+        }
+    }
+    (String::from_utf8(said).expect("ASCII"), client.is_closed, n_sent)
+}
+
+#[test]
+fn a_compressed_bomb_is_refused() {
+    let bombs: [&[u8]; 4] =
+        [b"", b"a NOOP {20000000+}\r\n", b"a APPEND INBOX {20000000+}\r\n", b"\"a"];
+    for head in bombs {
+        let bomb = [head, &vec![b'x'; 20_000_000]].concat();
+        let (said, is_closed, _) = said_to(&bomb);
+        assert!(is_closed, "{}: {said}", String::from_utf8_lossy(head));
+        assert!(said.contains("* BYE "), "{}: {said}", String::from_utf8_lossy(head));
+    }
+    // Literal behind literal.
+    let chain = [b"a NOOP ", "{90000+}\r\n".as_bytes()].concat();
+    let rest = [&vec![b'x'; 90_000][..], b"{90000+}\r\n"].concat().repeat(200);
+    let (said, is_closed, _) = said_to(&[chain, rest].concat());
+    assert!(is_closed && said.contains("* BYE that is too much"), "{said}");
+}
+
+#[test]
+fn what_is_refused_plainly_is_refused_compressed_and_the_next_is_understood() {
+    let (said, is_closed, _) = said_to(b"a STATUS {70000+}\r\n");
+    assert_eq!((said.as_str(), is_closed), ("", false));
+    let literal = [b"a STATUS {70000+}\r\n", &vec![b'x'; 70_000][..], b"\r\nb NOOP\r\n"].concat();
+    let (said, ..) = said_to(&literal);
+    assert_eq!(said, "a NO [TOOBIG] literal too large\r\nb OK done\r\n");
+    let line = [&vec![b'x'; 300_000][..], b"\r\nb NOOP\r\n"].concat();
+    let (said, is_closed, _) = said_to(&line);
+    assert!(!is_closed && said.ends_with("b OK done\r\n"), "{said}");
+}
+
 /// Lines that come near to commands.
 fn line() -> impl Strategy<Value = Vec<u8>> {
     let words = prop::sample::select(vec![

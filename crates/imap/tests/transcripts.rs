@@ -8,9 +8,9 @@
 //!
 //! `store!` knows: `deliver MAILBOX FILE [FLAGS]`, `flag MAILBOX UIDS +FLAG`,
 //! `expunge MAILBOX UIDS`, `move MAILBOX UIDS TARGET`, `create MAILBOX`, `delete MAILBOX`,
-//! `quota OCTETS`, `purge`, `wait SECONDS`, `next TROUBLE` and `chunk TROUBLE`; a new session by
-//! `session [notls|starttls|private]` or, logged in, `login`; `timeout`, `shutdown`,
-//! `end of input`.
+//! `zip` (from here on the client compresses), `quota OCTETS`, `purge`, `wait SECONDS`,
+//! `next TROUBLE` and `chunk TROUBLE`; a new session by `session [notls|starttls|private]` or,
+//! logged in, `login`; `timeout`, `shutdown`, `end of input`.
 
 mod support;
 
@@ -21,6 +21,7 @@ use mailbox::command::{Expunge, Housekeep, Move};
 use mailbox::dialogue::{Engine, Trouble};
 use mailbox::flags::Keyword;
 use mailbox::*;
+use support::zip::Zip;
 use support::{ACCOUNT, Client, Event, Store, config};
 
 /// A transcript being played.
@@ -30,20 +31,24 @@ struct Play {
     told: String,
     /// What was sent and is no whole line yet.
     line: Vec<u8>,
+    zip: Option<Zip>,
 }
 
 impl Play {
     fn new() -> Self {
         let client = Client::new(config());
-        Self { store: Store::new(), client, told: String::new(), line: Vec::new() }
+        Self { store: Store::new(), client, told: String::new(), line: Vec::new(), zip: None }
     }
 
     fn run(&mut self) {
-        let (told, line) = (&mut self.told, &mut self.line);
+        let (told, line, zip) = (&mut self.told, &mut self.line, &mut self.zip);
         self.client.run(&mut self.store, &mut |event| {
             let note = match event {
                 Event::Sent(bytes) => {
-                    line.extend_from_slice(&bytes);
+                    match zip {
+                        Some(zip) => line.extend(zip.unpack(&bytes)),
+                        None => line.extend_from_slice(&bytes),
+                    }
                     return tell_lines(line, told);
                 }
                 Event::Asked(question) => format!("store? {question}"),
@@ -63,6 +68,9 @@ impl Play {
         if let Some(text) = line.strip_prefix("C: ").or((line == "C:").then_some("")) {
             let mut octets = unescaped(text);
             octets.extend_from_slice(b"\r\n");
+            if let Some(zip) = &mut self.zip {
+                octets = zip.pack(&octets);
+            }
             self.client.session.receive(&octets);
             self.run();
         } else if let Some(text) = line.strip_prefix("store! ") {
@@ -74,6 +82,7 @@ impl Play {
     fn begin(&mut self, client: Client) {
         self.client = client;
         self.line.clear();
+        self.zip = None;
     }
 
     fn act(&mut self, text: &str) {
@@ -85,6 +94,7 @@ impl Play {
                     self.client.say(&mut self.store, b"l LOGIN ann@example.test secret\r\n");
                 assert!(answer.windows(4).any(|four| four == b"l OK"), "the login failed");
             }
+            ["zip"] => self.zip = Some(Zip::default()),
             ["session"] => self.begin(Client::new(config())),
             ["session", how] => {
                 let mut config = config();

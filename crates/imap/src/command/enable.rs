@@ -1,4 +1,4 @@
-//! ENABLE (RFC 5161, RFC 7162 3.2.3, RFC 9755 3).
+//! ENABLE (RFC 9051 6.3.1, RFC 7162 3.2.3, RFC 9755 3).
 
 use super::immediate;
 use crate::context::Context;
@@ -8,17 +8,18 @@ pub(super) fn begin(cx: &mut Context, names: &[String]) -> Box<dyn Work> {
     cx.out.text("* ENABLED");
     for name in names {
         let enabled = &mut cx.enabled;
-        let is_new = match name.as_str() {
-            "CONDSTORE" => !std::mem::replace(&mut enabled.condstore, true),
+        let (switch, name) = match name.as_str() {
+            "CONDSTORE" => (&mut enabled.condstore, "CONDSTORE"),
             "QRESYNC" => {
                 // RFC 7162 3.2.3: it implies CONDSTORE.
                 enabled.condstore = true;
-                !std::mem::replace(&mut enabled.qresync, true)
+                (&mut enabled.qresync, "QRESYNC")
             }
-            "UTF8=ACCEPT" => !std::mem::replace(&mut enabled.utf8, true),
-            _ => false,
+            "UTF8=ACCEPT" => (&mut enabled.utf8, "UTF8=ACCEPT"),
+            "IMAP4REV2" => (&mut enabled.rev2, "IMAP4rev2"),
+            _ => continue,
         };
-        if is_new {
+        if !std::mem::replace(switch, true) {
             cx.out.text(" ");
             cx.out.text(name);
         }

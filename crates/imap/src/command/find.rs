@@ -5,7 +5,7 @@ use mailbox::{ModSeq, Query, SearchKey, Uid, UidSet, query};
 
 use crate::context::Context;
 use crate::number_set::intersect;
-use crate::parse::{Fault, Key, Parsed};
+use crate::parse::Key;
 use crate::selected::Selected;
 
 /// A search under way.
@@ -18,10 +18,20 @@ pub(super) struct Finding {
 
 impl Finding {
     /// Resolves what depends on the session.
-    pub(super) fn new(cx: &mut Context, key: Key) -> Parsed<Self> {
+    pub(super) fn new(cx: &mut Context, key: Key) -> Self {
         let now_s = (cx.now.0 / 1000) as i64;
-        let key = resolve(cx.selected(), key, now_s).map_err(Fault::Bad)?;
-        Ok(Self { key, found: UidSet::new(), modseq: None })
+        let key = resolve(cx.selected(), key, now_s);
+        Self { key, found: UidSet::new(), modseq: None }
+    }
+
+    /// The same for what looks at each message again anyway: when all are wanted, all that the
+    /// client knows are found.
+    pub(super) fn begin_for_another_look(&mut self, cx: &mut Context) -> Option<Question> {
+        if self.key == SearchKey::All {
+            self.found = cx.selected().view.uids();
+            return None;
+        }
+        self.begin(cx)
     }
 
     /// The first question; `None` when there is nothing to look at.
@@ -54,19 +64,17 @@ impl Finding {
 }
 
 /// What depends on the session becomes what the store knows.
-fn resolve(selected: &Selected, key: Key, now_s: i64) -> Result<SearchKey, &'static str> {
-    let boxed = |key: Box<Key>| resolve(selected, *key, now_s).map(Box::new);
-    Ok(match key {
+fn resolve(selected: &Selected, key: Key, now_s: i64) -> SearchKey {
+    let inner = |key: Key| resolve(selected, key, now_s);
+    match key {
         Key::Stored(key) => key,
-        Key::Sequence(set) => SearchKey::Uid(selected.resolve(false, &set)?),
-        Key::Uid(set) => SearchKey::Uid(selected.resolve(true, &set)?),
+        Key::Sequence(set) => SearchKey::Uid(selected.matching(&set)),
+        Key::Uid(set) => SearchKey::Uid(intersect(&selected.named(&set), &selected.view.uids())),
         Key::Recent => SearchKey::Uid(selected.recent.clone()),
         // RFC 5032 2: an interval of seconds before now.
         Key::Arrived(compare, seconds) => SearchKey::Arrived(compare, now_s - i64::from(seconds)),
-        Key::And(keys) => SearchKey::And(
-            keys.into_iter().map(|key| resolve(selected, key, now_s)).collect::<Result<_, _>>()?,
-        ),
-        Key::Or(left, right) => SearchKey::Or(boxed(left)?, boxed(right)?),
-        Key::Not(inner) => SearchKey::Not(boxed(inner)?),
-    })
+        Key::And(keys) => SearchKey::And(keys.into_iter().map(inner).collect()),
+        Key::Or(left, right) => SearchKey::Or(Box::new(inner(*left)), Box::new(inner(*right))),
+        Key::Not(key) => SearchKey::Not(Box::new(inner(*key))),
+    }
 }

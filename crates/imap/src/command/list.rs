@@ -9,7 +9,7 @@ use mailbox::{Answer, MailboxInfo, MailboxName, Query};
 
 use super::status;
 use crate::context::Context;
-use crate::parse::List;
+use crate::parse::{Given, List};
 use crate::respond;
 use crate::work::{Ending, Next, Work, misplaced};
 
@@ -173,6 +173,42 @@ impl Listing {
         if !self.list.return_status.is_empty() && info.selectable {
             status::write(cx, info, &self.list.return_status);
         }
+    }
+}
+
+/// RFC 9051 6.3.2: a SELECT tells what LIST would, and the name as it was given if that is another.
+pub(super) fn write_selected(cx: &mut Context, info: &MailboxInfo, given: &Given) {
+    if !cx.enabled.rev2 {
+        return;
+    }
+    cx.out.text("* LIST (");
+    cx.out.text(if info.has_children { "\\HasChildren" } else { "\\HasNoChildren" });
+    cx.out.text(if info.subscribed { " \\Subscribed" } else { "" });
+    if let Some(of) = info.special_use {
+        let _ = write!(cx.out, " {}", special_use(of));
+    }
+    cx.out.text(") ");
+    write_name(cx, &info.name);
+    write_old(cx, given);
+    cx.out.text("\r\n");
+}
+
+/// RFC 9051 6.3.4, 6.3.6: the client is told by what name it finds what it named in another form.
+pub(super) fn write_old_name(cx: &mut Context, given: &Given) {
+    if given.old_name.is_some() {
+        cx.out.text("* LIST () ");
+        write_name(cx, &given.name);
+        write_old(cx, given);
+        cx.out.text("\r\n");
+    }
+}
+
+/// RFC 9051 6.3.9.7
+fn write_old(cx: &mut Context, given: &Given) {
+    if let Some(old) = &given.old_name {
+        cx.out.text(" (\"OLDNAME\" (");
+        respond::joined_name(cx, old);
+        cx.out.text("))");
     }
 }
 

@@ -3,22 +3,24 @@
 use mailbox::dialogue::{Question, Reply};
 use mailbox::{Command, MailboxName, Outcome, command::RenameMailbox};
 
+use super::list;
 use crate::context::Context;
+use crate::parse::Given;
 use crate::work::{Ending, Next, Work, misplaced};
 
 /// Renames a mailbox.
 pub(super) struct Renaming {
     from: MailboxName,
-    to: MailboxName,
+    to: Given,
 }
 
 impl Renaming {
-    pub(super) fn new(from: MailboxName, to: MailboxName) -> Self {
+    pub(super) fn new(from: MailboxName, to: Given) -> Self {
         Self { from, to }
     }
 
     fn ask(&self, cx: &Context, further: bool) -> Next {
-        let (from, to) = (self.from.clone(), self.to.clone());
+        let (from, to) = (self.from.clone(), self.to.name.clone());
         let rename = RenameMailbox { account: cx.account(), from, to, further };
         Next::Ask(Question::Command(Box::new(Command::RenameMailbox(rename)), vec![]))
     }
@@ -33,6 +35,7 @@ impl Work for Renaming {
             }
             // Durability: the outcome comes from a command committed by a majority.
             Some(Reply::Outcome(Outcome::Done | Outcome::Copied(_))) => {
+                list::write_old_name(cx, &self.to);
                 Next::Done(Ending::ok("renamed"))
             }
             _ => misplaced(),

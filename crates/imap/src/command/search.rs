@@ -8,7 +8,7 @@ use mailbox::{Answer, Query, Refusal, Uid, UidSet};
 
 use super::find::Finding;
 use crate::context::Context;
-use crate::parse::{Parsed, Returned, Search};
+use crate::parse::{Returned, Search};
 use crate::refuse;
 use crate::work::{Ending, Next, Work, misplaced};
 
@@ -32,17 +32,17 @@ struct Searching {
     finding: Finding,
 }
 
-pub(super) fn begin(cx: &mut Context, search: Search) -> Parsed<Box<dyn Work>> {
+pub(super) fn begin(cx: &mut Context, search: Search) -> Box<dyn Work> {
     // RFC 7162 3.1: asking for MODSEQ switches CONDSTORE on.
     cx.enabled.condstore |= search.with_modseq;
-    let finding = Finding::new(cx, search.key)?;
-    Ok(Box::new(Searching {
+    let finding = Finding::new(cx, search.key);
+    Box::new(Searching {
         uid: search.uid,
         returned: search.returned,
         with_modseq: search.with_modseq,
         step: Step::Ask,
         finding,
-    }))
+    })
 }
 
 /// The least and the greatest of a set.

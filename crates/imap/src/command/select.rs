@@ -7,6 +7,7 @@ use mailbox::dialogue::{Question, Reply, Trouble};
 use mailbox::query::{Messages, Uids, Vanished};
 use mailbox::{Answer, Command, MailboxInfo, MessageRecord, Outcome, Query, Refusal, Uid, UidSet};
 
+use super::list;
 use crate::context::Context;
 use crate::number_set::{intersect, subtract, uid_set};
 use crate::parse::{Resync, Select};
@@ -49,7 +50,7 @@ impl Selecting {
             cx.out.text("* OK [CLOSED] the mailbox before is closed\r\n");
         }
         self.step = Step::Find;
-        let name = NamedMailbox { account: cx.account(), name: self.select.name.clone() };
+        let name = NamedMailbox { account: cx.account(), name: self.select.given.name.clone() };
         Next::Ask(Question::Query(Query::Mailbox(name)))
     }
 
@@ -80,6 +81,10 @@ impl Selecting {
         if let Some(next) = next.filter(|next| *next < info.uid_next) {
             return self.ask_uids(next);
         }
+        // RFC 9051 E 15: \Recent is no more, so nobody has to be asked whose it is.
+        if cx.enabled.rev2 {
+            return self.open(cx);
+        }
         if info.n_recent > 0 && !self.select.read_only {
             self.step = Step::Claim;
             return Next::Ask(Question::Command(Box::new(Command::ClaimRecent(info.of)), vec![]));
@@ -92,9 +97,10 @@ impl Selecting {
         let (Some(opened), Some(info)) = (self.opened.take(), self.info.take()) else {
             return misplaced();
         };
-        let out = &mut cx.out;
+        list::write_selected(cx, &info, &self.select.given);
+        let (out, _, enabled) = cx.parts();
         opened.write_flags(out);
-        opened.write_exists(out);
+        opened.write_exists(out, enabled);
         let _ = write!(out, "* OK [UIDVALIDITY {}] UIDs are valid\r\n", info.uid_validity);
         let _ = write!(out, "* OK [UIDNEXT {}] next UID\r\n", info.uid_next);
         let _ = write!(out, "* OK [HIGHESTMODSEQ {}] highest\r\n", info.highest_modseq);

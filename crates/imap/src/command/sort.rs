@@ -8,7 +8,7 @@ use mailbox::{Answer, Query, Uid};
 
 use super::find::Finding;
 use crate::context::Context;
-use crate::parse::{Parsed, Sort};
+use crate::parse::Sort;
 use crate::work::{Ending, Next, Work, misplaced};
 
 /// Numbers written before what was written is sent.
@@ -27,10 +27,10 @@ struct Sorting {
     has_begun: bool,
 }
 
-pub(super) fn begin(cx: &mut Context, sort: Sort) -> Parsed<Box<dyn Work>> {
+pub(super) fn begin(cx: &mut Context, sort: Sort) -> Box<dyn Work> {
     cx.enabled.condstore |= sort.with_modseq;
-    let finding = Finding::new(cx, sort.key)?;
-    Ok(Box::new(Sorting {
+    let finding = Finding::new(cx, sort.key);
+    Box::new(Sorting {
         uid: sort.uid,
         order: sort.order,
         with_modseq: sort.with_modseq,
@@ -38,7 +38,7 @@ pub(super) fn begin(cx: &mut Context, sort: Sort) -> Parsed<Box<dyn Work>> {
         left: Vec::new(),
         next: None,
         has_begun: false,
-    }))
+    })
 }
 
 impl Sorting {
@@ -85,7 +85,7 @@ impl Work for Sorting {
     fn go_on(&mut self, cx: &mut Context, reply: Option<Reply>) -> Next {
         let question = match reply {
             None if self.has_begun => return self.tell(cx),
-            None => self.finding.begin(cx),
+            None => self.finding.begin_for_another_look(cx),
             Some(Reply::Answer(Answer::Found(uids, modseq, next))) => {
                 self.finding.take(cx, (uids, modseq, next))
             }

@@ -31,6 +31,14 @@ pub(crate) struct Cursor<'a> {
     separator: char,
 }
 
+/// A mailbox name as it is kept and as the client wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Given {
+    pub(crate) name: MailboxName,
+    /// RFC 9051 5.1, 6.3.9.7: what the client wrote, if that is not the name but only equal to it.
+    pub(crate) old_name: Option<String>,
+}
+
 /// RFC 9051 9: `ATOM-CHAR`.
 fn is_atom_char(byte: u8) -> bool {
     byte.is_ascii_graphic() && !b"(){%*\"\\]".contains(&byte)
@@ -81,6 +89,11 @@ impl<'a> Cursor<'a> {
     /// Whether the client synchronises (RFC 7162).
     pub(crate) fn is_qresync_enabled(&self) -> bool {
         self.enabled.qresync
+    }
+
+    /// Whether the client speaks IMAP4rev2.
+    pub(crate) fn is_rev2_enabled(&self) -> bool {
+        self.enabled.rev2
     }
 
     /// Whether the client reads UTF-8 (RFC 9755).
@@ -306,7 +319,7 @@ impl<'a> Cursor<'a> {
 
     /// A mailbox name or pattern as the client writes it now, in Unicode.
     fn decoded_name(&self, octets: &[u8]) -> Parsed<String> {
-        let name = if self.enabled.utf8 && std::str::from_utf8(octets).is_ok() {
+        let name = if self.enabled.has_utf8_names() {
             String::from_utf8(octets.to_vec()).ok()
         } else {
             utf7::decode(octets)
@@ -325,11 +338,24 @@ impl<'a> Cursor<'a> {
         self.mailbox_name(&self.decoded_name(&octets)?)
     }
 
-    /// The name of a mailbox to be; RFC 3501 6.3.3: a separator at its end is only a hint.
-    pub(crate) fn new_mailbox(&mut self) -> Parsed<MailboxName> {
+    /// The name of a mailbox, and how the client wrote it.
+    pub(crate) fn given_mailbox(&mut self) -> Parsed<Given> {
+        let octets = self.astring()?;
+        self.given(&self.decoded_name(&octets)?)
+    }
+
+    /// The same of a mailbox to be; RFC 3501 6.3.3: a separator at its end is only a hint.
+    pub(crate) fn new_mailbox(&mut self) -> Parsed<Given> {
         let octets = self.astring()?;
         let name = self.decoded_name(&octets)?;
-        self.mailbox_name(name.strip_suffix(self.separator).unwrap_or(&name))
+        self.given(name.strip_suffix(self.separator).unwrap_or(&name))
+    }
+
+    fn given(&self, text: &str) -> Parsed<Given> {
+        let name = self.mailbox_name(text)?;
+        let is_another = !name.join(self.separator).eq_ignore_ascii_case(text);
+        let old_name = (self.enabled.rev2 && is_another).then(|| text.to_owned());
+        Ok(Given { name, old_name })
     }
 
     /// RFC 9051 9: `list-mailbox`, a pattern.

@@ -62,6 +62,10 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Search> {
         cursor.space()?;
     }
     let (key, with_modseq) = keys(cursor)?;
+    if cursor.is_rev2_enabled() {
+        // RFC 9051 6.4.4: without RETURN it is RETURN (ALL).
+        returned.get_or_insert(Returned { all: true, ..Returned::default() });
+    }
     Ok(Search { uid, returned, key, with_modseq })
 }
 
@@ -128,7 +132,9 @@ fn key(cursor: &mut Cursor<'_>, with_modseq: &mut bool) -> Parsed<Key> {
         _ => {}
     }
     let word = cursor.word("search key expected")?;
-    if let Some(key) = bare_key(&word) {
+    // RFC 9051 E 15: these keys are gone with \Recent.
+    let is_gone = cursor.is_rev2_enabled() && ["RECENT", "OLD", "NEW"].contains(&word.as_str());
+    if let Some(key) = bare_key(&word).filter(|_| !is_gone) {
         return Ok(key);
     }
     match word.as_str() {

@@ -1,15 +1,14 @@
 //! SELECT, EXAMINE and CREATE with their parameters (RFC 4466, 7162, 6154).
 
-use mailbox::MailboxName;
 use mailbox::command::SpecialUse;
 
-use super::cursor::{Cursor, Fault, Parsed};
+use super::cursor::{Cursor, Fault, Given, Parsed};
 use crate::number_set::NumberSet;
 
 /// SELECT and EXAMINE.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Select {
-    pub(crate) name: MailboxName,
+    pub(crate) given: Given,
     pub(crate) read_only: bool,
     pub(crate) condstore: bool,
     pub(crate) qresync: Option<Resync>,
@@ -27,12 +26,13 @@ pub(crate) struct Resync {
 /// CREATE.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Create {
-    pub(crate) name: MailboxName,
+    pub(crate) given: Given,
     pub(crate) special_use: Option<SpecialUse>,
 }
 
 pub(super) fn parse(cursor: &mut Cursor<'_>, read_only: bool) -> Parsed<Select> {
-    let mut select = Select { name: cursor.mailbox()?, read_only, condstore: false, qresync: None };
+    let given = cursor.given_mailbox()?;
+    let mut select = Select { given, read_only, condstore: false, qresync: None };
     if !cursor.eat(b' ') {
         return Ok(select);
     }
@@ -72,7 +72,7 @@ fn resync(cursor: &mut Cursor<'_>) -> Parsed<Resync> {
 }
 
 pub(super) fn parse_create(cursor: &mut Cursor<'_>) -> Parsed<Create> {
-    let mut create = Create { name: cursor.new_mailbox()?, special_use: None };
+    let mut create = Create { given: cursor.new_mailbox()?, special_use: None };
     if !cursor.eat(b' ') {
         return Ok(create);
     }

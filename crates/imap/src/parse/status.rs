@@ -43,7 +43,7 @@ pub(super) fn items(cursor: &mut Cursor<'_>) -> Parsed<Vec<StatusItem>> {
 fn item(cursor: &mut Cursor<'_>) -> Parsed<StatusItem> {
     Ok(match cursor.word("status item expected")?.as_str() {
         "MESSAGES" => StatusItem::Messages,
-        "RECENT" => StatusItem::Recent,
+        "RECENT" if !cursor.is_rev2_enabled() => StatusItem::Recent,
         "UIDNEXT" => StatusItem::UidNext,
         "UIDVALIDITY" => StatusItem::UidValidity,
         "UNSEEN" => StatusItem::Unseen,

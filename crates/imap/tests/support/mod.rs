@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 mod summary;
+pub mod zip;
 
 use std::collections::BTreeMap;
 

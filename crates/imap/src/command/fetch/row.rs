@@ -155,8 +155,9 @@ impl Row {
     }
 
     fn tell_flags(&self, cx: &mut Context) {
-        let (out, selected, _) = cx.parts();
-        let recent = selected.is_some_and(|selected| selected.recent.contains(self.record.uid));
+        let (out, selected, enabled) = cx.parts();
+        let uid = self.record.uid;
+        let recent = selected.is_some_and(|selected| selected.shows_recent(enabled, uid));
         out.text("FLAGS (");
         flags::write(out, &self.record.flags, recent);
         out.text(")");

@@ -1,0 +1,520 @@
+//! imap-codec as the oracle: every command it can write is understood here, with the same meaning.
+
+use arbitrary::{Arbitrary as _, Unstructured};
+use imap_codec::CommandCodec;
+use imap_codec::encode::Encoder as _;
+use imap_codec::imap_types as oracle;
+use mailbox::flags::Keyword;
+use mailbox::query::{Compare, SortBy, SortField, ThreadBy};
+use mailbox::{FlagChange, Flags, SearchKey, SystemFlags};
+use oracle::command::{CommandBody, FetchModifier, SelectParameter, StoreModifier};
+use oracle::core::AString;
+use oracle::fetch::{
+    Macro, MacroOrMessageDataItemNames, MessageDataItemName, Section as TheirSection,
+};
+use oracle::flag::{Flag, StoreResponse, StoreType};
+use oracle::mailbox::{ListMailbox, Mailbox};
+use oracle::search::SearchKey as TheirKey;
+use oracle::sequence::{SeqOrUid, Sequence, SequenceSet};
+use oracle::status::StatusDataItemName;
+use proptest::prelude::*;
+
+use super::*;
+use crate::number_set::Number;
+use crate::utf7;
+
+/// What a command means here; `None` where one may be of another opinion, and says so below.
+type Meaning<T> = Option<T>;
+
+fn number(of: &SeqOrUid) -> Number {
+    match of {
+        SeqOrUid::Value(value) => Number::Is(value.get()),
+        SeqOrUid::Asterisk => Number::Last,
+    }
+}
+
+fn set(of: &SequenceSet) -> NumberSet {
+    let range = |sequence: &Sequence| match sequence {
+        Sequence::Single(one) => (number(one), number(one)),
+        Sequence::Range(first, last) => (number(first), number(last)),
+    };
+    NumberSet::Ranges(of.0.as_ref().iter().map(range).collect())
+}
+
+/// A name that is not in modified UTF-7, or has an empty level, is no name here.
+fn name(of: &Mailbox<'_>) -> Meaning<MailboxName> {
+    match of {
+        Mailbox::Inbox => Some(MailboxName::inbox()),
+        Mailbox::Other(other) => MailboxName::parse(&utf7::decode(other.as_ref())?, '/'),
+    }
+}
+
+fn given(of: &Mailbox<'_>, is_new: bool) -> Meaning<Given> {
+    let name = match of {
+        Mailbox::Other(other) if is_new => {
+            let text = utf7::decode(other.as_ref())?;
+            MailboxName::parse(text.strip_suffix('/').unwrap_or(&text), '/')?
+        }
+        of => name(of)?,
+    };
+    Some(Given { name, old_name: None })
+}
+
+/// What cannot be UTF-8 is not searched for.
+fn text(of: &AString<'_>) -> Meaning<String> {
+    String::from_utf8(of.as_ref().to_vec()).ok()
+}
+
+fn keyword(of: &str) -> Meaning<Keyword> {
+    Keyword::new(of)
+}
+
+/// System flags nobody knows are refused.
+fn flags(of: &[Flag<'_>]) -> Meaning<Flags> {
+    let mut flags = Flags::default();
+    for flag in of {
+        let system = match flag {
+            Flag::Answered => SystemFlags::ANSWERED,
+            Flag::Deleted => SystemFlags::DELETED,
+            Flag::Draft => SystemFlags::DRAFT,
+            Flag::Flagged => SystemFlags::FLAGGED,
+            Flag::Seen => SystemFlags::SEEN,
+            Flag::Keyword(atom) => {
+                flags.keywords.insert(keyword(atom.as_ref())?);
+                continue;
+            }
+            Flag::Extension(_) => return None,
+        };
+        flags.system = SystemFlags(flags.system.0 | system.0);
+    }
+    Some(flags)
+}
+
+/// Days since 1970 of a date as chrono shows it.
+fn day(of: &oracle::datetime::NaiveDate) -> i64 {
+    let shown = format!("{of:?}");
+    let parts: Vec<i64> = shown.split('-').map(|part| part.parse().expect("a number")).collect();
+    let (year, month) =
+        if parts[1] > 2 { (parts[0], parts[1] - 3) } else { (parts[0] - 1, parts[1] + 9) };
+    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let of_year = (153 * month + 2) / 5 + parts[2] - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+fn all_of(keys: &[TheirKey<'_>]) -> Meaning<Key> {
+    let mut keys = keys.iter().map(key).collect::<Meaning<Vec<_>>>()?;
+    Some(if keys.len() == 1 { keys.remove(0) } else { Key::And(keys) })
+}
+
+fn key(of: &TheirKey<'_>) -> Meaning<Key> {
+    use Compare::{AtLeast, Equal, Greater, Less};
+    let flag = |flag| Key::Stored(SearchKey::Flag(flag));
+    let not = |key| Key::Not(Box::new(key));
+    let header =
+        |name: &str, value| Some(Key::Stored(SearchKey::Header(name.into(), text(value)?)));
+    let stored = |key| Some(Key::Stored(key));
+    match of {
+        TheirKey::And(keys) => all_of(keys.as_ref()),
+        TheirKey::SequenceSet(of) => Some(Key::Sequence(set(of))),
+        TheirKey::Uid(of) => Some(Key::Uid(set(of))),
+        TheirKey::All => stored(SearchKey::All),
+        TheirKey::Answered => Some(flag(SystemFlags::ANSWERED)),
+        TheirKey::Deleted => Some(flag(SystemFlags::DELETED)),
+        TheirKey::Draft => Some(flag(SystemFlags::DRAFT)),
+        TheirKey::Flagged => Some(flag(SystemFlags::FLAGGED)),
+        TheirKey::Seen => Some(flag(SystemFlags::SEEN)),
+        TheirKey::Unanswered => Some(not(flag(SystemFlags::ANSWERED))),
+        TheirKey::Undeleted => Some(not(flag(SystemFlags::DELETED))),
+        TheirKey::Undraft => Some(not(flag(SystemFlags::DRAFT))),
+        TheirKey::Unflagged => Some(not(flag(SystemFlags::FLAGGED))),
+        TheirKey::Unseen => Some(not(flag(SystemFlags::SEEN))),
+        TheirKey::New => Some(Key::And(vec![Key::Recent, not(flag(SystemFlags::SEEN))])),
+        TheirKey::Old => Some(not(Key::Recent)),
+        TheirKey::Recent => Some(Key::Recent),
+        TheirKey::Bcc(value) => header("bcc", value),
+        TheirKey::Cc(value) => header("cc", value),
+        TheirKey::From(value) => header("from", value),
+        TheirKey::Subject(value) => header("subject", value),
+        TheirKey::To(value) => header("to", value),
+        TheirKey::Header(name, value) => header(&text(name)?, value),
+        TheirKey::Body(value) => stored(SearchKey::Body(text(value)?)),
+        TheirKey::Text(value) => stored(SearchKey::Text(text(value)?)),
+        TheirKey::Before(date) => stored(SearchKey::InternalDate(Less, day(date))),
+        TheirKey::On(date) => stored(SearchKey::InternalDate(Equal, day(date))),
+        TheirKey::Since(date) => stored(SearchKey::InternalDate(AtLeast, day(date))),
+        TheirKey::SentBefore(date) => stored(SearchKey::SentDate(Less, day(date))),
+        TheirKey::SentOn(date) => stored(SearchKey::SentDate(Equal, day(date))),
+        TheirKey::SentSince(date) => stored(SearchKey::SentDate(AtLeast, day(date))),
+        TheirKey::Keyword(atom) => stored(SearchKey::Keyword(keyword(atom.as_ref())?)),
+        TheirKey::Unkeyword(atom) => {
+            stored(SearchKey::Not(Box::new(SearchKey::Keyword(keyword(atom.as_ref())?))))
+        }
+        TheirKey::Larger(size) => stored(SearchKey::Size(Greater, (*size).into())),
+        TheirKey::Smaller(size) => stored(SearchKey::Size(Less, (*size).into())),
+        TheirKey::Older(seconds) => Some(Key::Arrived(Less, seconds.get())),
+        TheirKey::Younger(seconds) => Some(Key::Arrived(AtLeast, seconds.get())),
+        TheirKey::Not(inner) => Some(not(key(inner)?)),
+        TheirKey::Or(a, b) => Some(Key::Or(Box::new(key(a)?), Box::new(key(b)?))),
+        TheirKey::ModSequence { modseq, .. } if *modseq < 1 << 63 => {
+            stored(SearchKey::ModSeq(*modseq))
+        }
+        TheirKey::ModSequence { .. } => None,
+    }
+}
+
+fn has_modseq(of: &TheirKey<'_>) -> bool {
+    match of {
+        TheirKey::And(keys) => keys.as_ref().iter().any(has_modseq),
+        TheirKey::Not(inner) => has_modseq(inner),
+        TheirKey::Or(a, b) => has_modseq(a) || has_modseq(b),
+        of => matches!(of, TheirKey::ModSequence { .. }),
+    }
+}
+
+/// Other charsets are refused.
+fn knows(charset: &oracle::core::Charset<'_>) -> Meaning<()> {
+    let known = ["UTF-8", "US-ASCII"];
+    known.iter().any(|known| charset.as_ref().eq_ignore_ascii_case(known)).then_some(())
+}
+
+fn section(of: Option<&TheirSection<'_>>, partial: Option<(u32, u32)>, peek: bool) -> Section {
+    let path =
+        |part: &oracle::fetch::Part| part.0.as_ref().iter().map(|number| number.get()).collect();
+    let maybe = |part: &Option<oracle::fetch::Part>| part.as_ref().map_or_else(Vec::new, path);
+    let names = |names: &[AString<'_>]| {
+        names.iter().map(|name| name.as_ref().to_ascii_lowercase()).collect()
+    };
+    let (path, text) = match of {
+        None => (Vec::new(), Text::Whole),
+        Some(TheirSection::Part(part)) => (path(part), Text::Whole),
+        Some(TheirSection::Header(part)) => (maybe(part), Text::Header),
+        Some(TheirSection::HeaderFields(part, fields)) => {
+            (maybe(part), Text::HeaderFields(names(fields.as_ref())))
+        }
+        Some(TheirSection::HeaderFieldsNot(part, fields)) => {
+            (maybe(part), Text::HeaderFieldsNot(names(fields.as_ref())))
+        }
+        Some(TheirSection::Text(part)) => (maybe(part), Text::Content),
+        Some(TheirSection::Mime(part)) => (path(part), Text::Mime),
+    };
+    let partial = partial.map(|(first, n)| (first.into(), n.into()));
+    // How a response names it is looked at where responses are.
+    Section { label: String::new(), peek, part: Part { path, text }, partial }
+}
+
+fn item(of: &MessageDataItemName<'_>) -> Item {
+    use MessageDataItemName as Name;
+    let whole = |peek, text| {
+        let part = Part { path: Vec::new(), text };
+        Item::Section(Section { label: String::new(), peek, part, partial: None })
+    };
+    let part = |numbers: &[std::num::NonZeroU32]| {
+        let numbers = oracle::core::Vec1::try_from(numbers.to_vec()).ok()?;
+        Some(TheirSection::Part(oracle::fetch::Part(numbers)))
+    };
+    match of {
+        Name::Body => Item::Structure { extended: false },
+        Name::BodyStructure => Item::Structure { extended: true },
+        Name::BodyExt { section: of, partial, peek } => {
+            let partial = partial.map(|(first, n)| (first, n.get()));
+            Item::Section(section(of.as_ref(), partial, *peek))
+        }
+        Name::Envelope => Item::Envelope,
+        Name::Flags => Item::Flags,
+        Name::InternalDate => Item::InternalDate,
+        Name::Rfc822 => whole(false, Text::Whole),
+        Name::Rfc822Header => whole(true, Text::Header),
+        Name::Rfc822Text => whole(false, Text::Content),
+        Name::Rfc822Size => Item::Size,
+        Name::Uid => Item::Uid,
+        Name::Binary { section: numbers, partial, peek } => {
+            let partial = partial.map(|(first, n)| (first, n.get()));
+            Item::Binary(section(part(numbers).as_ref(), partial, *peek))
+        }
+        Name::BinarySize { section: numbers } => {
+            Item::BinarySize(section(part(numbers).as_ref(), None, true))
+        }
+        Name::ModSeq => Item::ModSeq,
+    }
+}
+
+fn without_labels(items: &mut [Item]) {
+    for item in items {
+        if let Item::Section(section) | Item::Binary(section) | Item::BinarySize(section) = item {
+            section.label.clear();
+        }
+    }
+}
+
+fn fetch(of: &CommandBody<'_>) -> Meaning<Command> {
+    let CommandBody::Fetch { sequence_set, macro_or_item_names, uid, modifiers } = of else {
+        return None;
+    };
+    let mut items = match macro_or_item_names {
+        MacroOrMessageDataItemNames::Macro(of) => {
+            let mut items = vec![Item::Flags, Item::InternalDate, Item::Size];
+            items.extend((!matches!(of, Macro::Fast)).then_some(Item::Envelope));
+            let structure = Item::Structure { extended: false };
+            items.extend(matches!(of, Macro::Full).then_some(structure));
+            items
+        }
+        MacroOrMessageDataItemNames::MessageDataItemNames(names) => {
+            names.iter().map(item).collect()
+        }
+    };
+    let mut changed_since = None;
+    for modifier in modifiers {
+        match modifier {
+            // A mod-sequence has 63 bits.
+            FetchModifier::ChangedSince(modseq) if modseq.get() >= 1 << 63 => return None,
+            FetchModifier::ChangedSince(modseq) => changed_since = Some(modseq.get()),
+            // It needs QRESYNC.
+            FetchModifier::Vanished => return None,
+        }
+    }
+    // An empty list is not in the grammar.
+    if items.is_empty() {
+        return None;
+    }
+    if *uid && !items.contains(&Item::Uid) {
+        items.insert(0, Item::Uid);
+    }
+    if changed_since.is_some() && !items.contains(&Item::ModSeq) {
+        items.push(Item::ModSeq);
+    }
+    let (uid, set) = (*uid, set(sequence_set));
+    Some(Command::Fetch(Fetch { uid, set, items, changed_since, vanished: false }))
+}
+
+fn store(of: &CommandBody<'_>) -> Meaning<Command> {
+    let CommandBody::Store { sequence_set, kind, response, flags: of, uid, modifiers } = of else {
+        return None;
+    };
+    let change = match kind {
+        StoreType::Replace => FlagChange::Replace(flags(of)?),
+        StoreType::Add => FlagChange::Add(flags(of)?),
+        StoreType::Remove => FlagChange::Remove(flags(of)?),
+    };
+    let unchanged_since = modifiers.last().map(|StoreModifier::UnchangedSince(modseq)| *modseq);
+    if modifiers.iter().any(|StoreModifier::UnchangedSince(modseq)| *modseq >= 1 << 63) {
+        return None;
+    }
+    let silent = *response == StoreResponse::Silent;
+    Some(Command::Store(Store {
+        uid: *uid,
+        set: set(sequence_set),
+        change,
+        silent,
+        unchanged_since,
+    }))
+}
+
+fn select(of: &Mailbox<'_>, parameters: &[SelectParameter], read_only: bool) -> Meaning<Command> {
+    // QRESYNC has to be enabled.
+    let is_plain = |parameter: &SelectParameter| matches!(parameter, SelectParameter::CondStore);
+    let condstore = !parameters.is_empty();
+    let select = Select { given: given(of, false)?, read_only, condstore, qresync: None };
+    parameters.iter().all(is_plain).then_some(Command::Select(select))
+}
+
+fn sort_field(of: &oracle::extensions::sort::SortKey) -> SortField {
+    use oracle::extensions::sort::SortKey as Theirs;
+    match of {
+        Theirs::Arrival => SortField::Arrival,
+        Theirs::Cc => SortField::Cc,
+        Theirs::Date => SortField::Date,
+        Theirs::From => SortField::From,
+        Theirs::Size => SortField::Size,
+        Theirs::Subject => SortField::Subject,
+        Theirs::To => SortField::To,
+        Theirs::DisplayFrom => SortField::DisplayFrom,
+        Theirs::DisplayTo => SortField::DisplayTo,
+    }
+}
+
+fn status_item(of: &StatusDataItemName) -> StatusItem {
+    match of {
+        StatusDataItemName::Messages => StatusItem::Messages,
+        StatusDataItemName::Recent => StatusItem::Recent,
+        StatusDataItemName::UidNext => StatusItem::UidNext,
+        StatusDataItemName::UidValidity => StatusItem::UidValidity,
+        StatusDataItemName::Unseen => StatusItem::Unseen,
+        StatusDataItemName::Deleted => StatusItem::Deleted,
+        StatusDataItemName::DeletedStorage => StatusItem::DeletedStorage,
+        StatusDataItemName::Size => StatusItem::Size,
+        StatusDataItemName::HighestModSeq => StatusItem::HighestModSeq,
+    }
+}
+
+/// A reference and a pattern.
+fn patterns(reference: &Mailbox<'_>, pattern: &ListMailbox<'_>) -> Meaning<(String, String)> {
+    let pattern = match pattern {
+        ListMailbox::Token(token) => token.as_ref(),
+        ListMailbox::String(string) => string.as_ref(),
+    };
+    let reference = match reference {
+        Mailbox::Inbox => return None,
+        Mailbox::Other(other) => utf7::decode(other.as_ref())?,
+    };
+    Some((reference, utf7::decode(pattern)?))
+}
+
+fn search_like(of: &CommandBody<'_>) -> Meaning<Command> {
+    match of {
+        CommandBody::Search { charset, criteria, uid } => {
+            charset.as_ref().map_or(Some(()), knows)?;
+            let (key, with_modseq) =
+                (all_of(criteria.as_ref())?, criteria.as_ref().iter().any(has_modseq));
+            Some(Command::Search(Search { uid: *uid, returned: None, key, with_modseq }))
+        }
+        CommandBody::Sort { sort_criteria, charset, search_criteria, uid } => {
+            knows(charset)?;
+            let criteria = search_criteria.as_ref();
+            let (key, with_modseq) = (all_of(criteria)?, criteria.iter().any(has_modseq));
+            let by = |of: &oracle::extensions::sort::SortCriterion| SortBy {
+                field: sort_field(&of.key),
+                reverse: of.reverse,
+            };
+            let order = sort_criteria.as_ref().iter().map(by).collect();
+            Some(Command::Sort(Sort { uid: *uid, order, key, with_modseq }))
+        }
+        CommandBody::Thread { algorithm, charset, search_criteria, uid } => {
+            use oracle::extensions::thread::ThreadingAlgorithm as Theirs;
+            knows(charset)?;
+            let by = match algorithm {
+                Theirs::OrderedSubject => ThreadBy::OrderedSubject,
+                Theirs::References => ThreadBy::References,
+                Theirs::Other(_) => return None,
+            };
+            Some(Command::Thread(Thread { uid: *uid, by, key: all_of(search_criteria.as_ref())? }))
+        }
+        _ => None,
+    }
+}
+
+/// The same command, as it is read here.
+fn meaning(of: &CommandBody<'_>) -> Meaning<Command> {
+    Some(match of {
+        CommandBody::Capability => Command::Capability,
+        CommandBody::Noop => Command::Noop,
+        CommandBody::Logout => Command::Logout,
+        CommandBody::StartTLS => Command::StartTls,
+        CommandBody::Check => Command::Check,
+        CommandBody::Close => Command::Close,
+        CommandBody::Unselect => Command::Unselect,
+        CommandBody::Expunge => Command::Expunge(None),
+        CommandBody::Idle => Command::Idle,
+        CommandBody::Namespace => Command::Namespace,
+        CommandBody::Compress { .. } => Command::Compress,
+        CommandBody::Id { .. } => Command::Id,
+        CommandBody::SetQuota { .. } => Command::SetQuota,
+        CommandBody::ExpungeUid { sequence_set } => Command::Expunge(Some(set(sequence_set))),
+        CommandBody::Login { username, password } => Command::Login {
+            name: text(username)?,
+            password: password.declassify().as_ref().to_vec(),
+        },
+        CommandBody::Select { mailbox, parameters } => select(mailbox, parameters, false)?,
+        CommandBody::Examine { mailbox, parameters } => select(mailbox, parameters, true)?,
+        CommandBody::Create { mailbox } => {
+            Command::Create(Create { given: given(mailbox, true)?, special_use: None })
+        }
+        CommandBody::Delete { mailbox } => Command::Delete(name(mailbox)?),
+        CommandBody::Rename { from, to } => {
+            Command::Rename { from: name(from)?, to: given(to, true)? }
+        }
+        CommandBody::Subscribe { mailbox } => Command::Subscribe { name: name(mailbox)?, on: true },
+        CommandBody::Unsubscribe { mailbox } => {
+            Command::Subscribe { name: name(mailbox)?, on: false }
+        }
+        CommandBody::List { reference, mailbox_wildcard } => {
+            let (reference, pattern) = patterns(reference, mailbox_wildcard)?;
+            Command::List(List { reference, patterns: vec![pattern], ..List::default() })
+        }
+        CommandBody::Lsub { reference, mailbox_wildcard } => {
+            let (reference, pattern) = patterns(reference, mailbox_wildcard)?;
+            Command::Lsub(Lsub { reference, pattern })
+        }
+        CommandBody::Status { mailbox, item_names } if !item_names.is_empty() => {
+            let items = item_names.iter().map(status_item).collect();
+            Command::Status(Status { name: name(mailbox)?, items })
+        }
+        CommandBody::Copy { sequence_set, mailbox, uid } => {
+            Command::Copy { uid: *uid, set: set(sequence_set), to: name(mailbox)? }
+        }
+        CommandBody::Move { sequence_set, mailbox, uid } => {
+            Command::Move { uid: *uid, set: set(sequence_set), to: name(mailbox)? }
+        }
+        CommandBody::GetQuota { root } => Command::GetQuota(text(root)?),
+        CommandBody::GetQuotaRoot { mailbox } => Command::GetQuotaRoot(name(mailbox)?),
+        CommandBody::Fetch { .. } => fetch(of)?,
+        CommandBody::Store { .. } => store(of)?,
+        _ => search_like(of)?,
+    })
+}
+
+/// Octets that make many of the words a command is made of.
+fn octets() -> impl Strategy<Value = Vec<u8>> {
+    let octet = prop_oneof![
+        8 => prop::sample::select(b"abcdefgzABCXYZ0123456789/.-_INBOX".to_vec()),
+        1 => prop::sample::select(b" \"\\%*&()[]{}+,:~!$".to_vec()),
+        3 => 0u8..=40,
+        1 => any::<u8>(),
+    ];
+    prop::collection::vec(octet, 1..200)
+}
+
+fn command_of(octets: &[u8]) -> Option<oracle::command::Command<'_>> {
+    let mut octets = Unstructured::new(octets);
+    let mut body = CommandBody::arbitrary(&mut octets).ok()?;
+    // Chance does not find a charset that is known.
+    if let CommandBody::Sort { charset, .. } | CommandBody::Thread { charset, .. } = &mut body {
+        *charset = oracle::core::Charset::try_from("utf-8").expect("a charset");
+    }
+    oracle::command::Command::new("a", body).ok()
+}
+
+/// Checks one command; the name of its verb if it was compared.
+fn compare(command: &oracle::command::Command<'_>) -> Result<Option<String>, TestCaseError> {
+    let Some(meaning) = meaning(&command.body) else { return Ok(None) };
+    let written = CommandCodec::default().encode(command).dump();
+    let text = written.strip_prefix(b"a ").and_then(|text| text.strip_suffix(b"\r\n"));
+    let text = text.expect("a tag and a line end");
+    let shown = String::from_utf8_lossy(text).into_owned();
+    let mut read = super::command(text, &Enabled::default(), '/')
+        .map_err(|fault| TestCaseError::fail(format!("{fault:?}: {shown}")))?;
+    if let Command::Fetch(fetch) = &mut read {
+        without_labels(&mut fetch.items);
+    }
+    prop_assert_eq!(read, meaning, "{}", shown);
+    Ok(shown.split(' ').next().map(str::to_owned))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+    #[test]
+    fn what_imap_codec_writes_is_read_with_its_meaning(octets in octets()) {
+        if let Some(command) = command_of(&octets) {
+            compare(&command)?;
+        }
+    }
+}
+
+/// A comparison that never happens finds nothing.
+#[test]
+fn every_verb_is_compared() {
+    use proptest::strategy::ValueTree as _;
+    use proptest::test_runner::TestRunner;
+    let mut runner = TestRunner::deterministic();
+    let mut compared = std::collections::BTreeSet::new();
+    for _ in 0..40_000 {
+        let octets = octets().new_tree(&mut runner).expect("octets").current();
+        if let Some(command) = command_of(&octets) {
+            compared.extend(compare(&command).expect("the same meaning"));
+        }
+    }
+    println!("{compared:?}");
+    for verb in ["FETCH", "STORE", "SEARCH", "SORT", "LIST", "STATUS", "SELECT", "COPY", "UID"] {
+        assert!(compared.contains(verb), "{verb} was never compared");
+    }
+}
