@@ -3,6 +3,7 @@ import imaplib
 import poplib
 import smtplib
 import sys
+import zlib
 
 imap_at, pop3_at, lmtp_at, user, password = sys.argv[1:]
 MESSAGE = b"From: a@example.test\r\nSubject: by python\r\n\r\npython was here\r\n"
@@ -11,6 +12,41 @@ MESSAGE = b"From: a@example.test\r\nSubject: by python\r\n\r\npython was here\r\
 def host_port(at):
     host, port = at.rsplit(":", 1)
     return host, int(port)
+
+
+class Compressed:
+    """A socket behind COMPRESS=DEFLATE, with one zlib stream for each direction."""
+
+    def __init__(self, socket):
+        self.socket, self.held = socket, b""
+        self.packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+        self.unpacker = zlib.decompressobj(-15)
+
+    def sendall(self, octets):
+        self.socket.sendall(self.packer.compress(octets) + self.packer.flush(zlib.Z_SYNC_FLUSH))
+
+    def until(self, is_enough):
+        while not is_enough(self.held):
+            octets = self.socket.recv(65536)
+            assert octets, "closed"
+            self.held += self.unpacker.decompress(octets)
+
+    def read(self, n):
+        self.until(lambda held: len(held) >= n)
+        taken, self.held = self.held[:n], self.held[n:]
+        return taken
+
+    def readline(self):
+        self.until(lambda held: b"\n" in held)
+        return self.read(self.held.index(b"\n") + 1)
+
+
+def compress(imap):
+    """From here on imaplib talks through zlib."""
+    imaplib.Commands["COMPRESS"] = ("AUTH", "SELECTED")
+    check(imap._simple_command("COMPRESS", "DEFLATE"))
+    through = Compressed(imap.sock)
+    imap.send, imap.read, imap.readline = through.sendall, through.read, through.readline
 
 
 def check(result, want="OK"):
@@ -53,3 +89,18 @@ pop3.quit()
 with imaplib.IMAP4(*host_port(imap_at)) as imap:
     check(imap.login(user, password))
     assert check(imap.select("INBOX")) == [b"0"]
+
+LINES = b"".join(b"line %d of a message that compresses well\r\n" % n for n in range(50_000))
+with imaplib.IMAP4(*host_port(imap_at)) as imap:
+    check(imap.login(user, password))
+    assert "COMPRESS=DEFLATE" in check(imap.capability())[0].decode()
+    compress(imap)
+    assert "COMPRESS=DEFLATE" not in check(imap.capability())[0].decode()
+    check(imap._simple_command("COMPRESS", "DEFLATE"), "NO")
+    check(imap.append("INBOX", None, None, MESSAGE + LINES))
+    check(imap.select("INBOX"))
+    assert check(imap.fetch("1", "(BODY[TEXT])"))[0][1] == MESSAGE.partition(b"\r\n\r\n")[2] + LINES
+    for _ in range(50):
+        check(imap.noop())
+    check(imap.store("1", "+FLAGS", "\\Deleted"))
+    assert check(imap.expunge()) == [b"1"]

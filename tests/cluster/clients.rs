@@ -20,6 +20,7 @@ fn real_clients_read_and_write() -> Result<()> {
     use_with_python(&demo)?;
     deliver_with_swaks(&demo)?;
     sync_with_mbsync(&demo, home.path())?;
+    sync_with_offlineimap(&demo, home.path())?;
     read_with_mutt(&demo, home.path())?;
     fetch_with_fetchmail(&demo, home.path())?;
     fetch_with_mpop(&demo, home.path())
@@ -130,6 +131,45 @@ fn sync_with_mbsync(demo: &Demo, home: &Path) -> Result<()> {
     imap.ok("SELECT INBOX")?;
     let found = imap.ok("SEARCH SUBJECT up SEEN")?;
     ensure!(found[0].text.len() > "* SEARCH".len(), "mbsync: what went up is not there: {found:?}");
+    Ok(())
+}
+
+fn sync_with_offlineimap(demo: &Demo, home: &Path) -> Result<()> {
+    if missing("offlineimap") {
+        return Ok(());
+    }
+    let (host, port) = split(&demo.at("f2", "imap")?)?;
+    let maildir = home.join("offline");
+    let config = home.join("offlineimaprc");
+    let text = format!(
+        "[general]\naccounts = all\nmetadata = {meta}\nui = basic\n[Account all]\n\
+         localrepository = near\nremoterepository = far\n[Repository near]\ntype = Maildir\n\
+         localfolders = {maildir}\n[Repository far]\ntype = IMAP\nremotehost = {host}\n\
+         remoteport = {port}\nremoteuser = {USER}\nremotepass = {PASSWORD}\nssl = no\n\
+         starttls = no\nauth_mechanisms = PLAIN\nusecompression = yes\n",
+        meta = home.join("offline-meta").display(),
+        maildir = maildir.display(),
+    );
+    std::fs::write(&config, text)?;
+    let sync = || {
+        let mut offlineimap = Command::new("timeout");
+        offlineimap.args(["60", "offlineimap", "-o", "-c"]).arg(&config).env("HOME", home);
+        run(&mut offlineimap, "offlineimap")
+    };
+    let said = sync()?;
+    let inbox = maildir.join("INBOX");
+    let all = |dir: &str| -> Vec<_> {
+        std::fs::read_dir(inbox.join(dir)).into_iter().flatten().flatten().collect()
+    };
+    let entries = all("new").into_iter().chain(all("cur"));
+    let mut texts = entries.filter_map(|entry| std::fs::read_to_string(entry.path()).ok());
+    ensure!(texts.any(|text| text.contains(MARK)), "offlineimap fetched nothing: {said}");
+    std::fs::write(inbox.join("cur").join("1.offline.host:2,S"), "Subject: later\n\nlater\n")?;
+    sync()?;
+    let mut imap = tests::imap::Imap::login(&demo.at("f1", "imap")?, USER, PASSWORD)?;
+    imap.ok("SELECT INBOX")?;
+    let found = imap.ok("SEARCH SUBJECT later SEEN")?;
+    ensure!(found[0].text.len() > "* SEARCH".len(), "offlineimap put nothing up: {found:?}");
     Ok(())
 }
 

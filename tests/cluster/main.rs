@@ -3,4 +3,6 @@
 mod bytes;
 mod clients;
 mod failover;
+mod help_page;
+mod large;
 mod lifecycle;

@@ -89,6 +89,17 @@ impl Imap {
         found.with_context(|| format!("no body of UID {uid}"))
     }
 
+    /// Octets received so far.
+    pub fn n_received(&self) -> u64 {
+        self.line.n_received()
+    }
+
+    /// Ends an IDLE that was begun with [`Imap::start`].
+    pub fn end_idle(&mut self, tag: &str) -> Result<Vec<Response>> {
+        self.line.send(b"DONE\r\n")?;
+        self.finish(tag)
+    }
+
     /// All UIDs of the selected mailbox.
     pub fn uids(&mut self) -> Result<Vec<u32>> {
         let responses = self.ok("UID SEARCH ALL")?;

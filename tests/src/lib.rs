@@ -2,6 +2,7 @@
 //! protocols, and messages to send.
 
 pub mod demo;
+pub mod http;
 pub mod imap;
 pub mod line;
 pub mod lmtp;

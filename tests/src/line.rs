@@ -12,6 +12,7 @@ const READ_DEADLINE: Duration = Duration::from_secs(30);
 /// One connection.
 pub struct Line {
     stream: BufReader<TcpStream>,
+    n_received: u64,
 }
 
 impl Line {
@@ -22,7 +23,7 @@ impl Line {
             .with_context(|| format!("connect {address}"))?;
         stream.set_read_timeout(Some(READ_DEADLINE))?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream: BufReader::new(stream) })
+        Ok(Self { stream: BufReader::new(stream), n_received: 0 })
     }
 
     /// Sends these octets.
@@ -33,7 +34,7 @@ impl Line {
     /// The next line, without CRLF.
     pub fn line(&mut self) -> Result<Vec<u8>> {
         let mut line = Vec::new();
-        self.stream.read_until(b'\n', &mut line)?;
+        self.n_received += self.stream.read_until(b'\n', &mut line)? as u64;
         ensure!(
             line.ends_with(b"\r\n"),
             "connection closed in {:?}",
@@ -47,7 +48,13 @@ impl Line {
     pub fn octets(&mut self, n: usize) -> Result<Vec<u8>> {
         let mut bytes = vec![0; n];
         self.stream.read_exact(&mut bytes)?;
+        self.n_received += n as u64;
         Ok(bytes)
+    }
+
+    /// Octets received so far.
+    pub fn n_received(&self) -> u64 {
+        self.n_received
     }
 
     /// Changes how long a read waits.

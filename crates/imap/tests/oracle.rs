@@ -184,7 +184,8 @@ fn line() -> impl Strategy<Value = Vec<u8>> {
         "text",
     ]);
     let known = known.prop_map(|line| line.as_bytes().to_vec());
-    prop_oneof![9 => known, 1 => prop::collection::vec(any::<u8>(), 0..30)]
+    // NUL only comes in by literal8, and no literal may hold it.
+    prop_oneof![9 => known, 1 => prop::collection::vec(1u8.., 0..30)]
 }
 
 const ITEMS: &[&str] = &[
@@ -228,22 +229,5 @@ proptest! {
         let (n_read, refused) = read(&said, is_covered);
         prop_assert!(refused.is_empty(), "{}", refused.join("\n"));
         prop_assert!(n_read >= 9);
-    }
-}
-
-#[test]
-fn tmp() {
-    for s in [
-        "* 1 FETCH (BODY[1.MIME] {1}\r\n\n)\r\n",
-        "* 1 FETCH (BODY[1.MIME] {2}\r\n\r\n)\r\n",
-        "* 1 FETCH (BODY[] {1}\r\n\n)\r\n",
-        "* 1 FETCH (BODY[1.MIME] {1}\r\nx)\r\n",
-        "* 1 FETCH (BODY[1.MIME] \"x\")\r\n",
-        "* 1 FETCH (BODY[1.HEADER] \"x\")\r\n",
-        "* 1 FETCH (BODY[2.MIME] \"x\")\r\n",
-        "* 1 FETCH (BODY[1.2.MIME] \"x\")\r\n",
-        "* 1 FETCH (UID 1 BODY[1.MIME] {1}\r\n\n)\r\n",
-    ] {
-        println!("{s:?} {:?}", ResponseCodec::default().decode(s.as_bytes()).map(|_| ()));
     }
 }
