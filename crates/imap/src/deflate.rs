@@ -221,8 +221,7 @@ impl Deflater {
 
     fn flush(&mut self) {
         if std::mem::take(&mut self.has_held_back) {
-            // Nothing behind it refers to what lies before it, so a new compressor can go on.
-            self.run(&[], TDEFLFlush::Full);
+            self.run(&[], TDEFLFlush::Sync);
         }
     }
 
@@ -246,6 +245,7 @@ impl Deflater {
     }
 
     fn rest(&mut self) {
+        // A flush ends on a whole octet, and another compressor refers to nothing before it.
         if !self.has_held_back {
             self.compressor = None;
         }

@@ -16,8 +16,8 @@ use crate::uid_set::UidSet;
 
 /// UIDs of an extent that are merged with settled ones at a time.
 const MERGED_MAX: u32 = 4096;
-/// Limit: messages one slice looks at.
-const EXAMINED_MAX: usize = 65_536;
+/// Limit: messages one slice looks at, so that no EXPUNGE of a few among a million stops a shard.
+const EXAMINED_MAX: usize = 16_384;
 
 /// Where a mailbox's messages are looked up.
 #[derive(Clone)]
