@@ -7,6 +7,7 @@ use turmoil::Sim;
 
 use crate::dice::Dice;
 use crate::seats::{Change, Seat};
+use crate::shadow;
 use crate::world::World;
 
 /// Time between two faults, in milliseconds.
@@ -145,6 +146,10 @@ impl Faults {
         let keep_per_mille = self.dice.range(0, 1_000);
         let index_fate = self.dice.range(0, 9);
         self.world.machine(node, |machine| {
+            if is_power_cut {
+                let mut keep = || self.dice.chance(keep_per_mille);
+                shadow::power_cut(&machine.dir.join("checkpoints"), &mut keep);
+            }
             machine.storage = match is_power_cut {
                 true => machine.storage.power_cut(&mut || self.dice.chance(keep_per_mille)),
                 false => machine.storage.kill(),

@@ -28,6 +28,7 @@ const MARK_EVERY_MS: u64 = 200;
 /// Runs until the process is killed.
 pub async fn run(world: Arc<World>, name: String, dice: Dice) -> turmoil::Result {
     let mut door = world.net.open_door(&name);
+    planted::at_start(world.plan.bug, &world.machine(&name, |machine| machine.dir.clone()));
     let disk = open_disk(&world, &name)?;
     if !world.seats(|seats| seats.note_start(disk.disk_id(), disk.start_count())) {
         world.trace(format_args!("{name} has an old disk"));
@@ -179,12 +180,13 @@ impl Node {
     /// Writes checkpoints and cuts the log now and then, so that who was away needs a snapshot, and
     /// empties old segments.
     async fn tend(self: Arc<Self>, dice: Dice) {
+        let (pause_ms, keep) = if self.world.plan.hasty { (400, 0) } else { (2_500, 40) };
         loop {
-            tokio::time::sleep(Duration::from_millis(dice.range(200, 2_500))).await;
+            tokio::time::sleep(Duration::from_millis(dice.range(100, pause_ms))).await;
             let running = self.running();
             if !running.is_empty() {
                 // Why the result is dropped: whether it works is not what is asked here.
-                drop(dice.pick(&running).checkpoint(dice.range(0, 40)).await);
+                drop(dice.pick(&running).checkpoint(dice.range(0, keep)).await);
             }
             if dice.chance(200) {
                 drop(self.disk.collect());

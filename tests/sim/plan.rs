@@ -19,16 +19,19 @@ pub enum Bug {
     RetryWithoutId,
     /// Reads ask nobody whether somebody else leads.
     StaleReads,
+    /// A replica forgets that it misses bodies, and votes and campaigns as if it had them.
+    CampaignIncomplete,
 }
 
 impl Bug {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::AckBeforeSync,
         Self::SkipChecksum,
         Self::ReuseUid,
         Self::NonAtomicMove,
         Self::RetryWithoutId,
         Self::StaleReads,
+        Self::CampaignIncomplete,
     ];
 
     /// The promises it breaks, one of which has to be named.
@@ -44,6 +47,7 @@ impl Bug {
             Self::StaleReads => {
                 &["ReadsAreCurrent", "StaysExpunged", "LastFlagWins", "MoveIsAtomic"]
             }
+            Self::CampaignIncomplete => &["EveryCopyIsWhole", "not within"],
         }
     }
 
@@ -81,6 +85,8 @@ pub struct Plan {
     pub readers: bool,
     /// Whether logs are cut, so that those who fell behind are given snapshots.
     pub checkpoints: bool,
+    /// Whether they are cut at once: whoever was away for a moment needs one.
+    pub hasty: bool,
     /// Whether disks are lost or rolled back, and replicas moved between nodes.
     pub changes: bool,
     pub bug: Option<Bug>,
@@ -100,7 +106,8 @@ impl Plan {
             busy_ms: dice.range(5_000, 9_000),
             sync_ms: dice.range(1, 6),
             readers: dice.chance(400),
-            checkpoints: dice.chance(500),
+            checkpoints: dice.chance(500) || bug == Some(Bug::CampaignIncomplete),
+            hasty: dice.chance(250) || bug == Some(Bug::CampaignIncomplete),
             changes: dice.chance(600),
             patience_ms: *dice.pick(&[800, 2_000, 6_000]),
             bug,

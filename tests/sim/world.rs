@@ -17,6 +17,7 @@ use crate::dice::Dice;
 use crate::net::Net;
 use crate::plan::Plan;
 use crate::seats::{Seat, Seats};
+use crate::shadow;
 
 /// When every run begins, in milliseconds since 1970.
 const BEGIN_MS: u64 = 1_800_000_000_000;
@@ -169,6 +170,7 @@ impl World {
             };
             drop(std::fs::remove_dir_all(&machine.dir));
             copy_tree(&image.dir, &machine.dir);
+            shadow::settle(&machine.dir.join("checkpoints"));
             machine.storage = image.storage;
             true
         })
