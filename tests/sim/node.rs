@@ -29,7 +29,10 @@ const MARK_EVERY_MS: u64 = 200;
 pub async fn run(world: Arc<World>, name: String, dice: Dice) -> turmoil::Result {
     let mut door = world.net.open_door(&name);
     planted::at_start(world.plan.bug, &world.machine(&name, |machine| machine.dir.clone()));
-    let disk = open_disk(&world, &name)?;
+    let Some(disk) = open_disk(&world, &name)? else {
+        world.trace(format_args!("{name} has a disk that failed"));
+        return std::future::pending().await;
+    };
     if !world.seats(|seats| seats.note_start(disk.disk_id(), disk.start_count())) {
         world.trace(format_args!("{name} has an old disk"));
     }
@@ -51,7 +54,8 @@ pub async fn run(world: Arc<World>, name: String, dice: Dice) -> turmoil::Result
     Ok(())
 }
 
-fn open_disk(world: &Arc<World>, name: &str) -> Result<Arc<Disk>, String> {
+/// `None`: it failed in an earlier life.
+fn open_disk(world: &Arc<World>, name: &str) -> Result<Option<Arc<Disk>>, String> {
     let (storage, dir) =
         world.machine(name, |machine| (machine.storage.clone(), machine.dir.clone()));
     let journal = journal::Options {
@@ -69,7 +73,11 @@ fn open_disk(world: &Arc<World>, name: &str) -> Result<Arc<Disk>, String> {
         storage: Some(storage),
         clock: Some(Arc::new(move || clock.wall())),
     };
-    Disk::open(&dir, options).map_err(|error| format!("{name}: open disk: {error}"))
+    match Disk::open(&dir, options) {
+        Ok(disk) => Ok(Some(disk)),
+        Err(error) if error.is_poisoned() => Ok(None),
+        Err(error) => Err(format!("{name}: open disk: {error}")),
+    }
 }
 
 /// The disk: takes its time, then writes and syncs what waits.
@@ -112,11 +120,12 @@ impl Node {
         loop {
             tokio::time::sleep(FOLLOW_EVERY).await;
             if let Err(why) = self.follow_seats().await {
-                // Why not in the middle of a power cut: what a dying disk says is no complaint.
-                if self.world.machine(&self.name, |machine| machine.is_up) {
+                // Why not always: what a dying disk says is no complaint.
+                let is_up = self.world.machine(&self.name, |machine| machine.is_up);
+                if is_up && !self.disk.is_poisoned() {
                     self.world.complain(why);
+                    return;
                 }
-                return;
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::client;
 use crate::dice::Dice;
 use crate::net::Net;
 use crate::plan::Plan;
-use crate::seats::{Seat, Seats};
+use crate::seats::{Change, Seat, Seats};
 use crate::shadow;
 
 /// When every run begins, in milliseconds since 1970.
@@ -174,6 +174,19 @@ impl World {
             machine.storage = image.storage;
             true
         })
+    }
+
+    /// Every replica of a node is lost, and wants a new one on the disk that is there now.
+    pub fn replace_all(&self, node: &str) {
+        let disk_id = self.machine(node, |machine| machine.disk_id);
+        self.seats(|seats| {
+            seats.note_roll_back(disk_id);
+            let lost: Vec<Seat> = seats.of_node(node).cloned().collect();
+            for seat in lost {
+                let change = Change::Replace { leaves: seat.replica, to: node.into() };
+                seats.want(seat.shard, change);
+            }
+        });
     }
 
     /// Whether everything survives if this node's disk is lost now: the promise is about one loss
