@@ -216,6 +216,7 @@ impl Faults {
     fn take_back(&mut self, sim: &mut Sim<'_>, since: u64, name: String, undo: Undo) {
         match undo {
             Undo::Start(node) => start(sim, &self.world, &node),
+            Undo::NewDisk(node) if !self.world.has_failed_disk(&node) => {}
             Undo::NewDisk(node) => {
                 let was_up = self.world.machine(&node, |machine| machine.is_up);
                 if was_up {

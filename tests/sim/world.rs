@@ -3,12 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use drill::{Event, Record, ReplicaState, Verdict};
-use journal::sim::SimStorage;
+use journal::Storage;
+use journal::sim::{Operation, SimStorage};
 use mailbox::{Bodies, LogTime, ShardId, Source};
 use replica::{Disk, Replica, Role};
 
@@ -173,6 +175,14 @@ impl World {
             shadow::settle(&machine.dir.join("checkpoints"));
             machine.storage = image.storage;
             true
+        })
+    }
+
+    /// Whether a disk that was to fail did; if not, it does not any more.
+    pub fn has_failed_disk(&self, name: &str) -> bool {
+        self.machine(name, |machine| {
+            machine.storage.fail(Operation::Sync, 0, ErrorKind::Other);
+            machine.storage.list().is_ok_and(|names| names.iter().any(|name| name == "poisoned"))
         })
     }
 
