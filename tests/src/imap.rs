@@ -109,8 +109,13 @@ impl Imap {
                 break;
             }
         }
-        self.line.send(b"DONE\r\n")?;
+        self.done()?;
         self.finish(&tag).map(|_| ())
+    }
+
+    /// Ends IDLE.
+    pub fn done(&mut self) -> Result<()> {
+        self.line.send(b"DONE\r\n")
     }
 
     /// The next response, literals included.

@@ -20,13 +20,24 @@ impl Lmtp {
 
     /// Delivers; one reply per recipient that RCPT accepted, in order.
     pub fn deliver(&mut self, to: &[&str], message: &[u8]) -> Result<Vec<String>> {
+        let n_replies = self.start(to, message)?;
+        self.finish(n_replies)
+    }
+
+    /// Sends everything and does not wait; gives how many replies there will be.
+    pub fn start(&mut self, to: &[&str], message: &[u8]) -> Result<usize> {
         self.command("MAIL FROM:<sender@example.test>", "250")?;
         for recipient in to {
             self.command(&format!("RCPT TO:<{recipient}>"), "250")?;
         }
         self.command("DATA", "354")?;
         self.line.send(&stuffed(message))?;
-        to.iter().map(|_| self.reply()).collect()
+        Ok(to.len())
+    }
+
+    /// The replies to what was sent.
+    pub fn finish(&mut self, n_replies: usize) -> Result<Vec<String>> {
+        (0..n_replies).map(|_| self.reply()).collect()
     }
 
     /// Sends a line and wants a reply that begins so.

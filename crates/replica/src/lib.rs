@@ -20,6 +20,8 @@ mod local;
 mod log;
 mod machine;
 mod network;
+mod pending;
+mod pipeline;
 mod raft;
 mod reads;
 mod receive;
