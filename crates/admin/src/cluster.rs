@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail};
 use api::admin::{ClusterInit, NodeStatus, Status};
-use api::meta::{ReplicaReport, ReplicaState};
+use api::meta::{DiskScrub, ReplicaReport, ReplicaState};
 use api::placement::{META_SHARD, Placement, Shard};
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
@@ -130,7 +130,16 @@ impl ClusterStatus {
     fn node_table(&self) -> Table {
         let mut table = Table::new();
         table.load_preset(NOTHING);
-        table.set_header(["node", "address", "state", "disk", "disk state", "free", "starts"]);
+        table.set_header([
+            "node",
+            "address",
+            "state",
+            "disk",
+            "disk state",
+            "free",
+            "starts",
+            "scrub",
+        ]);
         for node in &self.status.nodes {
             let state = if node.reachable { "up" } else { "AWAY" };
             for disk in &node.node.disks {
@@ -142,6 +151,10 @@ impl ClusterStatus {
                     format!("{:?}", disk.state).to_lowercase(),
                     format!("{:.1} GiB", disk.free_bytes as f64 / f64::from(1 << 30)),
                     disk.start_count.to_string(),
+                    node.scrubs
+                        .iter()
+                        .find(|one| one.disk_id == disk.disk_id)
+                        .map_or(String::new(), scrub_words),
                 ]);
             }
         }
@@ -251,6 +264,36 @@ fn node_json(node: &NodeStatus) -> Value {
         "version": node.version,
         "uptime_ms": node.uptime_ms,
         "disks": disks,
+        "scrub": node.scrubs.iter().map(scrub_json).collect::<Vec<_>>(),
+    })
+}
+
+/// Alarming things first.
+fn scrub_words(scrub: &DiskScrub) -> String {
+    let mut words = Vec::new();
+    if scrub.n_unrepairable > 0 {
+        words.push(format!("{} UNREPAIRABLE", scrub.n_unrepairable));
+    }
+    if scrub.n_differing > 0 {
+        words.push(format!("{} replicas DIFFER", scrub.n_differing));
+    }
+    if scrub.n_damaged > 0 {
+        words.push(format!("{} of {} damages repaired", scrub.n_repaired, scrub.n_damaged));
+    }
+    words.push(format!("all verified {}", crate::message::ago(scrub.oldest_unverified_ms)));
+    words.join(", ")
+}
+
+fn scrub_json(scrub: &DiskScrub) -> Value {
+    json!({
+        "disk": scrub.disk_id.to_string(),
+        "verified_bytes": scrub.verified_bytes,
+        "damaged": scrub.n_damaged,
+        "repaired": scrub.n_repaired,
+        "unrepairable": scrub.n_unrepairable,
+        "oldest_unverified_ms": scrub.oldest_unverified_ms,
+        "passes": scrub.n_passes,
+        "differing_replicas": scrub.n_differing,
     })
 }
 

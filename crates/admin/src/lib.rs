@@ -5,6 +5,8 @@ pub mod account;
 pub mod cert;
 pub mod cluster;
 pub mod cluster_file;
+pub mod explain;
+pub mod message;
 mod password;
 mod show;
 pub mod target;
@@ -39,6 +41,34 @@ enum Verb {
     /// Accounts
     #[command(subcommand)]
     Account(AccountVerb),
+    /// Single messages
+    #[command(subcommand)]
+    Message(MessageVerb),
+    /// What would happen if a node died now; exit with 0 when nothing would be lost or stand still
+    Explain {
+        /// Its name
+        node: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum MessageVerb {
+    /// Show every copy of a message: where it lies, when it was last verified, and whether it is good
+    /// now; exit with 0 when all are
+    Status {
+        /// Login of the account
+        account: String,
+        /// Mailbox, parts of its name separated by /
+        mailbox: String,
+        /// UID of the message
+        uid: u32,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -199,8 +229,23 @@ pub fn run(ctl: Ctl) -> Result<ExitCode> {
             Verb::Cert(_) => Ok(ExitCode::SUCCESS),
             Verb::Cluster(verb) => of_cluster(&target, verb).await,
             Verb::Account(verb) => of_account(&target, verb).await,
+            Verb::Message(MessageVerb::Status { account, mailbox, uid, json }) => {
+                let status = message::status(&target, (&account, &mailbox, uid)).await?;
+                show::message(&status, json)?;
+                Ok(exit(status.is_good()))
+            }
+            Verb::Explain { node, json } => {
+                let status = target.admin()?.status(false).await.context("ask for status")?;
+                let explanation = explain::explain(&status, &node)?;
+                show::explanation(&explanation, json)?;
+                Ok(exit(explanation.is_safe()))
+            }
         }
     })
+}
+
+fn exit(is_good: bool) -> ExitCode {
+    if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn certificates(verb: &CertVerb) -> Result<()> {

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use mailbox::ShardId;
+use mailbox::{Digest, LogTime, ShardId};
 
 pub use self::client::AdminClient;
-use crate::meta::{MetaError, ReplicaReport};
+use crate::meta::{DiskScrub, MetaError, ReplicaReport};
 use crate::placement::{DiskId, Node, Placement};
 
 /// How the cluster is.
@@ -34,6 +34,33 @@ pub struct NodeStatus {
     pub uptime_ms: u64,
     /// How its replicas are.
     pub replicas: Vec<ReplicaReport>,
+    /// What scrub found on its disks.
+    pub scrubs: Vec<DiskScrub>,
+}
+
+/// Limit: chunks asked for at once; each is read.
+pub const COPIES_MAX: usize = 1024;
+
+/// Where one replica has copies of chunks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaCopies {
+    /// Which.
+    pub replica_id: u64,
+    /// Its disk.
+    pub disk_id: DiskId,
+    /// One for each digest asked for, in that order; `None`: it has none.
+    pub copies: Vec<Option<ChunkCopy>>,
+}
+
+/// One copy of a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkCopy {
+    /// Where in the disk's journal: segment and offset.
+    pub place: (u64, u64),
+    /// It was read now and is what its digest says.
+    pub is_good: bool,
+    /// When scrub last verified that place; `None` if not since it was written.
+    pub verified_at: Option<LogTime>,
 }
 
 /// How a cluster begins.
@@ -67,4 +94,11 @@ pub trait AdminHandler: Send + Sync + 'static {
 
     /// Adds a shard with replicas where there is room.
     async fn add_shard(&self, n_replicas: u32) -> Result<ShardId, MetaError>;
+
+    /// Where this node has copies of chunks of a shard, each read and verified now.
+    async fn copies(
+        &self,
+        shard: ShardId,
+        digests: Vec<Digest>,
+    ) -> Result<Vec<ReplicaCopies>, MetaError>;
 }

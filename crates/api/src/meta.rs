@@ -41,6 +41,29 @@ pub struct Report {
     pub disks: Vec<Disk>,
     /// How its replicas are.
     pub replicas: Vec<ReplicaReport>,
+    /// What scrub found on its disks.
+    pub scrubs: Vec<DiskScrub>,
+}
+
+/// What scrub did and found on one disk since the node started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskScrub {
+    /// Which.
+    pub disk_id: DiskId,
+    /// Bytes verified.
+    pub verified_bytes: u64,
+    /// Damaged places found.
+    pub n_damaged: u64,
+    /// Those of them that are healed.
+    pub n_repaired: u64,
+    /// Bodies that are damaged now and that no peer has.
+    pub n_unrepairable: u64,
+    /// For how long the byte that was not verified for longest waits, in milliseconds.
+    pub oldest_unverified_ms: u64,
+    /// Whole passes.
+    pub n_passes: u64,
+    /// Members of the shards led from this disk whose rows differ from the leader's.
+    pub n_differing: u64,
 }
 
 /// How one replica is.

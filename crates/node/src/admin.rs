@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::admin::{AdminHandler, ClusterInit, NodeStatus, Status};
+use api::admin::{AdminHandler, ClusterInit, NodeStatus, ReplicaCopies, Status};
 use api::meta::{MetaError, Report};
 use api::placement::{META_SHARD, Node};
 use async_trait::async_trait;
-use mailbox::ShardId;
+use mailbox::{Digest, ShardId};
 use replica::Role;
 use tokio::sync::Mutex;
 
@@ -15,6 +15,7 @@ use crate::founding::{self, wait_until};
 use crate::meta::{Command, Outcome, plan};
 use crate::refuse;
 use crate::report;
+use crate::scrub;
 use crate::shared::{Shared, lock};
 
 /// A node that did not report for so long counts as unreachable.
@@ -38,6 +39,7 @@ impl Admin {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: u64::try_from(uptime).unwrap_or(u64::MAX),
             replicas: report::replicas(&self.shared),
+            scrubs: scrub::report(&self.shared),
         }
     }
 
@@ -60,6 +62,7 @@ impl Admin {
             version: String::new(),
             uptime_ms: 0,
             replicas: report.replicas,
+            scrubs: report.scrubs,
         }
     }
 }
@@ -141,5 +144,13 @@ impl AdminHandler for Admin {
             Outcome::Shard(shard) if shard != META_SHARD => Ok(shard),
             other => Err(MetaError::Unavailable(format!("{other:?} instead of a shard"))),
         }
+    }
+
+    async fn copies(
+        &self,
+        shard: ShardId,
+        digests: Vec<Digest>,
+    ) -> Result<Vec<ReplicaCopies>, MetaError> {
+        scrub::copies(&self.shared, shard, digests).await
     }
 }

@@ -22,6 +22,7 @@ mod peer;
 mod refuse;
 mod replicas;
 mod report;
+mod scrub;
 mod shared;
 mod spread;
 mod supervise;
@@ -85,6 +86,7 @@ impl Node {
         tasks.spawn(spread::spread(Arc::clone(&shared)));
         tasks.spawn(housekeep::housekeep(Arc::clone(&shared)));
         tasks.spawn(supervise::supervise(Arc::clone(&shared)));
+        tasks.spawn(scrub::scrub(Arc::clone(&shared)));
         tracing::info!(node = shared.name(), %listen, "node started");
         Ok(Self { shared, tasks, shutdown, listen, http: http_at })
     }

@@ -11,6 +11,7 @@ use replica::{Role, Status};
 
 use crate::meta::Command;
 use crate::replicas::Running;
+use crate::scrub;
 use crate::shared::{Shared, lock};
 
 /// How often a node reports.
@@ -43,6 +44,7 @@ async fn report_once(shared: &Arc<Shared>) {
         node: shared.config.name.clone(),
         disks: shared.disks.report(),
         replicas: replicas(shared),
+        scrubs: scrub::report(shared),
     };
     if shared.meta_leader().is_ok() {
         lock(&shared.reports).insert(report.node.clone(), (Instant::now(), report));

@@ -67,7 +67,11 @@ impl Core {
     pub fn good_copy(&self, digest: &Digest) -> Option<StoredChunk> {
         let (disk, store) = (&self.claim.disk, self.applying.store());
         let stored = view::read_local(disk, self.owner(), &store, digest)?;
-        view::raw(&stored).map(|_| stored)
+        let is_right = view::raw(&stored).is_some();
+        if !is_right && let Ok(Some(at)) = store.locate(digest) {
+            disk.found_damage(at.segment, at.offset);
+        }
+        is_right.then_some(stored)
     }
 
     /// Whose bodies are all here, unless some are known to be missing.
@@ -193,16 +197,17 @@ impl Core {
     /// missing any more.
     pub async fn fill(&self) -> bool {
         for peer in self.peers() {
-            if let Ok(true) = self.fill_from(&peer).await {
+            if let Ok((true, _)) = self.fill_from(&peer).await {
                 return true;
             }
         }
         false
     }
 
-    async fn fill_from(&self, peer: &Peer) -> Result<bool, PeerError> {
+    /// Whether nothing is missing any more that this peer could give, and how many chunks came.
+    pub async fn fill_from(&self, peer: &Peer) -> Result<(bool, u64), PeerError> {
         let mut after: Option<Digest> = None;
-        let mut is_whole = true;
+        let (mut is_whole, mut n_fetched) = (true, 0);
         loop {
             let meta = after.map_or(Bytes::new(), |digest| Bytes::copy_from_slice(&digest.0));
             let patience: Duration = self.network.patience;
@@ -218,6 +223,7 @@ impl Core {
             let missing = self.missing(digests);
             for some in missing.chunks(CHUNKS_MAX) {
                 let found = self.fetch(peer, some).await?;
+                n_fetched += found.len() as u64;
                 let is_kept = self.keep(&found).await;
                 let (n_missing, n_found) = (some.len(), found.len());
                 tracing::debug!(
@@ -230,19 +236,21 @@ impl Core {
                 is_whole &= n_found == n_missing && is_kept;
             }
         }
-        Ok(is_whole)
+        Ok((is_whole, n_fetched))
     }
 
     /// Those that rows refer to and that are not here.
     fn missing(&self, digests: Vec<Digest>) -> Vec<Digest> {
         let store = self.applying.store();
-        let view = store.view();
-        let machine = &self.applying.machine;
-        let is_missing = |digest: &Digest| {
-            let is_live = || machine.is_chunk_live(&view, digest);
-            let live = std::panic::catch_unwind(std::panic::AssertUnwindSafe(is_live));
-            live.unwrap_or(true) && !matches!(store.locate(digest), Ok(Some(_)))
-        };
+        let is_missing =
+            |digest: &Digest| !matches!(store.locate(digest), Ok(Some(_))) && self.is_live(digest);
         digests.into_iter().filter(is_missing).collect()
+    }
+
+    /// Whether rows refer to a chunk; true if that cannot be told.
+    pub fn is_live(&self, digest: &Digest) -> bool {
+        let view = self.applying.store().view();
+        let ask = || self.applying.machine.is_chunk_live(&view, digest);
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(ask)).unwrap_or(true)
     }
 }

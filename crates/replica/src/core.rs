@@ -3,21 +3,27 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::RwLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Instant, ServerState};
 use tokio::sync::{broadcast, watch};
 
+use crate::checkpoint::Checkpoints;
+use crate::compare::Samples;
 use crate::confirm::Memory;
 use crate::disk::Claim;
+use crate::donor::Donor;
 use crate::error::Error;
 use crate::local::Local;
+use crate::log::Log;
 use crate::network::Network;
 use crate::raft::{Member, Types};
 use crate::receive::Receiving;
 use crate::replica::ReplicaConfig;
 use crate::state::{Applier, Applying};
 use crate::status::{Role, Status};
+use crate::store::Store;
 use crate::supervise::Care;
 
 pub(crate) type Raft = openraft::Raft<Types, Applier>;
@@ -39,10 +45,11 @@ impl Core {
         config: &ReplicaConfig,
         changes: broadcast::Sender<(u64, mailbox::Change)>,
     ) -> Result<Self, Error> {
-        let claim = config.disk.claim(config.replica_id, config.shard).await?;
+        let mut claim = config.disk.claim(config.replica_id, config.shard).await?;
         let local = Local { disk: config.disk.clone(), replica: config.replica_id };
         let log = claim.log.clone();
         let (store, checkpoints) = local.open(&log).await?;
+        claim.is_suspect |= !mend(&log, &store, &checkpoints).await?;
         let next_index = store.applied().next_index();
         let applying = Arc::new(Applying {
             machine: config.machine.clone(),
@@ -52,6 +59,8 @@ impl Core {
             local,
             changes,
             next_index: watch::Sender::new(next_index),
+            samples: Samples::default(),
+            is_started: AtomicBool::new(false),
         });
         config.disk.attach(config.replica_id, &applying);
         let network = Network {
@@ -62,6 +71,8 @@ impl Core {
             memory: Arc::default(),
             beats: Arc::default(),
         };
+        let (applying_weak, asking) = (Arc::downgrade(&applying), network.clone());
+        log.set_donor(Donor { network: asking, applying: applying_weak });
         // Why: who never voted cannot have been rolled back.
         let may_vote = !claim.is_suspect && log.vote().is_none();
         let care = Care::new(may_vote, &applying.local);
@@ -75,6 +86,7 @@ impl Core {
             Applier(applying.clone()),
         );
         let raft = raft.await.map_err(raft_error)?;
+        applying.is_started.store(true, Ordering::Relaxed);
         let memory = network.memory.clone();
         Ok(Self { raft, applying, network, claim, memory, receiving: Default::default(), care })
     }
@@ -119,6 +131,7 @@ impl Core {
             quorum_age_ms: quorum_age.map(|age| age.as_millis() as u64),
             is_incomplete: self.care.is_incomplete(),
             is_unconfirmed: !self.care.may_vote(),
+            n_differing: self.care.n_differing(),
             checkpoint: self
                 .applying
                 .checkpoints
@@ -128,6 +141,36 @@ impl Core {
             failed: metrics.running_state.err().map(|fatal| fatal.to_string()),
         }
     }
+}
+
+/// Puts right, before openraft looks, what damage took from log and checkpoints and the rows make up
+/// for. False if they do not: entries are lost that were not applied.
+async fn mend(
+    log: &Log,
+    store: &Arc<Store>,
+    checkpoints: &Arc<Checkpoints>,
+) -> Result<bool, Error> {
+    let applied = store.applied().log_id;
+    let lost = log.lost_upto();
+    let is_made_up_for = lost.is_none_or(|lost| applied.is_some_and(|at| at.index >= lost));
+    if checkpoints.is_doubted() || (lost.is_some() && is_made_up_for) {
+        // Invariant: the log is cut only below a checkpoint that was read back.
+        let built = Checkpoints::build(checkpoints, store.clone()).await;
+        built.map_err(Error::io("write a checkpoint"))?;
+    }
+    match (lost, applied) {
+        (Some(lost), Some(applied)) if is_made_up_for => {
+            log.give_up_lost(applied).await.map_err(Error::io("cut the log"))?;
+            let index = applied.index;
+            tracing::warn!(lost, index, "damaged entries were applied before: log cut behind them");
+        }
+        (Some(lost), _) => {
+            tracing::error!(lost, "damage took entries that were not applied yet");
+            log.forget();
+        }
+        (None, _) => {}
+    }
+    Ok(is_made_up_for)
 }
 
 fn raft_error(error: impl std::fmt::Display) -> Error {

@@ -15,9 +15,11 @@ use tokio::sync::watch;
 use crate::appender::Appender;
 use crate::blocking::Blocking;
 use crate::codec::{self, Reader};
+use crate::core::Core;
 use crate::error::Error;
 use crate::log::{Log, RecoveredLog};
 use crate::raft::LogId;
+use crate::scrub::Ledger;
 use crate::state::Applying;
 
 /// Dead segments are looked for this often.
@@ -62,6 +64,9 @@ pub struct Disk {
     /// Where this start put what may not have been synced before.
     resynced: Option<SegmentId>,
     state: Mutex<State>,
+    ledger: Mutex<Ledger>,
+    /// Scrub is to end.
+    closing: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -72,6 +77,9 @@ struct State {
     dead: BTreeSet<u64>,
     logs: BTreeMap<u64, Log>,
     running: BTreeMap<u64, Weak<Applying>>,
+    cores: BTreeMap<u64, Weak<Core>>,
+    /// How often a replica's rows were found to be other than those of its peers.
+    doubted: BTreeMap<u64, u32>,
     collected_at: Option<tokio::time::Instant>,
     /// When it was last looked whether growth has to be refused, and what came of it.
     refuses_growth: Option<(tokio::time::Instant, bool)>,
@@ -88,7 +96,9 @@ pub(crate) struct Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.disk.lock().running.remove(&self.replica);
+        let mut state = self.disk.lock();
+        state.running.remove(&self.replica);
+        state.cores.remove(&self.replica);
     }
 }
 
@@ -120,6 +130,10 @@ impl Disk {
             tracing::error!(disk = %journal.disk_id(), ?damage, "journal damaged");
         }
         let resynced = journal.segments().pop().filter(|_| recovered.n_resynced > 0);
+        let mut ledger = Ledger::default();
+        for damage in &recovered.damaged {
+            ledger.condemn(damage.segment, damage.offset);
+        }
         let appender = Appender { journal, poisoned: watch::Sender::new(false) };
         let mut state = State::default();
         for (ReplicaId(id), replica) in recovered.replicas {
@@ -140,6 +154,8 @@ impl Disk {
             appender: Arc::new(appender),
             resynced,
             state: Mutex::new(state),
+            ledger: Mutex::new(ledger),
+            closing: watch::Sender::new(false),
         }))
     }
 
@@ -340,6 +356,50 @@ impl Disk {
         Ok(claim)
     }
 
+    /// What scrub repairs with.
+    pub(crate) fn attach_core(&self, core: &Arc<Core>) {
+        self.lock().cores.insert(core.claim.replica, Arc::downgrade(core));
+    }
+
+    /// The replicas that run here now.
+    pub(crate) fn cores(&self) -> Vec<Arc<Core>> {
+        self.lock().cores.values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Counts that a replica's rows differ from those of its peers.
+    pub(crate) fn count_doubt(&self, replica: u64) -> u32 {
+        let mut state = self.lock();
+        let count = state.doubted.entry(replica).or_default();
+        *count += 1;
+        *count
+    }
+
+    /// What scrub knows.
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends scrub, which lets go of the disk soon after.
+    pub fn stop_scrub(&self) {
+        self.closing.send_replace(true);
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        *self.closing.borrow()
+    }
+
+    /// Waits for some time, or until scrub is to end.
+    pub(crate) async fn wait(&self, pause: Duration) {
+        let mut closing = self.closing.subscribe();
+        // Why the result is dropped: either way it is time to go on.
+        drop(tokio::time::timeout(pause, closing.wait_for(|closing| *closing)).await);
+    }
+
+    /// Where small files about the disk are.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// What garbage collection asks about a replica.
     pub(crate) fn attach(&self, replica: u64, applying: &Arc<Applying>) {
         self.lock().running.insert(replica, Arc::downgrade(applying));
@@ -352,11 +412,14 @@ impl Disk {
 
 fn recovered_log(recovered: RecoveredReplica) -> RecoveredLog {
     let purged = recovered.purge_floor.and_then(|(_, meta)| Reader(meta).log_id().ok());
+    let lost_upto = recovered.lost_upto;
+    let floor = purged.map(|purged| purged.index).max(lost_upto);
     let mut entries: Vec<(LogId, journal::Pointer)> = Vec::new();
-    for (index, entry) in recovered.entries {
-        let next = match (entries.last(), purged) {
+    let behind = |(index, _): &(u64, _)| lost_upto.is_none_or(|lost| *index > lost);
+    for (index, entry) in recovered.entries.into_iter().filter(behind) {
+        let next = match (entries.last(), floor) {
             (Some((last, _)), _) => last.index + 1,
-            (None, Some(purged)) => purged.index + 1,
+            (None, Some(floor)) => floor + 1,
             (None, None) => index,
         };
         // Why: what follows a gap was never acknowledged, or is damage and comes from peers again.
@@ -366,6 +429,7 @@ fn recovered_log(recovered: RecoveredReplica) -> RecoveredLog {
     RecoveredLog {
         vote: recovered.vote.and_then(|vote| Reader(vote).vote().ok()),
         purged,
+        lost_upto,
         committed: recovered.committed.and_then(|meta| Reader(meta).log_id().ok()),
         entries,
     }

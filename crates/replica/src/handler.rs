@@ -24,7 +24,7 @@ impl Replica {
         let from = request.from_replica;
         let asks_memory = matches!(
             request.kind,
-            kind::SEEN | kind::LOST | kind::CHUNKS | kind::CHUNK_LIST | kind::VOTE
+            kind::SEEN | kind::LOST | kind::CHUNKS | kind::CHUNK_LIST | kind::VOTE | kind::ENTRY
         );
         if !asks_memory && !core.care.may_vote() {
             // Why also entries: a log that is shorter than the leader knows it must not be taken
@@ -67,6 +67,9 @@ impl Replica {
             }
             kind::CHUNKS => return core.serve_chunks(request.meta),
             kind::CHUNK_LIST => core.serve_list(request.meta)?,
+            kind::ENTRY => return core.serve_entry(request.meta),
+            kind::COMPARE => core.serve_compare(request.meta)?,
+            kind::REBUILD => core.serve_rebuild(request.meta)?,
             kind::SEEN => wire::put_seen(&core.memory.of(from)),
             kind::LOST => {
                 if core.has_lost(&wire::read_seen(request.meta).map_err(bad)?) {

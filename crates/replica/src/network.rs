@@ -96,6 +96,11 @@ impl Network {
 }
 
 impl Peer {
+    /// Which replica it is.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
     /// How long a request to it may take.
     pub fn patience(&self) -> Duration {
         self.network.patience

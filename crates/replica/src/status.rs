@@ -53,6 +53,8 @@ pub struct Status {
     pub is_incomplete: bool,
     /// It may not vote before its peers confirmed its state, or it was readmitted.
     pub is_unconfirmed: bool,
+    /// Only when it leads: members whose rows were found to differ.
+    pub n_differing: u64,
     /// Last entry in its newest checkpoint.
     pub checkpoint: u64,
     /// Last entry cut from its log.

@@ -7,7 +7,7 @@
 //! The index has no snapshots, so a [`RowView`] brings its own: while views exist, a commit keeps what
 //! it is about to overwrite. A view that lives so long that this grows beyond a limit is given up.
 
-use std::collections::{BTreeMap, btree_map};
+use std::collections::{BTreeMap, VecDeque, btree_map};
 use std::iter::Peekable;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,6 +37,9 @@ const ROW: u8 = b'r';
 const LOCATOR: u8 = b'l';
 const APPLIED: &[u8] = b"m/applied";
 const CRC_BYTES: usize = 4;
+
+/// A key and its value.
+pub(crate) type Row = (Vec<u8>, Vec<u8>);
 
 /// How far the rows are, and what covers them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -238,17 +241,26 @@ impl Store {
             key.push(0);
             key
         });
-        let mut found = Vec::new();
+        let (mut found, mut bad) = (Vec::new(), None);
         let scanned = self.index.scan(&from, &[LOCATOR + 1], &mut |key, value| {
-            let digest = key[1..].try_into().map(Digest);
-            let pointer = unseal(key, value.to_vec()).ok().and_then(|v| decode_pointer(&v));
-            if let (Ok(digest), Some(pointer)) = (digest, pointer) {
-                found.push((digest, pointer));
+            let digest = key[1..].try_into().map(Digest).map_err(|_| damaged(key));
+            let place = digest.and_then(|digest| {
+                let pointer = decode_pointer(check(key, value)?).ok_or_else(|| damaged(key))?;
+                Ok((digest, pointer))
+            });
+            match place {
+                Ok(place) => found.push(place),
+                Err(error) => bad = Some(error),
             }
-            found.len() < limit
+            bad.is_none() && found.len() < limit
         });
-        self.checked(scanned)?;
+        self.checked(bad.map_or(scanned, Err))?;
         Ok(found)
+    }
+
+    /// The index is not to be used any more.
+    pub fn give_up(&self) {
+        self.damaged.store(true, Ordering::Relaxed);
     }
 
     /// The rows as they are now, whatever is applied later.
@@ -458,6 +470,48 @@ impl RowView {
     pub fn try_row(&self, key: &[u8]) -> Result<Option<Vec<u8>>, String> {
         let read = std::panic::AssertUnwindSafe(|| self.row(key));
         std::panic::catch_unwind(read).map_err(|panic| crate::state::words(&*panic))
+    }
+
+    /// All rows, ascending; an error if the view cannot be read to its end.
+    pub fn rows(&self) -> impl Iterator<Item = Result<Row, Lost>> {
+        let (mut from, mut page) = (Vec::new(), VecDeque::new());
+        let mut is_done = false;
+        std::iter::from_fn(move || {
+            if page.is_empty() && !is_done {
+                match self.page(&from, PAGE_ROWS) {
+                    Ok(rows) => page = rows.into(),
+                    Err(lost) => {
+                        is_done = true;
+                        return Some(Err(lost));
+                    }
+                }
+                is_done = page.len() < PAGE_ROWS;
+                if let Some((last, _)) = page.back() {
+                    from.clone_from(last);
+                    from.push(0);
+                }
+            }
+            page.pop_front().map(Ok)
+        })
+    }
+
+    /// Up to so many rows from a key on.
+    pub fn page(&self, from: &[u8], limit: usize) -> Result<Vec<Row>, Lost> {
+        let mut rows = Vec::new();
+        let scan = std::panic::AssertUnwindSafe(|| {
+            self.scan(from, &[u8::MAX; 64], &mut |key, value| {
+                rows.push((key.to_vec(), value.to_vec()));
+                rows.len() < limit
+            });
+        });
+        match std::panic::catch_unwind(scan) {
+            Ok(()) => Ok(rows),
+            Err(panic) => Err(match panic.downcast::<Lost>() {
+                Ok(lost) => *lost,
+                // Why: an engine that panics is damaged as well.
+                Err(panic) => IndexError(crate::state::words(&*panic)).into(),
+            }),
+        }
     }
 
     /// The rows it is a view of.

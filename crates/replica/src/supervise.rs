@@ -8,6 +8,7 @@ use std::time::Duration;
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::time::Instant;
 
+use crate::checkpoint::Checkpoints;
 use crate::confirm::Verdict;
 use crate::core::Core;
 use crate::error::Error;
@@ -20,6 +21,8 @@ use crate::store::Store;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Checkpoints, purges and repair are thought about this often.
 const UPKEEP_EVERY: Duration = Duration::from_secs(1);
+/// A leader compares the rows of its followers with its own this often.
+const COMPARE_EVERY: Duration = Duration::from_secs(10);
 /// And as often until the replica may vote.
 const CONFIRM_EVERY: Duration = Duration::from_millis(100);
 /// The first and the longest wait before a core that died is started again.
@@ -48,6 +51,11 @@ pub(crate) struct Care {
     is_incomplete: AtomicBool,
     snapshots: Mutex<Snapshots>,
     filled: AtomicU64,
+    /// Members whose rows were found to differ.
+    n_differing: AtomicU64,
+    /// Its own rows differ even after they were built anew.
+    diverged: AtomicBool,
+    compared_at: Mutex<Option<Instant>>,
 }
 
 /// Snapshots that came, and those being installed: what was filled up before one is there says
@@ -81,7 +89,35 @@ impl Care {
             is_incomplete: AtomicBool::new(is_incomplete),
             snapshots: Mutex::default(),
             filled: AtomicU64::new(0),
+            n_differing: AtomicU64::new(0),
+            diverged: AtomicBool::new(false),
+            compared_at: Mutex::default(),
         }
+    }
+
+    /// Members whose rows were found to differ from the leader's, if this is the leader.
+    pub fn n_differing(&self) -> u64 {
+        self.n_differing.load(Ordering::Relaxed)
+    }
+
+    /// The last comparison found so many.
+    pub fn found_differing(&self, n: u64) {
+        self.n_differing.store(n, Ordering::Relaxed);
+    }
+
+    /// Its rows cannot be put right from what is on this disk.
+    pub fn has_diverged(&self) {
+        self.diverged.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether rows are to be compared again.
+    fn is_comparison_due(&self) -> bool {
+        let mut at = self.compared_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = at.is_none_or(|at| at.elapsed() >= COMPARE_EVERY);
+        if is_due {
+            *at = Some(Instant::now());
+        }
+        is_due
     }
 
     /// Whether it may vote.
@@ -140,6 +176,11 @@ pub(crate) async fn watch(inner: Weak<Inner>, core: Weak<Core>) {
             // Why the result is dropped: without the mark the peers tell again.
             drop(core.applying.local.mark(Mark::RolledBack));
             stop_for_good(&inner, core, "state is older than its peers saw it").await;
+            return;
+        }
+        if core.care.diverged.load(Ordering::Relaxed) {
+            stop_for_good(&inner, core, "its rows differ from its peers' even when built anew")
+                .await;
             return;
         }
         if core.claim.is_suspect {
@@ -256,6 +297,15 @@ impl Core {
         }
         if care.is_incomplete() {
             self.fill_up().await;
+        }
+        let checkpoints = &self.applying.checkpoints;
+        if checkpoints.is_doubted()
+            && let Err(error) = Checkpoints::build(checkpoints, self.applying.store()).await
+        {
+            tracing::warn!(%error, "checkpoint cannot be written anew yet");
+        }
+        if care.is_comparison_due() {
+            self.compare().await;
         }
         let replica = journal::ReplicaId(self.claim.replica);
         let is_pinning = self.claim.disk.journal().pinned_bytes(replica) > PINNED_BYTES_MAX;

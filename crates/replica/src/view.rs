@@ -96,7 +96,14 @@ pub(crate) fn read_local(
 }
 
 fn read_at(disk: &Disk, digest: &Digest, pointer: Pointer) -> Option<StoredChunk> {
-    let blob = disk.journal().read_blob(pointer).ok()?;
+    let blob = match disk.journal().read_blob(pointer) {
+        Ok(blob) => blob,
+        Err(journal::Error::Corrupt { .. }) => {
+            disk.found_damage(pointer.segment, pointer.offset);
+            return None;
+        }
+        Err(_) => return None,
+    };
     let chunk = ChunkRef { digest: *digest, raw_len: blob.raw_len };
     let codec = codec::read_codec(blob.codec).ok()?;
     let bytes = blob.bytes;

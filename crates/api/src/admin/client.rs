@@ -2,17 +2,24 @@
 
 use std::time::Duration;
 
-use mailbox::ShardId;
-use tokio::time::Instant;
+use bytes::Bytes;
+use mailbox::{Digest, ShardId};
+use tokio::time::{Instant, timeout_at};
 use tonic::Status as RpcStatus;
 use tonic::transport::Channel;
 
-use super::{ClusterInit, Status};
+use super::{ClusterInit, ReplicaCopies, Status};
 use crate::client::{Asker, ClientConfig, Cluster, Error};
+use crate::convert::meta::collect;
 use crate::meta::MetaError;
 use crate::proto::admin as wire;
 use crate::proto::admin::add_shard_response;
 use crate::proto::admin::admin_client;
+
+/// One node that did not answer by then is away,
+const ONE_NODE_MAX: Duration = Duration::from_secs(3);
+/// after so long a pause between two attempts.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// Asks any node, and goes on to the one that can do it. Cheap to clone.
 #[derive(Clone)]
@@ -82,6 +89,37 @@ impl AdminClient {
             })
         })
         .await
+    }
+
+    /// Where this very node has copies of chunks of a shard, each read and verified now.
+    pub async fn copies(
+        &self,
+        node: &str,
+        shard: ShardId,
+        digests: &[Digest],
+    ) -> Result<Vec<ReplicaCopies>, MetaError> {
+        let deadline = Instant::now() + self.patience.min(ONE_NODE_MAX);
+        let digests = digests.iter().map(|digest| Bytes::copy_from_slice(&digest.0)).collect();
+        let message = wire::CopiesRequest { shard: shard.0, digests };
+        let mut last = MetaError::Unavailable("no answer".into());
+        // Why again: where the node listens may not be known yet.
+        while Instant::now() < deadline {
+            let mut client = Rpc::new(self.cluster.nodes.channel(node));
+            match timeout_at(deadline, client.copies(message.clone())).await {
+                Ok(Ok(answer)) => {
+                    let answer = answer.into_inner();
+                    return match answer.error {
+                        Some(error) => Err(error.into()),
+                        None => collect(answer.replicas)
+                            .map_err(|error| MetaError::Unavailable(error.to_string())),
+                    };
+                }
+                Ok(Err(status)) => last = MetaError::Unavailable(status.message().to_owned()),
+                Err(_) => break,
+            }
+            tokio::time::sleep(AGAIN_AFTER).await;
+        }
+        Err(last)
     }
 
     async fn ask<T, F>(

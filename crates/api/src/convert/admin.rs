@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use mailbox::LogTime;
 
 use super::meta::collect;
 use super::{Malformed, id};
-use crate::admin::{ClusterInit, NodeStatus, Status};
+use crate::admin::{ChunkCopy, ClusterInit, NodeStatus, ReplicaCopies, Status};
 use crate::placement::{DiskId, Node, Placement};
 use crate::proto::admin as wire;
 
@@ -37,6 +38,7 @@ impl From<&NodeStatus> for wire::NodeStatus {
             version: status.version.clone(),
             uptime_ms: status.uptime_ms,
             replicas: status.replicas.iter().map(Into::into).collect(),
+            scrubs: status.scrubs.iter().map(Into::into).collect(),
         }
     }
 }
@@ -51,6 +53,46 @@ impl TryFrom<wire::NodeStatus> for NodeStatus {
             version: wire.version,
             uptime_ms: wire.uptime_ms,
             replicas: collect(wire.replicas)?,
+            scrubs: collect(wire.scrubs)?,
+        })
+    }
+}
+
+impl From<&ReplicaCopies> for wire::ReplicaCopies {
+    fn from(replica: &ReplicaCopies) -> Self {
+        let copy = |copy: &Option<ChunkCopy>| match copy {
+            None => wire::ChunkCopy::default(),
+            Some(copy) => wire::ChunkCopy {
+                present: true,
+                segment: copy.place.0,
+                offset: copy.place.1,
+                good: copy.is_good,
+                verified_at_ms: copy.verified_at.map_or(0, |at| at.0),
+            },
+        };
+        Self {
+            replica_id: replica.replica_id,
+            disk_id: Bytes::copy_from_slice(&replica.disk_id.0),
+            copies: replica.copies.iter().map(copy).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::ReplicaCopies> for ReplicaCopies {
+    type Error = Malformed;
+
+    fn try_from(wire: wire::ReplicaCopies) -> Result<Self, Malformed> {
+        let copy = |copy: wire::ChunkCopy| {
+            copy.present.then_some(ChunkCopy {
+                place: (copy.segment, copy.offset),
+                is_good: copy.good,
+                verified_at: (copy.verified_at_ms > 0).then_some(LogTime(copy.verified_at_ms)),
+            })
+        };
+        Ok(Self {
+            replica_id: wire.replica_id,
+            disk_id: DiskId(id(&wire.disk_id, "id of a disk")?),
+            copies: wire.copies.into_iter().map(copy).collect(),
         })
     }
 }

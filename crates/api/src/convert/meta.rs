@@ -5,7 +5,7 @@ use mailbox::ShardId;
 use mailbox::address::DIRECTORY_SLOTS;
 
 use super::{Malformed, id, name};
-use crate::meta::{MetaError, ReplicaReport, ReplicaState, Report};
+use crate::meta::{DiskScrub, MetaError, ReplicaReport, ReplicaState, Report};
 use crate::placement::{
     ClusterId, Disk, DiskId, DiskState, Node, NodeId, Placement, Replica, ReplicaRole, Shard,
 };
@@ -210,6 +210,7 @@ impl From<&Report> for wire::ReportRequest {
             node: report.node.clone(),
             disks: report.disks.iter().map(wire::Disk::from).collect(),
             replicas: report.replicas.iter().map(wire::ReplicaReport::from).collect(),
+            scrubs: report.scrubs.iter().map(wire::DiskScrub::from).collect(),
         }
     }
 }
@@ -218,7 +219,44 @@ impl TryFrom<wire::ReportRequest> for Report {
     type Error = Malformed;
 
     fn try_from(wire: wire::ReportRequest) -> Result<Self, Malformed> {
-        Ok(Self { node: wire.node, disks: collect(wire.disks)?, replicas: collect(wire.replicas)? })
+        Ok(Self {
+            node: wire.node,
+            disks: collect(wire.disks)?,
+            replicas: collect(wire.replicas)?,
+            scrubs: collect(wire.scrubs)?,
+        })
+    }
+}
+
+impl From<&DiskScrub> for wire::DiskScrub {
+    fn from(scrub: &DiskScrub) -> Self {
+        Self {
+            disk_id: bytes(&scrub.disk_id.0),
+            verified_bytes: scrub.verified_bytes,
+            n_damaged: scrub.n_damaged,
+            n_repaired: scrub.n_repaired,
+            n_unrepairable: scrub.n_unrepairable,
+            oldest_unverified_ms: scrub.oldest_unverified_ms,
+            n_passes: scrub.n_passes,
+            n_differing: scrub.n_differing,
+        }
+    }
+}
+
+impl TryFrom<wire::DiskScrub> for DiskScrub {
+    type Error = Malformed;
+
+    fn try_from(wire: wire::DiskScrub) -> Result<Self, Malformed> {
+        Ok(Self {
+            disk_id: DiskId(id(&wire.disk_id, "id of a disk")?),
+            verified_bytes: wire.verified_bytes,
+            n_damaged: wire.n_damaged,
+            n_repaired: wire.n_repaired,
+            n_unrepairable: wire.n_unrepairable,
+            oldest_unverified_ms: wire.oldest_unverified_ms,
+            n_passes: wire.n_passes,
+            n_differing: wire.n_differing,
+        })
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use mailbox::ShardId;
+use mailbox::{Digest, ShardId};
 use tonic::{Request, Response, Status};
 
-use crate::admin::{AdminHandler, ClusterInit};
+use crate::admin::{AdminHandler, COPIES_MAX, ClusterInit};
+use crate::convert::id;
 use crate::meta::MetaError;
 use crate::proto::admin as wire;
 use crate::proto::admin::add_shard_response;
@@ -65,5 +66,25 @@ impl Admin for AdminService {
             Err(error) => add_shard_response::Result::Error(error.into()),
         };
         Ok(Response::new(wire::AddShardResponse { result: Some(result) }))
+    }
+
+    async fn copies(
+        &self,
+        request: Request<wire::CopiesRequest>,
+    ) -> Result<Response<wire::CopiesResponse>, Status> {
+        let message = request.into_inner();
+        if message.digests.len() > COPIES_MAX {
+            return Err(Status::invalid_argument("too many digests"));
+        }
+        let digest = |bytes: &bytes::Bytes| id(bytes, "digest of a chunk").map(Digest);
+        let digests: Vec<Digest> = message.digests.iter().map(digest).collect::<Result<_, _>>()?;
+        let response = match self.handler.copies(ShardId(message.shard), digests).await {
+            Ok(replicas) => wire::CopiesResponse {
+                replicas: replicas.iter().map(Into::into).collect(),
+                error: None,
+            },
+            Err(error) => wire::CopiesResponse { replicas: vec![], error: Some(error.into()) },
+        };
+        Ok(Response::new(response))
     }
 }

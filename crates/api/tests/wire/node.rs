@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
-use api::admin::{AdminHandler, ClusterInit, Status};
+use api::admin::{AdminHandler, ChunkCopy, ClusterInit, ReplicaCopies, Status};
 use api::mail::{Changes, Leadership, MailError, MailHandler};
 use api::meta::{MetaError, MetaHandler, Placements, Report};
 use api::peer::{BoxFuture, PeerError, PeerHandler, PeerRequest, PeerResponse};
@@ -11,8 +11,8 @@ use api::placement::{ClusterId, DiskId, Node, Placement};
 use async_trait::async_trait;
 use mailbox::command::Place;
 use mailbox::{
-    AccountId, Address, Answer, Change, ChunkRef, Command, Digest, MailboxId, Outcome, Query,
-    Refusal, Request, SessionId, ShardId, StoredChunk,
+    AccountId, Address, Answer, Change, ChunkRef, Command, Digest, LogTime, MailboxId, Outcome,
+    Query, Refusal, Request, SessionId, ShardId, StoredChunk,
 };
 use tokio::sync::{broadcast, watch};
 use tokio_stream::StreamExt;
@@ -376,5 +376,17 @@ impl AdminHandler for FakeNode {
     async fn add_shard(&self, n_replicas: u32) -> Result<ShardId, MetaError> {
         self.report("", Report::default()).await?;
         Ok(ShardId(n_replicas))
+    }
+
+    async fn copies(
+        &self,
+        _: ShardId,
+        digests: Vec<Digest>,
+    ) -> Result<Vec<ReplicaCopies>, MetaError> {
+        let number = self.name.as_bytes()[1] - b'0';
+        let good = ChunkCopy { place: (7, 8), is_good: true, verified_at: Some(LogTime(9)) };
+        let copy = |digest: &Digest| (digest.0[0] == number).then_some(good);
+        let copies = digests.iter().map(copy).collect();
+        Ok(vec![ReplicaCopies { replica_id: 1, disk_id: DiskId([number; 16]), copies }])
     }
 }
