@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use api::meta::{ReplicaReport, ReplicaState, Report};
@@ -137,6 +138,7 @@ fn one(running: &Running) -> ReplicaReport {
         is_joint: status.is_joint,
         missing_bytes: status.missing_bytes,
         received_bytes: status.received_bytes,
+        is_recovered: running.is_recovered.load(Ordering::Relaxed),
     }
 }
 
