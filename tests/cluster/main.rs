@@ -4,4 +4,6 @@ mod bytes;
 mod clients;
 mod failover;
 mod lifecycle;
+mod recovery;
+mod replacement;
 mod rot;

@@ -478,14 +478,14 @@ impl RowView {
         let mut is_done = false;
         std::iter::from_fn(move || {
             if page.is_empty() && !is_done {
-                match self.page(&from, PAGE_ROWS) {
+                match self.page(&from, PAGE_ROWS_MAX) {
                     Ok(rows) => page = rows.into(),
                     Err(lost) => {
                         is_done = true;
                         return Some(Err(lost));
                     }
                 }
-                is_done = page.len() < PAGE_ROWS;
+                is_done = page.len() < PAGE_ROWS_MAX;
                 if let Some((last, _)) = page.back() {
                     from.clone_from(last);
                     from.push(0);
