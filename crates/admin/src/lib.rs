@@ -6,6 +6,7 @@ pub mod cert;
 pub mod cluster;
 pub mod cluster_file;
 mod password;
+pub mod process;
 mod show;
 pub mod target;
 
