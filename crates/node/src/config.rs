@@ -50,6 +50,9 @@ pub struct Config {
     /// Bytes of requests under way at once, in MiB; more is refused as overload.
     #[serde(default = "default_in_flight")]
     pub in_flight_mib: u32,
+    /// Whether `rookery drill` may hurt this node: crash it, cut it off, wipe a disk of it.
+    #[serde(default)]
+    pub allow_drills: bool,
 }
 
 /// What is said about one setting where settings are listed.
@@ -115,6 +118,12 @@ pub const SETTINGS: &[Setting] = &[
         "MiB",
         "64",
         "Raise this when overload is refused and memory is free.",
+    ),
+    setting(
+        "allow_drills",
+        "true or false",
+        "false",
+        "Set it, or start with --allow-drills, to let `rookery drill` hurt this node.",
     ),
 ];
 
@@ -254,6 +263,7 @@ mod tests {
         assert_eq!(config.election_max_ms.to_string(), documented("election_max_ms"));
         assert_eq!(config.retention_s.to_string(), documented("retention_s"));
         assert_eq!(config.in_flight_mib.to_string(), documented("in_flight_mib"));
+        assert_eq!(config.allow_drills.to_string(), documented("allow_drills"));
         assert!(SETTINGS.len() <= 20);
     }
 

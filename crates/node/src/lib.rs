@@ -10,6 +10,7 @@ pub mod config;
 mod disks;
 mod drain;
 mod error;
+mod fault;
 mod founding;
 mod housekeep;
 mod http;
@@ -33,7 +34,7 @@ use std::time::Instant;
 use api::client::ClientConfig;
 use api::meta::MetaClient;
 use api::peer_grpc::{GrpcTransport, Lane};
-use api::serve::Services;
+use api::serve::{Drill, Services};
 use api::tls::Identity;
 use replica::DiskOptions;
 use tokio::net::TcpListener;
@@ -131,6 +132,11 @@ impl Node {
 
     fn share(mut config: Config, identity: &Identity, listen: SocketAddr) -> Result<Shared, Error> {
         config.listen = listen;
+        if config.allow_drills {
+            let dirs = config.data_dirs.iter().map(std::path::PathBuf::as_path);
+            fault::wipe_marked(dirs)
+                .map_err(|error| Error::Directory(format!("wipe for a drill: {error}")))?;
+        }
         let disks = disks::Disks::open(&config, &DiskOptions::default())?;
         let known = Arc::new(Known::new(disks.cluster));
         let own = config.advertised();
@@ -142,8 +148,9 @@ impl Node {
             bind: config.bind,
         });
         let meta_client = meta_client.map_err(|error| Error::Identity(error.to_string()))?;
-        let transport =
-            GrpcTransport::new(identity.clone(), config.bind, known.resolver(), lane_of);
+        let gates = fault::Gates::default();
+        let inner = GrpcTransport::new(identity.clone(), config.bind, known.resolver(), lane_of);
+        let transport = fault::Cuttable { inner, gate: gates.peers.clone() };
         Ok(Shared {
             in_flight: Semaphore::new(config.in_flight_mib as usize * 1024),
             config,
@@ -155,6 +162,7 @@ impl Node {
             reports: Mutex::default(),
             admitted: Default::default(),
             draining: Default::default(),
+            gates,
             started: Instant::now(),
             stop: CancellationToken::new(),
             fatal: OnceLock::new(),
@@ -196,6 +204,13 @@ async fn serve(shared: Arc<Shared>, listener: TcpListener, identity: Identity) {
         peer: Arc::new(peer::Peers(Arc::clone(&shared))),
         meta: Arc::new(meta_group::MetaGroup(Arc::clone(&shared))),
         admin: Arc::new(admin::Admin { shared: Arc::clone(&shared), founding: Default::default() }),
+        drill: shared.config.allow_drills.then(|| Drill {
+            gate: shared.gates.all.clone(),
+            fault: Arc::new(fault::Faults {
+                shared: Arc::clone(&shared),
+                lasting: Default::default(),
+            }),
+        }),
     };
     let stop = shared.stop.clone();
     let served = api::serve::serve(listener, identity, services, stop.cancelled_owned());

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::disks::Disks;
 use crate::error::Error;
+use crate::fault::Gates;
 use crate::replicas::Replicas;
 
 /// One running node.
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     pub admitted: AtomicBool,
     /// Leaderships are being handed over.
     pub draining: AtomicBool,
+    /// Closed while a drill cuts this node off.
+    pub gates: Gates,
     pub started: Instant,
     /// Ends everything; what cannot go on puts its reason into `fatal` first.
     pub stop: CancellationToken,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -59,6 +60,8 @@ pub struct Disk {
     /// Where this start put what may not have been synced before.
     resynced: Option<SegmentId>,
     state: Mutex<State>,
+    /// A drill rehearses a full disk.
+    pretends_full: AtomicBool,
 }
 
 #[derive(Default)]
@@ -135,6 +138,7 @@ impl Disk {
             appender: Arc::new(appender),
             resynced,
             state: Mutex::new(state),
+            pretends_full: AtomicBool::new(false),
         }))
     }
 
@@ -160,7 +164,13 @@ impl Disk {
 
     /// Whether growth has to be refused.
     pub fn refuses_growth(&self) -> bool {
-        self.journal().usage().is_ok_and(|usage| usage.space > SpaceLevel::Ample)
+        self.pretends_full.load(Ordering::Relaxed)
+            || self.journal().usage().is_ok_and(|usage| usage.space > SpaceLevel::Ample)
+    }
+
+    /// Counts as full, or as full as it is: a rehearsal.
+    pub fn pretend_full(&self, full: bool) {
+        self.pretends_full.store(full, Ordering::Relaxed);
     }
 
     /// True after a write or sync error, for ever.
