@@ -2,5 +2,6 @@
 
 mod bytes;
 mod clients;
+mod drill;
 mod failover;
 mod lifecycle;
