@@ -1,7 +1,8 @@
 //! The wire: gRPC services between frontends, nodes and operators, and the client side of each.
 //!
 //! A node implements [`mail::MailHandler`], [`meta::MetaHandler`], [`admin::AdminHandler`] and
-//! [`peer::PeerHandler`]; one that may be drilled also [`fault::FaultHandler`]. A frontend holds one client, an operator an admin client.
+//! [`peer::PeerHandler`]; one that may be drilled also [`fault::FaultHandler`]. A frontend holds one
+//! client, an operator an admin client.
 
 pub mod admin;
 pub mod client;

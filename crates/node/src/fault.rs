@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 pub(crate) use self::wipe::wipe_marked;
 use crate::shared::Shared;
 
-/// How long after its answer a process ends, so that the answer gets out.
+/// How long after its answer a process ends or falls silent, so that the answer gets out.
 const LAST_WORDS: Duration = Duration::from_millis(20);
 
 /// What cuts this node off.
@@ -48,13 +48,15 @@ impl Faults {
     fn last(
         &self,
         duration: Duration,
-        begin: impl FnOnce(),
+        begin: impl FnOnce() + Send + 'static,
         end: impl FnOnce() + Send + 'static,
     ) -> Result<(), MetaError> {
         let busy = || MetaError::Refused("another fault has not ended yet".into());
         let lasting = Arc::clone(&self.lasting).try_lock_owned().map_err(|_| busy())?;
-        begin();
         tokio::spawn(async move {
+            // Why: who is cut off cannot say that it is.
+            tokio::time::sleep(LAST_WORDS).await;
+            begin();
             tokio::time::sleep(duration).await;
             end();
             drop(lasting);
@@ -67,7 +69,7 @@ impl Faults {
         let ending = gates.clone();
         self.last(
             duration,
-            || {
+            move || {
                 gates.peers.set_closed(true);
                 gates.all.set_closed(!peers_only);
             },
@@ -81,7 +83,7 @@ impl Faults {
     fn fill(&self, disk: DiskId, duration: Duration) -> Result<(), MetaError> {
         let disk = Arc::clone(self.disk(disk)?);
         let ending = Arc::clone(&disk);
-        self.last(duration, || disk.pretend_full(true), move || ending.pretend_full(false))
+        self.last(duration, move || disk.pretend_full(true), move || ending.pretend_full(false))
     }
 }
 

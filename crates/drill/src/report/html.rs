@@ -68,7 +68,7 @@ fn verdict(report: &Report, out: &mut String) {
         (true, _) => (
             "good",
             format!(
-                "<b>Passed.</b> {n} rehearsed failures, {n_acknowledged} acknowledged changes, \
+                "<b>Passed.</b> {n} rehearsed failures, {n_acknowledged} acknowledged operations, \
                  not one lost, doubled, altered or back from the dead."
             ),
         ),
@@ -76,12 +76,14 @@ fn verdict(report: &Report, out: &mut String) {
             "bad",
             format!(
                 "<b>Failed.</b> {n_failed} of {n} rehearsed failures did not go as promised. \
-                 None of {n_acknowledged} acknowledged changes was lost."
+                 None of {n_acknowledged} acknowledged operations was lost."
             ),
         ),
         (false, n_lost) => (
             "bad",
-            format!("<b>Failed.</b> {n_lost} of {n_acknowledged} acknowledged changes were lost."),
+            format!(
+                "<b>Failed.</b> {n_lost} of {n_acknowledged} acknowledged operations were lost."
+            ),
         ),
     };
     let _ = writeln!(out, "<div class=\"verdict {class}\">{words}</div>");
@@ -108,7 +110,7 @@ fn cards(report: &Report, out: &mut String) {
 
 fn table(report: &Report, out: &mut String) {
     *out += "<section><table><tr><th>what was rehearsed</th><th>verdict</th>\
-             <th class=\"n\">times</th><th class=\"n\">changes</th><th class=\"n\">lost</th>\
+             <th class=\"n\">times</th><th class=\"n\">operations</th><th class=\"n\">lost</th>\
              <th class=\"n\">wait, half of the clients</th><th class=\"n\">99 of 100</th>\
              <th class=\"n\">longest</th><th class=\"n\">connections lost</th>\
              <th class=\"n\">all copies back</th></tr>";
@@ -179,8 +181,8 @@ fn scenario(rounds: &[&ScenarioReport], out: &mut String) {
 
 fn words(out: &mut String) {
     *out += "<section><h2>What the words mean</h2><dl>\
-        <dt>acknowledged change</dt><dd>A message, flag, move or deletion the store said yes to. \
-        From then on it must never get lost, whatever breaks.</dd>\
+        <dt>acknowledged operation</dt><dd>A message, flag, move or deletion the store said yes \
+        to, or a look at them. From then on it must never get lost, whatever breaks.</dd>\
         <dt>lost (RPO)</dt><dd>Acknowledged changes that were not there in the end: how much work a \
         failure costs. The promise is none.</dd>\
         <dt>wait (RTO)</dt><dd>From a client's first attempt until the store did what it asked, \
@@ -239,7 +241,7 @@ mod tests {
         let sentence = "<b>token</b> is not there at the end".to_owned();
         let lost = Violation { promise: Promise::NothingLost, sentence };
         let page = page(&report(vec![lost]));
-        assert!(page.contains("<b>Failed.</b> 1 of 0 acknowledged changes were lost."));
+        assert!(page.contains("<b>Failed.</b> 1 of 0 acknowledged operations were lost."));
         assert!(page.contains("&lt;b&gt;token&lt;/b&gt; is not there"));
     }
 
