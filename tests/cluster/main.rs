@@ -2,6 +2,7 @@
 
 mod bytes;
 mod clients;
+mod drill;
 mod failover;
 mod lifecycle;
 mod recovery;

@@ -11,6 +11,7 @@ mod follow;
 pub mod message;
 mod node;
 mod password;
+pub mod process;
 mod shard;
 mod show;
 pub mod target;

@@ -53,6 +53,9 @@ pub struct Config {
     /// How fast each disk is read to verify what lies on it, in MiB per second.
     #[serde(default = "default_scrub")]
     pub scrub_mib_s: u32,
+    /// Whether `rookery drill` may hurt this node: crash it, cut it off, wipe a disk of it.
+    #[serde(default)]
+    pub allow_drills: bool,
 }
 
 /// What is said about one setting where settings are listed.
@@ -124,6 +127,12 @@ pub const SETTINGS: &[Setting] = &[
         "MiB/s per disk",
         "20",
         "Raise this when `rookery_scrub_oldest_unverified_seconds` exceeds two weeks.",
+    ),
+    setting(
+        "allow_drills",
+        "true or false",
+        "false",
+        "Set it, or start with --allow-drills, to let `rookery drill` hurt this node.",
     ),
 ];
 
@@ -269,6 +278,7 @@ mod tests {
         assert_eq!(config.retention_s.to_string(), documented("retention_s"));
         assert_eq!(config.in_flight_mib.to_string(), documented("in_flight_mib"));
         assert_eq!(config.scrub_mib_s.to_string(), documented("scrub_mib_s"));
+        assert_eq!(config.allow_drills.to_string(), documented("allow_drills"));
         assert!(SETTINGS.len() <= 20);
     }
 

@@ -11,6 +11,7 @@ mod controller;
 mod disks;
 mod drain;
 mod error;
+mod fault;
 mod founding;
 mod housekeep;
 mod http;
@@ -37,7 +38,7 @@ use std::time::Instant;
 use api::client::ClientConfig;
 use api::meta::MetaClient;
 use api::peer_grpc::{GrpcTransport, Lane};
-use api::serve::Services;
+use api::serve::{Drill, Services};
 use api::tls::Identity;
 use replica::DiskOptions;
 use tokio::net::TcpListener;
@@ -137,6 +138,11 @@ impl Node {
 
     fn share(mut config: Config, identity: &Identity, listen: SocketAddr) -> Result<Shared, Error> {
         config.listen = listen;
+        if config.allow_drills {
+            let dirs = config.data_dirs.iter().map(std::path::PathBuf::as_path);
+            fault::wipe_marked(dirs)
+                .map_err(|error| Error::Directory(format!("wipe for a drill: {error}")))?;
+        }
         let disks = disks::Disks::open(&config, &DiskOptions::default())?;
         let known = Arc::new(Known::new(disks.cluster));
         let own = config.advertised();
@@ -148,8 +154,9 @@ impl Node {
             bind: config.bind,
         });
         let meta_client = meta_client.map_err(|error| Error::Identity(error.to_string()))?;
-        let transport =
-            GrpcTransport::new(identity.clone(), config.bind, known.resolver(), lane_of);
+        let gates = fault::Gates::default();
+        let inner = GrpcTransport::new(identity.clone(), config.bind, known.resolver(), lane_of);
+        let transport = fault::Cuttable { inner, gate: gates.peers.clone() };
         Ok(Shared {
             in_flight: Semaphore::new(config.in_flight_mib as usize * 1024),
             config,
@@ -162,6 +169,7 @@ impl Node {
             outlook: Mutex::default(),
             admitted: Default::default(),
             draining: Default::default(),
+            gates,
             started: Instant::now(),
             run_id: disks::random_u64()?,
             stop: CancellationToken::new(),
@@ -204,6 +212,13 @@ async fn serve(shared: Arc<Shared>, listener: TcpListener, identity: Identity) {
         peer: Arc::new(peer::Peers(Arc::clone(&shared))),
         meta: Arc::new(meta_group::MetaGroup(Arc::clone(&shared))),
         admin: Arc::new(admin::Admin { shared: Arc::clone(&shared), founding: Default::default() }),
+        drill: shared.config.allow_drills.then(|| Drill {
+            gate: shared.gates.all.clone(),
+            fault: Arc::new(fault::Faults {
+                shared: Arc::clone(&shared),
+                lasting: Default::default(),
+            }),
+        }),
     };
     let stop = shared.stop.clone();
     let served = api::serve::serve(listener, identity, services, stop.cancelled_owned());

@@ -22,7 +22,13 @@ impl PeerHandler for Peers {
             return Box::pin(async move { Err(refused) });
         }
         let running = self.0.replicas.exactly(request.shard, request.to_replica);
+        let gate = self.0.gates.peers.clone();
         Box::pin(async move {
+            if gate.is_closed() {
+                // What came over a wire that is cut now never arrived.
+                tokio::time::sleep(request.deadline).await;
+                return Err(PeerError::Deadline);
+            }
             let Some(running) = running else {
                 let (shard, replica) = (request.shard, request.to_replica);
                 tracing::debug!(%shard, replica, from_node, "no such replica here");

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::controller::Outlook;
 use crate::disks::Disks;
 use crate::error::Error;
+use crate::fault::Gates;
 use crate::replicas::Replicas;
 
 /// One running node.
@@ -35,6 +36,8 @@ pub(crate) struct Shared {
     pub admitted: AtomicBool,
     /// Leaderships are being handed over.
     pub draining: AtomicBool,
+    /// Closed while a drill cuts this node off.
+    pub gates: Gates,
     pub started: Instant,
     /// Random; tells this run from the ones before.
     pub run_id: u64,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -67,6 +68,8 @@ pub struct Disk {
     ledger: Mutex<Ledger>,
     /// Scrub is to end.
     closing: watch::Sender<bool>,
+    /// A drill rehearses a full disk.
+    pretends_full: AtomicBool,
 }
 
 #[derive(Default)]
@@ -158,6 +161,7 @@ impl Disk {
             state: Mutex::new(state),
             ledger: Mutex::new(ledger),
             closing: watch::Sender::new(false),
+            pretends_full: AtomicBool::new(false),
         }))
     }
 
@@ -183,6 +187,9 @@ impl Disk {
 
     /// Whether growth has to be refused; as it was a moment ago.
     pub fn refuses_growth(&self) -> bool {
+        if self.pretends_full.load(Ordering::Relaxed) {
+            return true;
+        }
         let mut state = self.lock();
         match state.refuses_growth {
             Some((at, refuses)) if at.elapsed() < SPACE_AGE_MAX => refuses,
@@ -193,6 +200,11 @@ impl Disk {
                 refuses
             }
         }
+    }
+
+    /// Counts as full, or as full as it is: a rehearsal.
+    pub fn pretend_full(&self, full: bool) {
+        self.pretends_full.store(full, Ordering::Relaxed);
     }
 
     /// True after a write or sync error, for ever.

@@ -206,8 +206,7 @@ impl Client {
         while !imap.response()?.text.ends_with(" EXISTS") {}
         let took = begun.elapsed().as_secs_f64();
         delivered(&lmtp.finish(replies)?)?;
-        imap.done()?;
-        imap.finish(&tag)?;
+        imap.done(&tag)?;
         std::thread::sleep(Duration::from_millis(50));
         Ok(took)
     }

@@ -48,6 +48,23 @@ impl AdminClient {
         .await
     }
 
+    /// How this very node is; `patience` is for it alone.
+    pub async fn status_of(&self, node: &str, patience: Duration) -> Result<Status, MetaError> {
+        let unavailable = |why: &str| MetaError::Unavailable(format!("node {node}: {why}"));
+        let asking = async {
+            self.cluster.placements.formed().await;
+            let mut client = Rpc::new(self.cluster.nodes.channel(node));
+            client.status(wire::StatusRequest { local: true }).await
+        };
+        let answer = tokio::time::timeout(patience, asking).await;
+        let answer = answer.map_err(|_| unavailable("no answer in time"))?;
+        let mut response = answer.map_err(|status| unavailable(status.message()))?.into_inner();
+        match response.error.take() {
+            None => Status::try_from(response).map_err(|error| unavailable(&error.to_string())),
+            Some(error) => Err(error.into()),
+        }
+    }
+
     /// Forms a cluster, once.
     pub async fn cluster_init(&self, init: &ClusterInit) -> Result<(), MetaError> {
         let message = wire::ClusterInitRequest::from(init);

@@ -109,8 +109,13 @@ impl Cluster {
             TcpListener::from_std(listener).unwrap()
         };
         let node = Arc::clone(&process.node);
-        let services =
-            Services { mail: node.clone(), peer: node.clone(), meta: node.clone(), admin: node };
+        let services = Services {
+            mail: node.clone(),
+            peer: node.clone(),
+            meta: node.clone(),
+            admin: node,
+            drill: None,
+        };
         runtime.spawn(serve(listener, process.identity.clone(), services, std::future::pending()));
         self.running.lock().unwrap().insert(name.to_owned(), runtime);
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use api::admin::{AdminClient, ClusterInit, Status};
 use api::client::{Client, ClientConfig, raw_octets};
+use api::fault::FaultClient;
 use api::tls::{Identity, Peer, Role};
 use bytes::Bytes;
 use mailbox::command::{ClaimAddress, CreateAccount, Deliver, NamedMailbox, Place, Quota};
@@ -135,6 +136,10 @@ impl House {
 
     pub fn admin(&self) -> AdminClient {
         AdminClient::new(self.client_config(Role::Admin, "ctl"), PATIENCE).unwrap()
+    }
+
+    pub fn faults(&self) -> FaultClient {
+        FaultClient::new(self.client_config(Role::Admin, "ctl")).unwrap()
     }
 
     pub fn client(&self) -> Client {

@@ -22,6 +22,19 @@ const DEMO_CONNECTIONS_MAX: u32 = 20_000;
 /// Ports that each process reserves.
 const PORTS_PER_PROCESS: u16 = 10;
 
+/// Where free ports are looked for.
+const FREE_PORTS: std::ops::Range<u16> = 15_000..30_000;
+/// More than a demo of the usual size takes.
+const DEMO_PORTS: u16 = 100;
+
+/// The first of so many free ports in a row that a demo of the usual size fits.
+pub fn free_ports() -> Result<u16> {
+    let is_free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let mut bases = FREE_PORTS.step_by(usize::from(DEMO_PORTS));
+    let free = bases.find(|base| (*base..base + DEMO_PORTS).all(is_free));
+    free.context("no 100 free ports in a row")
+}
+
 /// A prepared directory.
 pub struct Layout {
     /// The demo's directory.
@@ -141,6 +154,7 @@ impl Plan<'_> {
         config.insert("http".into(), format!("{address}:{}", port + 1).into());
         config.insert("join".into(), strings(nodes.iter()));
         config.insert("identity_dir".into(), path_value(&home.join("identity")));
+        config.insert("allow_drills".into(), true.into());
         if self.options.spread_addresses {
             config.insert("bind".into(), address.clone().into());
         }
