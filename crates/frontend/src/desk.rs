@@ -7,6 +7,8 @@ use std::time::Duration;
 use api::client::EVERY_MAILBOX;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use mailbox::answer::MessageRecord;
+use mailbox::chunk::unstow;
 use mailbox::command::{OfMailbox, Place};
 use mailbox::dialogue::{Credentials, Login, Question, Reply, Trouble};
 use mailbox::{
@@ -172,7 +174,29 @@ impl Desk {
 
     async fn query(&self, query: Query) -> Result<Answer, Trouble> {
         let account = account_of_query(&query).ok_or(Trouble::Unavailable)?;
-        self.shared.store.query(self.place(account)?, query).await
+        let place = self.place(account)?;
+        let mut answer = self.shared.store.query(place, query).await?;
+        if let Answer::Messages(records, _) = &mut answer {
+            for record in records.iter_mut().filter(|record| !record.metadata_chunks.is_empty()) {
+                self.fetch_metadata(place, record).await?;
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Puts the whole metadata in the place of an excerpt.
+    async fn fetch_metadata(
+        &self,
+        place: Place,
+        record: &mut MessageRecord,
+    ) -> Result<(), Trouble> {
+        let mut octets = Vec::new();
+        for chunk in std::mem::take(&mut record.metadata_chunks) {
+            octets.extend_from_slice(&self.shared.store.chunk(place, chunk).await?);
+        }
+        let whole = record.metadata.as_ref().and_then(|excerpt| unstow(excerpt, &octets));
+        record.metadata = Some(Box::new(whole.ok_or(Trouble::Damaged)?));
+        Ok(())
     }
 
     async fn command(

@@ -194,6 +194,9 @@ pub struct MessageRecord {
     /// When asked for: chunks and the digest over all.
     #[n(11)]
     pub body: Option<Body>,
+    /// Where the whole metadata is, if `metadata` is an excerpt; see [`unstow`](crate::chunk::unstow).
+    #[cbor(n(12), default)]
+    pub metadata_chunks: Vec<ChunkRef>,
 }
 
 /// Where a message's octets are.

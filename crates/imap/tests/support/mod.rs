@@ -106,6 +106,7 @@ impl Store {
             size: raw.len() as u64,
             metadata: Box::new(mime::scan(raw)),
             upload: None,
+            metadata_chunks: Vec::new(),
         };
         for (i, chunk) in inline.iter().enumerate() {
             let label = format!("{}.{i}", self.n_messages);

@@ -264,6 +264,7 @@ pub async fn deliver(client: &Client, place: Place, raw: &'static [u8]) {
         size: raw.len() as u64,
         metadata: Box::new(mime::scan(raw)),
         upload: None,
+        metadata_chunks: Vec::new(),
     };
     let deliver = Deliver { account: place.account, detail: None, message };
     let outcome = client.command(place, Command::Deliver(deliver), vec![chunk]).await;

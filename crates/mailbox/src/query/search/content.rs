@@ -5,7 +5,7 @@ use mime::{CharsetDecoder, Metadata, Part, PartKind, Range, TransferDecoder};
 
 use super::super::messages;
 use crate::Bodies;
-use crate::chunk::ChunkRef;
+use crate::chunk::{ChunkRef, unstow};
 use crate::ids::AccountId;
 use crate::rows::Source;
 use crate::state::State;
@@ -60,9 +60,22 @@ impl<'s> Candidate<'s> {
         self.n_bytes_read
     }
 
+    /// The whole metadata, or the excerpt if no good copy of the whole is at hand.
     pub(super) fn metadata(&mut self) -> &Metadata {
-        self.metadata
-            .get_or_insert_with(|| messages::metadata(self.rows, self.account, self.state.email))
+        let (rows, account, email) = (self.rows, self.account, self.state.email);
+        let n_bytes_read = &mut self.n_bytes_read;
+        self.metadata.get_or_insert_with(|| {
+            let metadata = messages::metadata(rows, account, email);
+            if metadata.excerpt.is_none() {
+                return metadata;
+            }
+            let content = messages::content(rows, account, email);
+            let octets = content.split().1.iter().map(|chunk| self.bodies.chunk(chunk));
+            let octets: Option<Vec<_>> = octets.collect();
+            let octets = octets.unwrap_or_default().concat();
+            *n_bytes_read += octets.len() as u64;
+            unstow(&metadata, &octets).map_or(metadata, Box::new)
+        })
     }
 
     /// HEADER, and SUBJECT, FROM, ... which are short for it.
@@ -146,10 +159,10 @@ impl<'s> Candidate<'s> {
     /// Visits a range of the message piece by piece until `visit` gives false. A chunk of which no
     /// good copy is at hand is passed over: it matches nothing.
     fn visit(&mut self, range: Range, visit: &mut dyn FnMut(&[u8]) -> bool) {
-        let chunks = self
-            .chunks
-            .take()
-            .unwrap_or_else(|| messages::content(self.rows, self.account, self.state.email).chunks);
+        let chunks = self.chunks.take().unwrap_or_else(|| {
+            let content = messages::content(self.rows, self.account, self.state.email);
+            content.split().0.to_vec()
+        });
         let mut at: u64 = 0;
         for chunk in &chunks {
             let (begin, end) = (at, at + u64::from(chunk.raw_len));
