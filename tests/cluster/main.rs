@@ -2,7 +2,11 @@
 
 mod bytes;
 mod clients;
+mod drill;
 mod failover;
 mod help_page;
 mod large;
 mod lifecycle;
+mod recovery;
+mod replacement;
+mod rot;

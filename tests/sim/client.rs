@@ -299,8 +299,14 @@ impl Client {
         let chunks: Vec<StoredChunk> = pieces.into_iter().map(StoredChunk::raw).collect();
         let refs: Vec<_> = chunks.iter().map(|chunk| chunk.chunk).collect();
         let digest = Digest::of_chunks(&refs);
-        let message =
-            NewMessage { chunks: refs, digest, size: raw.len() as u64, metadata, upload: None };
+        let message = NewMessage {
+            chunks: refs,
+            digest,
+            size: raw.len() as u64,
+            metadata,
+            upload: None,
+            metadata_chunks: Vec::new(),
+        };
         let mut hasher = blake3::Hasher::new();
         hasher.update(&raw);
         (message, chunks, short(&hasher))

@@ -1,12 +1,15 @@
 //! What goes wrong, and when.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use drill::{Fault, Record};
+use journal::sim::Operation;
 use turmoil::Sim;
 
 use crate::dice::Dice;
 use crate::seats::{Change, Seat};
+use crate::shadow;
 use crate::world::World;
 
 /// Time between two faults, in milliseconds.
@@ -17,6 +20,7 @@ const LASTS_MS: (u64, u64) = (50, 2_500);
 /// Something that has to be taken back.
 enum Undo {
     Start(String),
+    NewDisk(String),
     Heal,
     SpeedUp(String),
     CalmNet,
@@ -87,7 +91,16 @@ impl Faults {
 
     /// The disk comes back empty, or as it was once: its replicas are lost and replaced.
     fn lose_disk(&mut self, sim: &mut Sim<'_>, node: &str) {
-        if !self.world.may_lose(node) || !self.world.machine(node, |machine| machine.is_up) {
+        let is_up = self.world.machine(node, |machine| machine.is_up);
+        if self.is_failing() || !is_up || !self.world.may_lose(node) {
+            return;
+        }
+        if self.dice.chance(300) {
+            // A disk that could not sync once is not used again, whatever it says later.
+            self.world.machine(node, |machine| {
+                machine.storage.fail(Operation::Sync, 1, ErrorKind::Other);
+            });
+            self.later(format!("disk of {node} fails"), Undo::NewDisk(node.into()));
             return;
         }
         kill(sim, &self.world, node, 0);
@@ -97,20 +110,20 @@ impl Faults {
             self.world.wipe(node);
             "wipe"
         };
-        let disk_id = self.world.machine(node, |machine| machine.disk_id);
-        self.world.seats(|seats| {
-            seats.note_roll_back(disk_id);
-            let lost: Vec<Seat> = seats.of_node(node).cloned().collect();
-            for seat in lost {
-                let change = Change::Replace { leaves: seat.replica, to: node.into() };
-                seats.want(seat.shard, change);
-            }
-        });
+        self.world.replace_all(node);
         self.later(format!("{how} of the disk of {node}"), Undo::Start(node.into()));
+    }
+
+    /// Whether some disk failed and was not replaced yet.
+    fn is_failing(&self) -> bool {
+        self.undo.iter().any(|(.., undo)| matches!(undo, Undo::NewDisk(_)))
     }
 
     /// Replicas of a node get new places elsewhere, where there are free nodes.
     pub fn move_away(&mut self, node: &str) {
+        if self.is_failing() {
+            return;
+        }
         let nodes = self.world.plan.nodes();
         let seats: Vec<Seat> = self.world.seats(|seats| seats.of_node(node).cloned().collect());
         for seat in seats {
@@ -145,6 +158,10 @@ impl Faults {
         let keep_per_mille = self.dice.range(0, 1_000);
         let index_fate = self.dice.range(0, 9);
         self.world.machine(node, |machine| {
+            if is_power_cut {
+                let mut keep = || self.dice.chance(keep_per_mille);
+                shadow::power_cut(&machine.dir.join("checkpoints"), &mut keep);
+            }
             machine.storage = match is_power_cut {
                 true => machine.storage.power_cut(&mut || self.dice.chance(keep_per_mille)),
                 false => machine.storage.kill(),
@@ -199,6 +216,18 @@ impl Faults {
     fn take_back(&mut self, sim: &mut Sim<'_>, since: u64, name: String, undo: Undo) {
         match undo {
             Undo::Start(node) => start(sim, &self.world, &node),
+            Undo::NewDisk(node) if !self.world.has_failed_disk(&node) => {}
+            Undo::NewDisk(node) => {
+                let was_up = self.world.machine(&node, |machine| machine.is_up);
+                if was_up {
+                    kill(sim, &self.world, &node, 0);
+                }
+                self.world.wipe(&node);
+                self.world.replace_all(&node);
+                if was_up {
+                    start(sim, &self.world, &node);
+                }
+            }
             Undo::Heal => self.world.net.heal(),
             Undo::SpeedUp(node) => {
                 let sync_ms = self.world.plan.sync_ms;

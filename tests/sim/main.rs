@@ -3,9 +3,9 @@
 //!
 //! Enter at [`run::run`]. turmoil steps the processes, each with a runtime and a paused clock of its
 //! own. Each seed runs in a process of its own, because some libraries count per process what they
-//! draw from: so the same seed is the same run wherever it is run. The index (a cache) and the
-//! checkpoints lie in real files: what a disk loses is simulated for the journal, and an index is lost
-//! or put back to what it once was.
+//! draw from: so the same seed is the same run wherever it is run. A power cut takes what was not
+//! synced from the journal, which lies in memory, and from checkpoints, which are real files; an index,
+//! a cache, is lost or put back to what it once was.
 //!
 //! `ROOKERY_SIM_SEEDS=n` runs seeds 1 to n, and `ROOKERY_SIM_FROM=m` begins at m. One seed again,
 //! with its trace, logs and history:
@@ -24,6 +24,7 @@ mod plan;
 mod planted;
 mod run;
 mod seats;
+mod shadow;
 mod world;
 
 use std::env;
@@ -36,7 +37,7 @@ use std::time::Duration;
 use plan::{Bug, Plan};
 
 /// Seeds run without being asked for more: about two minutes on two cores, unoptimised.
-const SEEDS: u64 = 160;
+const SEEDS: u64 = 200;
 /// A planted bug shows within so many seeds.
 const SEEDS_PER_BUG: u64 = 24;
 /// A run takes about a second; one that takes so long on a busy machine spins.

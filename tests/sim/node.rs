@@ -28,7 +28,11 @@ const MARK_EVERY_MS: u64 = 200;
 /// Runs until the process is killed.
 pub async fn run(world: Arc<World>, name: String, dice: Dice) -> turmoil::Result {
     let mut door = world.net.open_door(&name);
-    let disk = open_disk(&world, &name)?;
+    planted::at_start(world.plan.bug, &world.machine(&name, |machine| machine.dir.clone()));
+    let Some(disk) = open_disk(&world, &name)? else {
+        world.trace(format_args!("{name} has a disk that failed"));
+        return std::future::pending().await;
+    };
     if !world.seats(|seats| seats.note_start(disk.disk_id(), disk.start_count())) {
         world.trace(format_args!("{name} has an old disk"));
     }
@@ -50,7 +54,8 @@ pub async fn run(world: Arc<World>, name: String, dice: Dice) -> turmoil::Result
     Ok(())
 }
 
-fn open_disk(world: &Arc<World>, name: &str) -> Result<Arc<Disk>, String> {
+/// `None`: it failed in an earlier life.
+fn open_disk(world: &Arc<World>, name: &str) -> Result<Option<Arc<Disk>>, String> {
     let (storage, dir) =
         world.machine(name, |machine| (machine.storage.clone(), machine.dir.clone()));
     let journal = journal::Options {
@@ -68,7 +73,11 @@ fn open_disk(world: &Arc<World>, name: &str) -> Result<Arc<Disk>, String> {
         storage: Some(storage),
         clock: Some(Arc::new(move || clock.wall())),
     };
-    Disk::open(&dir, options).map_err(|error| format!("{name}: open disk: {error}"))
+    match Disk::open(&dir, options) {
+        Ok(disk) => Ok(Some(disk)),
+        Err(error) if error.is_poisoned() => Ok(None),
+        Err(error) => Err(format!("{name}: open disk: {error}")),
+    }
 }
 
 /// The disk: takes its time, then writes and syncs what waits.
@@ -111,11 +120,12 @@ impl Node {
         loop {
             tokio::time::sleep(FOLLOW_EVERY).await;
             if let Err(why) = self.follow_seats().await {
-                // Why not in the middle of a power cut: what a dying disk says is no complaint.
-                if self.world.machine(&self.name, |machine| machine.is_up) {
+                // Why not always: what a dying disk says is no complaint.
+                let is_up = self.world.machine(&self.name, |machine| machine.is_up);
+                if is_up && !self.disk.is_poisoned() {
                     self.world.complain(why);
+                    return;
                 }
-                return;
             }
         }
     }
@@ -179,12 +189,13 @@ impl Node {
     /// Writes checkpoints and cuts the log now and then, so that who was away needs a snapshot, and
     /// empties old segments.
     async fn tend(self: Arc<Self>, dice: Dice) {
+        let (pause_ms, keep) = if self.world.plan.hasty { (400, 0) } else { (2_500, 40) };
         loop {
-            tokio::time::sleep(Duration::from_millis(dice.range(200, 2_500))).await;
+            tokio::time::sleep(Duration::from_millis(dice.range(100, pause_ms))).await;
             let running = self.running();
             if !running.is_empty() {
                 // Why the result is dropped: whether it works is not what is asked here.
-                drop(dice.pick(&running).checkpoint(dice.range(0, 40)).await);
+                drop(dice.pick(&running).checkpoint(dice.range(0, keep)).await);
             }
             if dice.chance(200) {
                 drop(self.disk.collect());

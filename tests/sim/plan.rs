@@ -19,16 +19,19 @@ pub enum Bug {
     RetryWithoutId,
     /// Reads ask nobody whether somebody else leads.
     StaleReads,
+    /// A replica forgets that it misses bodies, and votes and campaigns as if it had them.
+    CampaignIncomplete,
 }
 
 impl Bug {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::AckBeforeSync,
         Self::SkipChecksum,
         Self::ReuseUid,
         Self::NonAtomicMove,
         Self::RetryWithoutId,
         Self::StaleReads,
+        Self::CampaignIncomplete,
     ];
 
     /// The promises it breaks, one of which has to be named.
@@ -44,6 +47,7 @@ impl Bug {
             Self::StaleReads => {
                 &["ReadsAreCurrent", "StaysExpunged", "LastFlagWins", "MoveIsAtomic"]
             }
+            Self::CampaignIncomplete => &["EveryCopyIsWhole", "not within"],
         }
     }
 
@@ -81,6 +85,8 @@ pub struct Plan {
     pub readers: bool,
     /// Whether logs are cut, so that those who fell behind are given snapshots.
     pub checkpoints: bool,
+    /// Whether they are cut at once: whoever was away for a moment needs one.
+    pub hasty: bool,
     /// Whether disks are lost or rolled back, and replicas moved between nodes.
     pub changes: bool,
     pub bug: Option<Bug>,
@@ -90,9 +96,11 @@ impl Plan {
     pub fn of(seed: u64, bug: Option<Bug>) -> Self {
         let dice = Dice::new(seed ^ 0x0070_1a4e);
         let n_nodes = *dice.pick(&[3, 3, 3, 4, 5]);
+        let forgets = bug == Some(Bug::CampaignIncomplete);
+        let is_safety = dice.chance(700) || forgets;
         Self {
             seed,
-            mode: if dice.chance(700) { Mode::Safety } else { Mode::Liveness },
+            mode: if is_safety { Mode::Safety } else { Mode::Liveness },
             n_nodes,
             n_voters: if n_nodes == 5 && dice.chance(500) { 5 } else { 3 },
             n_shards: dice.range(1, 2) as u32,
@@ -100,7 +108,9 @@ impl Plan {
             busy_ms: dice.range(5_000, 9_000),
             sync_ms: dice.range(1, 6),
             readers: dice.chance(400),
-            checkpoints: dice.chance(500),
+            checkpoints: dice.chance(500) || forgets,
+            // Why not else: then some replica lacks bodies nearly always, and counts as failed.
+            hasty: is_safety && (dice.chance(250) || forgets),
             changes: dice.chance(600),
             patience_ms: *dice.pick(&[800, 2_000, 6_000]),
             bug,

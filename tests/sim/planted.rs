@@ -2,6 +2,7 @@
 //! to it.
 
 use std::io::{self, IoSlice};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -91,6 +92,17 @@ pub fn storage(bug: Option<Bug>, storage: SimStorage) -> Arc<dyn Storage> {
     match bug {
         Some(Bug::AckBeforeSync) => Arc::new(Liar(storage)),
         _ => Arc::new(storage),
+    }
+}
+
+/// What a process does before it opens its disk: the buggy one forgets which replicas miss bodies.
+pub fn at_start(bug: Option<Bug>, dir: &Path) {
+    if bug == Some(Bug::CampaignIncomplete)
+        && let Ok(replicas) = std::fs::read_dir(dir.join("checkpoints"))
+    {
+        for replica in replicas.flatten() {
+            drop(std::fs::remove_file(replica.path().join("incomplete")));
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use crate::faults::Faults;
 use crate::frontend::Frontend;
 use crate::node;
 use crate::plan::{Mode, Plan};
+use crate::shadow;
 use crate::world::World;
 
 /// A healthy majority serves clients within this time.
@@ -46,6 +47,7 @@ pub fn run(plan: Plan, keep_trace: bool) -> Verdict {
     let running = std::thread::Builder::new().name("simulation".into()).spawn(move || {
         entropy::seed(plan.seed);
         let dir = temporary_dir();
+        shadow::watch(dir.path());
         drive(plan, dir.path(), keep_trace)
     });
     running.expect("a thread").join().expect("the simulation itself does not panic")

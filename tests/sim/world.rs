@@ -3,12 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use drill::{Event, Record, ReplicaState, Verdict};
-use journal::sim::SimStorage;
+use journal::Storage;
+use journal::sim::{Operation, SimStorage};
 use mailbox::{Bodies, LogTime, ShardId, Source};
 use replica::{Disk, Replica, Role};
 
@@ -16,7 +18,8 @@ use crate::client;
 use crate::dice::Dice;
 use crate::net::Net;
 use crate::plan::Plan;
-use crate::seats::{Seat, Seats};
+use crate::seats::{Change, Seat, Seats};
+use crate::shadow;
 
 /// When every run begins, in milliseconds since 1970.
 const BEGIN_MS: u64 = 1_800_000_000_000;
@@ -169,9 +172,31 @@ impl World {
             };
             drop(std::fs::remove_dir_all(&machine.dir));
             copy_tree(&image.dir, &machine.dir);
+            shadow::settle(&machine.dir.join("checkpoints"));
             machine.storage = image.storage;
             true
         })
+    }
+
+    /// Whether a disk that was to fail did; if not, it does not any more.
+    pub fn has_failed_disk(&self, name: &str) -> bool {
+        self.machine(name, |machine| {
+            machine.storage.fail(Operation::Sync, 0, ErrorKind::Other);
+            machine.storage.list().is_ok_and(|names| names.iter().any(|name| name == "poisoned"))
+        })
+    }
+
+    /// Every replica of a node is lost, and wants a new one on the disk that is there now.
+    pub fn replace_all(&self, node: &str) {
+        let disk_id = self.machine(node, |machine| machine.disk_id);
+        self.seats(|seats| {
+            seats.note_roll_back(disk_id);
+            let lost: Vec<Seat> = seats.of_node(node).cloned().collect();
+            for seat in lost {
+                let change = Change::Replace { leaves: seat.replica, to: node.into() };
+                seats.want(seat.shard, change);
+            }
+        });
     }
 
     /// Whether everything survives if this node's disk is lost now: the promise is about one loss

@@ -1,11 +1,9 @@
-//! Helpers of the end-to-end tests: a demo cluster of real processes, small blocking clients for its
-//! protocols, and messages to send.
+//! Helpers of the end-to-end tests: a demo cluster of real processes, the drill's small blocking clients
+//! for its protocols, and messages to send.
 
 pub mod demo;
 pub mod http;
-pub mod imap;
-pub mod line;
-pub mod lmtp;
 pub mod messages;
-pub mod pop3;
 pub mod wait;
+
+pub use drill::client::{imap, line, lmtp, pop3};

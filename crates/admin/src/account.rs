@@ -236,7 +236,7 @@ pub fn data_shards(client: &Client) -> Vec<ShardId> {
 }
 
 /// An operator's words for what the store could not do.
-fn trouble(trouble: Trouble) -> anyhow::Error {
+pub(crate) fn trouble(trouble: Trouble) -> anyhow::Error {
     anyhow::anyhow!(match trouble {
         Trouble::Unavailable =>
             "no majority answered: see `ctl cluster status` for the nodes that are away",

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail};
-use api::admin::{ClusterInit, NodeStatus, Status};
-use api::meta::{ReplicaReport, ReplicaState};
-use api::placement::{META_SHARD, Placement, Shard};
+use api::admin::{ClusterInit, NodeStatus, Replacement, Status};
+use api::meta::{DiskScrub, ReplicaReport, ReplicaState};
+use api::placement::{Disk, DiskId, META_SHARD, Placement, ReplicaRole, Shard};
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use mailbox::ShardId;
 use serde_json::{Value, json};
 
+use crate::follow;
 use crate::target::Target;
 
 /// Replicas of a shard where there are enough nodes: one may be lost for good.
@@ -68,8 +69,33 @@ pub struct ClusterStatus {
 }
 
 impl ClusterStatus {
-    fn placement(&self) -> Option<&Placement> {
+    /// Where everything is; `None` before a cluster was formed.
+    pub fn placement(&self) -> Option<&Placement> {
         self.status.placement.as_deref().filter(|placement| placement.version > 0)
+    }
+
+    /// Replicas that are being made.
+    pub fn replacements(&self) -> &[Replacement] {
+        &self.status.replacements
+    }
+
+    /// What cannot be done yet.
+    pub fn waiting(&self) -> &[String] {
+        &self.status.waiting
+    }
+
+    fn node(&self, name: &str) -> Option<&NodeStatus> {
+        self.status.nodes.iter().find(|node| node.node.name == name)
+    }
+
+    /// Whether a node was heard of lately.
+    pub fn is_reachable(&self, name: &str) -> bool {
+        self.node(name).is_some_and(|node| node.reachable)
+    }
+
+    /// What a node itself says of a disk.
+    pub fn told(&self, node: &str, disk: DiskId) -> Option<&Disk> {
+        self.node(node)?.told.iter().find(|told| told.disk_id == disk)
     }
 
     fn reports(&self, shard: ShardId) -> impl Iterator<Item = (&NodeStatus, &ReplicaReport)> {
@@ -86,6 +112,46 @@ impl ClusterStatus {
         leaders.max_by_key(|(_, replica)| replica.term)
     }
 
+    /// The node that leads a shard.
+    pub fn leads(&self, shard: ShardId) -> Option<&str> {
+        self.leader(shard).map(|(node, _)| node.node.name.as_str())
+    }
+
+    /// What is known of every replica of a shard, and what would be lost if the one on `keep` went on
+    /// alone. For people.
+    pub fn losses(&self, shard: ShardId, keep: &str) -> Result<String> {
+        let placement = self.placement().context("no cluster was formed yet")?;
+        let placed = placement.shard(shard).with_context(|| format!("no shard {shard}"))?;
+        let mut text = format!("shard {shard}:");
+        let (mut kept, mut furthest) = (None, 0);
+        for one in &placed.replicas {
+            let node = self.node(&one.node);
+            let said = node.and_then(|node| {
+                node.replicas.iter().find(|told| told.replica_id == one.replica_id)
+            });
+            let state = if self.is_reachable(&one.node) { "here" } else { "away" };
+            let words = said.map_or("nothing is known of its log".to_owned(), |told| {
+                furthest = furthest.max(told.last_log);
+                let n = told.n_missing_chunks;
+                format!("log up to {}, {n} bodies missing", told.last_log)
+            });
+            if one.node == keep {
+                kept = said.filter(|_| self.is_reachable(keep));
+            }
+            text += &format!("\n  replica {} on {} ({state}): {words}", one.replica_id, one.node);
+        }
+        let kept = kept.with_context(|| format!("{text}\n{keep} has no running replica of it"))?;
+        text += &match furthest.saturating_sub(kept.last_log) {
+            0 => "\n  no later entry is known; what the others acknowledged unseen is lost"
+                .to_owned(),
+            n => format!("\n  at least {n} entries, {} to {furthest}, are lost", kept.last_log + 1),
+        };
+        if kept.n_missing_chunks > 0 {
+            text += &format!("\n  {} bodies are lost", kept.n_missing_chunks);
+        }
+        Ok(text)
+    }
+
     fn check_leader(&self, shard: &Shard) -> Result<()> {
         let id = shard.shard;
         let (_, leader) = self.leader(id).with_context(|| format!("shard {id} has no leader"))?;
@@ -99,6 +165,9 @@ impl ClusterStatus {
     fn check_whole(&self, shard: &Shard) -> Result<()> {
         let id = shard.shard;
         let (_, leader) = self.leader(id).with_context(|| format!("shard {id} has no leader"))?;
+        if leader.is_joint {
+            bail!("shard {id}: a change of its members is under way");
+        }
         for placed in &shard.replicas {
             let found = self.reports(id).find(|(_, one)| one.replica_id == placed.replica_id);
             let (node, replica) = found.with_context(|| {
@@ -107,6 +176,14 @@ impl ClusterStatus {
             if replica.n_missing_chunks > 0 {
                 let n = replica.n_missing_chunks;
                 bail!("shard {id}: {} misses {n} chunks", node.node.name);
+            }
+            let votes = leader.voters.contains(&placed.replica_id);
+            if placed.role == ReplicaRole::Learner || !votes {
+                bail!(
+                    "shard {id}: replica {} on {} does not vote yet",
+                    placed.replica_id,
+                    placed.node
+                );
             }
             if replica.applied < leader.committed {
                 let lag = leader.committed - replica.applied;
@@ -124,13 +201,30 @@ impl ClusterStatus {
         let Some(placement) = self.placement() else {
             return "no cluster was formed yet: `rookery ctl cluster init --nodes ...`".into();
         };
-        format!("{}\n\n{}", self.node_table(), self.shard_table(placement))
+        let mut text = format!("{}\n\n{}", self.node_table(), self.shard_table(placement));
+        let making = self.status.replacements.iter().map(follow::line);
+        let waiting = self.status.waiting.iter().map(|line| format!("waits: {line}"));
+        let lines: Vec<String> = making.chain(waiting).collect();
+        if !lines.is_empty() {
+            text += "\n\n";
+            text += &lines.join("\n");
+        }
+        text
     }
 
     fn node_table(&self) -> Table {
         let mut table = Table::new();
         table.load_preset(NOTHING);
-        table.set_header(["node", "address", "state", "disk", "disk state", "free", "starts"]);
+        table.set_header([
+            "node",
+            "address",
+            "state",
+            "disk",
+            "disk state",
+            "free",
+            "starts",
+            "scrub",
+        ]);
         for node in &self.status.nodes {
             let state = if node.reachable { "up" } else { "AWAY" };
             for disk in &node.node.disks {
@@ -142,13 +236,18 @@ impl ClusterStatus {
                     format!("{:?}", disk.state).to_lowercase(),
                     format!("{:.1} GiB", disk.free_bytes as f64 / f64::from(1 << 30)),
                     disk.start_count.to_string(),
+                    node.scrubs
+                        .iter()
+                        .find(|one| one.disk_id == disk.disk_id)
+                        .map_or(String::new(), scrub_words),
                 ]);
             }
         }
         table
     }
 
-    fn shard_table(&self, placement: &Placement) -> Table {
+    /// Shards, for people.
+    pub fn shard_table(&self, placement: &Placement) -> Table {
         let mut table = Table::new();
         table.load_preset(NOTHING);
         table.set_header(["shard", "leader", "term", "committed", "replicas (lag)"]);
@@ -194,6 +293,8 @@ impl ClusterStatus {
             "version": placement.version,
             "nodes": nodes,
             "shards": shards,
+            "replacements": self.status.replacements.iter().map(replacement_json).collect::<Vec<_>>(),
+            "waiting": self.status.waiting,
         })
     }
 
@@ -228,6 +329,22 @@ impl ClusterStatus {
     }
 }
 
+fn replacement_json(one: &Replacement) -> Value {
+    json!({
+        "shard": one.shard.0,
+        "replica": one.replica_id,
+        "replaces": one.replaces,
+        "node": one.node,
+        "disk": one.disk_id.to_string(),
+        "phase": format!("{:?}", one.phase).to_lowercase(),
+        "done": one.done,
+        "total": one.total,
+        "received_bytes": one.received_bytes,
+        "elapsed_ms": one.elapsed_ms,
+        "eta_ms": one.eta_ms,
+    })
+}
+
 fn node_json(node: &NodeStatus) -> Value {
     let disks: Vec<Value> = node
         .node
@@ -251,6 +368,36 @@ fn node_json(node: &NodeStatus) -> Value {
         "version": node.version,
         "uptime_ms": node.uptime_ms,
         "disks": disks,
+        "scrub": node.scrubs.iter().map(scrub_json).collect::<Vec<_>>(),
+    })
+}
+
+/// Alarming things first.
+fn scrub_words(scrub: &DiskScrub) -> String {
+    let mut words = Vec::new();
+    if scrub.n_unrepairable > 0 {
+        words.push(format!("{} UNREPAIRABLE", scrub.n_unrepairable));
+    }
+    if scrub.n_differing > 0 {
+        words.push(format!("{} replicas DIFFER", scrub.n_differing));
+    }
+    if scrub.n_damaged > 0 {
+        words.push(format!("{} of {} damages repaired", scrub.n_repaired, scrub.n_damaged));
+    }
+    words.push(format!("all verified {}", crate::message::ago(scrub.oldest_unverified_ms)));
+    words.join(", ")
+}
+
+fn scrub_json(scrub: &DiskScrub) -> Value {
+    json!({
+        "disk": scrub.disk_id.to_string(),
+        "verified_bytes": scrub.verified_bytes,
+        "damaged": scrub.n_damaged,
+        "repaired": scrub.n_repaired,
+        "unrepairable": scrub.n_unrepairable,
+        "oldest_unverified_ms": scrub.oldest_unverified_ms,
+        "passes": scrub.n_passes,
+        "differing_replicas": scrub.n_differing,
     })
 }
 

@@ -5,7 +5,14 @@ pub mod account;
 pub mod cert;
 pub mod cluster;
 pub mod cluster_file;
+mod disk;
+pub mod explain;
+mod follow;
+pub mod message;
+mod node;
 mod password;
+pub mod process;
+mod shard;
 mod show;
 pub mod target;
 
@@ -36,9 +43,46 @@ enum Verb {
     /// The cluster as a whole
     #[command(subcommand)]
     Cluster(ClusterVerb),
+    /// Storage nodes: add, drain, remove
+    #[command(subcommand)]
+    Node(node::NodeVerb),
+    /// Disks: list, retire
+    #[command(subcommand)]
+    Disk(disk::DiskVerb),
+    /// Shards: add, move
+    #[command(subcommand)]
+    Shard(shard::ShardVerb),
     /// Accounts
     #[command(subcommand)]
     Account(AccountVerb),
+    /// Single messages
+    #[command(subcommand)]
+    Message(MessageVerb),
+    /// What would happen if a node died now; exit with 0 when nothing would be lost or stand still
+    Explain {
+        /// Its name
+        node: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum MessageVerb {
+    /// Show every copy of a message: where it lies, when it was last verified, and whether it is good
+    /// now; exit with 0 when all are
+    Status {
+        /// Login of the account
+        account: String,
+        /// Mailbox, parts of its name separated by /
+        mailbox: String,
+        /// UID of the message
+        uid: u32,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -100,6 +144,13 @@ enum ClusterVerb {
         /// And every copy of everything is present on every placed replica
         #[arg(long)]
         whole: bool,
+    },
+    /// Change a setting of the cluster
+    Set {
+        /// Its name: replace_after_s, seconds a node may be away before its replicas are made anew
+        name: String,
+        /// Its value; without one it becomes what it is when nobody says
+        value: Option<String>,
     },
 }
 
@@ -198,9 +249,27 @@ pub fn run(ctl: Ctl) -> Result<ExitCode> {
         match ctl.verb {
             Verb::Cert(_) => Ok(ExitCode::SUCCESS),
             Verb::Cluster(verb) => of_cluster(&target, verb).await,
+            Verb::Node(verb) => node::run(&target, verb).await.map(|()| ExitCode::SUCCESS),
+            Verb::Disk(verb) => disk::run(&target, verb).await.map(|()| ExitCode::SUCCESS),
+            Verb::Shard(verb) => shard::run(&target, verb).await.map(|()| ExitCode::SUCCESS),
             Verb::Account(verb) => of_account(&target, verb).await,
+            Verb::Message(MessageVerb::Status { account, mailbox, uid, json }) => {
+                let status = message::status(&target, (&account, &mailbox, uid)).await?;
+                show::message(&status, json)?;
+                Ok(exit(status.is_good()))
+            }
+            Verb::Explain { node, json } => {
+                let status = target.admin()?.status(false).await.context("ask for status")?;
+                let explanation = explain::explain(&status, &node)?;
+                show::explanation(&explanation, json)?;
+                Ok(exit(explanation.is_safe()))
+            }
         }
     })
+}
+
+fn exit(is_good: bool) -> ExitCode {
+    if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn certificates(verb: &CertVerb) -> Result<()> {
@@ -226,6 +295,10 @@ async fn of_cluster(target: &Target, verb: ClusterVerb) -> Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
             println!("healthy");
+        }
+        ClusterVerb::Set { name, value } => {
+            target.admin()?.set(&name, value.as_deref()).await.context("set")?;
+            println!("{name} is {}", value.as_deref().unwrap_or("what it is when nobody says"));
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -1,5 +1,7 @@
 //! What operators see: tables for people, JSON for programs.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use anyhow::{Context as _, Result};
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
@@ -8,6 +10,8 @@ use mailbox::answer::AccountRecord;
 use serde_json::{Value, json};
 
 use crate::cluster::ClusterStatus;
+use crate::explain::Explanation;
+use crate::message::MessageStatus;
 
 /// `ctl account list`
 pub fn accounts(all: &[(ShardId, AccountRecord)], as_json: bool) -> Result<()> {
@@ -50,6 +54,25 @@ pub fn status(status: &ClusterStatus, as_json: bool) -> Result<()> {
         return print_json(&status.to_json());
     }
     println!("{}", status.tables());
+    Ok(())
+}
+
+/// `ctl message status`
+pub fn message(status: &MessageStatus, as_json: bool) -> Result<()> {
+    if as_json {
+        return print_json(&status.to_json());
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    println!("{}", status.table(u64::try_from(now.as_millis()).unwrap_or(u64::MAX)));
+    Ok(())
+}
+
+/// `ctl explain`
+pub fn explanation(explanation: &Explanation, as_json: bool) -> Result<()> {
+    if as_json {
+        return print_json(&explanation.to_json());
+    }
+    println!("{}", explanation.text());
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use api::admin::AdminClient;
 use api::client::{Client, ClientConfig};
+use api::fault::FaultClient;
 use api::tls::Identity;
 use clap::Args;
 use tokio::time::Instant;
@@ -58,7 +59,8 @@ impl Target {
         Self::new(file.seeds(), &file.identity)
     }
 
-    fn new(seeds: Vec<String>, identity: &Path) -> Result<Self> {
+    /// From addresses of nodes, and a directory with an identity of role admin.
+    pub fn new(seeds: Vec<String>, identity: &Path) -> Result<Self> {
         let identity = Identity::load(identity)
             .with_context(|| format!("read identity {}", identity.display()))?;
         Ok(Self { seeds, identity })
@@ -80,6 +82,11 @@ impl Target {
     /// For nodes, disks and shards.
     pub fn admin(&self) -> Result<AdminClient> {
         AdminClient::new(self.client_config(), ADMIN_DEADLINE).context("make client")
+    }
+
+    /// For faults of nodes that may be drilled.
+    pub fn faults(&self) -> Result<FaultClient> {
+        FaultClient::new(self.client_config()).context("make client")
     }
 
     fn client_config(&self) -> ClientConfig {

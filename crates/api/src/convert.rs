@@ -1,6 +1,7 @@
 //! The door: messages of the wire become typed values here, and nowhere else.
 
 pub(crate) mod admin;
+pub(crate) mod fault;
 pub(crate) mod mail;
 pub(crate) mod meta;
 

@@ -1,13 +1,15 @@
 //! The wire: gRPC services between frontends, nodes and operators, and the client side of each.
 //!
 //! A node implements [`mail::MailHandler`], [`meta::MetaHandler`], [`admin::AdminHandler`] and
-//! [`peer::PeerHandler`]. A frontend holds one client, an operator an admin client.
+//! [`peer::PeerHandler`]; one that may be drilled also [`fault::FaultHandler`]. A frontend holds one
+//! client, an operator an admin client.
 
 pub mod admin;
 pub mod client;
 pub mod config;
 mod convert;
 mod dial;
+pub mod fault;
 pub mod mail;
 pub mod meta;
 pub mod peer;
@@ -42,8 +44,14 @@ pub(crate) mod proto {
                 tonic::include_proto!("rookery.admin.v1");
             }
         }
+        pub(crate) mod fault {
+            pub(crate) mod v1 {
+                tonic::include_proto!("rookery.fault.v1");
+            }
+        }
     }
     pub(crate) use rookery::admin::v1 as admin;
+    pub(crate) use rookery::fault::v1 as fault;
     pub(crate) use rookery::mail::v1 as mail;
     pub(crate) use rookery::meta::v1 as meta;
     pub(crate) use rookery::raft::v1 as raft;

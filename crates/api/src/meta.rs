@@ -1,7 +1,8 @@
-//! The meta group as nodes and frontends see it: placement, registration, reports, new ids.
+//! The meta group as nodes and frontends see it: placement, registration, reports, changes of members.
 
 mod client;
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use futures_util::Stream;
 use mailbox::ShardId;
 
 pub use self::client::MetaClient;
-use crate::placement::{ClusterId, Disk, DiskId, Node, Placement};
+use crate::placement::{ClusterId, Disk, DiskId, Node, Placement, Replica};
 
 /// Why a node did not answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +42,31 @@ pub struct Report {
     pub disks: Vec<Disk>,
     /// How its replicas are.
     pub replicas: Vec<ReplicaReport>,
+    /// What scrub found on its disks.
+    pub scrubs: Vec<DiskScrub>,
+    /// The run it registered with; what an earlier one said counts no more.
+    pub run_id: u64,
+}
+
+/// What scrub did and found on one disk since the node started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskScrub {
+    /// Which.
+    pub disk_id: DiskId,
+    /// Bytes verified.
+    pub verified_bytes: u64,
+    /// Damaged places found.
+    pub n_damaged: u64,
+    /// Those of them that are healed.
+    pub n_repaired: u64,
+    /// Bodies that are damaged now and that no peer has.
+    pub n_unrepairable: u64,
+    /// For how long the byte that was not verified for longest waits, in milliseconds.
+    pub oldest_unverified_ms: u64,
+    /// Whole passes.
+    pub n_passes: u64,
+    /// Members of the shards led from this disk whose rows differ from the leader's.
+    pub n_differing: u64,
 }
 
 /// How one replica is.
@@ -74,6 +100,42 @@ pub struct ReplicaReport {
     pub chunk_bytes: u64,
     /// Only when it leads: each other replica and the last entry known to be in its log.
     pub followers: Vec<(u64, u64)>,
+    /// Members that vote, as its log has them; during a change those of both sides.
+    pub voters: Vec<u64>,
+    /// Members that only follow, as its log has them.
+    pub learners: Vec<u64>,
+    /// A change of members is under way.
+    pub is_joint: bool,
+    /// Octets of the missing chunks.
+    pub missing_bytes: u64,
+    /// Octets of rows and chunks it got from its peers since it began.
+    pub received_bytes: u64,
+    /// It was forced to stand alone, and every mailbox has a new UIDVALIDITY since.
+    pub is_recovered: bool,
+}
+
+/// A change of who keeps a shard, asked of the shard's leader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberChange {
+    /// Which shard.
+    pub shard: ShardId,
+    /// The voters whoever asks knows of; with others nothing is changed.
+    pub from_voters: BTreeSet<u64>,
+    /// What to do.
+    pub what: MemberVerb,
+}
+
+/// What to do to a shard's members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MemberVerb {
+    /// A new replica follows.
+    AddLearner(Replica),
+    /// A replica that only follows follows no more.
+    RemoveLearner(u64),
+    /// Exactly these vote from now on, in one joint change; the others leave.
+    Voters(BTreeSet<u64>),
+    /// This replica leads.
+    Lead(u64),
 }
 
 /// What a replica does.
@@ -117,11 +179,6 @@ pub trait MetaHandler: Send + Sync + 'static {
     /// A node says how it is.
     async fn report(&self, from: &str, report: Report) -> Result<(), MetaError>;
 
-    /// An id for a new replica, never used before.
-    async fn mint_replica(
-        &self,
-        from: &str,
-        shard: ShardId,
-        disk: DiskId,
-    ) -> Result<u64, MetaError>;
+    /// Changes who keeps a shard, if its leader is here.
+    async fn change_members(&self, change: MemberChange) -> Result<(), MetaError>;
 }

@@ -2,6 +2,7 @@
 //! service is open only to the roles that need it.
 
 mod admin;
+mod fault;
 mod mail;
 mod meta;
 
@@ -31,11 +32,13 @@ use crate::dial::{
     CONNECTION_WINDOW, HTTP2_FRAME_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MESSAGE_BYTES_MAX,
     STREAM_WINDOW,
 };
+use crate::fault::{FaultHandler, Gate};
 use crate::mail::MailHandler;
 use crate::meta::MetaHandler;
 use crate::peer::PeerHandler;
 use crate::peer_grpc::RaftService;
 use crate::proto::admin::admin_server::AdminServer;
+use crate::proto::fault::fault_server::FaultServer;
 use crate::proto::mail::mail_server::MailServer;
 use crate::proto::meta::meta_server::MetaServer;
 use crate::proto::raft::raft_server::RaftServer;
@@ -63,7 +66,22 @@ pub struct Services {
     pub meta: Arc<dyn MetaHandler>,
     /// To operators.
     pub admin: Arc<dyn AdminHandler>,
+    /// To operators who rehearse, if that is allowed here.
+    pub drill: Option<Drill>,
 }
+
+/// How a node is hurt.
+#[derive(Clone)]
+pub struct Drill {
+    /// Does it.
+    pub fault: Arc<dyn FaultHandler>,
+    /// While it is closed nothing is received or sent.
+    pub gate: Gate,
+}
+
+/// What a node says that was not started to be drilled.
+const NO_DRILLS: &str = "drills are not allowed on this node: start it with --allow-drills, or set \
+                         allow_drills = true in its configuration";
 
 /// Serves until `shutdown` completes: then streams end, running calls get a moment to finish, and all
 /// connections are closed.
@@ -74,9 +92,10 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let (stop, stopped) = watch::channel(false);
+    let gate = services.drill.as_ref().map(|drill| drill.gate.clone());
     let router = Router::new(services, &stopped);
     let (accepted, incoming) = mpsc::channel(64);
-    let accepting = tokio::spawn(accept(listener, identity, accepted));
+    let accepting = tokio::spawn(accept(listener, identity, accepted, gate));
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -116,6 +135,7 @@ async fn accept(
     listener: TcpListener,
     identity: Identity,
     accepted: mpsc::Sender<io::Result<Accepted>>,
+    gate: Option<Gate>,
 ) {
     let acceptor = identity.acceptor();
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -131,13 +151,21 @@ async fn accept(
                 continue;
             }
         };
-        let (acceptor, accepted) = (acceptor.clone(), accepted.clone());
+        let (acceptor, accepted, gate) = (acceptor.clone(), accepted.clone(), gate.clone());
         handshakes.spawn(async move {
             let _ = stream.set_nodelay(true);
-            match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+            let handshake = async {
+                if let Some(gate) = &gate {
+                    gate.opened().await;
+                }
+                acceptor.accept(stream).await
+            };
+            match timeout(HANDSHAKE_TIMEOUT, handshake).await {
                 Ok(Ok(stream)) => match proven(stream.get_ref().1.peer_certificates()) {
                     Some(peer) => {
-                        let _ = accepted.send(Ok(Accepted { stream, peer, _permit: permit })).await;
+                        let gate = gate.map(Gated::new);
+                        let stream = Accepted { stream, peer, gate, _permit: permit };
+                        let _ = accepted.send(Ok(stream)).await;
                     }
                     None => debug!("connection refused: certificate names no process"),
                 },
@@ -152,8 +180,48 @@ async fn accept(
 struct Accepted {
     stream: TlsStream<TcpStream>,
     peer: Peer,
+    gate: Option<Gated>,
     _permit: OwnedSemaphorePermit,
 }
+
+/// A connection's place before a gate.
+struct Gated {
+    gate: Gate,
+    /// Reading and writing wait each for itself, since each has a waker of its own.
+    waiting: [Option<BoxFuture<(), Infallible>>; 2],
+}
+
+impl Gated {
+    fn new(gate: Gate) -> Self {
+        Self { gate, waiting: [None, None] }
+    }
+
+    fn poll_open(&mut self, way: usize, cx: &mut Context<'_>) -> Poll<()> {
+        let waiting = &mut self.waiting[way];
+        if waiting.is_none() && !self.gate.is_closed() {
+            return Poll::Ready(());
+        }
+        let gate = self.gate.clone();
+        let opened = waiting.get_or_insert_with(|| {
+            Box::pin(async move {
+                gate.opened().await;
+                Ok(())
+            })
+        });
+        let _ = std::task::ready!(opened.as_mut().poll(cx));
+        *waiting = None;
+        Poll::Ready(())
+    }
+}
+
+impl Accepted {
+    fn poll_open(&mut self, way: usize, cx: &mut Context<'_>) -> Poll<()> {
+        self.gate.as_mut().map_or(Poll::Ready(()), |gate| gate.poll_open(way, cx))
+    }
+}
+
+const READING: usize = 0;
+const WRITING: usize = 1;
 
 impl Connected for Accepted {
     type ConnectInfo = Peer;
@@ -169,6 +237,7 @@ impl AsyncRead for Accepted {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        std::task::ready!(self.poll_open(READING, cx));
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
@@ -179,6 +248,7 @@ impl AsyncWrite for Accepted {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        std::task::ready!(self.poll_open(WRITING, cx));
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -195,6 +265,7 @@ impl AsyncWrite for Accepted {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        std::task::ready!(self.poll_open(WRITING, cx));
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
@@ -210,6 +281,7 @@ struct Router {
     raft: RaftServer<RaftService>,
     meta: MetaServer<meta::MetaService>,
     admin: AdminServer<admin::AdminService>,
+    fault: Option<FaultServer<fault::FaultService>>,
 }
 
 impl Router {
@@ -218,6 +290,7 @@ impl Router {
         let raft = RaftService::new(services.peer, stopped.clone());
         let meta = meta::MetaService { handler: services.meta, stopped: stopped.clone() };
         let admin = admin::AdminService { handler: services.admin };
+        let fault = services.drill.map(|drill| fault::FaultService { handler: drill.fault });
         Self {
             mail: MailServer::new(mail)
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -227,6 +300,7 @@ impl Router {
                 .max_encoding_message_size(MESSAGE_BYTES_MAX),
             meta: MetaServer::new(meta).max_decoding_message_size(MESSAGE_BYTES_MAX),
             admin: AdminServer::new(admin).max_decoding_message_size(MESSAGE_BYTES_MAX),
+            fault: fault.map(FaultServer::new),
         }
     }
 }
@@ -248,7 +322,11 @@ impl Service<Request<Body>> for Router {
             ("rookery.mail.v1.Mail", Some(_)) => return self.mail.call(request),
             ("rookery.meta.v1.Meta", Some(_)) => return self.meta.call(request),
             ("rookery.admin.v1.Admin", Some(Role::Admin)) => return self.admin.call(request),
-            ("rookery.raft.v1.Raft" | "rookery.admin.v1.Admin", _) => {
+            ("rookery.fault.v1.Fault", Some(Role::Admin)) => match &mut self.fault {
+                Some(fault) => return fault.call(request),
+                None => Status::permission_denied(NO_DRILLS),
+            },
+            ("rookery.raft.v1.Raft" | "rookery.admin.v1.Admin" | "rookery.fault.v1.Fault", _) => {
                 Status::permission_denied("not for this role")
             }
             _ => Status::unimplemented("no such service"),

@@ -35,6 +35,36 @@ pub struct ClientAvailability {
     pub n_disconnects: usize,
 }
 
+/// Every wait of every client: who, from when, until when.
+pub(crate) fn waits(history: &History) -> impl Iterator<Item = (u32, u64, u64)> {
+    let mut events: Vec<&Event> = history.events().collect();
+    events.sort_by_key(|event| (event.client, event.start_us, event.end_us));
+    let mut found = Vec::new();
+    for of_client in events.chunk_by(|a, b| a.client == b.client) {
+        let client = of_client[0].client;
+        found.extend(waits_of_one(of_client).into_iter().map(|(from, to)| (client, from, to)));
+    }
+    found.into_iter()
+}
+
+/// A wait is from the start of the first try after a success until the next success, or the end of
+/// the last try; the time a client does nothing by its own choice does not count.
+fn waits_of_one(events: &[&Event]) -> Vec<(u64, u64)> {
+    let mut found = Vec::new();
+    let mut since = None;
+    for event in events {
+        let from = *since.get_or_insert(event.start_us);
+        if let Verdict::Acknowledged { .. } = event.verdict {
+            found.push((from, event.end_us));
+            since = None;
+        }
+    }
+    if let (Some(from), Some(last)) = (since, events.last()) {
+        found.push((from, last.end_us));
+    }
+    found
+}
+
 /// Measures a history.
 pub fn availability(history: &History) -> Availability {
     let mut events: Vec<&Event> = history.events().collect();
@@ -55,18 +85,15 @@ pub fn availability(history: &History) -> Availability {
 
 fn of_one(events: &[&Event]) -> ClientAvailability {
     let mut found = ClientAvailability::default();
-    let mut waiting_since = None;
-    for event in events {
-        let since = *waiting_since.get_or_insert(event.start_us);
-        let waited = event.end_us.saturating_sub(since);
+    for (from, to) in waits_of_one(events) {
+        let waited = to.saturating_sub(from);
         if waited > found.longest_us {
-            (found.longest_us, found.longest_from_us) = (waited, since);
+            (found.longest_us, found.longest_from_us) = (waited, from);
         }
+    }
+    for event in events {
         match event.verdict {
-            Verdict::Acknowledged { .. } => {
-                found.n_acknowledged += 1;
-                waiting_since = None;
-            }
+            Verdict::Acknowledged { .. } => found.n_acknowledged += 1,
             Verdict::Refused { .. } => found.n_refused += 1,
             Verdict::Unknown { .. } => found.n_unknown += 1,
         }

@@ -7,6 +7,7 @@
 mod counts;
 mod flags;
 mod ledger;
+pub(crate) mod news;
 mod numbers;
 mod reads;
 
@@ -40,6 +41,8 @@ pub enum Promise {
     MoveIsAtomic,
     /// What was refused did not happen.
     RefusedIsUndone,
+    /// Who waits in IDLE is told of what arrives.
+    NewsArrive,
     /// All replicas hold the same.
     Convergence,
 }
@@ -67,6 +70,7 @@ pub fn check(history: &History) -> Vec<Violation> {
     flags::check(&ledger, &mut verdicts);
     numbers::check(&ledger, &mut verdicts);
     counts::check(&ledger, &mut verdicts);
+    news::check(history, &mut verdicts);
     check_convergence(history, &mut verdicts);
     verdicts.found
 }

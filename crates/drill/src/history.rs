@@ -22,6 +22,21 @@ pub enum Record {
         /// When.
         at_us: u64,
     },
+    /// A client waited to be told of something new.
+    Idle {
+        /// Which.
+        client: u32,
+        /// In whose account.
+        account: String,
+        /// What it watched.
+        mailbox: String,
+        /// It waited from here.
+        start_us: u64,
+        /// It was told here, or gave up.
+        end_us: u64,
+        /// Which of both.
+        is_told: bool,
+    },
     /// The store was hurt.
     Fault(Fault),
     /// After everything came to rest, this is what a mailbox held.

@@ -7,10 +7,13 @@ use std::time::Duration;
 use api::client::EVERY_MAILBOX;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use mailbox::answer::MessageRecord;
+use mailbox::chunk::unstow;
 use mailbox::command::{OfMailbox, Place};
 use mailbox::dialogue::{Credentials, Login, Question, Reply, Trouble};
 use mailbox::{
-    AccountId, Answer, Change, ChunkRef, Command, Draft, Outcome, Query, Refusal, StoredChunk,
+    AccountId, Answer, Change, ChunkRef, Command, Draft, MailboxId, Outcome, Query, Refusal,
+    StoredChunk,
 };
 use tokio::time::sleep;
 use tracing::Span;
@@ -24,6 +27,9 @@ use crate::store::Watch;
 
 /// Limit: commands of one session done side by side.
 const SIDE_BY_SIDE_MAX: usize = 16;
+
+/// No mailbox has this id: nothing is told yet.
+const NO_MAILBOX: MailboxId = MailboxId(0);
 
 /// After a gap that could not be closed.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
@@ -127,6 +133,7 @@ impl Desk {
             }
             Question::Chunk(account, chunk) => self.chunk(account, chunk).await.map(Reply::Chunk),
             Question::Watch(of) => self.watch(of),
+            Question::Listen(account) => self.watch(OfMailbox { account, mailbox: NO_MAILBOX }),
             Question::Unwatch => {
                 self.watched = None;
                 Ok(Reply::Done)
@@ -167,7 +174,29 @@ impl Desk {
 
     async fn query(&self, query: Query) -> Result<Answer, Trouble> {
         let account = account_of_query(&query).ok_or(Trouble::Unavailable)?;
-        self.shared.store.query(self.place(account)?, query).await
+        let place = self.place(account)?;
+        let mut answer = self.shared.store.query(place, query).await?;
+        if let Answer::Messages(records, _) = &mut answer {
+            for record in records.iter_mut().filter(|record| !record.metadata_chunks.is_empty()) {
+                self.fetch_metadata(place, record).await?;
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Puts the whole metadata in the place of an excerpt.
+    async fn fetch_metadata(
+        &self,
+        place: Place,
+        record: &mut MessageRecord,
+    ) -> Result<(), Trouble> {
+        let mut octets = Vec::new();
+        for chunk in std::mem::take(&mut record.metadata_chunks) {
+            octets.extend_from_slice(&self.shared.store.chunk(place, chunk).await?);
+        }
+        let whole = record.metadata.as_ref().and_then(|excerpt| unstow(excerpt, &octets));
+        record.metadata = Some(Box::new(whole.ok_or(Trouble::Damaged)?));
+        Ok(())
     }
 
     async fn command(
@@ -256,9 +285,9 @@ fn account_of_query(query: &Query) -> Option<AccountId> {
     match query {
         Query::Resolve(_) | Query::Accounts(_) => None,
         Query::Account(account) | Query::Mailboxes(account) => Some(*account),
-        Query::Mailbox(mailbox) => Some(mailbox.account),
+        Query::Mailbox(mailbox) | Query::Open(mailbox) => Some(mailbox.account),
         Query::Uids(uids) => Some(uids.of.account),
-        Query::Messages(messages) => Some(messages.of.account),
+        Query::Messages(messages) | Query::Bodies(messages) => Some(messages.of.account),
         Query::Vanished(vanished) => Some(vanished.of.account),
         Query::Search(search) => Some(search.of.account),
         Query::Sort(sort) => Some(sort.of.account),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
-use mailbox::chunk::{CHUNK_BYTES_MAX, INLINE_BYTES_MAX};
+use mailbox::chunk::{CHUNK_BYTES_MAX, INLINE_BYTES_MAX, stow};
 use mailbox::command::{Place, Upload};
 use mailbox::dialogue::Trouble;
 use mailbox::{
@@ -105,13 +105,21 @@ impl Ingest {
         if !self.raw.is_empty() {
             self.cut().await?;
         }
+        let chunks = std::mem::take(&mut self.chunks);
+        let (metadata, mut whole) = stow(std::mem::take(&mut self.scanner).finish());
+        while !whole.is_empty() {
+            let octets = whole.split_to(whole.len().min(CHUNK_BYTES_MAX));
+            self.raw.extend_from_slice(&octets);
+            self.cut().await?;
+        }
         self.arrived().await?;
         let message = NewMessage {
-            digest: Digest::of_chunks(&self.chunks),
-            chunks: self.chunks,
+            digest: Digest::of_chunks(&chunks),
+            chunks,
             size: self.size,
-            metadata: Box::new(self.scanner.finish()),
+            metadata: Box::new(metadata),
             upload: self.upload,
+            metadata_chunks: self.chunks,
         };
         Ok((Draft { message, inline: self.pending }, self.failures))
     }

@@ -13,7 +13,8 @@ use bytes::Bytes;
 use crc32c::{crc32c, crc32c_append};
 
 use crate::codec::{Put, Take};
-use crate::record::{Blob, DiskId, Parts, Pointer, Record, ReplicaId, SegmentId, Stored};
+use crate::mend::mended;
+use crate::record::{APPEND, Blob, DiskId, Parts, Pointer, Record, ReplicaId, SegmentId, Stored};
 use crate::recover::Damaged;
 
 /// Length of a frame's head.
@@ -228,13 +229,45 @@ pub(crate) fn decode_blob(bytes: &Bytes, salt: Salt, offset: u64) -> Option<Blob
     head.with_bytes(bytes.slice(BLOB_HEAD..))
 }
 
+/// A record without its bodies.
+pub(crate) struct Bare {
+    pub replica: ReplicaId,
+    pub index: u64,
+    pub meta: Bytes,
+    pub blobs: Vec<Pointer>,
+}
+
+/// A record of which only head, meta and the heads of its bodies have to verify.
+pub(crate) fn decode_bare(bytes: &Bytes, pointer: Pointer, salt: Salt) -> Option<Bare> {
+    let mut walk = Walk::default();
+    let decode = |bytes: &[u8]| RecordHead::decode(bytes, salt, pointer.offset);
+    let head = walk.head::<RECORD_HEAD, _>(bytes, pointer.offset, decode)?;
+    let meta_end = RECORD_HEAD + head.meta_len as usize;
+    let meta = (meta_end <= bytes.len()).then(|| bytes.slice(RECORD_HEAD..meta_end));
+    let meta = walk.meta(meta, &head, pointer.offset)?;
+    let (mut blobs, mut at) = (Vec::new(), meta_end);
+    for _ in 0..head.n_blobs {
+        let offset = pointer.offset + at as u64;
+        let decode = |bytes: &[u8]| BlobHead::decode(bytes, salt, offset);
+        let blob = walk.head::<BLOB_HEAD, _>(bytes.get(at..)?, offset, decode)?;
+        let len = BLOB_HEAD as u32 + blob.len;
+        blobs.push(Pointer { segment: pointer.segment, offset, len });
+        at += len as usize;
+    }
+    Some(Bare { replica: head.replica, index: head.index, meta, blobs })
+}
+
 /// A piece of a record that did not verify.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Bad {
     /// The head: from here on nothing in the frame can be found.
     Rest { offset: u64 },
-    /// The meta: the record's kind, replica and index are known.
+    /// One bit of a head or of a short meta. It was put right, so nothing is missing.
+    Mended { offset: u64 },
+    /// The meta of a record: a vote, a purge.
     Meta { offset: u64, replica: ReplicaId },
+    /// The meta of a log entry.
+    Entry { offset: u64, replica: ReplicaId, index: u64 },
     /// One body.
     Body { offset: u64, replica: ReplicaId, digest: [u8; 32] },
     /// The head of one body.
@@ -246,7 +279,9 @@ impl Bad {
     pub fn place(self) -> (u64, Damaged) {
         match self {
             Self::Rest { offset } => (offset, Damaged::Records),
+            Self::Mended { offset } => (offset, Damaged::Mended),
             Self::Meta { offset, replica } => (offset, Damaged::Record(replica)),
+            Self::Entry { offset, replica, index } => (offset, Damaged::Entry(replica, index)),
             Self::Body { offset, replica, digest } => {
                 (offset, Damaged::Body(replica, Some(digest)))
             }
@@ -270,13 +305,14 @@ pub(crate) fn walk(payload: &Bytes, segment: SegmentId, salt: Salt, offset: u64)
     let mut at = 0;
     while at < payload.len() {
         let here = offset + at as u64;
-        let head = RecordHead::decode(&payload[at..], salt, here)
-            .filter(|head| at + head.total_len as usize <= payload.len());
-        let Some(head) = head else {
+        let decode = |bytes: &[u8]| {
+            RecordHead::decode(bytes, salt, here)
+                .filter(|head| at + head.total_len as usize <= payload.len())
+        };
+        let Some(head) = walk.head::<RECORD_HEAD, _>(&payload[at..], here, decode) else {
             walk.bad.push(Bad::Rest { offset: here });
             return walk;
         };
-        walk.heads_crc = crc32c_append(walk.heads_crc, &payload[at..at + RECORD_HEAD]);
         let len = head.total_len as usize;
         let body = payload.slice(at..at + len);
         walk.record(&head, &body, Pointer { segment, offset: here, len: head.total_len }, salt);
@@ -286,28 +322,65 @@ pub(crate) fn walk(payload: &Bytes, segment: SegmentId, salt: Salt, offset: u64)
 }
 
 impl Walk {
+    /// Whether nothing is missing.
+    pub fn is_whole(&self) -> bool {
+        self.bad.iter().all(|bad| matches!(bad, Bad::Mended { .. }))
+    }
+
+    /// A head, with one flipped bit put right.
+    fn head<const N: usize, H>(
+        &mut self,
+        bytes: &[u8],
+        offset: u64,
+        decode: impl Fn(&[u8]) -> Option<H>,
+    ) -> Option<H> {
+        let bytes = bytes.get(..N)?;
+        if let Some(head) = decode(bytes) {
+            self.heads_crc = crc32c_append(self.heads_crc, bytes);
+            return Some(head);
+        }
+        let bytes = mended(bytes, |bytes| decode(bytes).is_some())?;
+        self.heads_crc = crc32c_append(self.heads_crc, &bytes);
+        self.bad.push(Bad::Mended { offset });
+        decode(&bytes)
+    }
+
+    fn meta(&mut self, bytes: Option<Bytes>, head: &RecordHead, offset: u64) -> Option<Bytes> {
+        let verifies = |bytes: &[u8]| crc32c(bytes) == head.meta_crc;
+        let bytes = bytes?;
+        if verifies(&bytes) {
+            return Some(bytes);
+        }
+        let mended = mended(&bytes, verifies)?;
+        self.bad.push(Bad::Mended { offset });
+        Some(mended.into())
+    }
+
     fn record(&mut self, head: &RecordHead, body: &Bytes, pointer: Pointer, salt: Salt) {
         let (replica, offset) = (head.replica, pointer.offset);
         let meta_end = RECORD_HEAD + head.meta_len as usize;
-        let meta = (meta_end <= body.len())
-            .then(|| body.slice(RECORD_HEAD..meta_end))
-            .filter(|meta| crc32c(meta) == head.meta_crc);
+        let meta = (meta_end <= body.len()).then(|| body.slice(RECORD_HEAD..meta_end));
+        let meta = self.meta(meta, head, offset);
         if meta.is_none() {
-            self.bad.push(Bad::Meta { offset, replica });
+            let index = head.index;
+            self.bad.push(match head.kind {
+                APPEND => Bad::Entry { offset, replica, index },
+                _ => Bad::Meta { offset, replica },
+            });
         }
         let (mut blobs, mut pointers) = (Vec::new(), Vec::new());
         let mut at = meta_end;
         for _ in 0..head.n_blobs {
             let here = offset + at as u64;
-            let blob_head = body
-                .get(at..)
-                .and_then(|bytes| BlobHead::decode(bytes, salt, here))
-                .filter(|blob| at + BLOB_HEAD + blob.len as usize <= body.len());
-            let Some(blob_head) = blob_head else {
+            let decode = |bytes: &[u8]| {
+                BlobHead::decode(bytes, salt, here)
+                    .filter(|blob| at + BLOB_HEAD + blob.len as usize <= body.len())
+            };
+            let bytes = body.get(at..).unwrap_or_default();
+            let Some(blob_head) = self.head::<BLOB_HEAD, _>(bytes, here, decode) else {
                 self.bad.push(Bad::BodyHead { offset: here, replica });
                 break;
             };
-            self.heads_crc = crc32c_append(self.heads_crc, &body[at..at + BLOB_HEAD]);
             let len = BLOB_HEAD + blob_head.len as usize;
             let Some(blob) = blob_head.with_bytes(body.slice(at + BLOB_HEAD..at + len)) else {
                 let digest = blob_head.digest;

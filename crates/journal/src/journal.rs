@@ -4,6 +4,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
+use bytes::Bytes;
+
 use crate::collect::{self, Collected};
 use crate::encode::Prepared;
 use crate::error::Error;
@@ -187,6 +189,16 @@ impl Journal {
         self.shared.read_record(pointer)
     }
 
+    /// The entry of a record of which bodies may be damaged: replica, index, meta, and where its
+    /// bodies lie. All but the bodies is verified.
+    pub fn read_entry(
+        &self,
+        pointer: Pointer,
+    ) -> Result<(ReplicaId, u64, Bytes, Vec<Pointer>), Error> {
+        let bare = self.shared.read_bare(pointer)?;
+        Ok((bare.replica, bare.index, bare.meta, bare.blobs))
+    }
+
     /// Reads one blob without the rest of its record; verified.
     pub fn read_blob(&self, pointer: Pointer) -> Result<Blob, Error> {
         self.shared.read_blob(pointer)
@@ -230,10 +242,22 @@ impl Journal {
         first.map_or(0, |first| index.segments.range(first..).map(|(_, len)| len).sum())
     }
 
-    /// Verifies stored checksums, about `budget_bytes` of them, and goes on where it stopped.
-    pub fn scrub_step(&self, budget_bytes: u64) -> Result<Scrubbed, Error> {
+    /// The last entry of a replica that lies in this segment or one before it, and is still needed.
+    pub fn last_index_upto(&self, replica: ReplicaId, segment: SegmentId) -> Option<u64> {
+        let index = self.shared.index();
+        let spans = &index.state.replicas.get(&replica)?.spans;
+        spans.range(..=segment).map(|(_, span)| span.last).max()
+    }
+
+    /// Verifies what is stored, about `budget_bytes` of it, and goes on where it stopped: every
+    /// checksum, and of each body what `is_right` says, which may look behind the checksum.
+    pub fn scrub_step(
+        &self,
+        budget_bytes: u64,
+        is_right: &dyn Fn(&Blob) -> bool,
+    ) -> Result<Scrubbed, Error> {
         let mut scrub = self.scrub.lock().unwrap_or_else(PoisonError::into_inner);
-        scrub.step(&self.shared, budget_bytes)
+        scrub.step(&self.shared, budget_bytes.max(1), is_right)
     }
 
     /// Sizes and counts of now.

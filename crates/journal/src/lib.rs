@@ -15,6 +15,7 @@ mod frame;
 mod identity;
 mod journal;
 mod manifest;
+mod mend;
 mod options;
 mod queue;
 mod read;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::error::Error;
 use crate::footer;
-use crate::frame::{FRAME_HEAD, FrameKind, decode_blob, walk};
+use crate::frame::{Bare, FRAME_HEAD, FrameKind, decode_bare, decode_blob, walk};
 use crate::record::{Blob, Location, Pointer, SegmentId, Stored};
 use crate::scan::Scan;
 use crate::shared::Shared;
@@ -29,6 +29,12 @@ impl Shared {
             Some((found, stored)) if found == pointer && walked.bad.is_empty() => Ok(stored),
             _ => Err(corrupt(pointer)),
         }
+    }
+
+    pub fn read_bare(&self, pointer: Pointer) -> Result<Bare, Error> {
+        let bytes = self.bytes_at(pointer)?;
+        let salt = self.salt(pointer.segment);
+        decode_bare(&bytes, pointer, salt).ok_or_else(|| corrupt(pointer))
     }
 
     pub fn read_blob(&self, pointer: Pointer) -> Result<Blob, Error> {

@@ -173,7 +173,7 @@ impl Record {
     pub(crate) fn kind(&self) -> u8 {
         match self {
             Self::Vote { .. } => 1,
-            Self::Append { .. } => 2,
+            Self::Append { .. } => APPEND,
             Self::Truncate { .. } => 3,
             Self::Purge { .. } => 4,
             Self::Committed { .. } => 5,
@@ -187,7 +187,7 @@ impl Record {
         let Parts { kind, replica, index, meta, blobs } = parts;
         Some(match kind {
             1 => Self::Vote { replica, vote: meta },
-            2 => Self::Append { replica, index, meta, blobs },
+            APPEND => Self::Append { replica, index, meta, blobs },
             3 => Self::Truncate { replica, from_index_inclusive: index },
             4 => Self::Purge { replica, upto_index_inclusive: index, meta },
             5 => Self::Committed { replica, meta },
@@ -198,6 +198,9 @@ impl Record {
         })
     }
 }
+
+/// The kind of a log entry.
+pub(crate) const APPEND: u8 = 2;
 
 /// A record taken apart, as it lies on the disk.
 pub(crate) struct Parts {

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use crate::encode::{Encoder, Prepared, plain_frame};
 use crate::error::Error;
 use crate::footer;
-use crate::frame::{FRAME_HEAD, FrameKind, Position, Salt, walk};
+use crate::frame::{Bad, FRAME_HEAD, FrameKind, Position, Salt, walk};
 use crate::identity;
 use crate::manifest::{COPIES, Manifest};
 use crate::options::Options;
@@ -51,6 +51,9 @@ pub struct RecoveredReplica {
     pub is_dead: bool,
     /// Damage may have taken records of it: it must not vote before it was readmitted.
     pub is_suspect: bool,
+    /// Damage took entries up to this index, or left there some that had been replaced. Who has
+    /// applied all of them does not need them.
+    pub lost_upto: Option<u64>,
     /// Its last vote.
     pub vote: Option<Bytes>,
     /// Last purged index, and the meta of that purge.
@@ -90,10 +93,14 @@ pub enum Damaged {
     Manifest,
     /// The list of bodies; it is rebuilt from the frames.
     Footer,
+    /// One bit of a head or of a short record. It was put right, so nothing is missing.
+    Mended,
     /// Records of any replica.
     Records,
     /// A record of this replica.
     Record(ReplicaId),
+    /// A log entry of this replica, and its index.
+    Entry(ReplicaId, u64),
     /// One body of this replica; with its digest if that is known.
     Body(ReplicaId, Option<Digest>),
 }
@@ -145,6 +152,7 @@ pub(crate) fn open(storage: Arc<dyn Storage>, options: Options) -> Result<Opened
     }
     let first = files.keys().next().copied().unwrap_or_default();
     let past = read_past(&files, newest.map_or(first, |newest| newest.log_start), &mut replay)?;
+    replay.judge();
     let (mut index, open, next_sequence) =
         begin(&*storage, (disk, start_count), &options, (past, &mut replay))
             .map_err(|refusal| poison("begin a segment", refusal))?;
@@ -225,12 +233,16 @@ impl Past {
         }
         for (segment, outline) in outlines {
             let scan = Scan { file: &*files[segment], disk: replay.disk, segment: *segment };
-            let durable = if *segment == last {
-                outline.durable(*segment)
-            } else {
-                next_states(files, outlines, *segment, replay)?.unwrap_or(outline.end)
+            let stated = next_states(files, outlines, (*segment, replay.disk))?;
+            let durable = match stated {
+                _ if *segment == last => outline.durable(*segment),
+                Some(end) if end.segment == *segment => end.offset,
+                _ => outline.end,
             };
             let bodies = replay.segment(&scan, outline, durable)?;
+            if let Some(missing) = stated.filter(|end| end.segment != *segment) {
+                replay.damage(missing.segment, 0, Damaged::Segment);
+            }
             let sequences = outline.frames.iter().map(|(_, head)| head.sequence + 1);
             self.next_sequence = sequences.max().unwrap_or(0).max(self.next_sequence);
             self.segments.insert(*segment, durable);
@@ -238,7 +250,7 @@ impl Past {
             if *segment != last {
                 continue;
             }
-            let mut tail_end = self.read_tail(&scan, outline, durable)?;
+            let mut tail_end = self.read_tail(&scan, (outline, durable), replay)?;
             if outline.is_sealed() && tail_end == outline.end {
                 tail_end += footer::TRAILER as u64;
             }
@@ -254,8 +266,8 @@ impl Past {
     fn read_tail(
         &mut self,
         scan: &Scan<'_>,
-        outline: &Outline,
-        durable: u64,
+        (outline, durable): (&Outline, u64),
+        replay: &mut Replay,
     ) -> Result<u64, Error> {
         let mut end = durable;
         for (offset, head) in outline.frames.iter().filter(|(offset, _)| *offset >= durable) {
@@ -263,11 +275,17 @@ impl Past {
                 break;
             }
             let Some(payload) = scan.payload(*offset, head)? else { break };
+            if outline.mended.contains(offset) {
+                replay.damage(scan.segment, *offset, Damaged::Mended);
+            }
             if head.kind == FrameKind::Records {
                 let at = offset + FRAME_HEAD as u64;
                 let walked = walk(&payload, scan.segment, scan.salt(), at);
-                if !walked.bad.is_empty() || walked.heads_crc != head.payload_crc {
+                if !walked.is_whole() || walked.heads_crc != head.payload_crc {
                     break;
+                }
+                for (at, what) in walked.bad.into_iter().map(Bad::place) {
+                    replay.damage(scan.segment, at, what);
                 }
                 self.tail.extend(walked.records.into_iter().map(|(_, stored)| stored.record));
             }
@@ -277,23 +295,17 @@ impl Past {
     }
 }
 
-/// What the manifest of the next segment says about the end of this one.
+/// What the manifest of the next segment says about the end of the one before it.
 fn next_states(
     files: &SegmentFiles,
     outlines: &BTreeMap<SegmentId, Outline>,
-    segment: SegmentId,
-    replay: &mut Replay,
-) -> Result<Option<u64>, Error> {
+    (segment, disk): (SegmentId, DiskId),
+) -> Result<Option<Position>, Error> {
     let Some((next, _)) = outlines.range(SegmentId(segment.0 + 1)..).next() else {
         return Ok(None);
     };
-    let scan = Scan { file: &*files[next], disk: replay.disk, segment: *next };
-    let Some((_, before)) = scan.manifest()? else { return Ok(None) };
-    if before.segment != segment {
-        replay.damage(before.segment, 0, Damaged::Segment);
-        return Ok(None);
-    }
-    Ok(Some(before.offset))
+    let scan = Scan { file: &*files[next], disk, segment: *next };
+    Ok(scan.manifest()?.map(|(_, before)| before))
 }
 
 /// Makes the segment of this start: manifest and tail synced, then named, then the old one sealed.
@@ -358,5 +370,6 @@ fn begin(
     let allows = if spares.has_room_for_bodies() { Need::Bodies } else { Need::Entries };
     let state = State::default();
     let index = Index { state, segments, open: segment, open_blobs, manifest_log_start: log_start };
-    Ok((index, Open { segment, file, end: at, capacity, allows }, sequence))
+    let open = Open { segment, file, end: at, capacity, written: at, allows };
+    Ok((index, open, sequence))
 }

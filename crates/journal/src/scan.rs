@@ -9,6 +9,7 @@ use crc32c::crc32c;
 use crate::error::Error;
 use crate::frame::{FRAME_HEAD, FRAME_MAGIC, FrameHead, FrameKind, Position, Salt};
 use crate::manifest::Manifest;
+use crate::mend::mended;
 use crate::record::{DiskId, SegmentId};
 use crate::storage::StorageFile;
 
@@ -19,8 +20,8 @@ const WINDOW: usize = 1 << 20;
 #[derive(Debug, Default)]
 pub(crate) struct Outline {
     pub frames: Vec<(u64, FrameHead)>,
-    /// Places where bytes lie that are no frame, each before a frame that verified.
-    pub gaps: Vec<(u64, u64)>,
+    /// Of which frames one bit of the head was put right.
+    pub mended: Vec<u64>,
     /// End of the last frame whose head verified.
     pub end: u64,
 }
@@ -39,6 +40,14 @@ impl Outline {
         let manifests = manifests.map(|(at, head)| frame_end(*at, head)).max();
         stated.max(manifests).unwrap_or(0)
     }
+}
+
+/// A frame that was looked for.
+pub(crate) struct Next {
+    pub at: u64,
+    pub head: FrameHead,
+    /// One bit of its head was put right.
+    pub is_mended: bool,
 }
 
 pub(crate) fn frame_end(offset: u64, head: &FrameHead) -> u64 {
@@ -60,9 +69,9 @@ impl Scan<'_> {
     pub fn outline(&self) -> Result<Outline, Error> {
         let size = self.file.size().map_err(Error::io("stat a segment"))?;
         let mut outline = Outline::default();
-        while let Some((at, head)) = self.next_frame(outline.end, size)? {
-            if at > outline.end {
-                outline.gaps.push((outline.end, at));
+        while let Some(Next { at, head, is_mended }) = self.next_frame(outline.end, size)? {
+            if is_mended {
+                outline.mended.push(at);
             }
             outline.end = frame_end(at, &head);
             outline.frames.push((at, head));
@@ -80,18 +89,34 @@ impl Scan<'_> {
         Ok(head.filter(|head| frame_end(offset, head) <= size))
     }
 
+    /// A head with one flipped bit, where a head is due.
+    fn mended_at(&self, offset: u64, size: u64) -> Result<Option<FrameHead>, Error> {
+        let mut bytes = [0; FRAME_HEAD];
+        let n = self.file.read_at(offset, &mut bytes).map_err(Error::io("read a segment"))?;
+        let decode = |bytes: &[u8]| {
+            let head = FrameHead::decode(bytes, self.salt(), offset);
+            head.filter(|head| frame_end(offset, head) <= size)
+        };
+        let mended = mended(&bytes[..n], |bytes| decode(bytes).is_some());
+        Ok(mended.and_then(|bytes| decode(&bytes)))
+    }
+
     /// The first frame at or behind `from`.
-    pub fn next_frame(&self, from: u64, size: u64) -> Result<Option<(u64, FrameHead)>, Error> {
+    pub fn next_frame(&self, from: u64, size: u64) -> Result<Option<Next>, Error> {
         if let Some(head) = self.head_at(from, size)? {
-            return Ok(Some((from, head)));
+            return Ok(Some(Next { at: from, head, is_mended: false }));
+        }
+        if let Some(head) = self.mended_at(from, size)? {
+            return Ok(Some(Next { at: from, head, is_mended: true }));
         }
         let mut window = vec![0; WINDOW.min(size.saturating_sub(from) as usize)];
         let mut at = from;
         while at + FRAME_HEAD as u64 <= size {
             let n = self.file.read_at(at, &mut window).map_err(Error::io("read a segment"))?;
             for i in magics(&window[..n]) {
-                if let Some(head) = self.head_at(at + i as u64, size)? {
-                    return Ok(Some((at + i as u64, head)));
+                let at = at + i as u64;
+                if let Some(head) = self.head_at(at, size)? {
+                    return Ok(Some(Next { at, head, is_mended: false }));
                 }
             }
             if n < FRAME_HEAD {
@@ -118,7 +143,7 @@ impl Scan<'_> {
     pub fn manifest(&self) -> Result<Option<(Manifest, Position)>, Error> {
         let size = self.file.size().map_err(Error::io("stat a segment"))?;
         let mut from = 0;
-        while let Some((offset, head)) = self.next_frame(from, size)? {
+        while let Some(Next { at: offset, head, .. }) = self.next_frame(from, size)? {
             if head.kind != FrameKind::Manifest {
                 break;
             }

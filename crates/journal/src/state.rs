@@ -69,7 +69,7 @@ impl ReplicaState {
         self.spans.keys().next().copied()
     }
 
-    fn append(&mut self, index: u64, segment: SegmentId) {
+    pub fn append(&mut self, index: u64, segment: SegmentId) {
         self.last_index = Some(index);
         let span = self.spans.entry(segment).or_insert(Span { first: index, last: index });
         span.first = span.first.min(index);

@@ -76,6 +76,7 @@ fn main() {
         size: MESSAGE.len() as u64,
         metadata: Box::new(mime::scan(MESSAGE)),
         upload: None,
+        metadata_chunks: Vec::new(),
     };
     let deliver = Command::Deliver(Deliver { account: ACCOUNT, detail: None, message });
     let begin = Instant::now();

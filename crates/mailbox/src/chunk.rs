@@ -5,6 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
 
+use crate::codec;
 use crate::ids::UploadId;
 use mime::Metadata;
 
@@ -14,6 +15,14 @@ pub const CHUNK_BYTES_MAX: usize = 256 * 1024;
 /// Limit: stored bytes of chunks that may travel inside the delivering command. Above it they
 /// travel ahead as uploads, so that no log entry and no buffer grows with the message.
 pub const INLINE_BYTES_MAX: usize = 512 * 1024;
+
+/// Limit: encoded metadata that is kept in a row. What is larger is kept as chunks, and an excerpt
+/// of it in the row.
+pub const METADATA_ROW_BYTES_MAX: usize = 32 * 1024;
+
+/// Limit: encoded metadata of one message. What is larger is forgotten but for an excerpt: the
+/// message is shown as one piece of text. 10,000 parts take about 1 MiB.
+pub const METADATA_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// BLAKE3 of raw bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -102,12 +111,40 @@ pub struct NewMessage {
     /// Raw octets of the whole message.
     #[n(2)]
     pub size: u64,
-    /// What was parsed once, at the door.
+    /// What was parsed once, at the door; an excerpt of it if there are `metadata_chunks`.
     #[n(3)]
     pub metadata: Box<Metadata>,
     /// Where chunks that do not travel beside the command were put before.
     #[n(4)]
     pub upload: Option<UploadId>,
+    /// The whole metadata, encoded, when it is too large for a row.
+    #[cbor(n(5), default)]
+    pub metadata_chunks: Vec<ChunkRef>,
+}
+
+/// Metadata made ready to be stored: what goes into a row, and, when that is only an excerpt, the
+/// octets to be kept as chunks. Nothing a message holds is too much for it.
+pub fn stow(mut metadata: Metadata) -> (Metadata, Bytes) {
+    let mut octets = codec::encode(&metadata);
+    if octets.len() > METADATA_BYTES_MAX {
+        metadata.make_opaque();
+        octets = codec::encode(&metadata);
+    }
+    if octets.len() > METADATA_BYTES_MAX {
+        metadata.cut();
+        return (metadata, Bytes::new());
+    }
+    match octets.len() > METADATA_ROW_BYTES_MAX {
+        true => (metadata.excerpt(), octets.into()),
+        false => (metadata, Bytes::new()),
+    }
+}
+
+/// The whole metadata of which a row holds an excerpt, from its chunks' octets in order. `None` if
+/// they are not what was stored.
+pub fn unstow(excerpt: &Metadata, octets: &[u8]) -> Option<Metadata> {
+    let whole: Metadata = codec::decode(octets).ok()?;
+    Some(whole.shifted(excerpt.excerpt?))
 }
 
 /// A body received and cut, ready to become one [`NewMessage`] per recipient.
@@ -133,6 +170,7 @@ impl Draft {
             chunks,
             metadata,
             upload: self.message.upload,
+            metadata_chunks: self.message.metadata_chunks.clone(),
         };
         let mut inline = Vec::with_capacity(self.inline.len() + 1);
         inline.push(first);

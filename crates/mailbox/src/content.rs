@@ -12,10 +12,12 @@ use crate::outcome::Refusal;
 use crate::row::{self, ChunkRow, ContentRow, ThreadRow};
 use crate::table;
 
-/// Limit: chunks of one message; 128 MiB when all are full, and few enough for one command.
+/// Limit: chunks of one message and its metadata; 128 MiB when all are full, and few enough for one
+/// command.
 pub const CHUNKS_MAX: usize = 512;
-/// Limit: encoded metadata of one message; ten times what the busiest digests need.
-pub const METADATA_BYTES_MAX: usize = 1024 * 1024;
+/// Limit: encoded metadata that comes in a command. Whoever cuts at
+/// [`METADATA_ROW_BYTES_MAX`](crate::chunk::METADATA_ROW_BYTES_MAX) stays far below it.
+const METADATA_BYTES_MAX: usize = 512 * 1024;
 /// Limit: message-ids of one message that join threads: its own, the root's, the nearest ones.
 const THREAD_IDS_MAX: usize = 8;
 /// Rows one content can take with it when it goes.
@@ -30,10 +32,11 @@ pub(crate) fn check(
     message: &NewMessage,
     inline: &Inline,
 ) -> Result<(), Refusal> {
-    if message.chunks.len() > CHUNKS_MAX {
+    if message.chunks.len() + message.metadata_chunks.len() > CHUNKS_MAX {
         return Err(Refusal::Limit("chunks of a message".into()));
     }
     check_chunks(ledger, &message.chunks, inline)?;
+    check_chunks(ledger, &message.metadata_chunks, inline)?;
     let size: u64 = message.chunks.iter().map(|chunk| u64::from(chunk.raw_len)).sum();
     if size != message.size || message.digest != Digest::of_chunks(&message.chunks) {
         return Err(Refusal::ChunkMissing);
@@ -72,11 +75,13 @@ pub(crate) fn create(
     ledger.usage.email += 1;
     let email = EmailId(ledger.usage.email);
     let thread = join_thread(ledger, &message.metadata);
-    for chunk in &message.chunks {
+    let chunks = [&message.chunks[..], &message.metadata_chunks].concat();
+    for chunk in &chunks {
         ledger.refer(chunk.digest, chunk.raw_len, 1);
     }
-    let content =
-        ContentRow { n_references: 1, digest: message.digest, chunks: message.chunks.clone() };
+    let n_metadata_chunks = message.metadata_chunks.len() as u32;
+    let digest = message.digest;
+    let content = ContentRow { n_references: 1, digest, chunks, n_metadata_chunks };
     row::save(ledger.rows, table::content(ledger.account, email), &content);
     ledger.rows.put(table::metadata(ledger.account, email), metadata);
     (email, thread)

@@ -252,8 +252,20 @@ pub(crate) struct ContentRow {
     pub n_references: u32,
     #[n(1)]
     pub digest: Digest,
+    /// Those of the message, then those of its metadata.
     #[n(2)]
     pub chunks: Vec<ChunkRef>,
+    /// How many of them are the metadata's.
+    #[cbor(n(3), default)]
+    pub n_metadata_chunks: u32,
+}
+
+impl ContentRow {
+    /// Chunks of the message, and chunks of its metadata.
+    pub fn split(&self) -> (&[ChunkRef], &[ChunkRef]) {
+        let n_metadata_chunks = self.n_metadata_chunks as usize;
+        self.chunks.split_at(self.chunks.len().saturating_sub(n_metadata_chunks))
+    }
 }
 
 /// The thread a message-id belongs to.

@@ -4,6 +4,7 @@ use minicbor::{Decode, Encode};
 
 use crate::address::addresses;
 use crate::header::unfold;
+use crate::limits::{CUT_ADDRESSES_MAX, CUT_FIELD_BYTES_MAX};
 use crate::scanner::Fields;
 use crate::token::Budget;
 
@@ -85,6 +86,29 @@ impl Envelope {
             from,
         }
         .with_defaults(budget)
+    }
+
+    /// Keeps the first addresses of each list and the first octets of each value.
+    pub(crate) fn cut(&mut self) {
+        let texts =
+            [&mut self.date, &mut self.subject, &mut self.in_reply_to, &mut self.message_id];
+        texts.into_iter().flatten().for_each(|text| text.truncate(CUT_FIELD_BYTES_MAX));
+        let lists = [
+            &mut self.from,
+            &mut self.sender,
+            &mut self.reply_to,
+            &mut self.to,
+            &mut self.cc,
+            &mut self.bcc,
+        ];
+        for list in lists {
+            list.truncate(CUT_ADDRESSES_MAX);
+            for address in list {
+                let Address { name, adl, mailbox, host } = address;
+                let parts = [name, adl, mailbox, host].into_iter().flatten();
+                parts.for_each(|part| part.truncate(CUT_FIELD_BYTES_MAX));
+            }
+        }
     }
 
     /// RFC 9051 7.5.2: an absent or empty Sender or Reply-To is From.

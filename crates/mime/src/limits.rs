@@ -39,3 +39,10 @@ pub const PREVIEW_CHARS_MAX: usize = 200;
 
 /// Encoded octets of the first text part kept for the preview; HTML mail opens with long styles.
 pub const PREVIEW_SOURCE_BYTES_MAX: usize = 16 * 1024;
+
+/// Addresses of each list that an envelope keeps when it is cut short: what a list of messages shows
+/// on one line.
+pub const CUT_ADDRESSES_MAX: usize = 4;
+
+/// Octets of each value that an envelope keeps when it is cut short; 25 KiB for all of it.
+pub const CUT_FIELD_BYTES_MAX: usize = 256;

@@ -51,6 +51,10 @@ pub struct Metadata {
     /// RFC 8970: the start of the first text part, in plain words; `None` if there is no text.
     #[n(5)]
     pub preview: Option<String>,
+    /// Set in an [`Metadata::excerpt`]: so many octets were put in front of the message after the
+    /// whole metadata was made, which is kept elsewhere.
+    #[n(6)]
+    pub excerpt: Option<u64>,
 }
 
 impl Metadata {
@@ -59,8 +63,13 @@ impl Metadata {
     ///
     /// `prefix` consists of whole header lines and the message begins with a header field.
     pub fn with_prefix(&self, prefix: &[u8]) -> Metadata {
-        let shift = prefix.len() as u64;
+        self.shifted(prefix.len() as u64)
+    }
+
+    /// As [`Metadata::with_prefix`], for a prefix of so many octets.
+    pub fn shifted(&self, shift: u64) -> Metadata {
         let mut shifted = self.clone();
+        shifted.excerpt = self.excerpt.map(|before| before + shift);
         shifted.size += shift;
         shift_part(&mut shifted.structure, shift);
         shifted.structure.header.start = 0;
@@ -70,8 +79,25 @@ impl Metadata {
         shifted
     }
 
+    /// A small part of it, for metadata that is kept elsewhere: sort keys, size and preview as they
+    /// are, the envelope cut short, and no structure.
+    pub fn excerpt(&self) -> Metadata {
+        let mut excerpt = self.clone();
+        excerpt.cut();
+        excerpt.has_attachment = self.has_attachment;
+        excerpt.preview.clone_from(&self.preview);
+        excerpt.excerpt = Some(0);
+        excerpt
+    }
+
+    /// Forgets the structure and all but the beginning of each field of the envelope.
+    pub fn cut(&mut self) {
+        self.make_opaque();
+        self.envelope.cut();
+    }
+
     /// Forgets the structure: the whole body becomes one part of text.
-    pub(crate) fn make_opaque(&mut self) {
+    pub fn make_opaque(&mut self) {
         self.structure.make_opaque();
         self.has_attachment = false;
         self.preview = None;

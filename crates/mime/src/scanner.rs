@@ -146,6 +146,7 @@ impl Scanner {
             sort,
             size: self.position,
             preview: self.preview.take(),
+            excerpt: None,
         };
         if is_opaque {
             metadata.make_opaque();

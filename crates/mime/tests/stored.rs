@@ -35,9 +35,9 @@ fn what_was_stored_is_read_and_written_alike() {
 #[test]
 fn a_field_of_a_later_version_is_passed_over() {
     let mut stored = from_hex(STORED);
-    // Metadata is an array of six; a later version appends a seventh.
+    // Metadata is an array of six when it is no excerpt; a later version appends an eighth.
     assert_eq!(stored[0], 0x86);
-    stored[0] = 0x87;
-    stored.push(0x2a);
+    stored[0] = 0x88;
+    stored.extend([0xf6, 0x2a]);
     assert_eq!(minicbor::decode::<Metadata>(&stored).unwrap(), scan(MESSAGE));
 }

@@ -50,6 +50,12 @@ pub struct Config {
     /// Bytes of requests under way at once, in MiB; more is refused as overload.
     #[serde(default = "default_in_flight")]
     pub in_flight_mib: u32,
+    /// How fast each disk is read to verify what lies on it, in MiB per second.
+    #[serde(default = "default_scrub")]
+    pub scrub_mib_s: u32,
+    /// Whether `rookery drill` may hurt this node: crash it, cut it off, wipe a disk of it.
+    #[serde(default)]
+    pub allow_drills: bool,
 }
 
 /// What is said about one setting where settings are listed.
@@ -115,6 +121,18 @@ pub const SETTINGS: &[Setting] = &[
         "MiB",
         "64",
         "Raise this when overload is refused and memory is free.",
+    ),
+    setting(
+        "scrub_mib_s",
+        "MiB/s per disk",
+        "20",
+        "Raise this when `rookery_scrub_oldest_unverified_seconds` exceeds two weeks.",
+    ),
+    setting(
+        "allow_drills",
+        "true or false",
+        "false",
+        "Set it, or start with --allow-drills, to let `rookery drill` hurt this node.",
     ),
 ];
 
@@ -186,7 +204,8 @@ impl Config {
             self.election_max_ms > self.election_min_ms,
             "election_max_ms: must be greater than election_min_ms",
         )?;
-        rule((8..=4096).contains(&self.in_flight_mib), "in_flight_mib: use 8 to 4096")
+        rule((8..=4096).contains(&self.in_flight_mib), "in_flight_mib: use 8 to 4096")?;
+        rule((1..=4096).contains(&self.scrub_mib_s), "scrub_mib_s: use 1 to 4096")
     }
 
     /// Where others connect.
@@ -234,6 +253,10 @@ fn default_in_flight() -> u32 {
     64
 }
 
+fn default_scrub() -> u32 {
+    20
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,6 +277,8 @@ mod tests {
         assert_eq!(config.election_max_ms.to_string(), documented("election_max_ms"));
         assert_eq!(config.retention_s.to_string(), documented("retention_s"));
         assert_eq!(config.in_flight_mib.to_string(), documented("in_flight_mib"));
+        assert_eq!(config.scrub_mib_s.to_string(), documented("scrub_mib_s"));
+        assert_eq!(config.allow_drills.to_string(), documented("allow_drills"));
         assert!(SETTINGS.len() <= 20);
     }
 
@@ -272,6 +297,7 @@ mod tests {
         assert_eq!(refusal("htpp = \"[::1]:1\""), "unknown setting `htpp`, did you mean `http`?");
         assert!(refusal("listen = \"here\"").contains("socket address"));
         assert!(refusal("election_min_ms = 200").starts_with("election_min_ms:"));
+        assert!(refusal("scrub_mib_s = 0").starts_with("scrub_mib_s:"));
         assert!(refusal("election_max_ms = 300").starts_with("election_max_ms:"));
         assert!(refusal("fsync = false").starts_with("unknown setting `fsync`"));
         for line in ["listen = \"here\"", "[[", "join = 7"] {

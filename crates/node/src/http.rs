@@ -11,6 +11,7 @@ use axum::routing::get;
 use replica::Role;
 use tokio::net::TcpListener;
 
+use crate::scrub;
 use crate::shared::Shared;
 
 /// Serves until the node stops.
@@ -88,6 +89,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> String {
             let _ = writeln!(out, "rookery_journal_syncs_total{{disk=\"{id}\"}} {syncs}");
         }
     }
+    scrub::metrics(&shared, &mut out);
     out
 }
 

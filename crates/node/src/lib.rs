@@ -7,21 +7,26 @@
 mod admin;
 mod admission;
 pub mod config;
+mod controller;
 mod disks;
 mod drain;
 mod error;
+mod fault;
 mod founding;
 mod housekeep;
 mod http;
 mod leases;
 mod machine;
 mod mail;
+mod members;
 pub mod meta;
 mod meta_group;
 mod peer;
+mod recover;
 mod refuse;
 mod replicas;
 mod report;
+mod scrub;
 mod shared;
 mod spread;
 mod supervise;
@@ -33,7 +38,7 @@ use std::time::Instant;
 use api::client::ClientConfig;
 use api::meta::MetaClient;
 use api::peer_grpc::{GrpcTransport, Lane};
-use api::serve::Services;
+use api::serve::{Drill, Services};
 use api::tls::Identity;
 use replica::DiskOptions;
 use tokio::net::TcpListener;
@@ -83,8 +88,10 @@ impl Node {
         tasks.spawn(replicas::follow_placement(Arc::clone(&shared)));
         tasks.spawn(report::report(Arc::clone(&shared)));
         tasks.spawn(spread::spread(Arc::clone(&shared)));
+        tasks.spawn(controller::control(Arc::clone(&shared)));
         tasks.spawn(housekeep::housekeep(Arc::clone(&shared)));
         tasks.spawn(supervise::supervise(Arc::clone(&shared)));
+        tasks.spawn(scrub::scrub(Arc::clone(&shared)));
         tracing::info!(node = shared.name(), %listen, "node started");
         Ok(Self { shared, tasks, shutdown, listen, http: http_at })
     }
@@ -131,6 +138,11 @@ impl Node {
 
     fn share(mut config: Config, identity: &Identity, listen: SocketAddr) -> Result<Shared, Error> {
         config.listen = listen;
+        if config.allow_drills {
+            let dirs = config.data_dirs.iter().map(std::path::PathBuf::as_path);
+            fault::wipe_marked(dirs)
+                .map_err(|error| Error::Directory(format!("wipe for a drill: {error}")))?;
+        }
         let disks = disks::Disks::open(&config, &DiskOptions::default())?;
         let known = Arc::new(Known::new(disks.cluster));
         let own = config.advertised();
@@ -142,8 +154,9 @@ impl Node {
             bind: config.bind,
         });
         let meta_client = meta_client.map_err(|error| Error::Identity(error.to_string()))?;
-        let transport =
-            GrpcTransport::new(identity.clone(), config.bind, known.resolver(), lane_of);
+        let gates = fault::Gates::default();
+        let inner = GrpcTransport::new(identity.clone(), config.bind, known.resolver(), lane_of);
+        let transport = fault::Cuttable { inner, gate: gates.peers.clone() };
         Ok(Shared {
             in_flight: Semaphore::new(config.in_flight_mib as usize * 1024),
             config,
@@ -153,10 +166,13 @@ impl Node {
             transport: Arc::new(transport),
             meta_client,
             reports: Mutex::default(),
+            outlook: Mutex::default(),
             admitted: Default::default(),
             draining: Default::default(),
             n_chunks_read: Default::default(),
+            gates,
             started: Instant::now(),
+            run_id: disks::random_u64()?,
             stop: CancellationToken::new(),
             fatal: OnceLock::new(),
         })
@@ -197,6 +213,13 @@ async fn serve(shared: Arc<Shared>, listener: TcpListener, identity: Identity) {
         peer: Arc::new(peer::Peers(Arc::clone(&shared))),
         meta: Arc::new(meta_group::MetaGroup(Arc::clone(&shared))),
         admin: Arc::new(admin::Admin { shared: Arc::clone(&shared), founding: Default::default() }),
+        drill: shared.config.allow_drills.then(|| Drill {
+            gate: shared.gates.all.clone(),
+            fault: Arc::new(fault::Faults {
+                shared: Arc::clone(&shared),
+                lasting: Default::default(),
+            }),
+        }),
     };
     let stop = shared.stop.clone();
     let served = api::serve::serve(listener, identity, services, stop.cancelled_owned());

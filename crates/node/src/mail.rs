@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use api::mail::{Changes, Leadership, MailError, MailHandler};
+use api::mail::{BESIDE_BYTES_MAX, Changes, Leadership, MailError, MailHandler};
 use async_trait::async_trait;
 use mailbox::chunk::CHUNK_BYTES_MAX;
 use mailbox::{AccountId, Answer, ChunkRef, Outcome, Query, Request, ShardId, StoredChunk};
@@ -33,6 +33,14 @@ pub(crate) struct Mail(pub Arc<Shared>);
 impl Mail {
     fn running(&self, shard: ShardId) -> Result<Arc<Running>, MailError> {
         self.0.replicas.of_shard(shard).ok_or(MailError::NoSuchShard)
+    }
+
+    /// Why: until every mailbox has its new UIDVALIDITY, a client would take another history for the one it
+    /// knows.
+    fn refuse_if_forced(&self, shard: ShardId) -> Result<(), MailError> {
+        let placement = self.0.known.placement();
+        let forced = placement.shard(shard).is_some_and(|shard| shard.forced.is_some());
+        if forced { Err(MailError::Unavailable) } else { Ok(()) }
     }
 
     /// Why: while leaderships are handed over, a proposal that comes in would only be caught between
@@ -71,6 +79,7 @@ impl MailHandler for Mail {
         chunks: Vec<StoredChunk>,
     ) -> Result<Outcome, MailError> {
         let running = self.running(shard)?;
+        self.refuse_if_forced(shard)?;
         self.refuse_if_draining(&running)?;
         if chunks.iter().any(|chunk| chunk.bytes.len() > CHUNK_BYTES_MAX) {
             return Err(MailError::TooLarge);
@@ -91,6 +100,7 @@ impl MailHandler for Mail {
         linearizable: bool,
     ) -> Result<Answer, MailError> {
         let running = self.running(shard)?;
+        self.refuse_if_forced(shard)?;
         let query = Arc::new(query);
         for _ in 0..VIEWS_MAX {
             let view = match linearizable {
@@ -103,6 +113,24 @@ impl MailHandler for Mail {
             }
         }
         Err(MailError::Unavailable)
+    }
+
+    fn beside(&self, shard: ShardId, answer: &Answer) -> Vec<StoredChunk> {
+        let (Answer::Messages(records, _), Ok(running)) = (answer, self.running(shard)) else {
+            return Vec::new();
+        };
+        let mut left = BESIDE_BYTES_MAX;
+        let mut chunks = Vec::new();
+        for body in records.iter().filter_map(|record| record.body.as_ref()) {
+            let size = body.chunks.iter().map(|chunk| u64::from(chunk.raw_len)).sum();
+            // Why only whole messages: of a large one perhaps only a part is wanted.
+            let Some(rest) = left.checked_sub(size) else { break };
+            left = rest;
+            let here = body.chunks.iter().filter_map(|c| running.replica.stored_chunk(&c.digest));
+            chunks.extend(here);
+        }
+        self.0.n_chunks_read.fetch_add(chunks.len() as u64, Ordering::Relaxed);
+        chunks
     }
 
     async fn chunk(&self, shard: ShardId, chunk: ChunkRef) -> Result<StoredChunk, MailError> {

@@ -12,8 +12,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::controller::Outlook;
 use crate::disks::Disks;
 use crate::error::Error;
+use crate::fault::Gates;
 use crate::replicas::Replicas;
 
 /// One running node.
@@ -28,13 +30,19 @@ pub(crate) struct Shared {
     pub in_flight: Semaphore,
     /// How the nodes are; kept by the leader of the meta group.
     pub reports: Mutex<BTreeMap<String, (Instant, Report)>>,
+    /// What the controller does, where it runs.
+    pub outlook: Mutex<Outlook>,
     /// The cluster took this node since it started, so new replicas may begin here.
     pub admitted: AtomicBool,
     /// Leaderships are being handed over.
     pub draining: AtomicBool,
     /// Chunks of bodies that frontends read here.
     pub n_chunks_read: AtomicU64,
+    /// Closed while a drill cuts this node off.
+    pub gates: Gates,
     pub started: Instant,
+    /// Random; tells this run from the ones before.
+    pub run_id: u64,
     /// Ends everything; what cannot go on puts its reason into `fatal` first.
     pub stop: CancellationToken,
     pub fatal: OnceLock<Error>,
@@ -127,6 +135,7 @@ impl Shared {
             zone: self.config.zone.clone(),
             disks: self.disks.report(),
             draining: false,
+            run_id: self.run_id,
         }
     }
 
@@ -142,7 +151,7 @@ impl Shared {
         if self.known.cluster() == Some(cluster) {
             return Ok(());
         }
-        self.disks.admit(self.name(), cluster)?;
+        self.disks.join(cluster)?;
         self.known.set_cluster(cluster);
         Ok(())
     }

@@ -4,9 +4,10 @@
 mod file;
 mod merge;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mailbox::{RowChanges, RowDigest, Source};
@@ -81,7 +82,7 @@ impl Checkpoint {
 /// Which rows changed since the last checkpoint.
 #[derive(Default)]
 pub(crate) struct Dirty {
-    keys: BTreeSet<Vec<u8>>,
+    keys: HashSet<Vec<u8>>,
     key_bytes: usize,
     bytes: usize,
     entries: u64,
@@ -119,6 +120,8 @@ pub(crate) struct Checkpoints {
     dirty: Mutex<Dirty>,
     /// Held by whoever writes files.
     writing: tokio::sync::Mutex<()>,
+    /// A file is damaged: the next checkpoint is a base with all rows.
+    is_doubted: AtomicBool,
     blocking: Blocking,
 }
 
@@ -127,12 +130,18 @@ impl Checkpoints {
     pub fn open(dir: &Path, blocking: Blocking) -> io::Result<Arc<Self>> {
         std::fs::create_dir_all(dir)?;
         let mut found: BTreeMap<u64, Vec<Arc<Part>>> = BTreeMap::new();
+        let mut is_doubted = false;
         for item in std::fs::read_dir(dir)? {
             let path = item?.path();
-            if path.extension().is_some_and(|extension| extension == "ckpt")
-                && let Ok(part) = Part::open(&path)
-            {
-                found.entry(part.head.from).or_default().push(part);
+            if path.extension().is_none_or(|extension| extension != "ckpt") {
+                continue;
+            }
+            match Part::open(&path) {
+                Ok(part) => found.entry(part.head.from).or_default().push(part),
+                Err(error) => {
+                    tracing::error!(path = %path.display(), %error, "checkpoint damaged");
+                    is_doubted = true;
+                }
             }
         }
         let next = |part: &Arc<Part>| part.head.applied.next_index();
@@ -153,6 +162,7 @@ impl Checkpoints {
             current: Mutex::new(current),
             dirty: Mutex::default(),
             writing: tokio::sync::Mutex::default(),
+            is_doubted: AtomicBool::new(is_doubted),
             blocking,
         };
         this.tidy()?;
@@ -167,6 +177,40 @@ impl Checkpoints {
     /// The newest checkpoint.
     pub fn current(&self) -> Option<Checkpoint> {
         lock(&self.current).clone()
+    }
+
+    /// A file of the newest checkpoint is damaged.
+    pub fn doubt(&self) {
+        self.is_doubted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a file of the newest checkpoint is damaged, and it was not written anew yet.
+    pub fn is_doubted(&self) -> bool {
+        self.is_doubted.load(Ordering::Relaxed)
+    }
+
+    /// Whether a file is part of the newest checkpoint.
+    pub fn holds(&self, part: &Arc<Part>) -> bool {
+        self.current().is_some_and(|current| current.parts.iter().any(|own| Arc::ptr_eq(own, part)))
+    }
+
+    /// Whether this is the newest checkpoint's end.
+    pub fn ends_at(&self, next_index: u64) -> bool {
+        self.current().map_or(0, |current| current.applied().next_index()) == next_index
+    }
+
+    /// The newest checkpoint, every byte of it verified; doubted if it does not verify.
+    pub async fn verified(&self) -> io::Result<Option<Checkpoint>> {
+        let Some(current) = self.current() else { return Ok(None) };
+        let parts = current.parts.clone();
+        let verify = move || parts.iter().try_for_each(|part| part.verify());
+        match self.blocking.run(verify).await? {
+            Ok(()) => Ok(Some(current)),
+            Err(error) => {
+                self.doubt();
+                Err(error)
+            }
+        }
     }
 
     /// What changed since then; locked while a batch is written.
@@ -231,7 +275,8 @@ impl Checkpoints {
             let mut dirty = self.dirty();
             (store.view(), std::mem::take(&mut *dirty))
         };
-        let built = self.delta(&view, &taken);
+        let is_doubted = self.is_doubted();
+        let built = if is_doubted { self.base(&view) } else { self.delta(&view, &taken) };
         if built.is_err() {
             let mut dirty = self.dirty();
             taken.keys.iter().for_each(|key| dirty.insert(key));
@@ -239,6 +284,11 @@ impl Checkpoints {
             dirty.entries += taken.entries;
         }
         let checkpoint = built?;
+        if is_doubted {
+            self.is_doubted.store(false, Ordering::Relaxed);
+            self.tidy()?;
+            return Ok(checkpoint);
+        }
         let deltas = &checkpoint.parts[1..];
         let deltas_len: u64 = deltas.iter().map(|part| part.len).sum();
         if deltas.len() >= DELTAS_MAX || deltas_len > checkpoint.parts[0].len.max(1 << 20) {
@@ -262,14 +312,36 @@ impl Checkpoints {
             let value = view.try_row(key).map_err(io::Error::other)?;
             Ok((key.clone(), value))
         };
+        let mut keys: Vec<_> = dirty.keys.iter().collect();
+        keys.sort_unstable();
         let part = if parts.is_empty() {
             let present = |row: &io::Result<Row>| !matches!(row, Ok((_, None)));
-            Part::write(&self.dir, &head, &mut dirty.keys.iter().map(row).filter(present))?
+            Part::write(&self.dir, &head, &mut keys.into_iter().map(row).filter(present))?
         } else {
-            Part::write(&self.dir, &head, &mut dirty.keys.iter().map(row))?
+            Part::write(&self.dir, &head, &mut keys.into_iter().map(row))?
         };
         parts.push(part);
         let checkpoint = Checkpoint { parts };
+        *lock(&self.current) = Some(checkpoint.clone());
+        Ok(checkpoint)
+    }
+
+    /// Makes a base of the rows there are, since the files there are do not tell them.
+    fn base(&self, view: &RowView) -> io::Result<Checkpoint> {
+        let applied = view.applied().clone();
+        let mut digest = RowDigest::default();
+        let mut rows = view.rows().map(|row| {
+            let (key, value) = row.map_err(io::Error::other)?;
+            digest.add(&key, &value);
+            Ok((key, Some(value)))
+        });
+        let part = Part::write(&self.dir, &Head { from: 0, applied: applied.clone() }, &mut rows)?;
+        drop(rows);
+        if digest != applied.digest {
+            std::fs::remove_file(&part.path)?;
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "rows miss their digest"));
+        }
+        let checkpoint = Checkpoint { parts: vec![part] };
         *lock(&self.current) = Some(checkpoint.clone());
         Ok(checkpoint)
     }
@@ -317,6 +389,7 @@ impl Checkpoints {
         sync_dir(&self.dir)?;
         let adopted = Checkpoint::assemble(parts)?;
         *lock(&self.current) = Some(adopted.clone());
+        self.is_doubted.store(false, Ordering::Relaxed);
         *self.dirty() = Dirty::default();
         self.tidy()?;
         Ok(adopted)

@@ -53,12 +53,25 @@ impl Replica {
     }
 }
 
+impl Replica {
+    /// A chunk as it lies on this disk. Its stored bytes are verified, its digest is not: whoever
+    /// gets it does that.
+    pub fn stored_chunk(&self, digest: &Digest) -> Option<StoredChunk> {
+        let core = self.core().ok()?;
+        view::read_local(&core.claim.disk, core.owner(), &core.applying.store(), digest)
+    }
+}
+
 impl Core {
     /// A chunk of this disk, if its raw bytes are right.
     pub fn good_copy(&self, digest: &Digest) -> Option<StoredChunk> {
         let (disk, store) = (&self.claim.disk, self.applying.store());
         let stored = view::read_local(disk, self.owner(), &store, digest)?;
-        view::raw(&stored).map(|_| stored)
+        let is_right = view::raw(&stored).is_some();
+        if !is_right && let Ok(Some(at)) = store.locate(digest) {
+            disk.found_damage(at.segment, at.offset);
+        }
+        is_right.then_some(stored)
     }
 
     /// Whose bodies are all here, unless some are known to be missing.
@@ -172,10 +185,11 @@ impl Core {
         let after =
             if meta.is_empty() { None } else { Some(Digest(Reader(meta).array().map_err(bad)?)) };
         let found = self.applying.store().bodies(after, LIST_MAX).map_err(refused)?;
-        let mut out = Vec::with_capacity(1 + 32 * found.len());
+        let mut out = Vec::with_capacity(1 + 36 * found.len());
         out.put_u8(u8::from(!self.applying.local.is_marked(Mark::Incomplete)));
-        for (digest, _) in found {
+        for (digest, pointer) in found {
             out.put_slice(&digest.0);
+            out.put_u32(pointer.len);
         }
         Ok(out.into())
     }
@@ -184,31 +198,35 @@ impl Core {
     /// missing any more.
     pub async fn fill(&self) -> bool {
         for peer in self.peers() {
-            if let Ok(true) = self.fill_from(&peer).await {
+            if let Ok((true, _)) = self.fill_from(&peer).await {
                 return true;
             }
         }
         false
     }
 
-    async fn fill_from(&self, peer: &Peer) -> Result<bool, PeerError> {
-        let mut after: Option<Digest> = None;
-        let mut is_whole = true;
-        loop {
-            let meta = after.map_or(Bytes::new(), |digest| Bytes::copy_from_slice(&digest.0));
-            let patience: Duration = self.network.patience;
-            let list = peer.call(kind::CHUNK_LIST, meta, Vec::new(), patience).await?;
-            let mut reader = Reader(list.meta);
-            is_whole &= reader.u8().map_err(bad)? == 1;
-            let mut digests = Vec::with_capacity(reader.0.len() / 32);
-            while !reader.0.is_empty() {
-                digests.push(Digest(reader.array().map_err(bad)?));
-            }
-            let Some(last) = digests.last().copied() else { break };
-            after = Some(last);
-            let missing = self.missing(digests);
-            for some in missing.chunks(CHUNKS_MAX) {
-                let found = self.fetch(peer, some).await?;
+    /// Whether nothing is missing any more that this peer could give, and how many chunks came.
+    pub async fn fill_from(&self, peer: &Peer) -> Result<(bool, u64), PeerError> {
+        let mut left = (0, 0);
+        let mut next = Some(None);
+        while let Some(after) = next {
+            let page = self.lacking(peer, after).await?;
+            let bytes = page.missing.iter().map(|(_, len)| u64::from(*len)).sum::<u64>();
+            left = (left.0 + page.missing.len() as u64, left.1 + bytes);
+            next = page.last.map(Some);
+        }
+        self.care.set_missing(left);
+        let (mut is_whole, mut n_fetched) = (true, 0);
+        next = Some(None);
+        while let Some(after) = next {
+            let page = self.lacking(peer, after).await?;
+            next = page.last.map(Some);
+            is_whole &= page.is_peer_whole;
+            for some in page.missing.chunks(CHUNKS_MAX) {
+                let digests: Vec<Digest> = some.iter().map(|(digest, _)| *digest).collect();
+                let found = self.fetch(peer, &digests).await?;
+                n_fetched += found.len() as u64;
+                self.care.received(found.iter().map(|chunk| chunk.bytes.len()).sum());
                 let is_kept = self.keep(&found).await;
                 let (n_missing, n_found) = (some.len(), found.len());
                 tracing::debug!(
@@ -219,21 +237,53 @@ impl Core {
                     "bodies"
                 );
                 is_whole &= n_found == n_missing && is_kept;
+                let bytes: u64 = some.iter().map(|(_, len)| u64::from(*len)).sum();
+                left = (left.0.saturating_sub(some.len() as u64), left.1.saturating_sub(bytes));
+                self.care.set_missing(left);
             }
         }
-        Ok(is_whole)
+        Ok((is_whole, n_fetched))
+    }
+
+    /// What of the next page of a peer's list is missing here.
+    async fn lacking(&self, peer: &Peer, after: Option<Digest>) -> Result<Page, PeerError> {
+        let meta = after.map_or(Bytes::new(), |digest| Bytes::copy_from_slice(&digest.0));
+        let patience: Duration = self.network.patience;
+        let list = peer.call(kind::CHUNK_LIST, meta, Vec::new(), patience).await?;
+        let mut reader = Reader(list.meta);
+        let is_peer_whole = reader.u8().map_err(bad)? == 1;
+        let mut listed = Vec::with_capacity(reader.0.len() / 36);
+        while !reader.0.is_empty() {
+            let digest = Digest(reader.array().map_err(bad)?);
+            listed.push((digest, reader.u32().map_err(bad)?));
+        }
+        let last = listed.last().map(|(digest, _)| *digest);
+        Ok(Page { is_peer_whole, last, missing: self.missing(listed) })
     }
 
     /// Those that rows refer to and that are not here.
-    fn missing(&self, digests: Vec<Digest>) -> Vec<Digest> {
+    fn missing(&self, listed: Vec<(Digest, u32)>) -> Vec<(Digest, u32)> {
         let store = self.applying.store();
-        let view = store.view();
-        let machine = &self.applying.machine;
-        let is_missing = |digest: &Digest| {
-            let is_live = || machine.is_chunk_live(&view, digest);
-            let live = std::panic::catch_unwind(std::panic::AssertUnwindSafe(is_live));
-            live.unwrap_or(true) && !matches!(store.locate(digest), Ok(Some(_)))
+        let is_missing = |(digest, _): &(Digest, u32)| {
+            !matches!(store.locate(digest), Ok(Some(_))) && self.is_live(digest)
         };
-        digests.into_iter().filter(is_missing).collect()
+        listed.into_iter().filter(is_missing).collect()
     }
+
+    /// Whether rows refer to a chunk; true if that cannot be told.
+    pub fn is_live(&self, digest: &Digest) -> bool {
+        let view = self.applying.store().view();
+        let ask = || self.applying.machine.is_chunk_live(&view, digest);
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(ask)).unwrap_or(true)
+    }
+}
+
+/// A part of a peer's list.
+struct Page {
+    /// The peer has every body it should have.
+    is_peer_whole: bool,
+    /// Where the next page begins; `None` after the last one.
+    last: Option<Digest>,
+    /// Digests and stored lengths.
+    missing: Vec<(Digest, u32)>,
 }

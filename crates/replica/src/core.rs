@@ -3,21 +3,27 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::RwLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Instant, ServerState};
 use tokio::sync::{broadcast, watch};
 
+use crate::checkpoint::Checkpoints;
+use crate::compare::Samples;
 use crate::confirm::Memory;
 use crate::disk::Claim;
+use crate::donor::Donor;
 use crate::error::Error;
 use crate::local::Local;
+use crate::log::Log;
 use crate::network::Network;
 use crate::raft::{Member, Types};
 use crate::receive::Receiving;
 use crate::replica::ReplicaConfig;
 use crate::state::{Applier, Applying};
 use crate::status::{Role, Status};
+use crate::store::Store;
 use crate::supervise::Care;
 
 pub(crate) type Raft = openraft::Raft<Types, Applier>;
@@ -39,10 +45,11 @@ impl Core {
         config: &ReplicaConfig,
         changes: broadcast::Sender<(u64, mailbox::Change)>,
     ) -> Result<Self, Error> {
-        let claim = config.disk.claim(config.replica_id, config.shard).await?;
+        let mut claim = config.disk.claim(config.replica_id, config.shard).await?;
         let local = Local { disk: config.disk.clone(), replica: config.replica_id };
         let log = claim.log.clone();
         let (store, checkpoints) = local.open(&log).await?;
+        claim.is_suspect |= !mend(&log, &store, &checkpoints).await?;
         let next_index = store.applied().next_index();
         let applying = Arc::new(Applying {
             machine: config.machine.clone(),
@@ -52,6 +59,8 @@ impl Core {
             local,
             changes,
             next_index: watch::Sender::new(next_index),
+            samples: Samples::default(),
+            is_started: AtomicBool::new(false),
         });
         config.disk.attach(config.replica_id, &applying);
         let network = Network {
@@ -60,9 +69,13 @@ impl Core {
             transport: config.transport.clone(),
             patience: config.timing.peer,
             memory: Arc::default(),
+            beats: Arc::default(),
         };
+        let (applying_weak, asking) = (Arc::downgrade(&applying), network.clone());
+        log.set_donor(Donor { network: asking, applying: applying_weak });
         // Why: who never voted cannot have been rolled back.
-        let may_vote = !claim.is_suspect && log.vote().is_none();
+        let is_held = config.disk.is_held(config.shard);
+        let may_vote = !claim.is_suspect && !is_held && log.vote().is_none();
         let care = Care::new(may_vote, &applying.local);
         let group = format!("shard {}", config.shard);
         let raft_config = config.timing.config(group).validate().map_err(raft_error)?;
@@ -74,6 +87,7 @@ impl Core {
             Applier(applying.clone()),
         );
         let raft = raft.await.map_err(raft_error)?;
+        applying.is_started.store(true, Ordering::Relaxed);
         let memory = network.memory.clone();
         Ok(Self { raft, applying, network, claim, memory, receiving: Default::default(), care })
     }
@@ -96,6 +110,10 @@ impl Core {
         let matched = metrics.replication.as_ref().map_or(BTreeMap::new(), |replication| {
             replication.iter().map(|(id, log_id)| (*id, index(*log_id))).collect()
         });
+        let silent_ms = metrics.heartbeat.iter().flatten().filter_map(|(id, heard)| {
+            let age = heard.as_ref().map(|at| at.elapsed())?;
+            Some((*id, age.as_millis() as u64))
+        });
         let quorum_age = metrics.last_quorum_acked.as_ref().map(|at| at.elapsed());
         Status {
             role: match (&metrics.running_state, metrics.state) {
@@ -115,9 +133,14 @@ impl Core {
             learners,
             is_joint: membership.get_joint_config().len() > 1,
             matched,
+            silent_ms: silent_ms.collect(),
             quorum_age_ms: quorum_age.map(|age| age.as_millis() as u64),
             is_incomplete: self.care.is_incomplete(),
+            missing_chunks: self.care.missing().0,
+            missing_bytes: self.care.missing().1,
+            received_bytes: self.care.received_bytes(),
             is_unconfirmed: !self.care.may_vote(),
+            n_differing: self.care.n_differing(),
             checkpoint: self
                 .applying
                 .checkpoints
@@ -127,6 +150,36 @@ impl Core {
             failed: metrics.running_state.err().map(|fatal| fatal.to_string()),
         }
     }
+}
+
+/// Puts right, before openraft looks, what damage took from log and checkpoints and the rows make up
+/// for. False if they do not: entries are lost that were not applied.
+async fn mend(
+    log: &Log,
+    store: &Arc<Store>,
+    checkpoints: &Arc<Checkpoints>,
+) -> Result<bool, Error> {
+    let applied = store.applied().log_id;
+    let lost = log.lost_upto();
+    let is_made_up_for = lost.is_none_or(|lost| applied.is_some_and(|at| at.index >= lost));
+    if checkpoints.is_doubted() || (lost.is_some() && is_made_up_for) {
+        // Invariant: the log is cut only below a checkpoint that was read back.
+        let built = Checkpoints::build(checkpoints, store.clone()).await;
+        built.map_err(Error::io("write a checkpoint"))?;
+    }
+    match (lost, applied) {
+        (Some(lost), Some(applied)) if is_made_up_for => {
+            log.give_up_lost(applied).await.map_err(Error::io("cut the log"))?;
+            let index = applied.index;
+            tracing::warn!(lost, index, "damaged entries were applied before: log cut behind them");
+        }
+        (Some(lost), _) => {
+            tracing::error!(lost, "damage took entries that were not applied yet");
+            log.forget();
+        }
+        (None, _) => {}
+    }
+    Ok(is_made_up_for)
 }
 
 fn raft_error(error: impl std::fmt::Display) -> Error {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,13 +16,18 @@ use tokio::sync::watch;
 use crate::appender::Appender;
 use crate::blocking::Blocking;
 use crate::codec::{self, Reader};
+use crate::core::Core;
 use crate::error::Error;
 use crate::log::{Log, RecoveredLog};
 use crate::raft::LogId;
+use crate::scrub::Ledger;
 use crate::state::Applying;
 
 /// Dead segments are looked for this often.
 const COLLECT_EVERY: Duration = Duration::from_secs(300);
+
+/// Space is asked for this often at most: the reserve is larger than what arrives meanwhile.
+const SPACE_AGE_MAX: Duration = Duration::from_millis(20);
 
 /// What time it is.
 pub type Clock = Arc<dyn Fn() -> LogTime + Send + Sync>;
@@ -59,6 +65,11 @@ pub struct Disk {
     /// Where this start put what may not have been synced before.
     resynced: Option<SegmentId>,
     state: Mutex<State>,
+    ledger: Mutex<Ledger>,
+    /// Scrub is to end.
+    closing: watch::Sender<bool>,
+    /// A drill rehearses a full disk.
+    pretends_full: AtomicBool,
 }
 
 #[derive(Default)]
@@ -69,7 +80,14 @@ struct State {
     dead: BTreeSet<u64>,
     logs: BTreeMap<u64, Log>,
     running: BTreeMap<u64, Weak<Applying>>,
+    cores: BTreeMap<u64, Weak<Core>>,
+    /// How often a replica's rows were found to be other than those of its peers.
+    doubted: BTreeMap<u64, u32>,
+    /// Nobody votes but the replicas of this group.
+    held_but: Option<ShardId>,
     collected_at: Option<tokio::time::Instant>,
+    /// When it was last looked whether growth has to be refused, and what came of it.
+    refuses_growth: Option<(tokio::time::Instant, bool)>,
 }
 
 /// A replica's place on its disk; while it lives, nobody else gets it.
@@ -83,7 +101,9 @@ pub(crate) struct Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.disk.lock().running.remove(&self.replica);
+        let mut state = self.disk.lock();
+        state.running.remove(&self.replica);
+        state.cores.remove(&self.replica);
     }
 }
 
@@ -115,6 +135,10 @@ impl Disk {
             tracing::error!(disk = %journal.disk_id(), ?damage, "journal damaged");
         }
         let resynced = journal.segments().pop().filter(|_| recovered.n_resynced > 0);
+        let mut ledger = Ledger::default();
+        for damage in &recovered.damaged {
+            ledger.condemn(damage.segment, damage.offset);
+        }
         let appender = Appender { journal, poisoned: watch::Sender::new(false) };
         let mut state = State::default();
         for (ReplicaId(id), replica) in recovered.replicas {
@@ -135,6 +159,9 @@ impl Disk {
             appender: Arc::new(appender),
             resynced,
             state: Mutex::new(state),
+            ledger: Mutex::new(ledger),
+            closing: watch::Sender::new(false),
+            pretends_full: AtomicBool::new(false),
         }))
     }
 
@@ -158,9 +185,26 @@ impl Disk {
         Ok(self.journal().usage()?)
     }
 
-    /// Whether growth has to be refused.
+    /// Whether growth has to be refused; as it was a moment ago.
     pub fn refuses_growth(&self) -> bool {
-        self.journal().usage().is_ok_and(|usage| usage.space > SpaceLevel::Ample)
+        if self.pretends_full.load(Ordering::Relaxed) {
+            return true;
+        }
+        let mut state = self.lock();
+        match state.refuses_growth {
+            Some((at, refuses)) if at.elapsed() < SPACE_AGE_MAX => refuses,
+            _ => {
+                let refuses =
+                    self.journal().usage().is_ok_and(|usage| usage.space > SpaceLevel::Ample);
+                state.refuses_growth = Some((tokio::time::Instant::now(), refuses));
+                refuses
+            }
+        }
+    }
+
+    /// Counts as full, or as full as it is: a rehearsal.
+    pub fn pretend_full(&self, full: bool) {
+        self.pretends_full.store(full, Ordering::Relaxed);
     }
 
     /// True after a write or sync error, for ever.
@@ -204,11 +248,30 @@ impl Disk {
         Ok(())
     }
 
+    /// Until [`Disk::release`], replicas here do not vote, except those of one group: whoever opened the
+    /// disk has yet to find out whether it is the one that was closed.
+    pub fn hold(&self, except: ShardId) {
+        self.lock().held_but = Some(except);
+    }
+
+    /// The disk is what it should be.
+    pub fn release(&self) {
+        self.lock().held_but = None;
+    }
+
+    /// Whether replicas of this group may not vote yet.
+    pub(crate) fn is_held(&self, shard: ShardId) -> bool {
+        self.lock().held_but.is_some_and(|except| except != shard)
+    }
+
     /// Frees segments in which nothing is alive any more, and empties nearly dead ones. Blocks.
     pub fn collect(&self) -> Result<journal::Collected, Error> {
         let applying =
             |replica: ReplicaId| self.lock().running.get(&replica.0).and_then(Weak::upgrade);
         let is_live = |replica: ReplicaId, digest: &journal::Digest, pointer: journal::Pointer| {
+            if self.lock().dead.contains(&replica.0) {
+                return false;
+            }
             // Why true: of a replica that does not run nothing is known.
             let Some(applying) = applying(replica) else { return true };
             applying.is_body_live(&Digest(*digest), pointer)
@@ -326,6 +389,50 @@ impl Disk {
         Ok(claim)
     }
 
+    /// What scrub repairs with.
+    pub(crate) fn attach_core(&self, core: &Arc<Core>) {
+        self.lock().cores.insert(core.claim.replica, Arc::downgrade(core));
+    }
+
+    /// The replicas that run here now.
+    pub(crate) fn cores(&self) -> Vec<Arc<Core>> {
+        self.lock().cores.values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Counts that a replica's rows differ from those of its peers.
+    pub(crate) fn count_doubt(&self, replica: u64) -> u32 {
+        let mut state = self.lock();
+        let count = state.doubted.entry(replica).or_default();
+        *count += 1;
+        *count
+    }
+
+    /// What scrub knows.
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends scrub, which lets go of the disk soon after.
+    pub fn stop_scrub(&self) {
+        self.closing.send_replace(true);
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        *self.closing.borrow()
+    }
+
+    /// Waits for some time, or until scrub is to end.
+    pub(crate) async fn wait(&self, pause: Duration) {
+        let mut closing = self.closing.subscribe();
+        // Why the result is dropped: either way it is time to go on.
+        drop(tokio::time::timeout(pause, closing.wait_for(|closing| *closing)).await);
+    }
+
+    /// Where small files about the disk are.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// What garbage collection asks about a replica.
     pub(crate) fn attach(&self, replica: u64, applying: &Arc<Applying>) {
         self.lock().running.insert(replica, Arc::downgrade(applying));
@@ -338,11 +445,14 @@ impl Disk {
 
 fn recovered_log(recovered: RecoveredReplica) -> RecoveredLog {
     let purged = recovered.purge_floor.and_then(|(_, meta)| Reader(meta).log_id().ok());
+    let lost_upto = recovered.lost_upto;
+    let floor = purged.map(|purged| purged.index).max(lost_upto);
     let mut entries: Vec<(LogId, journal::Pointer)> = Vec::new();
-    for (index, entry) in recovered.entries {
-        let next = match (entries.last(), purged) {
+    let behind = |(index, _): &(u64, _)| lost_upto.is_none_or(|lost| *index > lost);
+    for (index, entry) in recovered.entries.into_iter().filter(behind) {
+        let next = match (entries.last(), floor) {
             (Some((last, _)), _) => last.index + 1,
-            (None, Some(purged)) => purged.index + 1,
+            (None, Some(floor)) => floor + 1,
             (None, None) => index,
         };
         // Why: what follows a gap was never acknowledged, or is damage and comes from peers again.
@@ -352,6 +462,7 @@ fn recovered_log(recovered: RecoveredReplica) -> RecoveredLog {
     RecoveredLog {
         vote: recovered.vote.and_then(|vote| Reader(vote).vote().ok()),
         purged,
+        lost_upto,
         committed: recovered.committed.and_then(|meta| Reader(meta).log_id().ok()),
         entries,
     }

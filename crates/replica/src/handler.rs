@@ -24,7 +24,7 @@ impl Replica {
         let from = request.from_replica;
         let asks_memory = matches!(
             request.kind,
-            kind::SEEN | kind::LOST | kind::CHUNKS | kind::CHUNK_LIST | kind::VOTE
+            kind::SEEN | kind::LOST | kind::CHUNKS | kind::CHUNK_LIST | kind::VOTE | kind::ENTRY
         );
         if !asks_memory && !core.care.may_vote() {
             // Why also entries: a log that is shorter than the leader knows it must not be taken
@@ -58,6 +58,7 @@ impl Replica {
             }
             kind::SNAPSHOT_BEGIN => core.receiving.lock().await.begin(&core, request.meta)?,
             kind::SNAPSHOT_PIECE => {
+                core.care.received(request.bodies.iter().map(Bytes::len).sum());
                 core.receiving.lock().await.piece(request.meta, &request.bodies)?
             }
             kind::SNAPSHOT_END => {
@@ -67,6 +68,9 @@ impl Replica {
             }
             kind::CHUNKS => return core.serve_chunks(request.meta),
             kind::CHUNK_LIST => core.serve_list(request.meta)?,
+            kind::ENTRY => return core.serve_entry(request.meta),
+            kind::COMPARE => core.serve_compare(request.meta)?,
+            kind::REBUILD => core.serve_rebuild(request.meta)?,
             kind::SEEN => wire::put_seen(&core.memory.of(from)),
             kind::LOST => {
                 if core.has_lost(&wire::read_seen(request.meta).map_err(bad)?) {
@@ -81,6 +85,7 @@ impl Replica {
 }
 
 async fn append(core: &Core, meta: Bytes, bodies: Vec<Bytes>) -> Result<Bytes, PeerError> {
+    core.care.received(bodies.iter().map(Bytes::len).sum());
     let request = wire::read_append(meta, bodies).map_err(bad)?;
     let response = core.raft.append_entries(request).await.map_err(refused)?;
     Ok(wire::put_append_response(&response))

@@ -14,7 +14,7 @@ use crate::checkpoint::{Checkpoint, Checkpoints, sync_dir};
 use crate::codec::Reader;
 use crate::disk::Disk;
 use crate::error::Error;
-use crate::index;
+use crate::index::{self, IndexError};
 use crate::log::Log;
 use crate::store::{Applied, Store};
 
@@ -46,6 +46,9 @@ impl Local {
         let blocking = self.disk.blocking();
         let checkpoints =
             Checkpoints::open(&dir, blocking).map_err(Error::io("open checkpoints"))?;
+        if checkpoints.is_doubted() {
+            self.disk.found_bad_checkpoint(self.replica);
+        }
         match self.try_trusted(&checkpoints, log).await? {
             Some(Ok(store)) => {
                 // Why: the bodies of the last entries were copied to where they are synced for sure,
@@ -54,11 +57,16 @@ impl Local {
                 self.relocate(&store, moved).map_err(Error::io("find bodies again"))?;
                 return Ok((store, checkpoints));
             }
-            Some(Err(why)) => {
+            Some(Err(Distrust::Stale(why))) => {
                 tracing::info!(replica = self.replica, why, "index is built anew");
+            }
+            Some(Err(Distrust::Damaged(why))) => {
+                tracing::warn!(replica = self.replica, why, "index is damaged and built anew");
+                self.disk.found_bad_index(self.replica);
             }
             None => {
                 tracing::warn!(replica = self.replica, "index cannot be opened and is built anew");
+                self.disk.found_bad_index(self.replica);
             }
         }
         let floor = log.ends().1.map_or(0, |purged| purged.index + 1);
@@ -77,7 +85,7 @@ impl Local {
         &self,
         checkpoints: &Arc<Checkpoints>,
         log: &Log,
-    ) -> Result<Option<Result<Arc<Store>, String>>, Error> {
+    ) -> Result<Option<Result<Arc<Store>, Distrust>>, Error> {
         let (this, theirs, log) = (self.clone(), checkpoints.clone(), log.clone());
         let open = move || this.open_trusted(&theirs, &log);
         let blocking = self.disk.blocking();
@@ -92,37 +100,57 @@ impl Local {
     }
 
     /// The newest index, if everything speaks for it.
-    fn open_trusted(&self, checkpoints: &Checkpoints, log: &Log) -> Result<Arc<Store>, String> {
+    fn open_trusted(&self, checkpoints: &Checkpoints, log: &Log) -> Result<Arc<Store>, Distrust> {
         let dir = self.disk.index_dir(self.replica);
         let Some(newest) = generations(&dir).pop() else {
-            return Err("there is none".into());
+            return Err(Distrust::Stale("there is none".into()));
         };
         let path = dir.join(newest.to_string());
         let note = take_clean_note(&path);
+        if doubt_path(&path).exists() {
+            return Err(Distrust::Damaged("its rows are not those of its peers".into()));
+        }
+        let bad = |error: IndexError| Distrust::Damaged(error.to_string());
         let cache_bytes = self.disk.options().index_cache_bytes;
-        let index = index::open(&path, cache_bytes).map_err(|error| error.to_string())?;
-        let store = Store::open(index).map_err(|error| error.to_string())?;
+        let store = Store::open(index::open(&path, cache_bytes).map_err(bad)?).map_err(bad)?;
         let applied = store.applied();
+        if note.as_ref().is_some_and(|note| note.applied != applied) {
+            return Err(Distrust::Damaged("it is not as a clean stop left it".into()));
+        }
         let is_known = applied.log_id.is_none_or(|log_id| log.holds(log_id));
         let has_checkpoint = checkpoints.current();
         let floor = log.ends().1.map_or(0, |purged| purged.index + 1);
         let is_behind = has_checkpoint
             .is_some_and(|checkpoint| checkpoint.applied().next_index() > applied.next_index());
         if !is_known || applied.next_index() < floor || is_behind {
-            return Err("it does not fit the log".into());
+            return Err(Distrust::Stale("it does not fit the log".into()));
         }
         match note {
-            Some((noted, keys)) if noted == applied => checkpoints.set_dirty_keys(keys),
-            _ => {
-                match store.verify() {
-                    Ok(true) => {}
-                    Ok(false) => return Err("it misses its digest".into()),
-                    Err(error) => return Err(error.to_string()),
+            Some(note) => {
+                if !checkpoints.ends_at(note.checkpoint) {
+                    // Why: the keys are what changed since another checkpoint than this.
+                    checkpoints.doubt();
                 }
-                checkpoints.find_dirty(&store).map_err(|error| error.to_string())?;
+                checkpoints.set_dirty_keys(note.keys);
+            }
+            None => {
+                if !store.verify().map_err(bad)? {
+                    return Err(Distrust::Damaged("it misses its digest".into()));
+                }
+                if checkpoints.find_dirty(&store).is_err() {
+                    checkpoints.doubt();
+                }
             }
         }
         Ok(store)
+    }
+
+    /// The index there is must not be trusted again: its rows are not those of its peers.
+    pub fn doubt_index(&self) -> io::Result<()> {
+        let dir = self.disk.index_dir(self.replica);
+        let Some(newest) = generations(&dir).pop() else { return Ok(()) };
+        std::fs::File::create(doubt_path(&dir.join(newest.to_string())))?.sync_all()?;
+        sync_dir(&dir)
     }
 
     /// Builds the index from the newest checkpoint; the log does the rest.
@@ -168,11 +196,14 @@ impl Local {
         self.relocate(&store, self.disk.journal().segments())?;
         let applied = checkpoint.map_or(Applied::default(), |found| found.applied().clone());
         store.commit(Default::default(), &[], applied).map_err(io::Error::other)?;
+        store.settle().map_err(io::Error::other)?;
         for generation in old {
             // Why the result is dropped: a directory that stays only takes space, and goes at the
             // next start.
             drop(std::fs::remove_dir_all(dir.join(generation.to_string())));
-            drop(std::fs::remove_file(dir.join(format!("{generation}.clean"))));
+            let index = dir.join(generation.to_string());
+            drop(std::fs::remove_file(clean_path(&index)));
+            drop(std::fs::remove_file(doubt_path(&index)));
         }
         Ok(store)
     }
@@ -208,6 +239,7 @@ impl Local {
         let mut note = Vec::new();
         note.put_u32(applied.len() as u32);
         note.put_slice(&applied);
+        note.put_u64(checkpoints.current().map_or(0, |found| found.applied().next_index()));
         for key in checkpoints.dirty_keys() {
             note.put_u32(key.len() as u32);
             note.put_slice(&key);
@@ -263,8 +295,29 @@ fn clean_path(index: &Path) -> PathBuf {
     index.with_extension("clean")
 }
 
+fn doubt_path(index: &Path) -> PathBuf {
+    index.with_extension("doubted")
+}
+
+/// Why an index is not used.
+enum Distrust {
+    /// It is not there or not the one that belongs here.
+    Stale(String),
+    /// It does not verify.
+    Damaged(String),
+}
+
+/// What a clean stop left to know.
+struct CleanNote {
+    applied: Applied,
+    /// Where the newest checkpoint ended,
+    checkpoint: u64,
+    /// and which rows changed since.
+    keys: Vec<Vec<u8>>,
+}
+
 /// Reads the note of a clean stop and removes it: from now on the stop would not be clean.
-fn take_clean_note(index: &Path) -> Option<(Applied, Vec<Vec<u8>>)> {
+fn take_clean_note(index: &Path) -> Option<CleanNote> {
     let path = clean_path(index);
     let note = std::fs::read(&path).ok()?;
     std::fs::remove_file(&path).ok()?;
@@ -276,12 +329,13 @@ fn take_clean_note(index: &Path) -> Option<(Applied, Vec<Vec<u8>>)> {
     let mut reader = Reader(Bytes::copy_from_slice(note));
     let len = reader.u32().ok()? as usize;
     let applied = Applied::decode(reader.bytes(len).ok()?)?;
+    let checkpoint = reader.u64().ok()?;
     let mut keys = Vec::new();
     while !reader.0.is_empty() {
         let len = reader.u32().ok()? as usize;
         keys.push(reader.bytes(len).ok()?.to_vec());
     }
-    Some((applied, keys))
+    Some(CleanNote { applied, checkpoint, keys })
 }
 
 /// Syncs every file below a directory, which sled's own flush does not do.

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 
 use crate::appender::Appender;
 use crate::codec;
+use crate::donor::Donor;
 use crate::raft::{Entry, LeaderId, LogId, Types, Vote};
 
 /// Limit: bytes of entries in one request to a follower or one page of an apply.
@@ -35,6 +36,8 @@ struct Inner {
     state: Mutex<State>,
     /// Told whenever something reached the disk or failed to.
     written: Notify,
+    /// Who gives entries that rotted here.
+    donor: Mutex<Option<Arc<Donor>>>,
 }
 
 #[derive(Default)]
@@ -52,6 +55,8 @@ struct State {
     cache_bytes: usize,
     sequence: u64,
     failed: Option<String>,
+    /// Damage took entries up to this one.
+    lost_upto: Option<u64>,
 }
 
 /// One entry of the log.
@@ -65,12 +70,21 @@ struct Slot {
     blobs: Box<[Pointer]>,
 }
 
+/// Whether an entry is of use without its bodies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bodies {
+    Needed,
+    Dispensable,
+}
+
 /// What recovery knows of a log.
 #[derive(Default)]
 pub(crate) struct RecoveredLog {
     pub vote: Option<Vote>,
     pub purged: Option<LogId>,
     pub committed: Option<LogId>,
+    /// Damage took entries up to this one, and those kept are behind it.
+    pub lost_upto: Option<u64>,
     /// Contiguous.
     pub entries: Vec<(LogId, Pointer)>,
 }
@@ -160,7 +174,12 @@ impl Log {
             vote: recovered.vote,
             committed: recovered.committed,
             purged: recovered.purged,
-            first: recovered.purged.map_or(0, |log_id| log_id.index + 1),
+            first: recovered
+                .purged
+                .map(|log_id| log_id.index)
+                .max(recovered.lost_upto)
+                .map_or(0, |i| i + 1),
+            lost_upto: recovered.lost_upto,
             ..State::default()
         };
         if let Some((log_id, _)) = recovered.entries.first() {
@@ -175,8 +194,9 @@ impl Log {
             });
         }
         state.committed = state.committed.min(state.last());
-        let inner = Inner { appender, replica, state: Mutex::new(state), written: Notify::new() };
-        Self { inner: Arc::new(inner) }
+        let (state, written) = (Mutex::new(state), Notify::new());
+        let donor = Mutex::default();
+        Self { inner: Arc::new(Inner { appender, replica, state, written, donor }) }
     }
 
     /// Makes memory agree with the disk again after a refused append, when nobody writes.
@@ -217,8 +237,76 @@ impl Log {
         let state = self.lock();
         match state.slot(log_id.index) {
             Some(slot) => slot.leader_id == log_id.leader_id,
-            None => state.purged.is_some_and(|purged| log_id <= purged),
+            None => {
+                state.purged.is_some_and(|purged| log_id <= purged)
+                    || state.lost_upto.is_some_and(|lost| log_id.index <= lost)
+            }
         }
+    }
+
+    /// Damage took entries up to this one; it is not known which of them.
+    pub fn lost_upto(&self) -> Option<u64> {
+        self.lock().lost_upto
+    }
+
+    /// Gives up what damage took: everything up to here is applied and in a checkpoint.
+    pub async fn give_up_lost(&self, applied: LogId) -> io::Result<()> {
+        let record = Record::Purge {
+            replica: self.inner.replica,
+            upto_index_inclusive: applied.index,
+            meta: codec::encode_log_id(&applied),
+        };
+        // Durability: the hole is below the log's floor before the log is used.
+        self.write_synced(vec![record]).await?;
+        let mut state = self.lock();
+        state.purge(applied);
+        state.lost_upto = None;
+        Ok(())
+    }
+
+    /// Nothing behind what damage took is of use.
+    pub fn forget(&self) {
+        let mut state = self.lock();
+        let next = state.purged.map_or(0, |purged| purged.index + 1);
+        state.slots.clear();
+        state.cache.clear();
+        (state.first, state.cache_bytes, state.lost_upto) = (next, 0, None);
+    }
+
+    /// Who gives entries that rotted here, from now on.
+    pub fn set_donor(&self, donor: Donor) {
+        *self.inner.donor.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(donor));
+    }
+
+    /// Exactly this entry, if it is here and whole.
+    pub fn exactly(&self, log_id: LogId) -> Option<Entry> {
+        let pointer = {
+            let state = self.lock();
+            let slot = state.slot(log_id.index)?;
+            if slot.leader_id != log_id.leader_id {
+                return None;
+            }
+            if let Some(entry) = state.cached(log_id.index) {
+                return Some(entry.clone());
+            }
+            slot.pointer?
+        };
+        self.read(log_id.index, pointer).ok().filter(|entry| entry.log_id == log_id)
+    }
+
+    /// Writes a vote and an entry behind all others, when nobody else writes.
+    pub async fn force(&self, vote: Vote, entry: Entry) -> io::Result<()> {
+        self.clone().save_vote(&vote).await?;
+        for part in self.accept([entry]) {
+            let log = self.clone();
+            let (sender, receiver) = tokio::sync::oneshot::channel();
+            self.submit(part.records, move |result| {
+                drop(sender.send(log.appended(part.sequences, part.first_index, result)));
+            })
+            .await?;
+            receiver.await.map_err(|_| io::Error::other("the journal is gone"))??;
+        }
+        Ok(())
     }
 
     /// Where an entry's bodies are, once it is on this disk. Asked once, when it is applied.
@@ -241,8 +329,14 @@ impl Log {
         }
     }
 
-    /// A page of entries: up to `PAGE_BYTES_MAX`, at least one.
-    fn page(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
+    /// A page of entries: up to `PAGE_BYTES_MAX`, at least one. Rotten bodies are left out only
+    /// if they are not `needed`.
+    async fn page(
+        &self,
+        start: u64,
+        end: u64,
+        (bytes_max, needed): (usize, Bodies),
+    ) -> io::Result<Vec<Entry>> {
         let mut found = Vec::new();
         let mut bytes = 0;
         for index in start..end {
@@ -258,7 +352,10 @@ impl Log {
                 }
             };
             if let Some(pointer) = pointer {
-                let entry = self.read(index, pointer)?;
+                let entry = match self.read(index, pointer) {
+                    Ok(entry) => entry,
+                    Err(error) => self.replace(index, (pointer, needed)).await.ok_or(error)?,
+                };
                 bytes += size_bytes(&entry);
                 found.push(entry);
             }
@@ -285,6 +382,35 @@ impl Log {
             slot.blobs = blobs.into();
         }
         Ok(entry)
+    }
+
+    /// An entry that cannot be read back: without its bodies, or from a peer.
+    async fn replace(&self, index: u64, (pointer, needed): (Pointer, Bodies)) -> Option<Entry> {
+        let leader_id = self.lock().slot(index)?.leader_id;
+        let donor = self.inner.donor.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(donor) = &donor {
+            donor.found_damage(pointer);
+        }
+        if needed == Bodies::Dispensable
+            && let Some(entry) = self.read_bare(index, pointer)
+        {
+            return Some(entry);
+        }
+        donor?.entry(LogId { leader_id, index }).await
+    }
+
+    /// An entry whose bodies may have rotted: they are empty. Where they lie is still told.
+    fn read_bare(&self, index: u64, pointer: Pointer) -> Option<Entry> {
+        let found = self.inner.appender.journal.read_entry(pointer);
+        let (replica, found, meta, blobs) = found.ok()?;
+        if replica != self.inner.replica || found != index {
+            return None;
+        }
+        let entry = codec::read_bare_entry(index, meta).ok()?;
+        if let Some(slot) = self.lock().slot_mut(index) {
+            slot.blobs = blobs.into();
+        }
+        Some(entry)
     }
 
     /// Hands records to the journal and waits until they are synced.
@@ -358,7 +484,8 @@ impl RaftLogReader<Types> for Log {
         range: RB,
     ) -> Result<Vec<Entry>, io::Error> {
         let (start, end) = self.bounds(&range);
-        self.page(start, end, usize::MAX)
+        // Why not needed: this is asked at the start, for log ids, members and what to apply.
+        self.page(start, end, (usize::MAX, Bodies::Dispensable)).await
     }
 
     async fn entries_stream<RB>(
@@ -373,7 +500,9 @@ impl RaftLogReader<Types> for Log {
         let from = (log, start, VecDeque::new());
         futures_util::stream::try_unfold(from, move |(log, mut next, mut page)| async move {
             if page.is_empty() && next < end {
-                page = VecDeque::from(log.page(next, end, PAGE_BYTES_MAX)?);
+                // Why not needed: apply looks at names and places of bodies only.
+                let wanted = (PAGE_BYTES_MAX, Bodies::Dispensable);
+                page = VecDeque::from(log.page(next, end, wanted).await?);
                 next += page.len() as u64;
                 if page.is_empty() {
                     return Err(io::Error::other(format!("entry {next} is not in the log")));
@@ -392,7 +521,7 @@ impl RaftLogReader<Types> for Log {
         start: u64,
         end: u64,
     ) -> Result<Vec<Entry>, io::Error> {
-        self.page(start, end, PAGE_BYTES_MAX)
+        self.page(start, end, (PAGE_BYTES_MAX, Bodies::Needed)).await
     }
 }
 

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use futures_util::{Stream, StreamExt};
@@ -13,6 +14,7 @@ use openraft::{OptionalSend, RaftSnapshotBuilder};
 use tokio::sync::{broadcast, watch};
 
 use crate::checkpoint::{Checkpoint, Checkpoints};
+use crate::compare::Samples;
 use crate::index::IndexError;
 use crate::local::Local;
 use crate::log::Log;
@@ -41,6 +43,10 @@ pub(crate) struct Applying {
     pub changes: broadcast::Sender<(u64, Change)>,
     /// Index of the first entry that is not applied.
     pub next_index: watch::Sender<u64>,
+    /// Digests after the last entries.
+    pub samples: Samples,
+    /// openraft runs.
+    pub is_started: AtomicBool,
 }
 
 impl Applying {
@@ -154,10 +160,19 @@ impl Applier {
             for (entry, _) in &entries[..n_done] {
                 places.append(&mut self.places(entry).await?);
             }
-            {
+            let is_due = {
                 let mut dirty = self.0.checkpoints.dirty();
                 dirty.note(&batch.changes, n_done);
-                store.commit(batch.changes, &places, batch.applied).map_err(io::Error::other)?;
+                let (log_id, digest) = (batch.applied.log_id, batch.applied.digest);
+                let is_due = store
+                    .commit(batch.changes, &places, batch.applied)
+                    .map_err(io::Error::other)?;
+                self.0.samples.note(log_id, digest);
+                is_due
+            };
+            if is_due {
+                // Why the result is dropped: a failure marks the index damaged, and it is rebuilt.
+                self.0.local.disk.blocking().begin(move || drop(store.settle()));
             }
             let responders = entries.drain(..n_done).map(|(_, responder)| responder);
             for (responder, (index, result)) in responders.zip(batch.results) {
@@ -237,7 +252,21 @@ impl RaftStateMachine<Types> for Applier {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
-        Ok(self.0.checkpoints.current().map(snapshot))
+        let checkpoints = &self.0.checkpoints;
+        if !self.0.is_started.load(Ordering::Relaxed) {
+            return Ok(checkpoints.current().map(snapshot));
+        }
+        // Why verified: it goes to a follower, and damaged bytes are never replicated.
+        let checkpoint = match checkpoints.verified().await {
+            Ok(checkpoint) => checkpoint,
+            Err(error) => {
+                let replica = self.0.local.replica;
+                tracing::warn!(replica, %error, "checkpoint is written anew");
+                self.0.local.disk.found_bad_checkpoint(replica);
+                Some(Checkpoints::build(checkpoints, self.0.store()).await?)
+            }
+        };
+        Ok(checkpoint.map(snapshot))
     }
 }
 

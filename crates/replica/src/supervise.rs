@@ -8,17 +8,21 @@ use std::time::Duration;
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::time::Instant;
 
+use crate::checkpoint::Checkpoints;
 use crate::confirm::Verdict;
 use crate::core::Core;
 use crate::error::Error;
 use crate::local::{Local, Mark};
 use crate::replica::Inner;
 use crate::status::{Role, Status};
+use crate::store::Store;
 
 /// Figures of the status are at most this old.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Checkpoints, purges and repair are thought about this often.
 const UPKEEP_EVERY: Duration = Duration::from_secs(1);
+/// A leader compares the rows of its followers with its own this often.
+const COMPARE_EVERY: Duration = Duration::from_secs(10);
 /// And as often until the replica may vote.
 const CONFIRM_EVERY: Duration = Duration::from_millis(100);
 /// The first and the longest wait before a core that died is started again.
@@ -28,6 +32,8 @@ const RESTART_AFTER_MAX: Duration = Duration::from_secs(10);
 const PINNED_BYTES_MAX: u64 = 4 << 30;
 /// Entries kept below a checkpoint, so that a follower a little behind needs no snapshot,
 const KEEP_ENTRIES: u64 = 10_000;
+/// below what the slowest voter has, when a new member comes,
+const KEEP_FOR_VOTERS: u64 = 64;
 /// and for a member that is away.
 const KEEP_ENTRIES_AWAY: u64 = 200_000;
 /// How long a checkpoint may take before somebody looks again.
@@ -47,6 +53,14 @@ pub(crate) struct Care {
     is_incomplete: AtomicBool,
     snapshots: Mutex<Snapshots>,
     filled: AtomicU64,
+    /// Members whose rows were found to differ.
+    n_differing: AtomicU64,
+    /// Its own rows differ even after they were built anew.
+    diverged: AtomicBool,
+    compared_at: Mutex<Option<Instant>>,
+    missing_chunks: AtomicU64,
+    missing_bytes: AtomicU64,
+    received_bytes: AtomicU64,
 }
 
 /// Snapshots that came, and those being installed: what was filled up before one is there says
@@ -80,7 +94,38 @@ impl Care {
             is_incomplete: AtomicBool::new(is_incomplete),
             snapshots: Mutex::default(),
             filled: AtomicU64::new(0),
+            n_differing: AtomicU64::new(0),
+            diverged: AtomicBool::new(false),
+            compared_at: Mutex::default(),
+            missing_chunks: AtomicU64::new(0),
+            missing_bytes: AtomicU64::new(0),
+            received_bytes: AtomicU64::new(0),
         }
+    }
+
+    /// Members whose rows were found to differ from the leader's, if this is the leader.
+    pub fn n_differing(&self) -> u64 {
+        self.n_differing.load(Ordering::Relaxed)
+    }
+
+    /// The last comparison found so many.
+    pub fn found_differing(&self, n: u64) {
+        self.n_differing.store(n, Ordering::Relaxed);
+    }
+
+    /// Its rows cannot be put right from what is on this disk.
+    pub fn has_diverged(&self) {
+        self.diverged.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether rows are to be compared again.
+    fn is_comparison_due(&self) -> bool {
+        let mut at = self.compared_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = at.is_none_or(|at| at.elapsed() >= COMPARE_EVERY);
+        if is_due {
+            *at = Some(Instant::now());
+        }
+        is_due
     }
 
     /// Whether it may vote.
@@ -109,6 +154,28 @@ impl Care {
 
     fn is_rolled_back(&self) -> bool {
         self.rolled_back.load(Ordering::Relaxed)
+    }
+
+    /// Bodies known to be missing, and their bytes.
+    pub fn missing(&self) -> (u64, u64) {
+        let load = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+        (load(&self.missing_chunks), load(&self.missing_bytes))
+    }
+
+    /// So many are missing.
+    pub fn set_missing(&self, (chunks, bytes): (u64, u64)) {
+        self.missing_chunks.store(chunks, Ordering::Relaxed);
+        self.missing_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of rows and bodies that came from peers.
+    pub fn received_bytes(&self) -> u64 {
+        self.received_bytes.load(Ordering::Relaxed)
+    }
+
+    /// So many more came.
+    pub fn received(&self, bytes: usize) {
+        self.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }
 
@@ -139,6 +206,11 @@ pub(crate) async fn watch(inner: Weak<Inner>, core: Weak<Core>) {
             // Why the result is dropped: without the mark the peers tell again.
             drop(core.applying.local.mark(Mark::RolledBack));
             stop_for_good(&inner, core, "state is older than its peers saw it").await;
+            return;
+        }
+        if core.care.diverged.load(Ordering::Relaxed) {
+            stop_for_good(&inner, core, "its rows differ from its peers' even when built anew")
+                .await;
             return;
         }
         if core.claim.is_suspect {
@@ -256,9 +328,22 @@ impl Core {
         if care.is_incomplete() {
             self.fill_up().await;
         }
+        let checkpoints = &self.applying.checkpoints;
+        if checkpoints.is_doubted()
+            && let Err(error) = Checkpoints::build(checkpoints, self.applying.store()).await
+        {
+            tracing::warn!(%error, "checkpoint cannot be written anew yet");
+        }
+        if care.is_comparison_due() {
+            self.compare().await;
+        }
         let replica = journal::ReplicaId(self.claim.replica);
         let is_pinning = self.claim.disk.journal().pinned_bytes(replica) > PINNED_BYTES_MAX;
         let is_due = self.applying.checkpoints.dirty().is_due();
+        let store = self.applying.store();
+        if store.is_stale() {
+            self.settle(store).await;
+        }
         if (is_due || is_pinning) && self.checkpoint().await {
             let keep = if is_pinning { 0 } else { KEEP_ENTRIES };
             self.purge(keep).await;
@@ -273,7 +358,18 @@ impl Core {
             return false;
         }
         let wait = self.raft.wait(Some(CHECKPOINT_MAX));
-        wait.metrics(|metrics| metrics.snapshot >= target, "checkpoint").await.is_ok()
+        let is_done =
+            wait.metrics(|metrics| metrics.snapshot >= target, "checkpoint").await.is_ok();
+        // Why: an index behind the checkpoint would not be trusted after a kill.
+        self.settle(self.applying.store()).await;
+        is_done
+    }
+
+    /// Writes to the index what was committed so far.
+    async fn settle(&self, store: Arc<Store>) {
+        let settled = self.claim.disk.blocking().run(move || store.settle()).await;
+        // Why the result is dropped: a failure marks the index damaged, and it is rebuilt.
+        drop(settled);
     }
 
     /// Cuts the log below the newest checkpoint, except for so many entries and for what members
@@ -288,6 +384,24 @@ impl Core {
             let slowest = status.matched.values().min().copied().unwrap_or(upto);
             upto = upto.min(slowest.max(last.index.saturating_sub(KEEP_ENTRIES_AWAY)));
         }
+        if upto > status.purged {
+            // Why the result is dropped: a core that stopped is noticed by its watch.
+            drop(self.raft.trigger().purge_log(upto).await);
+        }
+    }
+}
+
+impl Core {
+    /// Cuts the log below the newest checkpoint as far as every voter but `except` has it.
+    pub async fn purge_for_newcomer(&self, except: Option<u64>) {
+        // Invariant: only below a checkpoint that was read back, as in `purge`.
+        let Some(checkpoint) = self.applying.checkpoints.current() else { return };
+        let Some(last) = checkpoint.applied().log_id else { return };
+        let status = self.status();
+        let voters = status.voters.keys().filter(|id| Some(**id) != except);
+        let slowest = voters.filter(|id| **id != self.claim.replica);
+        let slowest = slowest.map(|id| status.matched.get(id).copied().unwrap_or(0)).min();
+        let upto = last.index.min(slowest.unwrap_or(last.index).saturating_sub(KEEP_FOR_VOTERS));
         if upto > status.purged {
             // Why the result is dropped: a core that stopped is noticed by its watch.
             drop(self.raft.trigger().purge_log(upto).await);

@@ -24,13 +24,19 @@ pub(crate) mod kind {
     pub const HEARTBEAT: u8 = 11;
     /// What the sender saw of the receiver, which seems to have lost some of it.
     pub const LOST: u8 = 12;
+    /// One entry of the log, for who has the same one damaged.
+    pub const ENTRY: u8 = 20;
+    /// Digests at some indexes, to be compared.
+    pub const COMPARE: u8 = 21;
+    /// The asked replica's rows are not what those of the others are.
+    pub const REBUILD: u8 = 22;
 }
 
 /// Whether requests of this kind carry much. The others are small and must not wait behind them:
 /// heartbeats and votes.
 pub fn is_bulk(kind: u8) -> bool {
-    use kind::{HEARTBEAT, LOST, PRE_VOTE, SEEN, TRANSFER, VOTE};
-    !matches!(kind, VOTE | PRE_VOTE | TRANSFER | SEEN | HEARTBEAT | LOST)
+    use kind::{COMPARE, HEARTBEAT, LOST, PRE_VOTE, REBUILD, SEEN, TRANSFER, VOTE};
+    !matches!(kind, VOTE | PRE_VOTE | TRANSFER | SEEN | HEARTBEAT | LOST | COMPARE | REBUILD)
 }
 
 /// Limit: more entries than a leader ever puts in one request.

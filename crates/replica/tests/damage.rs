@@ -5,22 +5,14 @@
 mod support;
 
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use mailbox::StoredChunk;
 use replica::{Disk, ProposeError};
-use support::{Net, Node, converged, leader, put, start, three, until};
+use support::{Net, Node, converged, copy_dir, files_below, leader, put, start, three, until};
 
 fn body(seed: u8, len: usize) -> StoredChunk {
     StoredChunk::raw(Bytes::from(vec![seed; len]))
-}
-
-fn files_below(dir: &Path, found: &mut Vec<PathBuf>) {
-    for item in std::fs::read_dir(dir).unwrap() {
-        let path = item.unwrap().path();
-        if path.is_dir() { files_below(&path, found) } else { found.push(path) }
-    }
 }
 
 /// Stops a node that does not lead, and gives its place in the list back.
@@ -246,16 +238,4 @@ async fn an_id_that_left_a_disk_never_comes_back() {
     assert!(disk.replicas().is_empty());
     let again = support::try_start(&net, disk, "n7", 7).await;
     assert!(matches!(again, Err(replica::Error::Dead { replica: 7 })));
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for item in std::fs::read_dir(from).unwrap() {
-        let item = item.unwrap();
-        if item.file_type().unwrap().is_dir() {
-            copy_dir(&item.path(), &to.join(item.file_name()));
-        } else {
-            std::fs::copy(item.path(), to.join(item.file_name())).unwrap();
-        }
-    }
 }

@@ -61,6 +61,24 @@ async fn others_go_on_without_the_leader_and_it_catches_up() {
     assert_eq!(row(b"k19"), Some(b"before".to_vec()));
 }
 
+/// Its followers hear it, and so would wait for it for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_hears_nobody_is_replaced() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    let mut nodes = three(&net, dir.path()).await;
+    put(&nodes, "a=1", vec![]).await;
+    let at = leader(&nodes).await;
+    let deaf = nodes.remove(at);
+    net.deafen(&deaf.name, true);
+    assert_eq!(put(&nodes, "a=2", vec![]).await, b"1");
+    let refused = deaf.replica.read().await;
+    assert!(refused.is_err(), "it reads nothing any more");
+    net.deafen(&deaf.name, false);
+    nodes.push(deaf);
+    assert_eq!(put(&nodes, "a=3", vec![]).await, b"2");
+    converged(&nodes).await;
+}
+
 /// The journal refuses a request before it is queued; the entry was in the log's memory already.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_the_journal_refuses_leaves_nothing_behind() {

@@ -26,6 +26,8 @@ enum Verb {
     Ctl(admin::Ctl),
     /// Run a whole cluster on this machine, to try and to test
     Demo(demo::DemoArgs),
+    /// Rehearse failures: hurt a cluster under load, and prove that no mail was harmed
+    Drill(drill::Drill),
 }
 
 fn main() -> ExitCode {
@@ -37,6 +39,8 @@ fn main() -> ExitCode {
         Verb::Frontend(args) => serve::frontend(args),
         Verb::Ctl(args) => admin::run(args),
         Verb::Demo(args) => demo::run(args),
+        Verb::Drill(args) if args.demo => demo::drill(args.options),
+        Verb::Drill(args) => drill::run(args),
     };
     match result {
         Ok(code) => code,

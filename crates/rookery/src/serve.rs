@@ -20,6 +20,9 @@ pub struct NodeArgs {
     /// Nodes of the cluster to join, host:port, separated by commas; replaces the file's `join`
     #[arg(long, value_delimiter = ',')]
     join: Vec<String>,
+    /// Let `rookery drill` hurt this node: crash it, cut it off, wipe a disk of it
+    #[arg(long)]
+    allow_drills: bool,
 }
 
 /// `rookery frontend`
@@ -37,6 +40,7 @@ pub fn node(args: NodeArgs) -> Result<ExitCode> {
     if !args.join.is_empty() {
         config.join = args.join;
     }
+    config.allow_drills |= args.allow_drills;
     logging::start();
     run(async move |shutdown| {
         let node = node::Node::start(config, shutdown).await.context("serve")?;

@@ -2,17 +2,24 @@
 
 use std::time::Duration;
 
-use mailbox::ShardId;
-use tokio::time::Instant;
-use tonic::Status as RpcStatus;
-use tonic::transport::Channel;
-
-use super::{ClusterInit, Status};
+use super::{ClusterInit, MoveReplica, ReplicaCopies, Status};
 use crate::client::{Asker, ClientConfig, Cluster, Error};
+use crate::convert::meta::collect;
 use crate::meta::MetaError;
+use crate::placement::{DiskId, META_SHARD};
 use crate::proto::admin as wire;
 use crate::proto::admin::add_shard_response;
 use crate::proto::admin::admin_client;
+use bytes::Bytes;
+use mailbox::{Digest, ShardId};
+use tokio::time::{Instant, timeout_at};
+use tonic::Status as RpcStatus;
+use tonic::transport::Channel;
+
+/// One node that did not answer by then is away,
+const ONE_NODE_MAX: Duration = Duration::from_secs(3);
+/// after so long a pause between two attempts.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// Asks any node, and goes on to the one that can do it. Cheap to clone.
 #[derive(Clone)]
@@ -39,6 +46,23 @@ impl AdminClient {
             })
         })
         .await
+    }
+
+    /// How this very node is; `patience` is for it alone.
+    pub async fn status_of(&self, node: &str, patience: Duration) -> Result<Status, MetaError> {
+        let unavailable = |why: &str| MetaError::Unavailable(format!("node {node}: {why}"));
+        let asking = async {
+            self.cluster.placements.formed().await;
+            let mut client = Rpc::new(self.cluster.nodes.channel(node));
+            client.status(wire::StatusRequest { local: true }).await
+        };
+        let answer = tokio::time::timeout(patience, asking).await;
+        let answer = answer.map_err(|_| unavailable("no answer in time"))?;
+        let mut response = answer.map_err(|status| unavailable(status.message()))?.into_inner();
+        match response.error.take() {
+            None => Status::try_from(response).map_err(|error| unavailable(&error.to_string())),
+            Some(error) => Err(error.into()),
+        }
     }
 
     /// Forms a cluster, once.
@@ -82,6 +106,101 @@ impl AdminClient {
             })
         })
         .await
+    }
+
+    /// Where this very node has copies of chunks of a shard, each read and verified now.
+    pub async fn copies(
+        &self,
+        node: &str,
+        shard: ShardId,
+        digests: &[Digest],
+    ) -> Result<Vec<ReplicaCopies>, MetaError> {
+        let deadline = Instant::now() + self.patience.min(ONE_NODE_MAX);
+        let digests = digests.iter().map(|digest| Bytes::copy_from_slice(&digest.0)).collect();
+        let message = wire::CopiesRequest { shard: shard.0, digests };
+        let mut last = MetaError::Unavailable("no answer".into());
+        // Why again: where the node listens may not be known yet.
+        while Instant::now() < deadline {
+            let mut client = Rpc::new(self.cluster.nodes.channel(node));
+            match timeout_at(deadline, client.copies(message.clone())).await {
+                Ok(Ok(answer)) => {
+                    let answer = answer.into_inner();
+                    return match answer.error {
+                        Some(error) => Err(error.into()),
+                        None => collect(answer.replicas)
+                            .map_err(|error| MetaError::Unavailable(error.to_string())),
+                    };
+                }
+                Ok(Err(status)) => last = MetaError::Unavailable(status.message().to_owned()),
+                Err(_) => break,
+            }
+            tokio::time::sleep(AGAIN_AFTER).await;
+        }
+        Err(last)
+    }
+
+    /// Lets a node leave for good; refused while it has replicas.
+    pub async fn remove_node(&self, node: &str) -> Result<(), MetaError> {
+        let message = wire::RemoveNodeRequest { node: node.to_owned() };
+        self.ask(true, move |mut client| {
+            let message = message.clone();
+            async move { Ok(done(client.remove_node(message).await?.into_inner())) }
+        })
+        .await
+    }
+
+    /// Begins to empty a disk, which is never used again.
+    pub async fn retire_disk(&self, disk: DiskId) -> Result<(), MetaError> {
+        let message = wire::RetireDiskRequest { disk_id: Bytes::copy_from_slice(&disk.0) };
+        self.ask(true, move |mut client| {
+            let message = message.clone();
+            async move { Ok(done(client.retire_disk(message).await?.into_inner())) }
+        })
+        .await
+    }
+
+    /// Begins to move a replica.
+    pub async fn move_replica(&self, to_move: &MoveReplica) -> Result<(), MetaError> {
+        let message = wire::MoveReplicaRequest::from(to_move);
+        self.ask(true, move |mut client| {
+            let message = message.clone();
+            async move { Ok(done(client.move_replica(message).await?.into_inner())) }
+        })
+        .await
+    }
+
+    /// Changes a setting of the cluster; `None` undoes that.
+    pub async fn set(&self, name: &str, value: Option<&str>) -> Result<(), MetaError> {
+        let value = value.unwrap_or_default().to_owned();
+        let message = wire::SetRequest { name: name.to_owned(), value };
+        self.ask(true, move |mut client| {
+            let message = message.clone();
+            async move { Ok(done(client.set(message).await?.into_inner())) }
+        })
+        .await
+    }
+
+    /// Gives up a shard's lost majority: the replica on this node goes on alone with what it has. For the
+    /// meta group that node is asked itself.
+    pub async fn recover_shard(&self, shard: ShardId, node: &str) -> Result<(), MetaError> {
+        let message = wire::RecoverShardRequest { shard: shard.0, node: node.to_owned() };
+        if shard != META_SHARD {
+            return self
+                .ask(true, move |mut client| {
+                    let message = message.clone();
+                    async move { Ok(done(client.recover_shard(message).await?.into_inner())) }
+                })
+                .await;
+        }
+        let unavailable = |error: &dyn std::fmt::Display| MetaError::Unavailable(error.to_string());
+        let formed = tokio::time::timeout(self.patience, self.cluster.placements.formed()).await;
+        formed.map_err(|_| unavailable(&"no node told where the others are"))?;
+        let mut client = Rpc::new(self.cluster.nodes.channel(node));
+        match tokio::time::timeout(self.patience, client.recover_shard(message)).await {
+            Ok(Ok(response)) => done(response.into_inner()),
+            Ok(Err(status)) => Err(unavailable(&status.message())),
+            Err(_) => Err(unavailable(&"no answer in time")),
+        }
     }
 
     async fn ask<T, F>(

@@ -5,7 +5,9 @@ use mailbox::ShardId;
 use mailbox::address::DIRECTORY_SLOTS;
 
 use super::{Malformed, id, name};
-use crate::meta::{MetaError, ReplicaReport, ReplicaState, Report};
+use crate::meta::{
+    DiskScrub, MemberChange, MemberVerb, MetaError, ReplicaReport, ReplicaState, Report,
+};
 use crate::placement::{
     ClusterId, Disk, DiskId, DiskState, Node, NodeId, Placement, Replica, ReplicaRole, Shard,
 };
@@ -91,6 +93,7 @@ impl From<&Node> for wire::Node {
             zone: node.zone.clone(),
             disks: node.disks.iter().map(wire::Disk::from).collect(),
             draining: node.draining,
+            run_id: node.run_id,
         }
     }
 }
@@ -106,6 +109,7 @@ impl TryFrom<wire::Node> for Node {
             zone: wire.zone,
             disks: collect(wire.disks)?,
             draining: wire.draining,
+            run_id: wire.run_id,
         })
     }
 }
@@ -116,6 +120,7 @@ impl From<&Disk> for wire::Disk {
             DiskState::Ok => wire::DiskState::Ok,
             DiskState::Poisoned => wire::DiskState::Poisoned,
             DiskState::Draining => wire::DiskState::Draining,
+            DiskState::Retired => wire::DiskState::Retired,
         };
         Self {
             disk_id: bytes(&disk.disk_id.0),
@@ -124,6 +129,8 @@ impl From<&Disk> for wire::Disk {
             free_bytes: disk.free_bytes,
             state: state.into(),
             path: disk.path.clone(),
+            start_id: disk.start_id,
+            previous_start_id: disk.previous_start_id,
         }
     }
 }
@@ -136,6 +143,7 @@ impl TryFrom<wire::Disk> for Disk {
             wire::DiskState::Ok => DiskState::Ok,
             wire::DiskState::Poisoned => DiskState::Poisoned,
             wire::DiskState::Draining => DiskState::Draining,
+            wire::DiskState::Retired => DiskState::Retired,
             wire::DiskState::Unspecified => return Err(Malformed("state of a disk")),
         };
         Ok(Self {
@@ -145,6 +153,8 @@ impl TryFrom<wire::Disk> for Disk {
             free_bytes: wire.free_bytes,
             state,
             path: wire.path,
+            start_id: wire.start_id,
+            previous_start_id: wire.previous_start_id,
         })
     }
 }
@@ -155,6 +165,9 @@ impl From<&Shard> for wire::Shard {
             shard: shard.shard.0,
             replicas: shard.replicas.iter().map(wire::Replica::from).collect(),
             leader: shard.leader.clone().unwrap_or_default(),
+            n_wanted: shard.n_wanted,
+            forced: shard.forced.unwrap_or_default(),
+            outcasts: shard.outcasts.clone(),
         }
     }
 }
@@ -167,6 +180,9 @@ impl TryFrom<wire::Shard> for Shard {
             shard: ShardId(wire.shard),
             replicas: collect(wire.replicas)?,
             leader: name(wire.leader),
+            n_wanted: wire.n_wanted,
+            forced: (wire.forced > 0).then_some(wire.forced),
+            outcasts: wire.outcasts,
         })
     }
 }
@@ -182,6 +198,7 @@ impl From<&Replica> for wire::Replica {
             node: replica.node.clone(),
             disk_id: bytes(&replica.disk_id.0),
             role: role.into(),
+            replaces: replica.replaces.unwrap_or_default(),
         }
     }
 }
@@ -200,6 +217,7 @@ impl TryFrom<wire::Replica> for Replica {
             node: wire.node,
             disk_id: DiskId(id(&wire.disk_id, "id of a disk")?),
             role,
+            replaces: (wire.replaces > 0).then_some(wire.replaces),
         })
     }
 }
@@ -210,6 +228,8 @@ impl From<&Report> for wire::ReportRequest {
             node: report.node.clone(),
             disks: report.disks.iter().map(wire::Disk::from).collect(),
             replicas: report.replicas.iter().map(wire::ReplicaReport::from).collect(),
+            scrubs: report.scrubs.iter().map(wire::DiskScrub::from).collect(),
+            run_id: report.run_id,
         }
     }
 }
@@ -218,7 +238,45 @@ impl TryFrom<wire::ReportRequest> for Report {
     type Error = Malformed;
 
     fn try_from(wire: wire::ReportRequest) -> Result<Self, Malformed> {
-        Ok(Self { node: wire.node, disks: collect(wire.disks)?, replicas: collect(wire.replicas)? })
+        Ok(Self {
+            node: wire.node,
+            disks: collect(wire.disks)?,
+            replicas: collect(wire.replicas)?,
+            scrubs: collect(wire.scrubs)?,
+            run_id: wire.run_id,
+        })
+    }
+}
+
+impl From<&DiskScrub> for wire::DiskScrub {
+    fn from(scrub: &DiskScrub) -> Self {
+        Self {
+            disk_id: bytes(&scrub.disk_id.0),
+            verified_bytes: scrub.verified_bytes,
+            n_damaged: scrub.n_damaged,
+            n_repaired: scrub.n_repaired,
+            n_unrepairable: scrub.n_unrepairable,
+            oldest_unverified_ms: scrub.oldest_unverified_ms,
+            n_passes: scrub.n_passes,
+            n_differing: scrub.n_differing,
+        }
+    }
+}
+
+impl TryFrom<wire::DiskScrub> for DiskScrub {
+    type Error = Malformed;
+
+    fn try_from(wire: wire::DiskScrub) -> Result<Self, Malformed> {
+        Ok(Self {
+            disk_id: DiskId(id(&wire.disk_id, "id of a disk")?),
+            verified_bytes: wire.verified_bytes,
+            n_damaged: wire.n_damaged,
+            n_repaired: wire.n_repaired,
+            n_unrepairable: wire.n_unrepairable,
+            oldest_unverified_ms: wire.oldest_unverified_ms,
+            n_passes: wire.n_passes,
+            n_differing: wire.n_differing,
+        })
     }
 }
 
@@ -248,6 +306,12 @@ impl From<&ReplicaReport> for wire::ReplicaReport {
             n_chunks: report.n_chunks,
             chunk_bytes: report.chunk_bytes,
             followers: report.followers.iter().map(follower).collect(),
+            voters: report.voters.clone(),
+            learners: report.learners.clone(),
+            is_joint: report.is_joint,
+            missing_bytes: report.missing_bytes,
+            received_bytes: report.received_bytes,
+            is_recovered: report.is_recovered,
         }
     }
 }
@@ -280,6 +344,44 @@ impl TryFrom<wire::ReplicaReport> for ReplicaReport {
             n_chunks: wire.n_chunks,
             chunk_bytes: wire.chunk_bytes,
             followers: wire.followers.iter().map(|f| (f.replica_id, f.matched)).collect(),
+            voters: wire.voters,
+            learners: wire.learners,
+            is_joint: wire.is_joint,
+            missing_bytes: wire.missing_bytes,
+            received_bytes: wire.received_bytes,
+            is_recovered: wire.is_recovered,
         })
+    }
+}
+
+impl From<&MemberChange> for wire::ChangeMembersRequest {
+    fn from(change: &MemberChange) -> Self {
+        use wire::change_members_request::Change as Wire;
+        let what = match &change.what {
+            MemberVerb::AddLearner(replica) => Wire::AddLearner(replica.into()),
+            MemberVerb::RemoveLearner(replica_id) => Wire::RemoveLearner(*replica_id),
+            MemberVerb::Voters(ids) => {
+                Wire::Voters(wire::Voters { replica_ids: ids.iter().copied().collect() })
+            }
+            MemberVerb::Lead(replica_id) => Wire::Lead(*replica_id),
+        };
+        let from_voters = change.from_voters.iter().copied().collect();
+        Self { shard: change.shard.0, from_voters, change: Some(what) }
+    }
+}
+
+impl TryFrom<wire::ChangeMembersRequest> for MemberChange {
+    type Error = Malformed;
+
+    fn try_from(wire: wire::ChangeMembersRequest) -> Result<Self, Malformed> {
+        use wire::change_members_request::Change as Wire;
+        let what = match wire.change.ok_or(Malformed("change of members"))? {
+            Wire::AddLearner(replica) => MemberVerb::AddLearner(replica.try_into()?),
+            Wire::RemoveLearner(replica_id) => MemberVerb::RemoveLearner(replica_id),
+            Wire::Voters(voters) => MemberVerb::Voters(voters.replica_ids.into_iter().collect()),
+            Wire::Lead(replica_id) => MemberVerb::Lead(replica_id),
+        };
+        let from_voters = wire.from_voters.into_iter().collect();
+        Ok(Self { shard: ShardId(wire.shard), from_voters, what })
     }
 }

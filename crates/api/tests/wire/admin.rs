@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use api::admin::{AdminClient, ClusterInit};
+use api::admin::{AdminClient, ChunkCopy, ClusterInit};
 use api::client::ClientConfig;
-use api::meta::{MetaClient, MetaError, ReplicaReport, ReplicaState, Report};
-use api::placement::{Disk, DiskId, DiskState};
+use api::meta::{
+    DiskScrub, MemberChange, MemberVerb, MetaClient, MetaError, ReplicaReport, ReplicaState, Report,
+};
+use api::placement::{Disk, DiskId, DiskState, Replica, ReplicaRole};
 use api::tls::Role;
-use mailbox::ShardId;
+use mailbox::{Digest, LogTime, ShardId};
 
 use crate::cluster::{Cluster, PATIENCE, SHARD};
 use crate::node::Fault;
@@ -28,6 +30,21 @@ async fn an_operator_reaches_the_node_that_can_do_it() {
     assert_eq!(client.status(true).await.unwrap().placement, None);
     client.transfer_leader(SHARD, "n3").await.unwrap();
     assert_eq!(client.add_shard(4).await, Ok(ShardId(4)));
+}
+
+#[tokio::test]
+async fn one_node_is_asked_for_its_copies_and_no_other() {
+    let cluster = Cluster::start(3);
+    let client = AdminClient::new(config(&cluster, "op", Role::Admin), PATIENCE).unwrap();
+    for (name, number) in [("n3", 3), ("n1", 1)] {
+        let digests = [Digest([number; 32]), Digest([9; 32])];
+        let copies = client.copies(name, SHARD, &digests).await.unwrap();
+        assert_eq!(copies[0].disk_id, DiskId([number; 16]));
+        let good = ChunkCopy { place: (7, 8), is_good: true, verified_at: Some(LogTime(9)) };
+        assert_eq!(copies[0].copies, vec![Some(good), None]);
+    }
+    let none = client.copies("n9", SHARD, &[]).await;
+    assert!(matches!(none, Err(MetaError::Unavailable(_))), "{none:?}");
 }
 
 #[tokio::test]
@@ -58,6 +75,8 @@ async fn a_node_reports_to_the_leader_wherever_that_is() {
         free_bytes: 4,
         state: DiskState::Poisoned,
         path: "a".into(),
+        start_id: 8,
+        previous_start_id: 7,
     };
     let replica = ReplicaReport {
         shard: SHARD,
@@ -74,15 +93,43 @@ async fn a_node_reports_to_the_leader_wherever_that_is() {
         n_chunks: 7,
         chunk_bytes: 8,
         followers: vec![(2, 3), (3, 1)],
+        voters: vec![1, 2],
+        learners: vec![3],
+        is_joint: true,
+        missing_bytes: 9,
+        received_bytes: 10,
+        is_recovered: true,
     };
-    let report = Report { node: "n2".into(), disks: vec![disk], replicas: vec![replica] };
+    let scrub = DiskScrub { disk_id: DiskId([1; 16]), n_damaged: 9, ..DiskScrub::default() };
+    let report = Report {
+        node: "n2".into(),
+        disks: vec![disk],
+        replicas: vec![replica],
+        scrubs: vec![scrub],
+        run_id: 4,
+    };
     for leader in ["n1", "n2", "n3"] {
         cluster.world.lead(leader);
         client.report(&report, PATIENCE).await.unwrap();
     }
-    let first = client.mint_replica(SHARD, DiskId([1; 16]), PATIENCE).await.unwrap();
-    let second = client.mint_replica(SHARD, DiskId([1; 16]), PATIENCE).await.unwrap();
-    assert!(second > first);
+    let learner = Replica {
+        replica_id: 4,
+        node: "n3".into(),
+        disk_id: DiskId([3; 16]),
+        role: ReplicaRole::Learner,
+        replaces: Some(1),
+    };
+    let verbs = [
+        MemberVerb::AddLearner(learner),
+        MemberVerb::RemoveLearner(4),
+        MemberVerb::Voters([2, 3, 4].into()),
+        MemberVerb::Lead(2),
+    ];
+    let changes = verbs.map(|what| MemberChange { shard: SHARD, from_voters: [1, 2].into(), what });
+    for change in &changes {
+        client.change_members("n2", change, PATIENCE).await.unwrap();
+    }
+    assert_eq!(cluster.world.changes(), changes);
     let mut placement = client.placement();
     placement.wait_for(|placement| placement.version == 1).await.unwrap();
 }

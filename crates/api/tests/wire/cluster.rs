@@ -77,9 +77,17 @@ impl Cluster {
             node: name.clone(),
             disk_id: DiskId([2; 16]),
             role: ReplicaRole::Voter,
+            replaces: None,
         };
         let replicas: Vec<Replica> = self.nodes.keys().enumerate().map(replica).collect();
-        let shard = |shard| Shard { shard, replicas: replicas.clone(), leader: None };
+        let shard = |shard| Shard {
+            shard,
+            replicas: replicas.clone(),
+            leader: None,
+            n_wanted: 3,
+            forced: None,
+            outcasts: Vec::new(),
+        };
         self.world.publish(Placement {
             version: 1,
             cluster: ClusterId([3; 16]),
@@ -101,8 +109,13 @@ impl Cluster {
             TcpListener::from_std(listener).unwrap()
         };
         let node = Arc::clone(&process.node);
-        let services =
-            Services { mail: node.clone(), peer: node.clone(), meta: node.clone(), admin: node };
+        let services = Services {
+            mail: node.clone(),
+            peer: node.clone(),
+            meta: node.clone(),
+            admin: node,
+            drill: None,
+        };
         runtime.spawn(serve(listener, process.identity.clone(), services, std::future::pending()));
         self.running.lock().unwrap().insert(name.to_owned(), runtime);
     }

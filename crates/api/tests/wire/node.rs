@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
-use api::admin::{AdminHandler, ClusterInit, Status};
+use api::admin::{AdminHandler, ChunkCopy, ClusterInit, MoveReplica, ReplicaCopies, Status};
 use api::mail::{Changes, Leadership, MailError, MailHandler};
-use api::meta::{MetaError, MetaHandler, Placements, Report};
+use api::meta::{MemberChange, MetaError, MetaHandler, Placements, Report};
 use api::peer::{BoxFuture, PeerError, PeerHandler, PeerRequest, PeerResponse};
 use api::placement::{ClusterId, DiskId, Node, Placement};
 use async_trait::async_trait;
 use mailbox::command::Place;
 use mailbox::{
-    AccountId, Address, Answer, Change, ChunkRef, Command, Digest, MailboxId, Outcome, Query,
-    Refusal, Request, SessionId, ShardId, StoredChunk,
+    AccountId, Address, Answer, Change, ChunkRef, Command, Digest, LogTime, MailboxId, Outcome,
+    Query, Refusal, Request, SessionId, ShardId, StoredChunk,
 };
 use tokio::sync::{broadcast, watch};
 use tokio_stream::StreamExt;
@@ -57,6 +57,7 @@ struct State {
     places: BTreeMap<Address, Place>,
     moved: Option<Place>,
     maildrop: Option<[u8; 16]>,
+    changes: Vec<MemberChange>,
 }
 
 impl Default for World {
@@ -88,6 +89,11 @@ impl World {
     /// How many commands were done, each counted as often as it was.
     pub fn n_done(&self) -> u64 {
         self.state.lock().unwrap().n_done
+    }
+
+    /// What was asked of members, in order.
+    pub fn changes(&self) -> Vec<MemberChange> {
+        self.state.lock().unwrap().changes.clone()
     }
 
     pub fn n_sessions(&self) -> usize {
@@ -336,11 +342,9 @@ impl MetaHandler for FakeNode {
         })
     }
 
-    async fn mint_replica(&self, from: &str, _: ShardId, _: DiskId) -> Result<u64, MetaError> {
-        self.report(from, Report::default()).await?;
-        let mut state = self.world.state.lock().unwrap();
-        state.n_done += 1;
-        Ok(state.n_done)
+    async fn change_members(&self, change: MemberChange) -> Result<(), MetaError> {
+        self.world.state.lock().unwrap().changes.push(change);
+        Ok(())
     }
 }
 
@@ -348,7 +352,7 @@ impl MetaHandler for FakeNode {
 impl AdminHandler for FakeNode {
     async fn status(&self, local: bool) -> Result<Status, MetaError> {
         let placement = (!local).then(|| Arc::clone(&self.world.placement.borrow()));
-        Ok(Status { placement, nodes: Vec::new() })
+        Ok(Status { placement, ..Status::default() })
     }
 
     async fn cluster_init(&self, init: ClusterInit) -> Result<(), MetaError> {
@@ -376,5 +380,37 @@ impl AdminHandler for FakeNode {
     async fn add_shard(&self, n_replicas: u32) -> Result<ShardId, MetaError> {
         self.report("", Report::default()).await?;
         Ok(ShardId(n_replicas))
+    }
+
+    async fn copies(
+        &self,
+        _: ShardId,
+        digests: Vec<Digest>,
+    ) -> Result<Vec<ReplicaCopies>, MetaError> {
+        let number = self.name.as_bytes()[1] - b'0';
+        let good = ChunkCopy { place: (7, 8), is_good: true, verified_at: Some(LogTime(9)) };
+        let copy = |digest: &Digest| (digest.0[0] == number).then_some(good);
+        let copies = digests.iter().map(copy).collect();
+        Ok(vec![ReplicaCopies { replica_id: 1, disk_id: DiskId([number; 16]), copies }])
+    }
+
+    async fn remove_node(&self, _: &str) -> Result<(), MetaError> {
+        Ok(())
+    }
+
+    async fn retire_disk(&self, _: DiskId) -> Result<(), MetaError> {
+        Ok(())
+    }
+
+    async fn move_replica(&self, _: MoveReplica) -> Result<(), MetaError> {
+        Ok(())
+    }
+
+    async fn set(&self, name: &str, value: Option<&str>) -> Result<(), MetaError> {
+        Err(MetaError::Refused(format!("no setting {name}, not even {value:?}")))
+    }
+
+    async fn recover_shard(&self, _: ShardId, _: &str) -> Result<(), MetaError> {
+        Ok(())
     }
 }

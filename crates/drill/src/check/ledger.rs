@@ -97,7 +97,10 @@ impl<'a> Ledger<'a> {
                     let key = (account.as_str(), mailbox.as_str());
                     ledger.reads.push(Read { key, start: AT_THE_END, end: AT_THE_END, view });
                 }
-                Record::Disconnect { .. } | Record::Fault(_) | Record::Replica(_) => {}
+                Record::Disconnect { .. }
+                | Record::Idle { .. }
+                | Record::Fault(_)
+                | Record::Replica(_) => {}
             }
         }
         ledger.reads.sort_by_key(|read| (read.end, read.start));

@@ -242,3 +242,21 @@ fn replicas_that_differ_are_caught() {
     told(state(2, 9, "ab")).breaks(Promise::Convergence, &["replica 2", "ab"]);
     told(state(2, 8, "aa")).breaks(Promise::Convergence, &["index 8"]);
 }
+
+#[test]
+fn an_idle_that_is_not_told_is_caught() {
+    let told = |start_us, end_us| {
+        let second = 1_000_000;
+        let mut told = story().deliver((2 * second, 3 * second), "t1", done());
+        let (account, mailbox) = ("anna".into(), "INBOX".into());
+        let (client, is_told) = (77, true);
+        let (start_us, end_us) = (start_us * second, end_us * second);
+        let idle = Record::Idle { client, account, mailbox, start_us, end_us, is_told };
+        told.history.records.push(idle);
+        told
+    };
+    told(1, 12).is_legal();
+    told(1, 14).breaks(Promise::NewsArrive, &["client 77", "11.000000s"]);
+    // What began to arrive before it waited was there to be seen before.
+    told(3, 40).is_legal();
+}

@@ -1,11 +1,13 @@
 //! Frames below the last known sync, applied in their order.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::{Damage, Damaged, Recovered, RecoveredEntry, RecoveredReplica};
 use crate::error::Error;
 use crate::footer;
-use crate::frame::{FRAME_HEAD, FrameHead, FrameKind, walk};
+use crate::frame::{Bad, FRAME_HEAD, FrameHead, FrameKind, walk};
 use crate::manifest::Manifest;
 use crate::options::ENTRY_HEAD_BYTES;
 use crate::record::{DiskId, Location, Pointer, Record, ReplicaId, SegmentId, Written};
@@ -16,27 +18,83 @@ pub(super) struct Replay {
     pub disk: DiskId,
     pub state: State,
     pub recovered: Recovered,
-    /// Damage came before any replica was known, so whoever appears may have lost something.
+    /// Damage since the last manifest may have taken votes and purges of these,
+    doubted: BTreeSet<ReplicaId>,
+    /// and, since it is not known whose records it took, of whoever is not known yet.
     is_blind: bool,
+    /// Damage took whole records.
+    has_holes: bool,
 }
 
 impl Replay {
     pub fn new(disk: DiskId) -> Self {
-        Self { disk, state: State::default(), recovered: Recovered::default(), is_blind: false }
+        Self {
+            disk,
+            state: State::default(),
+            recovered: Recovered::default(),
+            doubted: BTreeSet::new(),
+            is_blind: false,
+            has_holes: false,
+        }
     }
 
     pub fn damage(&mut self, segment: SegmentId, offset: u64, what: Damaged) {
         match &what {
             Damaged::Segment | Damaged::Records => {
                 self.is_blind = true;
+                self.has_holes = true;
                 let known: Vec<_> = self.state.replicas.keys().copied().collect();
-                known.into_iter().for_each(|replica| self.suspect(replica));
+                known.into_iter().for_each(|replica| self.doubt(replica));
             }
-            Damaged::Record(replica) => self.suspect(*replica),
-            Damaged::Manifest | Damaged::Footer | Damaged::Body(..) => {}
+            Damaged::Record(replica) => self.doubt(*replica),
+            Damaged::Entry(replica, index) => self.lose(*replica, *index, segment),
+            Damaged::Manifest | Damaged::Footer | Damaged::Mended | Damaged::Body(..) => {}
         }
         tracing::warn!(%segment, offset, ?what, "damage in the journal");
         self.recovered.damaged.push(Damage { segment, offset, what });
+    }
+
+    /// Its vote may be an old one, and its entries may have been replaced.
+    fn doubt(&mut self, replica: ReplicaId) {
+        self.doubted.insert(replica);
+        let known = self.recovered.replicas.entry(replica).or_default();
+        known.lost_upto = known.lost_upto.max(known.entries.keys().next_back().copied());
+    }
+
+    /// An entry was here. It was the last of its log then.
+    fn lose(&mut self, replica: ReplicaId, index: u64, segment: SegmentId) {
+        self.has_holes = true;
+        let state = self.state.replicas.entry(replica).or_default();
+        state.truncate(index);
+        state.append(index, segment);
+        let known = self.recovered.replicas.entry(replica).or_default();
+        known.entries.split_off(&index);
+        known.lost_upto = known.lost_upto.max(Some(index));
+    }
+
+    /// After the last record: what is missing for good, and what a log has holes for.
+    pub fn judge(&mut self) {
+        for replica in std::mem::take(&mut self.doubted) {
+            self.suspect(replica);
+        }
+        if !self.has_holes {
+            return;
+        }
+        for (id, known) in &mut self.recovered.replicas {
+            let floor = known.purge_floor.as_ref().map(|(floor, _)| *floor);
+            let mut lost = known.lost_upto;
+            // Why zero: where a log without a floor begins is not known here.
+            let mut next = floor.map_or(0, |floor| floor + 1);
+            for index in known.entries.keys() {
+                if next != *index {
+                    lost = lost.max(index.checked_sub(1));
+                }
+                next = index + 1;
+            }
+            let last = self.state.replicas.get(id).and_then(|state| state.last_index);
+            lost = lost.max(last.filter(|last| next <= *last));
+            known.lost_upto = lost.filter(|lost| floor.is_none_or(|floor| *lost > floor));
+        }
     }
 
     fn suspect(&mut self, replica: ReplicaId) {
@@ -57,6 +115,9 @@ impl Replay {
         for (offset, head) in outline.frames.iter().filter(|(offset, _)| *offset < durable) {
             if *offset > expected {
                 self.damage(scan.segment, expected, Damaged::Records);
+            }
+            if outline.mended.contains(offset) {
+                self.damage(scan.segment, *offset, Damaged::Mended);
             }
             expected = frame_end(*offset, head);
             match head.kind {
@@ -102,16 +163,19 @@ impl Replay {
             return Ok(());
         };
         let walked = walk(&payload, scan.segment, scan.salt(), offset + FRAME_HEAD as u64);
+        let is_changed = walked.is_whole() && walked.heads_crc != head.payload_crc;
+        let mut bad = walked.bad.into_iter().map(Bad::place).peekable();
         for (pointer, stored) in walked.records {
+            // Why in between: what is lost came before or after what is left.
+            while let Some((offset, what)) = bad.next_if(|(at, _)| *at < pointer.offset) {
+                self.damage(scan.segment, offset, what);
+            }
             let written = Written { record: pointer, blobs: stored.blobs };
             self.learn(&stored.record, &written, bodies);
         }
-        if walked.bad.is_empty() && walked.heads_crc != head.payload_crc {
+        bad.for_each(|(offset, what)| self.damage(scan.segment, offset, what));
+        if is_changed {
             self.damage(scan.segment, offset, Damaged::Records);
-        }
-        for bad in walked.bad {
-            let (offset, what) = bad.place();
-            self.damage(scan.segment, offset, what);
         }
         Ok(())
     }
@@ -127,18 +191,19 @@ impl Replay {
         let known = self.recovered.replicas.entry(replica).or_default();
         known.apply(record, written.record);
         if is_new && self.is_blind && known.born.is_none() {
-            self.suspect(replica);
+            self.doubted.insert(replica);
         }
     }
 
     /// A manifest restates everything but entries, so it also heals what damage before it took.
     fn adopt(&mut self, manifest: &Manifest) {
+        self.doubted.clear();
+        self.is_blind = false;
         for (id, told) in &manifest.state.replicas {
-            let is_new = !self.state.replicas.contains_key(id);
             let state = self.state.replicas.entry(*id).or_default();
             let spans = std::mem::take(&mut state.spans);
-            let suspect = state.suspect || told.suspect || (is_new && self.is_blind);
-            *state = ReplicaState { spans, suspect, ..told.clone() };
+            let suspect = told.suspect;
+            *state = ReplicaState { spans, ..told.clone() };
             if let Some(last) = told.last_index {
                 state.truncate(last.saturating_add(1));
             }
@@ -158,6 +223,8 @@ impl RecoveredReplica {
             Record::Vote { vote, .. } => self.vote = Some(own(vote)),
             Record::Append { index, meta, .. } => {
                 let head = own(&meta[..meta.len().min(ENTRY_HEAD_BYTES)]);
+                // Why: an entry is appended at the end, so what lies behind it was cut before.
+                self.entries.split_off(index);
                 self.entries.insert(*index, RecoveredEntry { pointer, head });
             }
             Record::Truncate { from_index_inclusive, .. } => {

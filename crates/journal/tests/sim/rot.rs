@@ -57,15 +57,19 @@ fn is_noticed(storage: &SimStorage, known: &Model, blobs: &BTreeMap<Digest, Blob
     for (id, truth) in known {
         let replica = recovered.replicas.get(id);
         let is_marked = cut || replica.is_none_or(|replica| replica.is_suspect);
+        // Entries are told apart from the rest: who applied them does not need them.
+        let may_lack = replica.and_then(|replica| replica.lost_upto);
         let Some(replica) = replica else {
             assert!(is_noticed, "{id} vanished");
             continue;
         };
         let is_same = replica.vote == truth.vote && replica.purge_floor == truth.floor;
         assert!(is_same || is_marked, "{replica:?}");
-        let same_indexes = replica.entries.keys().eq(truth.entries.keys());
+        let trusted = |index: &u64| may_lack.is_none_or(|lost| *index > lost);
+        let indexes = replica.entries.keys().filter(|index| trusted(index));
+        let same_indexes = indexes.eq(truth.entries.keys().filter(|index| trusted(index)));
         assert!(same_indexes || is_marked, "{replica:?}");
-        for (index, entry) in &replica.entries {
+        for (index, entry) in replica.entries.iter().filter(|(index, _)| trusted(index)) {
             match journal.read_record(entry.pointer) {
                 Ok(stored) => {
                     assert!(is_marked || stored.record == truth.entries[index]);
@@ -75,8 +79,23 @@ fn is_noticed(storage: &SimStorage, known: &Model, blobs: &BTreeMap<Digest, Blob
             }
         }
     }
-    let scrubbed = journal.scrub_step(u64::MAX).unwrap();
+    let scrubbed = journal.scrub_step(u64::MAX, &|_| true).unwrap();
     is_noticed || !scrubbed.damaged.is_empty()
+}
+
+/// Zeroes some bytes: more than one bit, which nothing puts right.
+fn wipe(storage: &SimStorage, name: &str, offset: u64, len: u64) {
+    let file = storage.open(name).unwrap();
+    let mut bytes = vec![0; len as usize];
+    assert_eq!(file.read_at(offset, &mut bytes).unwrap(), bytes.len());
+    let zeroes = vec![0; bytes.len()];
+    file.write_at(offset, &[std::io::IoSlice::new(&zeroes)]).unwrap();
+    file.sync_data().unwrap();
+}
+
+/// Opens it and says whether what is not marked is as it was.
+fn check_marks(storage: &SimStorage, known: &Model, blobs: &BTreeMap<Digest, Blob>, what: &str) {
+    assert!(is_noticed(storage, known, blobs), "{what}");
 }
 
 #[test]
@@ -102,7 +121,7 @@ fn every_single_bit_flip_is_noticed_and_never_served() {
 
 #[test]
 fn a_segment_that_vanished_is_damage() {
-    let (storage, known, _) = small_journal();
+    let (storage, known, blobs) = small_journal();
     let mut names = storage.list().unwrap();
     names.retain(|name| name.ends_with(".seg"));
     names.sort();
@@ -114,28 +133,53 @@ fn a_segment_that_vanished_is_damage() {
     for name in &names[..names.len() - 1] {
         let without = storage.kill();
         without.unlink(name).unwrap();
-        let (_, recovered) = open(&without).unwrap();
+        let (_, recovered) = open(&without.kill()).unwrap();
         assert!(!recovered.damaged.is_empty(), "{name}");
-        let is_marked = |id: &ReplicaId| recovered.replicas.get(id).is_none_or(|r| r.is_suspect);
-        assert!(known.keys().all(is_marked), "{name}: {recovered:?}");
+        let of = |id: u64| &recovered.replicas[&ReplicaId(id)];
+        assert!(of(1).is_suspect || of(1).lost_upto.is_some(), "{name}: {recovered:?}");
+        check_marks(&without, &known, &blobs, name);
     }
 }
 
 #[test]
 fn a_suspect_replica_stays_suspect_when_the_damage_is_gone() {
     let (storage, _, _) = small_journal();
-    let (_, recovered) = open(&storage.kill()).unwrap();
-    let pointer = recovered.replicas[&ReplicaId(1)].entries[&2].pointer;
-    // The head of a record in the middle of the log.
-    assert!(storage.flip_bit(&format!("{:016x}.seg", pointer.segment.0), pointer.offset * 8 + 70));
+    let (journal, _) = Journal::open(Arc::new(storage.clone()), options()).unwrap();
+    let third = journal.append_wait(vec![vote(1, "third")]).unwrap()[0].record;
+    journal.append_wait(vec![entry(2, 2, vec![])]).unwrap();
+    drop(journal);
+    // No manifest follows that would tell whether there was a vote.
+    let name = format!("{:016x}.seg", third.segment.0);
+    wipe(&storage, &name, third.offset - 48, 48 + u64::from(third.len));
     let (journal, recovered) = open(&storage).unwrap();
-    assert!(recovered.replicas[&ReplicaId(1)].is_suspect);
-    journal.append_wait(vec![purge(1, 4), purge(2, 1)]).unwrap();
+    assert!(recovered.replicas[&ReplicaId(1)].is_suspect, "{recovered:?}");
+    journal.append_wait(vec![purge(1, 4), purge(2, 2)]).unwrap();
     journal.collect(&|_, _, _| false, &|_, _, _, _| {}).unwrap();
     drop(journal);
     let (_, recovered) = open(&storage).unwrap();
     assert_eq!(recovered.damaged, vec![]);
     assert!(recovered.replicas[&ReplicaId(1)].is_suspect);
+}
+
+#[test]
+fn a_later_manifest_saves_the_vote_and_tells_which_entries_are_missing() {
+    let (storage, known, blobs) = small_journal();
+    let (_, recovered) = open(&storage.kill()).unwrap();
+    let replica = &recovered.replicas[&ReplicaId(1)];
+    assert_eq!(replica.entries.keys().copied().collect::<Vec<_>>(), [2, 3, 4]);
+    for index in [2, 3] {
+        let at = replica.entries[&index].pointer;
+        let rotten = storage.kill();
+        let name = format!("{:016x}.seg", at.segment.0);
+        wipe(&rotten, &name, at.offset - 48, 48 + u64::from(at.len));
+        let (_, recovered) = open(&rotten.kill()).unwrap();
+        let of = |id: u64| &recovered.replicas[&ReplicaId(id)];
+        assert!(!of(1).is_suspect && !of(2).is_suspect, "{recovered:?}");
+        assert_eq!(of(1).vote, known[&ReplicaId(1)].vote);
+        assert!(of(1).lost_upto >= Some(index) && of(1).lost_upto < Some(4), "{recovered:?}");
+        assert!(of(1).entries.contains_key(&4));
+        check_marks(&rotten, &known, &blobs, "wiped");
+    }
 }
 
 #[test]
@@ -146,7 +190,7 @@ fn scrub_goes_round_in_bounded_steps() {
     let mut places = Vec::new();
     let mut n_bytes = 0;
     loop {
-        let step = journal.scrub_step(100).unwrap();
+        let step = journal.scrub_step(100, &|_| true).unwrap();
         assert_eq!(step.damaged, vec![]);
         n_bytes += step.n_bytes;
         let Some(place) = step.oldest_unverified else { break };
@@ -156,5 +200,5 @@ fn scrub_goes_round_in_bounded_steps() {
     assert!(places.len() > 10 && places.is_sorted(), "{places:?}");
     let sealed = journal.segments().len() as u64 - 1;
     assert!(n_bytes > sealed * 500, "{n_bytes}");
-    assert_eq!(journal.scrub_step(u64::MAX).unwrap().n_passes, 2);
+    assert_eq!(journal.scrub_step(u64::MAX, &|_| true).unwrap().n_passes, 2);
 }

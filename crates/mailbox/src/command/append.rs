@@ -65,8 +65,9 @@ pub(super) fn arrive_all(
     inline: &Inline,
 ) -> Result<Outcome, Refusal> {
     ledger.mailbox(mailbox)?;
+    let n_chunks = |message: &NewMessage| message.chunks.len() + message.metadata_chunks.len();
     let n_rows: usize =
-        arrivals.iter().map(|new| ROWS_PER_MESSAGE + 2 * new.message.chunks.len()).sum();
+        arrivals.iter().map(|new| ROWS_PER_MESSAGE + 2 * n_chunks(new.message)).sum();
     if n_rows > ROWS_MAX - ROWS_PER_CONTENT_MAX {
         return Err(Refusal::Limit("messages of one command".into()));
     }

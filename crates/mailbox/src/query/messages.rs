@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::answer::{Answer, Body, MessageRecord};
+use crate::answer::{Answer, Body, MessageRecord, Passed};
 use crate::command::OfMailbox;
 use crate::ids::{AccountId, EmailId, Uid};
 use crate::message;
@@ -34,10 +34,17 @@ pub(super) fn answer(rows: &dyn Source, query: &Messages) -> Result<Answer, Refu
         let gone = expunged(rows, query, n_max);
         page = merge(page, gone, n_max);
     }
-    let (found, next) = page;
-    let records =
-        found.into_iter().map(|(uid, state, expunged)| record(rows, query, (uid, state, expunged)));
-    Ok(Answer::Messages(records.collect(), next))
+    let (found, mut next) = page;
+    let mut records: Vec<MessageRecord> = Vec::with_capacity(found.len());
+    for (uid, state, expunged) in found {
+        // Why: whoever asks holds the whole metadata of a page, and of one message it is megabytes.
+        if records.last().is_some_and(|last| !last.metadata_chunks.is_empty()) {
+            next = Some(uid);
+            break;
+        }
+        records.push(record(rows, query, (uid, state, expunged)));
+    }
+    Ok(Answer::Messages(records, next))
 }
 
 /// Which of `among` changed later, read from the index; `None` when so many did that going through
@@ -150,11 +157,19 @@ fn record(
     (uid, state, expunged): (Uid, State, bool),
 ) -> MessageRecord {
     let account = query.of.account;
-    let metadata = query.metadata.then(|| metadata(rows, account, state.email));
+    let metadata = query.metadata.then(|| {
+        let row = rows.row(&table::metadata(account, state.email));
+        Passed::row(row.expect("a message's content outlives it"))
+    });
     let body = query.chunks.then(|| {
         let content = content(rows, account, state.email);
-        Body { chunks: content.chunks, digest: content.digest }
+        Body { chunks: content.split().0.to_vec(), digest: content.digest }
     });
+    let is_excerpt = metadata.as_ref().is_some_and(|metadata| metadata.excerpt.is_some());
+    let metadata_chunks = match is_excerpt {
+        true => content(rows, account, state.email).split().1.to_vec(),
+        false => Vec::new(),
+    };
     MessageRecord {
         uid,
         modseq: state.modseq(),
@@ -168,6 +183,7 @@ fn record(
         expunged,
         metadata,
         body,
+        metadata_chunks,
     }
 }
 

@@ -158,6 +158,7 @@ pub fn draft(raw: &[u8]) -> Draft {
         size: raw.len() as u64,
         metadata: Box::new(mime::scan(raw)),
         upload: None,
+        metadata_chunks: Vec::new(),
     };
     Draft { message, inline }
 }

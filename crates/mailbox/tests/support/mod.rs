@@ -155,20 +155,28 @@ impl Shard {
 
     /// A message with this text.
     pub fn message(&mut self, raw: &[u8]) -> (NewMessage, Vec<ChunkRef>) {
-        let chunks: Vec<_> = raw
-            .chunks(64 * 1024)
-            .map(|piece| StoredChunk::raw(Bytes::copy_from_slice(piece)))
-            .collect();
-        let refs: Vec<_> = chunks.iter().map(|chunk| chunk.chunk).collect();
-        self.chunks.extend(chunks.into_iter().map(|chunk| (chunk.chunk.digest, chunk.bytes)));
+        let refs = self.cut(raw);
+        let (metadata, whole) = chunk::stow(mime::scan(raw));
+        let metadata_chunks = self.cut(&whole);
+        let inline = [&refs[..], &metadata_chunks].concat();
         let message = NewMessage {
             digest: Digest::of_chunks(&refs),
-            chunks: refs.clone(),
+            chunks: refs,
             size: raw.len() as u64,
-            metadata: Box::new(mime::scan(raw)),
+            metadata: Box::new(metadata),
             upload: None,
+            metadata_chunks,
         };
-        (message, refs)
+        (message, inline)
+    }
+
+    fn cut(&mut self, octets: &[u8]) -> Vec<ChunkRef> {
+        let pieces = octets.chunks(64 * 1024);
+        let chunks: Vec<_> =
+            pieces.map(|piece| StoredChunk::raw(Bytes::copy_from_slice(piece))).collect();
+        let refs = chunks.iter().map(|chunk| chunk.chunk).collect();
+        self.chunks.extend(chunks.into_iter().map(|chunk| (chunk.chunk.digest, chunk.bytes)));
+        refs
     }
 
     pub fn deliver(&mut self, raw: &[u8]) -> Outcome {

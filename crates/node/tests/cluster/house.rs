@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use api::admin::{AdminClient, ClusterInit, Status};
 use api::client::{Client, ClientConfig, raw_octets};
+use api::fault::FaultClient;
 use api::tls::{Identity, Peer, Role};
 use bytes::Bytes;
 use mailbox::command::{ClaimAddress, CreateAccount, Deliver, NamedMailbox, Place, Quota};
@@ -137,6 +138,10 @@ impl House {
         AdminClient::new(self.client_config(Role::Admin, "ctl"), PATIENCE).unwrap()
     }
 
+    pub fn faults(&self) -> FaultClient {
+        FaultClient::new(self.client_config(Role::Admin, "ctl")).unwrap()
+    }
+
     pub fn client(&self) -> Client {
         Client::new(self.client_config(Role::Frontend, "f1")).unwrap()
     }
@@ -259,6 +264,7 @@ pub async fn deliver(client: &Client, place: Place, raw: &'static [u8]) {
         size: raw.len() as u64,
         metadata: Box::new(mime::scan(raw)),
         upload: None,
+        metadata_chunks: Vec::new(),
     };
     let deliver = Deliver { account: place.account, detail: None, message };
     let outcome = client.command(place, Command::Deliver(deliver), vec![chunk]).await;

@@ -179,6 +179,14 @@ impl Part {
         Ok(())
     }
 
+    /// What its hash covers, and the hash that is stored behind.
+    pub fn hashed(&self) -> io::Result<(u64, blake3::Hash)> {
+        let end = self.len - HASH_BYTES;
+        let mut stored = [0; HASH_BYTES as usize];
+        self.file.read_exact_at(&mut stored, end)?;
+        Ok((end, stored.into()))
+    }
+
     /// Its rows, ascending.
     pub fn rows(self: &Arc<Self>) -> io::Result<PartRows> {
         let end = self.len - HASH_BYTES;

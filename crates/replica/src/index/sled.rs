@@ -1,5 +1,6 @@
 //! sled 0.34 as the index. Its panics on damaged files are caught by whoever opens and reads it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -45,7 +46,8 @@ impl SledIndex {
 
 impl Index for SledIndex {
     fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
-        Ok(self.tree.get(key).map_err(failed)?.map(|value| value.to_vec()))
+        let value = guarded(|| self.tree.get(key))?;
+        Ok(value.map(|value| value.to_vec()))
     }
 
     fn scan(
@@ -57,8 +59,8 @@ impl Index for SledIndex {
         if from >= to {
             return Ok(());
         }
-        for row in self.tree.range(from..to) {
-            let (key, value) = row.map_err(failed)?;
+        let mut rows = self.tree.range(from..to);
+        while let Some((key, value)) = guarded(|| rows.next().transpose())? {
             if !visit(&key, &value) {
                 break;
             }
@@ -74,11 +76,19 @@ impl Index for SledIndex {
                 None => sled_batch.remove(key),
             }
         }
-        self.tree.apply_batch(sled_batch).map_err(failed)
+        guarded(|| self.tree.apply_batch(sled_batch))
     }
 
     fn flush(&self) -> Result<(), IndexError> {
         self.db.flush().map(drop).map_err(failed)
+    }
+}
+
+/// Why guarded: sled panics where its files are damaged.
+fn guarded<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, IndexError> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(done) => done.map_err(failed),
+        Err(panic) => Err(IndexError(crate::state::words(&*panic))),
     }
 }
 

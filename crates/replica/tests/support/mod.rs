@@ -99,7 +99,7 @@ impl Net {
         }
     }
 
-    fn of(&self, from: &str) -> Arc<dyn PeerTransport> {
+    pub fn of(&self, from: &str) -> Arc<dyn PeerTransport> {
         Arc::new(Wire { net: self.clone(), from: from.into() })
     }
 }
@@ -156,15 +156,38 @@ pub fn options() -> DiskOptions {
 }
 
 pub async fn start(net: &Net, dir: &Path, id: u64) -> Node {
+    start_with(net, dir, id, (options(), Arc::new(Notes))).await
+}
+
+/// With settings and a machine of its own.
+pub async fn start_with(
+    net: &Net,
+    dir: &Path,
+    id: u64,
+    (options, machine): (DiskOptions, Arc<dyn Machine>),
+) -> Node {
     let name = format!("n{id}");
     let home = dir.join(&name);
     if !home.exists() {
         Disk::format(&home).unwrap();
     }
-    let disk = Disk::open(&home, options()).unwrap();
-    let replica = try_start(net, disk.clone(), &name, id).await.unwrap();
+    let disk = Disk::open(&home, options).unwrap();
+    let replica = Replica::start(ReplicaConfig { machine, ..config(net, disk.clone(), &name, id) });
+    let replica = replica.await.unwrap();
     net.connect(&name, replica.clone());
     Node { name, id, disk, replica }
+}
+
+fn config(net: &Net, disk: Arc<Disk>, name: &str, id: u64) -> ReplicaConfig {
+    ReplicaConfig {
+        shard: SHARD,
+        replica_id: id,
+        node: name.into(),
+        disk,
+        machine: Arc::new(Notes),
+        transport: net.of(name),
+        timing: Timing::default(),
+    }
 }
 
 pub async fn try_start(
@@ -173,16 +196,7 @@ pub async fn try_start(
     name: &str,
     id: u64,
 ) -> Result<Replica, replica::Error> {
-    Replica::start(ReplicaConfig {
-        shard: SHARD,
-        replica_id: id,
-        node: name.into(),
-        disk,
-        machine: Arc::new(Notes),
-        transport: net.of(name),
-        timing: Timing::default(),
-    })
-    .await
+    Replica::start(config(net, disk, name, id)).await
 }
 
 impl Node {
@@ -209,6 +223,34 @@ pub async fn three(net: &Net, dir: &Path) -> Vec<Node> {
     let members = nodes.iter().map(|node| (node.id, node.member())).collect();
     nodes[0].replica.initialize(members).await.unwrap();
     nodes
+}
+
+/// Flips one bit of a file, as rot does.
+pub fn flip(path: &Path, bit: u64) {
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, bit / 8).unwrap();
+    file.write_all_at(&[byte[0] ^ (1 << (bit % 8))], bit / 8).unwrap();
+}
+
+pub fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for item in std::fs::read_dir(from).unwrap() {
+        let item = item.unwrap();
+        if item.file_type().unwrap().is_dir() {
+            copy_dir(&item.path(), &to.join(item.file_name()));
+        } else {
+            std::fs::copy(item.path(), to.join(item.file_name())).unwrap();
+        }
+    }
+}
+
+pub fn files_below(dir: &Path, found: &mut Vec<std::path::PathBuf>) {
+    for item in std::fs::read_dir(dir).unwrap() {
+        let path = item.unwrap().path();
+        if path.is_dir() { files_below(&path, found) } else { found.push(path) }
+    }
 }
 
 /// Waits for a condition with a deadline.

@@ -28,6 +28,11 @@ pub struct DemoArgs {
     verb: Option<DemoVerb>,
     #[command(flatten)]
     options: DemoOptions,
+    /// Drill the cluster as soon as it is ready, and end (see `rookery drill`)
+    #[arg(long)]
+    drill: bool,
+    #[command(flatten)]
+    drill_options: drill::Options,
 }
 
 #[derive(Subcommand)]
@@ -93,7 +98,10 @@ pub fn run(args: DemoArgs) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("start runtime")?;
     match args.verb {
-        None => runtime.block_on(demo(&args.options)),
+        None => {
+            let drill = args.drill.then_some(&args.drill_options);
+            runtime.block_on(demo(&args.options, drill))
+        }
         Some(DemoVerb::Start { name, dir }) => children::start_again(&dir, &name),
         Some(DemoVerb::Deliver { file, to, dir }) => {
             let message =
@@ -103,7 +111,31 @@ pub fn run(args: DemoArgs) -> Result<ExitCode> {
     }
 }
 
-async fn demo(options: &DemoOptions) -> Result<ExitCode> {
+/// `rookery drill --demo`: a demo of the usual size, drilled and ended.
+pub fn drill(options: drill::Options) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let demo_options = DemoOptions {
+        no_sample_mail: true,
+        base_port: layout::free_ports()?,
+        accounts: 0,
+        ..DemoOptions::usual()
+    };
+    runtime.context("start runtime")?.block_on(demo(&demo_options, Some(&options)))
+}
+
+impl DemoOptions {
+    /// What `rookery demo` does when nothing is said.
+    fn usual() -> Self {
+        #[derive(clap::Parser)]
+        struct Nothing {
+            #[command(flatten)]
+            options: DemoOptions,
+        }
+        <Nothing as clap::Parser>::parse_from(["demo"]).options
+    }
+}
+
+async fn demo(options: &DemoOptions, drill: Option<&drill::Options>) -> Result<ExitCode> {
     let started = std::time::Instant::now();
     let temporary = match &options.dir {
         Some(_) => None,
@@ -121,11 +153,16 @@ async fn demo(options: &DemoOptions) -> Result<ExitCode> {
         ready = setup::make_ready(&layout, options, &mut children) => Some(ready),
         () = stop.wait() => None,
     };
+    let mut drilled = None;
     match ready {
         Some(Ok(())) => {
-            print_welcome(&layout, children.cluster(), started.elapsed())?;
-            while tokio::time::timeout(WATCH_INTERVAL, stop.wait()).await.is_err() {
-                children.refresh()?;
+            if let Some(drill) = drill {
+                drilled = Some(drill::on_cluster_file(&layout.file, drill).await);
+            } else {
+                print_welcome(&layout, children.cluster(), started.elapsed())?;
+                while tokio::time::timeout(WATCH_INTERVAL, stop.wait()).await.is_err() {
+                    children.refresh()?;
+                }
             }
         }
         Some(Err(error)) => {
@@ -136,7 +173,7 @@ async fn demo(options: &DemoOptions) -> Result<ExitCode> {
     }
     println!("ending all processes");
     children.end_all().await;
-    Ok(ExitCode::SUCCESS)
+    drilled.unwrap_or(Ok(ExitCode::SUCCESS))
 }
 
 async fn deliver_to_demo(dir: &Path, message: &[u8], to: &[String]) -> Result<ExitCode> {

@@ -7,7 +7,8 @@ use minicbor::Decoder;
 use super::super::messages;
 use super::super::prefetch::Prefetch;
 use crate::Bodies;
-use crate::chunk::ChunkRef;
+use crate::chunk::{ChunkRef, unstow};
+use crate::codec;
 use crate::ids::AccountId;
 use crate::rows::Source;
 use crate::state::State;
@@ -61,6 +62,12 @@ impl InEnvelope {
             }
         })
     }
+}
+
+/// Whether encoded metadata may be an excerpt: that is said in its last field.
+fn is_excerpt(metadata: &[u8]) -> Result<bool, minicbor::decode::Error> {
+    const N_FIELDS_OF_A_WHOLE: u64 = 6;
+    Ok(Decoder::new(metadata).array()?.is_none_or(|n_fields| n_fields > N_FIELDS_OF_A_WHOLE))
 }
 
 /// Text to look for, folded.
@@ -118,18 +125,29 @@ impl<'c, 's> Candidate<'c, 's> {
         self.n_bytes_read
     }
 
+    /// The whole metadata, or the excerpt if no good copy of the whole is at hand.
     fn metadata(&mut self) -> &Metadata {
         self.has_read_metadata = true;
-        self.metadata
-            .get_or_insert_with(|| messages::metadata(self.rows, self.account, self.state.email))
+        let (rows, account, email) = (self.rows, self.account, self.state.email);
+        let n_bytes_read = &mut self.n_bytes_read;
+        self.metadata.get_or_insert_with(|| {
+            let metadata = messages::metadata(rows, account, email);
+            if metadata.excerpt.is_none() {
+                return metadata;
+            }
+            let content = messages::content(rows, account, email);
+            let octets = content.split().1.iter().map(|chunk| self.bodies.chunk(chunk));
+            let octets: Option<Vec<_>> = octets.collect();
+            let octets = octets.unwrap_or_default().concat();
+            *n_bytes_read += octets.len() as u64;
+            unstow(&metadata, &octets).map_or(metadata, Box::new)
+        })
     }
 
     /// HEADER, and SUBJECT, FROM, ... which are short for it.
     pub(super) fn header_contains(&mut self, name: &str, needle: &Needle) -> bool {
         if let Some(field) = InEnvelope::of(name) {
-            self.has_read_metadata = true;
-            let text = self.prefetch.read(self.state.email, |row| field.read(row));
-            let text = text.expect("rows are verified when read");
+            let text = self.in_envelope(field).expect("rows are verified when read");
             return text.is_some_and(|text| needle.is_in(&text));
         }
         let header = self.header();
@@ -137,6 +155,19 @@ impl<'c, 's> Candidate<'c, 's> {
             field.name.eq_ignore_ascii_case(name.as_bytes())
                 && needle.is_in(&mime::decode_header(&mime::unfold(field.value)))
         })
+    }
+
+    /// A field of the envelope; an excerpt's may be cut short.
+    fn in_envelope(
+        &mut self,
+        field: InEnvelope,
+    ) -> Result<Option<String>, minicbor::decode::Error> {
+        self.has_read_metadata = true;
+        let text = self.prefetch.read(self.state.email, |row| match is_excerpt(row) {
+            Ok(false) => Some(field.read(row)),
+            _ => None,
+        });
+        text.unwrap_or_else(|| field.read(&codec::encode(self.metadata())))
     }
 
     /// BODY: the text parts, decoded; and the headers of messages within.
@@ -208,10 +239,10 @@ impl<'c, 's> Candidate<'c, 's> {
     /// Visits a range of the message piece by piece until `visit` gives false. A chunk of which no
     /// good copy is at hand is passed over: it matches nothing.
     fn visit(&mut self, range: Range, visit: &mut dyn FnMut(&[u8]) -> bool) {
-        let chunks = self
-            .chunks
-            .take()
-            .unwrap_or_else(|| messages::content(self.rows, self.account, self.state.email).chunks);
+        let chunks = self.chunks.take().unwrap_or_else(|| {
+            let content = messages::content(self.rows, self.account, self.state.email);
+            content.split().0.to_vec()
+        });
         let mut at: u64 = 0;
         for chunk in &chunks {
             let (begin, end) = (at, at + u64::from(chunk.raw_len));
@@ -297,7 +328,6 @@ fn address_text(address: &mime::Address) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec;
 
     /// The fields are found by their place, so they must be where they are looked for.
     #[test]
@@ -305,6 +335,8 @@ mod tests {
         let raw = b"From: Ann <a@x.test>, c@x.test\r\nTo: b@x.test\r\nCc: d@x.test\r\n\
             Bcc: e@x.test\r\nSubject: =?utf-8?q?h=C3=A9?=\r\nMessage-Id: <1@x.test>\r\n\r\n";
         let row = codec::encode(&mime::scan(raw));
+        assert!(!is_excerpt(&row).unwrap());
+        assert!(is_excerpt(&codec::encode(&mime::scan(raw).excerpt())).unwrap());
         let read = |name: &str| InEnvelope::of(name).and_then(|field| field.read(&row).unwrap());
         for (name, wanted) in [
             ("From", "Ann <a@x.test>,  <c@x.test>"),

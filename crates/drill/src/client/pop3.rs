@@ -1,8 +1,10 @@
 //! A small POP3 client (RFC 1939).
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 
-use crate::line::Line;
+use super::line::{Endpoint, Line};
 
 /// One POP3 session.
 pub struct Pop3 {
@@ -12,11 +14,21 @@ pub struct Pop3 {
 impl Pop3 {
     /// Connects and logs in.
     pub fn login(address: &str, user: &str, password: &str) -> Result<Self> {
-        let mut pop3 = Self { line: Line::connect(address)? };
+        Self::open(&Endpoint::plain(address), user, password)
+    }
+
+    /// The same, inside TLS or not.
+    pub fn open(endpoint: &Endpoint, user: &str, password: &str) -> Result<Self> {
+        let mut pop3 = Self { line: Line::open(endpoint)? };
         pop3.status("greeting")?;
         pop3.ok(&format!("USER {user}"))?;
         pop3.ok(&format!("PASS {password}"))?;
         Ok(pop3)
+    }
+
+    /// Changes how long a read waits.
+    pub fn set_deadline(&mut self, deadline: Duration) -> Result<()> {
+        self.line.set_deadline(deadline)
     }
 
     /// A command with a one-line answer, which must be `+OK`.

@@ -1,8 +1,10 @@
 //! A small IMAP client: tags, literals, and nothing it does not need.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::line::Line;
+use super::line::{Endpoint, Line};
 
 /// One IMAP session.
 pub struct Imap {
@@ -22,11 +24,27 @@ pub struct Response {
 impl Imap {
     /// Connects and logs in.
     pub fn login(address: &str, user: &str, password: &str) -> Result<Self> {
-        let mut imap = Self { line: Line::connect(address)?, n_tags: 0 };
+        Self::open(&Endpoint::plain(address), user, password)
+    }
+
+    /// The same, inside TLS or not.
+    pub fn open(endpoint: &Endpoint, user: &str, password: &str) -> Result<Self> {
+        let mut imap = Self { line: Line::open(endpoint)?, n_tags: 0 };
         let greeting = imap.response()?;
         ensure!(greeting.text.starts_with("* OK"), "greeting: {}", greeting.text);
         imap.ok(&format!("LOGIN \"{user}\" \"{password}\""))?;
         Ok(imap)
+    }
+
+    /// Changes how long a read waits.
+    pub fn set_deadline(&mut self, deadline: Duration) -> Result<()> {
+        self.line.set_deadline(deadline)
+    }
+
+    /// Ends an IDLE that was begun with [`Imap::start`].
+    pub fn done(&mut self, tag: &str) -> Result<Vec<Response>> {
+        self.line.send(b"DONE\r\n")?;
+        self.finish(tag)
     }
 
     /// Runs a command that must end with OK; gives the untagged responses and the tagged one last.
@@ -71,15 +89,31 @@ impl Imap {
 
     /// APPEND with a literal, in exactly these octets.
     pub fn append(&mut self, mailbox: &str, message: &[u8]) -> Result<()> {
-        let tag = self.start(&format!("APPEND \"{mailbox}\" {{{}}}", message.len()))?;
-        let go = self.response()?;
-        ensure!(go.text.starts_with('+'), "APPEND: {}", go.text);
-        self.line.send(message)?;
-        self.line.send(b"\r\n")?;
-        let done = self.finish(&tag)?;
-        let last = done.last().context("no response")?;
+        let last = self.append_flagged(mailbox, "", message)?;
         ensure!(status(&last.text) == "OK", "APPEND: {}", last.text);
         Ok(())
+    }
+
+    /// The same with flags, separated by spaces; gives the tagged response, whatever it says.
+    pub fn append_flagged(
+        &mut self,
+        mailbox: &str,
+        flags: &str,
+        message: &[u8],
+    ) -> Result<Response> {
+        let tag = self.start(&format!("APPEND \"{mailbox}\" ({flags}) {{{}}}", message.len()))?;
+        loop {
+            let response = self.response()?;
+            if response.text.starts_with(&format!("{tag} ")) {
+                return Ok(response);
+            }
+            if response.text.starts_with('+') {
+                break;
+            }
+        }
+        self.line.send(message)?;
+        self.line.send(b"\r\n")?;
+        self.finish(&tag)?.pop().context("no response")
     }
 
     /// The whole octets of a message.
@@ -120,8 +154,7 @@ impl Imap {
                 break;
             }
         }
-        self.line.send(b"DONE\r\n")?;
-        self.finish(&tag).map(|_| ())
+        self.done(&tag).map(|_| ())
     }
 
     /// The next response, literals included.
@@ -145,6 +178,7 @@ impl Imap {
     }
 }
 
-fn status(tagged: &str) -> &str {
+/// OK, NO or BAD of a tagged response.
+pub fn status(tagged: &str) -> &str {
     tagged.split(' ').nth(1).unwrap_or("")
 }

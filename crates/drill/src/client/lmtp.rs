@@ -1,8 +1,10 @@
 //! A small LMTP client (RFC 2033).
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 
-use crate::line::Line;
+use super::line::{Endpoint, Line};
 
 /// One LMTP session.
 pub struct Lmtp {
@@ -12,21 +14,63 @@ pub struct Lmtp {
 impl Lmtp {
     /// Connects and says LHLO.
     pub fn connect(address: &str) -> Result<Self> {
-        let mut lmtp = Self { line: Line::connect(address)? };
+        Self::open(&Endpoint::plain(address))
+    }
+
+    /// The same, inside TLS or not.
+    pub fn open(endpoint: &Endpoint) -> Result<Self> {
+        let mut lmtp = Self { line: Line::open(endpoint)? };
         lmtp.expect("220")?;
-        lmtp.command("LHLO tests.example.test", "250")?;
+        lmtp.command("LHLO localhost", "250")?;
         Ok(lmtp)
+    }
+
+    /// Changes how long a read waits.
+    pub fn set_deadline(&mut self, deadline: Duration) -> Result<()> {
+        self.line.set_deadline(deadline)
+    }
+
+    /// One transaction; a reply for each recipient in order, that to DATA's end, or the one that
+    /// refused it earlier. A transaction that ended early is reset.
+    pub fn transaction(&mut self, to: &[&str], message: &[u8]) -> Result<Vec<String>> {
+        self.command("MAIL FROM:<>", "250")?;
+        let mut replies = Vec::with_capacity(to.len());
+        for recipient in to {
+            self.line.send(format!("RCPT TO:<{recipient}>\r\n").as_bytes())?;
+            replies.push(self.reply()?);
+        }
+        if !replies.iter().any(|reply| reply.starts_with('2')) {
+            self.command("RSET", "250")?;
+            return Ok(replies);
+        }
+        self.command("DATA", "354")?;
+        self.line.send(&stuffed(message))?;
+        for slot in replies.iter_mut().filter(|reply| reply.starts_with('2')) {
+            *slot = self.reply()?;
+        }
+        Ok(replies)
     }
 
     /// Delivers; one reply per recipient that RCPT accepted, in order.
     pub fn deliver(&mut self, to: &[&str], message: &[u8]) -> Result<Vec<String>> {
+        let n_replies = self.start(to, message)?;
+        self.finish(n_replies)
+    }
+
+    /// Sends everything and does not wait; gives how many replies there will be.
+    pub fn start(&mut self, to: &[&str], message: &[u8]) -> Result<usize> {
         self.command("MAIL FROM:<sender@example.test>", "250")?;
         for recipient in to {
             self.command(&format!("RCPT TO:<{recipient}>"), "250")?;
         }
         self.command("DATA", "354")?;
         self.line.send(&stuffed(message))?;
-        to.iter().map(|_| self.reply()).collect()
+        Ok(to.len())
+    }
+
+    /// The replies to what was sent.
+    pub fn finish(&mut self, n_replies: usize) -> Result<Vec<String>> {
+        (0..n_replies).map(|_| self.reply()).collect()
     }
 
     /// Sends a line and wants a reply that begins so.

@@ -1,0 +1,260 @@
+//! What the drill sees of a cluster through its admin API: leaders, copies, and whether it is at rest.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use admin::account::{Accounts, Quota, hash_password, parse_address};
+use admin::target::Target;
+use anyhow::{Context as _, Result, bail, ensure};
+use api::admin::{AdminClient, NodeStatus};
+use api::fault::{Fault, FaultClient};
+use api::meta::{MetaError, ReplicaReport, ReplicaState};
+use api::placement::{DiskId, META_SHARD, Placement, Shard};
+use tokio::time::Instant;
+
+use crate::history;
+use crate::work::Canary;
+
+/// How long one node may take to say how it is.
+const STATUS_PATIENCE: Duration = Duration::from_millis(800);
+/// How often something that is waited for is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// A cluster that is drilled.
+pub(crate) struct Cluster {
+    target: Target,
+    admin: AdminClient,
+    faults: FaultClient,
+}
+
+/// What the nodes said, each for itself, at about the same time.
+pub(crate) struct Snapshot {
+    pub placement: Arc<Placement>,
+    pub nodes: BTreeMap<String, NodeStatus>,
+}
+
+impl Cluster {
+    pub fn connect(target: Target) -> Result<Self> {
+        let (admin, faults) = (target.admin()?, target.faults()?);
+        Ok(Self { target, admin, faults })
+    }
+
+    /// Asks every node how it is.
+    pub async fn snapshot(&self) -> Snapshot {
+        let mut placement = self.faults.placement().await;
+        let names: Vec<String> = placement.nodes.iter().map(|node| node.name.clone()).collect();
+        let mut asking = tokio::task::JoinSet::new();
+        for name in names {
+            let admin = self.admin.clone();
+            asking.spawn(async move { admin.status_of(&name, STATUS_PATIENCE).await });
+        }
+        let mut nodes = BTreeMap::new();
+        while let Some(answer) = asking.join_next().await {
+            let Ok(Ok(status)) = answer else { continue };
+            if let Some(newer) = status.placement.filter(|new| new.version > placement.version) {
+                placement = newer;
+            }
+            nodes.extend(status.nodes.into_iter().map(|node| (node.node.name.clone(), node)));
+        }
+        Snapshot { placement, nodes }
+    }
+
+    /// Hurts a node.
+    pub async fn inflict(&self, node: &str, fault: &Fault) -> Result<u32, MetaError> {
+        self.faults.inflict(node, fault).await
+    }
+
+    /// Empties a node of leaderships, or calls that off.
+    pub async fn drain(&self, node: &str, undo: bool) -> Result<()> {
+        self.admin.drain(node, undo).await.with_context(|| format!("drain {node}"))
+    }
+
+    /// Takes snapshots until one satisfies.
+    pub async fn until<T>(
+        &self,
+        patience: Duration,
+        mut satisfies: impl FnMut(&Snapshot) -> Result<T>,
+    ) -> Result<T> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let snapshot = self.snapshot().await;
+            match satisfies(&snapshot) {
+                Ok(found) => return Ok(found),
+                Err(error) if Instant::now() > deadline => {
+                    return Err(error.context(format!("not within {} s", patience.as_secs())));
+                }
+                Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+            }
+        }
+    }
+
+    /// Waits until every copy of everything is where it belongs.
+    pub async fn whole(&self, patience: Duration) -> Result<()> {
+        let mut committed = BTreeMap::new();
+        self.until(patience, move |snapshot| snapshot.check_whole(&mut committed)).await
+    }
+
+    /// Waits until all replicas of each shard are at the same entry, and tells what they hold there.
+    pub async fn rest(&self, patience: Duration) -> Result<Vec<history::ReplicaState>> {
+        let mut at_rest: BTreeMap<u32, Vec<history::ReplicaState>> = BTreeMap::new();
+        self.until(patience, move |snapshot| {
+            for shard in &snapshot.placement.shards {
+                if let Some(states) = snapshot.states_at_one_entry(shard) {
+                    at_rest.insert(shard.shard.0, states);
+                }
+            }
+            let missing =
+                snapshot.placement.shards.iter().find(|s| !at_rest.contains_key(&s.shard.0));
+            match missing {
+                Some(shard) => bail!("the replicas of shard {} are not level", shard.shard),
+                None => Ok(at_rest.values().flatten().cloned().collect()),
+            }
+        })
+        .await
+    }
+
+    /// Creates accounts for a drill; all have the same password.
+    pub async fn create_canaries(&self, names: &[String], password: &str) -> Result<Vec<Canary>> {
+        let client = self.target.client().await?;
+        let hash = hash_password(password.as_bytes())?;
+        let mut canaries = Vec::with_capacity(names.len());
+        for name in names {
+            let address = parse_address(name)?;
+            let created =
+                Accounts::new(&client).add(&address, hash.clone(), Quota::default()).await;
+            created.with_context(|| format!("create canary {name}"))?;
+            canaries.push(Canary { name: name.clone(), password: password.to_owned() });
+        }
+        Ok(canaries)
+    }
+
+    /// Where the canaries live: how many on each shard.
+    pub async fn shards_of(&self, canaries: &[Canary]) -> Result<BTreeMap<u32, usize>> {
+        let client = self.target.client().await?;
+        let mut shards = BTreeMap::new();
+        for canary in canaries {
+            let place = Accounts::new(&client).place(&parse_address(&canary.name)?).await?;
+            *shards.entry(place.shard.0).or_default() += 1;
+        }
+        Ok(shards)
+    }
+
+    /// Removes them with all their mail.
+    pub async fn remove_canaries(&self, canaries: &[Canary]) -> Result<()> {
+        let client = self.target.client().await?;
+        for canary in canaries {
+            let removed = Accounts::new(&client).delete(&parse_address(&canary.name)?).await;
+            removed.with_context(|| format!("remove canary {}", canary.name))?;
+        }
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    fn reports<'a>(
+        &'a self,
+        shard: &'a Shard,
+    ) -> impl Iterator<Item = (&'a str, &'a ReplicaReport)> + 'a {
+        shard.replicas.iter().filter_map(move |placed| {
+            let node = self.nodes.get(&placed.node)?;
+            let report = node.replicas.iter().find(|one| one.replica_id == placed.replica_id)?;
+            Some((placed.node.as_str(), report))
+        })
+    }
+
+    /// The node whose replica leads, in the highest term.
+    pub fn leader<'a>(&'a self, shard: &'a Shard) -> Option<&'a str> {
+        let leaders = self.reports(shard).filter(|(_, one)| one.state == ReplicaState::Leader);
+        leaders.max_by_key(|(_, one)| one.term).map(|(node, _)| node)
+    }
+
+    /// How many shards a node leads, the meta group included.
+    pub fn n_led(&self, node: &str) -> usize {
+        self.placement.shards.iter().filter(|shard| self.leader(shard) == Some(node)).count()
+    }
+
+    /// The node that leads most of these shards, each counted as often as is said.
+    pub fn busiest(&self, shards: &BTreeMap<u32, usize>) -> Result<String> {
+        let mut led: BTreeMap<&str, usize> = BTreeMap::new();
+        for shard in self.placement.shards.iter().filter(|shard| shard.shard != META_SHARD) {
+            let weight = shards.get(&shard.shard.0).copied().unwrap_or(0);
+            let leader = self.leader(shard);
+            let leader = leader.with_context(|| format!("shard {} has no leader", shard.shard))?;
+            *led.entry(leader).or_default() += weight;
+        }
+        let busiest = led.into_iter().max_by_key(|(_, weight)| *weight);
+        busiest.map(|(node, _)| node.to_owned()).context("no shard has a leader")
+    }
+
+    /// The disk of a node that holds most replicas.
+    pub fn disk_of(&self, node: &str) -> Result<DiskId> {
+        let mut held: BTreeMap<DiskId, usize> = BTreeMap::new();
+        for shard in &self.placement.shards {
+            for placed in shard.replicas.iter().filter(|placed| placed.node == node) {
+                *held.entry(placed.disk_id).or_default() += 1;
+            }
+        }
+        let fullest = held.into_iter().max_by_key(|(_, n)| *n);
+        fullest.map(|(disk, _)| disk).with_context(|| format!("node {node} holds no replica"))
+    }
+
+    /// Whether a node started again since this time and is a part of the cluster.
+    pub fn check_back(&self, node: &str, since: Instant) -> Result<()> {
+        let status = self.nodes.get(node).with_context(|| format!("node {node} is away"))?;
+        let up = Duration::from_millis(status.uptime_ms);
+        ensure!(up < since.elapsed(), "node {node} has not gone down yet");
+        Ok(())
+    }
+
+    /// Every placed replica is here, whole, healthy, and has all that was committed at the last look.
+    fn check_whole(&self, committed: &mut BTreeMap<u32, u64>) -> Result<()> {
+        let before = committed.clone();
+        let mut wrong = None;
+        for shard in &self.placement.shards {
+            let id = shard.shard.0;
+            let newest = self.reports(shard).map(|(_, one)| one.committed).max().unwrap_or(0);
+            committed.insert(id, newest);
+            let found = self.check_whole_shard(shard, before.get(&id).copied());
+            wrong = wrong.or(found.err());
+        }
+        wrong.map_or(Ok(()), Err)
+    }
+
+    fn check_whole_shard(&self, shard: &Shard, committed: Option<u64>) -> Result<()> {
+        let id = shard.shard;
+        self.leader(shard).with_context(|| format!("shard {id} has no leader"))?;
+        for placed in &shard.replicas {
+            let mut found = self.reports(shard).filter(|(_, r)| r.replica_id == placed.replica_id);
+            let (node, report) = found.next().with_context(|| {
+                format!("replica {} of shard {id} on {} is away", placed.replica_id, placed.node)
+            })?;
+            let is_up = !matches!(report.state, ReplicaState::Starting | ReplicaState::Failed);
+            ensure!(is_up, "the replica of shard {id} on {node} is not ready");
+            let n = report.n_missing_chunks;
+            ensure!(n == 0, "the replica of shard {id} on {node} misses {n} chunks");
+            let committed = committed.context("first look")?;
+            let lag = committed.saturating_sub(report.applied);
+            ensure!(lag == 0, "the replica of shard {id} on {node} is {lag} entries behind");
+        }
+        Ok(())
+    }
+
+    fn states_at_one_entry(&self, shard: &Shard) -> Option<Vec<history::ReplicaState>> {
+        let reports: Vec<_> = self.reports(shard).map(|(_, report)| report).collect();
+        let applied = reports.first()?.applied;
+        if reports.len() != shard.replicas.len() || reports.iter().any(|r| r.applied != applied) {
+            return None;
+        }
+        let digest = |report: &ReplicaReport| {
+            report.digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        };
+        let state = |report: &ReplicaReport| history::ReplicaState {
+            shard: shard.shard.0,
+            replica: report.replica_id,
+            applied,
+            digest: digest(report),
+        };
+        Some(reports.into_iter().map(state).collect())
+    }
+}

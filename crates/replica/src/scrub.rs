@@ -1,0 +1,303 @@
+//! Scrub: everything that lies still on a disk is read and verified, again and again, at a bounded
+//! rate, and what does not verify is healed.
+//!
+//! A pass goes over the journal (every record's checksum and the digest of every body), and then for
+//! each replica over its checkpoints (their hash), its index (every row's checksum, and that the
+//! rows add up to the digest they should have) and its bodies (those that rows refer to have a
+//! place). Enter at [`Disk::scrub`].
+
+mod heal;
+mod ledger;
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use journal::{Blob, Pointer, SegmentId};
+use mailbox::{ChunkRef, Digest, LogTime, RowDigest, StoredChunk};
+use tokio::time::Instant;
+
+pub(crate) use self::ledger::Ledger;
+pub use self::ledger::ScrubStatus;
+use crate::codec;
+use crate::core::Core;
+use crate::disk::Disk;
+use crate::store::{Lost, RowView};
+use crate::view;
+
+/// Bytes verified between two pauses.
+const STEP_BYTES: u64 = 1 << 20;
+/// Rows of an index verified between two pauses, so that apply and readers are not held up.
+const STEP_ROWS: usize = 512;
+/// Bodies whose places are looked at between two pauses.
+const STEP_BODIES: usize = 2048;
+/// A pass begins no sooner after the one before it. Why: what is small is not worth being read all
+/// the time.
+const PASS_EVERY: Duration = Duration::from_secs(30);
+/// What is damaged is looked after this often.
+const HEAL_EVERY: Duration = Duration::from_secs(2);
+
+/// Keeps the rate.
+struct Pace {
+    /// `None`: as fast as it goes.
+    bytes_per_s: Option<u64>,
+}
+
+impl Pace {
+    async fn spend(&self, disk: &Disk, n_bytes: u64) {
+        match self.bytes_per_s {
+            None => tokio::task::yield_now().await,
+            Some(rate) => {
+                disk.wait(Duration::from_micros(n_bytes * 1_000_000 / rate.max(1))).await;
+            }
+        }
+    }
+}
+
+impl Disk {
+    /// Verifies and heals, at most so many bytes a second, until [`Self::stop_scrub`].
+    pub async fn scrub(self: Arc<Self>, bytes_per_s: u64) {
+        let pace = Pace { bytes_per_s: Some(bytes_per_s) };
+        self.ledger().recall(self.dir());
+        while !self.is_closing() {
+            let began = Instant::now();
+            self.pass(&pace).await;
+            while began.elapsed() < PASS_EVERY && !self.is_closing() {
+                self.wait(HEAL_EVERY).await;
+                self.heal().await;
+            }
+        }
+    }
+
+    /// One pass over everything, as fast as it goes. For those in a hurry, and for tests.
+    pub async fn scrub_once(self: &Arc<Self>) {
+        self.ledger().hurry();
+        self.pass(&Pace { bytes_per_s: None }).await;
+    }
+
+    /// What scrub did and found.
+    pub fn scrub_status(&self) -> ScrubStatus {
+        let now = self.now();
+        let segments = self.journal().segments();
+        self.ledger().status(&segments, now)
+    }
+
+    /// When the bytes of a place were last verified by scrub.
+    pub(crate) fn verified_at(&self, place: Pointer) -> Option<LogTime> {
+        self.ledger().verified_at(place)
+    }
+
+    /// Something in the journal does not verify: its segment is emptied and deleted.
+    pub(crate) fn found_damage(&self, segment: SegmentId, offset: u64) {
+        if self.ledger().condemn(segment, offset) {
+            let disk = self.journal().disk_id();
+            tracing::warn!(%disk, %segment, offset, "damage in the journal");
+        }
+    }
+
+    /// A replica's index does not verify; it is built anew when the replica starts again.
+    pub(crate) fn found_bad_index(&self, replica: u64) {
+        if self.ledger().indexes.insert(replica) {
+            self.ledger().n_damaged += 1;
+            tracing::warn!(replica, "damage in the index");
+        }
+    }
+
+    /// A replica's checkpoint does not verify; it is written anew.
+    pub(crate) fn found_bad_checkpoint(&self, replica: u64) {
+        if self.ledger().checkpoints.insert(replica) {
+            self.ledger().n_damaged += 1;
+            tracing::warn!(replica, "damage in a checkpoint");
+        }
+    }
+
+    async fn pass(self: &Arc<Self>, pace: &Pace) {
+        self.verify_journal(pace).await;
+        let cores: Vec<Weak<Core>> = self.cores().iter().map(Arc::downgrade).collect();
+        for core in cores.iter().take_while(|_| !self.is_closing()) {
+            self.verify_checkpoints(core, pace).await;
+            self.verify_rows(core, pace).await;
+            self.verify_places(core, pace).await;
+        }
+        self.heal().await;
+        if self.is_closing() {
+            return;
+        }
+        let now = self.now();
+        let dir = self.dir().to_path_buf();
+        let note = self.ledger().end_pass(now);
+        // Why the result is dropped: without the note the times are only told as unknown.
+        drop(self.blocking().run(move || ledger::keep(&dir, &note)).await);
+    }
+
+    /// Records, bodies, manifests and footers of all segments.
+    async fn verify_journal(self: &Arc<Self>, pace: &Pace) {
+        loop {
+            let this = self.clone();
+            let step = move || this.journal().scrub_step(STEP_BYTES, &is_right);
+            let step = match self.blocking().run(step).await {
+                Ok(Ok(step)) => step,
+                Ok(Err(error)) => return tracing::warn!(%error, "journal cannot be scrubbed"),
+                Err(error) => return tracing::error!(%error, "scrub of the journal panicked"),
+            };
+            let now = self.now();
+            let segments = self.journal().segments();
+            self.ledger().learn(&step, &segments, now);
+            for damage in &step.damaged {
+                self.found_damage(damage.segment, damage.offset);
+            }
+            if !step.damaged.is_empty() {
+                self.heal().await;
+            }
+            pace.spend(self, step.n_bytes).await;
+            let is_over = step.oldest_unverified.is_none();
+            if is_over || self.is_poisoned() || self.is_closing() {
+                return;
+            }
+        }
+    }
+
+    async fn verify_checkpoints(self: &Arc<Self>, weak: &Weak<Core>, pace: &Pace) {
+        let Some(core) = weak.upgrade() else { return };
+        let current = core.applying.checkpoints.current();
+        drop(core);
+        for part in current.iter().flat_map(|current| current.parts()) {
+            let Ok((end, stored)) = part.hashed() else { continue };
+            let (mut hasher, mut at) = (blake3::Hasher::new(), 0);
+            while at < end {
+                let (part, len) = (part.clone(), (end - at).min(STEP_BYTES));
+                let read = self.blocking().run(move || part.bytes_at(at, len as usize)).await;
+                // Why empty: a sector that cannot be read is healed like one that reads wrong.
+                let bytes: Bytes = read.and_then(|read| read).unwrap_or_default();
+                hasher.update(&bytes);
+                at += len;
+                self.ledger().verified_bytes += len;
+                pace.spend(self, len).await;
+                if self.is_closing() {
+                    return;
+                }
+            }
+            if hasher.finalize() != stored
+                && let Some(core) = weak.upgrade()
+                && core.applying.checkpoints.holds(part)
+            {
+                core.applying.checkpoints.doubt();
+                self.found_bad_checkpoint(core.claim.replica);
+            }
+        }
+    }
+
+    async fn verify_rows(self: &Arc<Self>, weak: &Weak<Core>, pace: &Pace) {
+        let Some(core) = weak.upgrade() else { return };
+        let (replica, store) = (core.claim.replica, core.applying.store());
+        let mut check =
+            RowCheck { view: store.view(), from: Vec::new(), digest: Default::default() };
+        drop((core, store));
+        let is_wrong = loop {
+            // Why: while the view lives, the index of a replica that stopped stays open.
+            let is_same = |core: Arc<Core>| Arc::ptr_eq(&core.applying.store(), check.view.store());
+            if self.is_closing() || !weak.upgrade().is_some_and(is_same) {
+                return;
+            }
+            let step = move || {
+                let stepped = check.step();
+                (check, stepped)
+            };
+            let Ok((after, stepped)) = self.blocking().run(step).await else { return };
+            check = after;
+            match stepped {
+                Ok(0) => break check.digest != check.view.applied().digest,
+                Ok(n_bytes) => {
+                    self.ledger().verified_bytes += n_bytes;
+                    pace.spend(self, n_bytes).await;
+                }
+                // Too much changed meanwhile; each row was verified as far as it got.
+                Err(Lost::Expired) => return,
+                Err(Lost::Index(_)) => break true,
+            }
+        };
+        if is_wrong {
+            self.found_bad_index(replica);
+            check.view.store().give_up();
+        }
+    }
+
+    /// Every body that rows refer to has a place in a segment that is there.
+    async fn verify_places(self: &Arc<Self>, weak: &Weak<Core>, pace: &Pace) {
+        let mut after: Option<Digest> = None;
+        loop {
+            let Some(core) = weak.upgrade() else { return };
+            let store = core.applying.store();
+            let page = self.blocking().run(move || store.bodies(after, STEP_BODIES)).await;
+            let Ok(Ok(page)) = page else { return };
+            let Some((last, _)) = page.last() else { break };
+            after = Some(*last);
+            let segments = self.journal().segments();
+            let is_lost = |(digest, at): &&(Digest, Pointer)| {
+                segments.binary_search(&at.segment).is_err()
+                    // Why again: it may have been moved since.
+                    && core.applying.store().locate(digest).ok().flatten() == Some(*at)
+                    && core.is_live(digest)
+            };
+            let lost: Vec<Digest> =
+                page.iter().filter(is_lost).map(|(digest, _)| *digest).collect();
+            let n_lost = lost.len() as u64;
+            if n_lost > 0 && self.restore(&core, lost).await {
+                let mut ledger = self.ledger();
+                ledger.n_damaged += n_lost;
+                ledger.n_repaired += n_lost;
+            }
+            drop(core);
+            pace.spend(self, 64 * page.len() as u64).await;
+            if self.is_closing() {
+                return;
+            }
+        }
+        let Some(core) = weak.upgrade() else { return };
+        if core.care.is_incomplete() {
+            return;
+        }
+        for peer in core.peers() {
+            if let Ok((_, n_fetched)) = core.fill_from(&peer).await {
+                self.ledger().n_damaged += n_fetched;
+                self.ledger().n_repaired += n_fetched;
+                return;
+            }
+        }
+    }
+}
+
+/// An index being read.
+struct RowCheck {
+    view: RowView,
+    from: Vec<u8>,
+    digest: RowDigest,
+}
+
+impl RowCheck {
+    /// Some rows more, and their bytes; 0 at the end.
+    fn step(&mut self) -> Result<u64, Lost> {
+        let page = self.view.page(&self.from, STEP_ROWS)?;
+        let mut n_bytes = 0;
+        for (key, value) in &page {
+            self.digest.add(key, value);
+            n_bytes += (key.len() + value.len()) as u64;
+        }
+        if let Some((last, _)) = page.into_iter().next_back() {
+            self.from = last;
+            self.from.push(0);
+        }
+        Ok(n_bytes)
+    }
+}
+
+/// Whether a body is what its digest says. Its checksum was right already.
+fn is_right(blob: &Blob) -> bool {
+    if blob.key_id != 0 {
+        // Why: scrub has no keys, and the checksum covers what is encrypted.
+        return true;
+    }
+    let Ok(codec) = codec::read_codec(blob.codec) else { return false };
+    let chunk = ChunkRef { digest: Digest(blob.digest), raw_len: blob.raw_len };
+    view::raw(&StoredChunk { chunk, codec, bytes: blob.bytes.clone() }).is_some()
+}

@@ -1,0 +1,174 @@
+//! Healing. A segment with any damage is emptied and deleted, whatever the damage is: good bodies are
+//! copied forward, bad ones come from a peer by their digest, and log entries give way to a
+//! checkpoint. So nothing is ever written over, and a sector that rots is not used again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use journal::{ReplicaId, SegmentId};
+use mailbox::Digest;
+
+use crate::core::Core;
+use crate::disk::Disk;
+
+/// Bodies looked at at a time.
+const PAGE: usize = 2048;
+/// Bodies copied or fetched at a time.
+const BATCH: usize = 16;
+/// The journal heard of a purge by then.
+const PURGE_MAX: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Why something is not healed yet. It is tried again.
+type NotYet = String;
+
+impl Disk {
+    /// Heals what can be healed now.
+    pub(super) async fn heal(self: &Arc<Self>) {
+        let due = self.ledger().due();
+        for segment in due {
+            let emptied = self.empty(segment).await;
+            if emptied == Ok(true) {
+                self.ledger().healed(segment);
+                tracing::info!(%segment, "damaged segment was emptied and deleted");
+                continue;
+            }
+            self.ledger().put_off(segment);
+            let why = emptied.err().unwrap_or_else(|| "it is needed here".into());
+            tracing::debug!(%segment, why, "damaged segment is not emptied yet");
+        }
+        for core in self.cores() {
+            let replica = core.claim.replica;
+            if !core.applying.store().is_damaged() && self.ledger().indexes.remove(&replica) {
+                self.ledger().n_repaired += 1;
+                tracing::info!(replica, "index was built anew");
+            }
+            let checkpoints = &core.applying.checkpoints;
+            if checkpoints.is_doubted() {
+                let store = core.applying.store();
+                // Why the result is dropped: it is tried again.
+                drop(crate::checkpoint::Checkpoints::build(checkpoints, store).await);
+            }
+            if !checkpoints.is_doubted() && self.ledger().checkpoints.remove(&replica) {
+                self.ledger().n_repaired += 1;
+                tracing::info!(replica, "checkpoint was written anew");
+            }
+        }
+    }
+
+    /// Empties a segment and deletes it. True if it is gone.
+    async fn empty(self: &Arc<Self>, segment: SegmentId) -> Result<bool, NotYet> {
+        let is_there = |this: &Self| this.journal().segments().binary_search(&segment).is_ok();
+        if !is_there(self) {
+            return Ok(true);
+        }
+        if self.journal().segments().last() == Some(&segment) {
+            let this = self.clone();
+            let rolled = self.blocking().run(move || this.journal().roll()).await;
+            rolled.map_err(words)?.map_err(words)?;
+        }
+        let mut is_empty = true;
+        for core in self.cores() {
+            core.release_log(segment).await?;
+            is_empty &= self.leave(&core, segment).await?;
+        }
+        if is_empty {
+            let this = self.clone();
+            let collected = self.blocking().run(move || this.collect()).await;
+            collected.map_err(words)?.map_err(words)?;
+        }
+        Ok(!is_there(self))
+    }
+
+    /// Gives all live bodies of a replica in this segment another place. True if none is left.
+    async fn leave(&self, core: &Core, segment: SegmentId) -> Result<bool, NotYet> {
+        let mut after: Option<Digest> = None;
+        let mut lost = Vec::new();
+        loop {
+            let store = core.applying.store();
+            let page = self.blocking().run(move || store.bodies(after, PAGE)).await;
+            let page = page.map_err(words)?.map_err(words)?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(*last);
+            let here =
+                page.iter().filter(|(_, at)| at.segment == segment).map(|(digest, _)| digest);
+            let here: Vec<Digest> = here.filter(|digest| core.is_live(digest)).copied().collect();
+            for some in here.chunks(BATCH) {
+                let mut good = Vec::with_capacity(some.len());
+                for digest in some {
+                    match core.good_copy(digest) {
+                        Some(stored) => good.push(stored),
+                        None => lost.push(*digest),
+                    }
+                }
+                if !core.keep(&good).await {
+                    return Err("bodies cannot be copied".into());
+                }
+            }
+        }
+        Ok(lost.is_empty() || self.restore(core, lost).await)
+    }
+
+    /// Fetches bodies from any peer. True if all came.
+    pub(super) async fn restore(&self, core: &Core, mut lost: Vec<Digest>) -> bool {
+        let replica = core.claim.replica;
+        let (mut n_silent, asked) = (0, lost.clone());
+        for peer in core.peers() {
+            if lost.is_empty() {
+                break;
+            }
+            let Ok(found) = core.fetch(&peer, &lost).await else {
+                n_silent += 1;
+                continue;
+            };
+            if core.keep(&found).await {
+                lost.retain(|digest| !found.iter().any(|one| one.chunk.digest == *digest));
+            }
+        }
+        let n_restored = asked.len() - lost.len();
+        if n_restored > 0 {
+            tracing::info!(replica, n_restored, "damaged bodies came from peers");
+        }
+        let mut ledger = self.ledger();
+        let is_healed = |digest: &Digest| asked.contains(digest) && !lost.contains(digest);
+        ledger.unrepairable.retain(|(of, digest)| *of != replica || !is_healed(digest));
+        if n_silent == 0 {
+            for digest in &lost {
+                if ledger.unrepairable.insert((replica, *digest)) {
+                    tracing::error!(replica, shard = %core.network.shard, %digest,
+                        "body is damaged here and no peer has it");
+                }
+            }
+        }
+        lost.is_empty()
+    }
+}
+
+impl Core {
+    /// Needs no log entry of this segment or one before it any more.
+    async fn release_log(&self, segment: SegmentId) -> Result<(), NotYet> {
+        let replica = ReplicaId(self.claim.replica);
+        let disk = &self.claim.disk;
+        let Some(last) = disk.journal().last_index_upto(replica, segment) else { return Ok(()) };
+        let applied = self.applying.store().applied().log_id;
+        if applied.is_none_or(|applied| applied.index < last) {
+            return Err(format!("entry {last} is not applied yet"));
+        }
+        if !self.checkpoint().await {
+            return Err("no checkpoint yet".into());
+        }
+        self.raft.trigger().purge_log(last).await.map_err(words)?;
+        let began = tokio::time::Instant::now();
+        while disk.journal().last_index_upto(replica, segment).is_some() {
+            if began.elapsed() > PURGE_MAX {
+                return Err("the log is not cut yet".into());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+}
+
+fn words(error: impl std::fmt::Display) -> NotYet {
+    error.to_string()
+}

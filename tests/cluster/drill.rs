@@ -1,0 +1,80 @@
+//! The drill as an operator runs it, against a demo of real processes.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use tests::demo::{Demo, rookery};
+
+/// Scenarios of the test; `ROOKERY_DRILL` names others, separated by commas.
+const SCENARIOS: &str = "leader-crash,leader-drain";
+
+fn drill(arguments: &[&str], paths: &[&Path]) -> Result<Output> {
+    Command::new(rookery()).arg("drill").args(arguments).args(paths).output().context("run drill")
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
+}
+
+#[test]
+fn a_drill_of_a_demo_finds_every_promise_kept_and_leaves_nothing_behind() -> Result<()> {
+    let demo = Demo::start(&["--no-sample-mail", "--accounts", "0"])?;
+    let out = demo.dir().join("histories");
+    let (json, html) = (demo.dir().join("report.json"), demo.dir().join("report.html"));
+    let file = demo.cluster_file();
+    let scenarios = std::env::var("ROOKERY_DRILL").unwrap_or_else(|_| SCENARIOS.into());
+    let done = Command::new(rookery())
+        .args(["drill", "--only", &scenarios, "--canaries", "2", "--seed", "7"])
+        .arg("--cluster")
+        .arg(&file)
+        .arg("--out")
+        .arg(&out)
+        .arg("--json")
+        .arg(&json)
+        .arg("--html")
+        .arg(&html)
+        .output()?;
+    println!("{}", said(&done));
+    ensure!(done.status.success(), "the drill failed");
+
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(&json)?)?;
+    let runs = report["scenarios"].as_array().context("no scenarios")?;
+    ensure!(runs.len() == scenarios.split(',').count(), "{} scenarios were run", runs.len());
+    for run in runs {
+        ensure!(run["n_acknowledged"].as_u64() > Some(50), "too little was done: {run}");
+        ensure!(run["faults"][0]["name"].is_string(), "nothing was done to the cluster: {run}");
+    }
+    let page = std::fs::read_to_string(&html)?;
+    ensure!(page.contains("<b>Passed.</b>") && page.contains("<svg"), "the page says else");
+    let accounts = demo.ctl(&["account", "list", "--json"])?;
+    ensure!(!said(&accounts).contains("drill"), "canaries are left: {}", said(&accounts));
+
+    let checked = drill(&["check"], &[&out])?;
+    ensure!(checked.status.success(), "the same histories: {}", said(&checked));
+    a_planted_loss_is_found(&out)
+}
+
+/// Takes one message out of what was there in the end.
+fn a_planted_loss_is_found(histories: &Path) -> Result<()> {
+    let file = histories.join("leader-crash-1.jsonl");
+    let Ok(text) = std::fs::read_to_string(&file) else { return Ok(()) };
+    let mut taken = None;
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        let mut record: Value = serde_json::from_str(line)?;
+        if record["record"] == "final" && taken.is_none() {
+            let messages = record["view"]["messages"].as_array_mut().context("no view")?;
+            taken = messages.pop();
+        }
+        lines.push(record.to_string());
+    }
+    let taken = taken.context("no message is left in the end")?;
+    std::fs::write(&file, lines.join("\n"))?;
+    let checked = drill(&["check"], &[&file])?;
+    ensure!(!checked.status.success(), "a message is missing, and nobody noticed");
+    let token = taken["token"].as_str().context("no token")?;
+    ensure!(said(&checked).contains(token), "{token} is not named: {}", said(&checked));
+    Ok(())
+}
