@@ -51,6 +51,23 @@ pub enum Answer {
     /// Thread: each thread from its root down, and how many nodes were told when there are more.
     #[n(11)]
     Threads(#[n(0)] Vec<ThreadNode>, #[n(1)] Option<u32>),
+    /// Resolve: the address is a group's; these are its members.
+    #[n(20)]
+    Group(#[n(0)] Vec<Address>),
+    /// Groups, and whether there are more.
+    #[n(21)]
+    Groups(#[n(0)] Vec<GroupRecord>, #[n(1)] bool),
+}
+
+/// Accounts that share an address.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct GroupRecord {
+    /// Whose mail goes to all of them.
+    #[n(0)]
+    pub address: Address,
+    /// Their addresses, ascending, nobody twice; some may not exist any more.
+    #[n(1)]
+    pub members: Vec<Address>,
 }
 
 /// One message in a thread; those below it follow it, one deeper.

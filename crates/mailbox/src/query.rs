@@ -66,6 +66,9 @@ pub enum Query {
     /// Messages as conversations.
     #[n(10)]
     Thread(#[n(0)] Thread),
+    /// Groups whose addresses this shard keeps, in order, after this one.
+    #[n(20)]
+    Groups(#[n(0)] Option<Address>),
 }
 
 /// See [`Query::Uids`].
@@ -306,6 +309,7 @@ pub(crate) fn answer(
 ) -> Result<Answer, Refusal> {
     match query {
         Query::Resolve(address) => Ok(resolve::answer(rows, address)),
+        Query::Groups(after) => Ok(resolve::list(rows, after.as_ref())),
         Query::Account(id) => account::answer(rows, *id),
         Query::Accounts(after) => Ok(account::list(rows, *after)),
         Query::Mailboxes(account) => mailboxes::list(rows, *account),
