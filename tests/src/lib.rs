@@ -2,6 +2,8 @@
 //! protocols, and messages to send.
 
 pub mod demo;
+pub mod frontend;
+pub mod fuzz;
 pub mod imap;
 pub mod line;
 pub mod lmtp;

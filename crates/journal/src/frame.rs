@@ -62,6 +62,12 @@ impl Salt {
         Self(crc32c_append(crc32c(&disk.0), &segment.0.to_le_bytes()))
     }
 
+    /// Writes the checksum of a head that begins at `offset` into its last four bytes.
+    pub fn seal(self, head: &mut [u8], offset: u64) {
+        let (fields, crc) = head.split_at_mut(head.len() - 4);
+        crc.copy_from_slice(&self.crc(offset, fields).to_le_bytes());
+    }
+
     fn crc(self, offset: u64, bytes: &[u8]) -> u32 {
         crc32c_append(crc32c_append(self.0, &offset.to_le_bytes()), bytes)
     }
@@ -271,7 +277,7 @@ pub(crate) fn walk(payload: &Bytes, segment: SegmentId, salt: Salt, offset: u64)
     while at < payload.len() {
         let here = offset + at as u64;
         let head = RecordHead::decode(&payload[at..], salt, here)
-            .filter(|head| at + head.total_len as usize <= payload.len());
+            .filter(|head| (RECORD_HEAD..=payload.len() - at).contains(&(head.total_len as usize)));
         let Some(head) = head else {
             walk.bad.push(Bad::Rest { offset: here });
             return walk;

@@ -14,6 +14,8 @@ mod confirm;
 mod core;
 mod disk;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 mod handler;
 mod index;
 mod local;
@@ -36,6 +38,7 @@ mod wire;
 
 pub use disk::{Clock, Disk, DiskOptions};
 pub use error::{ChunkError, Error, ProposeError};
+pub use journal::Usage;
 pub use machine::{Machine, MachineApplied, MailMachine};
 pub use raft::Member;
 pub use replica::{Replica, ReplicaConfig};
