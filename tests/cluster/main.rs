@@ -3,4 +3,6 @@
 mod bytes;
 mod clients;
 mod failover;
+mod idle;
 mod lifecycle;
+mod postfix;

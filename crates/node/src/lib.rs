@@ -18,6 +18,7 @@ mod machine;
 mod mail;
 pub mod meta;
 mod meta_group;
+mod metrics;
 mod peer;
 mod refuse;
 mod replicas;
