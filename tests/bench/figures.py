@@ -1,20 +1,30 @@
 #!/usr/bin/env python3
 """Measures the figures of the spine on a demo cluster of release processes.
 
-    tests/bench/figures.py [--mailload PATH] [--only start,kill,term,large] [--rounds 5]
+    tests/bench/figures.py [--mailload PATH] [--only start,large,...] [--rounds 5] [--messages 1000000]
 
 start   time from `rookery demo` to ready
 kill    longest time any client went without success when a leader is killed with -9
 term    the same after SIGTERM
 large   extra resident memory of each process while a 50 MB message is delivered
+idle    extra resident memory of a frontend for 10,000 connections before login
+tls     resident memory of a frontend for each of 5,000 idle sessions inside TLS
+bomb    delivery of a message with 500,000 header lines
+million a node with 1,000,000 small messages: its memory, and its start after a clean stop, after
+        kill -9, and without its index
 
 `kill` and `term` need a mailload binary (the load generator that lies beside the project). One row per
 figure is printed; exit status 1 when a figure is over its limit. Nothing else should run meanwhile.
 """
 import argparse, json, os, pathlib, random, signal, socket, subprocess, sys, tempfile, threading, time
 
+import hold, restart
+from hold import resident_kib
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-LIMITS = {"start": 10_000, "kill": 1_500, "term": 250, "large": 16 * 1024}
+LIMITS = {"start": 10_000, "kill": 1_500, "term": 250, "large": 16 * 1024, "idle": 150 * 1024, "tls": 30,
+          "bomb": 1_000, "million": 0}
+UNITS = {"large": "KiB", "idle": "KiB", "tls": "KiB"}
 
 
 class Demo:
@@ -88,11 +98,6 @@ def outage(demo, a, with_signal):
     return worst
 
 
-def resident_kib(pid):
-    status = pathlib.Path(f"/proc/{pid}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
-
-
 def large(demo):
     """Extra resident memory, in KiB, of the process that needs most while 50 MB come in."""
     generator = random.Random(1)
@@ -148,20 +153,30 @@ def main():
     parser.add_argument("--rookery", default=str(ROOT / "target/release/rookery"))
     parser.add_argument("--only", default=",".join(LIMITS))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--messages", type=int, default=1_000_000)
     a = parser.parse_args()
     names = a.only.split(",")
     over = False
-    demo = Demo(a.rookery, "--accounts", "16")
+    demo = Demo(a.rookery, "--accounts", str(restart.ACCOUNTS))
     try:
         for name in names:
             if name in ("kill", "term") and not a.mailload:
                 print(f"{name:6} skipped: no --mailload given")
                 continue
+            if name == "million":
+                for row, limit, unit, value in restart.measure(demo, a.messages):
+                    verdict = "ok" if value <= limit else "OVER"
+                    over |= verdict == "OVER"
+                    print(f"{row:8} limit {limit} {unit}: {value:.0f} {verdict}", flush=True)
+                continue
             values = {"start": lambda: [demo.ready_ms],
                       "kill": lambda: outage(demo, a, signal.SIGKILL),
                       "term": lambda: outage(demo, a, signal.SIGTERM),
-                      "large": lambda: large(demo)}[name]()
-            unit = "KiB" if name == "large" else "ms"
+                      "large": lambda: large(demo),
+                      "idle": lambda: hold.idle(demo),
+                      "tls": lambda: hold.sessions(demo),
+                      "bomb": lambda: hold.bomb(demo)}[name]()
+            unit = UNITS.get(name, "ms")
             verdict = "ok" if max(values) <= LIMITS[name] else "OVER"
             over |= verdict == "OVER"
             shown = " ".join(f"{value:.0f}" for value in values)

@@ -2,6 +2,8 @@
 //! for its protocols, and messages to send.
 
 pub mod demo;
+pub mod frontend;
+pub mod fuzz;
 pub mod http;
 pub mod messages;
 pub mod wait;

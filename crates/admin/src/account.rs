@@ -55,6 +55,9 @@ impl<'a> Accounts<'a> {
 
     /// Creates an account; a half-created one of the same name is completed.
     pub async fn add(&self, name: &Address, password_hash: String, quota: Quota) -> Result<Place> {
+        if name.is_catch_all() {
+            bail!("{name} stands for a whole domain: make it an account's alias or a group");
+        }
         let place = self.claim_new(name).await?;
         let mailboxes = DEFAULT_MAILBOXES.iter().filter_map(|(leaf, special_use)| {
             Some((MailboxName::new([leaf])?, Some(*special_use)))
@@ -208,12 +211,12 @@ impl<'a> Accounts<'a> {
         }
     }
 
-    fn directory_shard(&self, address: &Address) -> Result<ShardId> {
+    pub(crate) fn directory_shard(&self, address: &Address) -> Result<ShardId> {
         let shard = self.client.placement().directory_shard(address.directory_slot());
         shard.context("no cluster was formed yet: `rookery ctl cluster init`")
     }
 
-    async fn done(&self, shard: ShardId, command: Command, verb: &str) -> Result<()> {
+    pub(crate) async fn done(&self, shard: ShardId, command: Command, verb: &str) -> Result<()> {
         match self.tell(shard, command).await? {
             Outcome::Done => Ok(()),
             other => bail!("{verb}: {}", words(&other)),
@@ -224,7 +227,7 @@ impl<'a> Accounts<'a> {
         self.client.command_shard(shard, command).await.map_err(trouble)
     }
 
-    async fn ask(&self, shard: ShardId, query: Query) -> Result<Answer> {
+    pub(crate) async fn ask(&self, shard: ShardId, query: Query) -> Result<Answer> {
         self.client.query_shard(shard, query).await.map_err(trouble)
     }
 }
@@ -250,7 +253,8 @@ pub(crate) fn trouble(trouble: Trouble) -> anyhow::Error {
 
 fn words(outcome: &Outcome) -> String {
     match outcome {
-        Outcome::Refused(Refusal::Taken) => "taken by another account".into(),
+        Outcome::Refused(Refusal::Taken) => "taken by another account or group".into(),
+        Outcome::Refused(Refusal::Limit(what)) => format!("too many {what}"),
         Outcome::Refused(Refusal::NoSuchAccount) => "no such account".into(),
         Outcome::Refused(refusal) => format!("refused: {refusal:?}"),
         other => format!("unexpected outcome {other:?}"),

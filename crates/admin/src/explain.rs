@@ -243,6 +243,8 @@ mod tests {
             free_bytes: 1,
             state: DiskState::Ok,
             path: String::new(),
+            start_id: 0,
+            previous_start_id: 0,
         };
         let node = |at: usize| Node {
             name: names[at].into(),
@@ -255,9 +257,16 @@ mod tests {
             node: names[at].into(),
             disk_id: DiskId([at as u8; 16]),
             role: ReplicaRole::Voter,
+            replaces: None,
         };
-        let shard =
-            Shard { shard: ShardId(1), replicas: (0..3).map(replica).collect(), leader: None };
+        let shard = Shard {
+            shard: ShardId(1),
+            replicas: (0..3).map(replica).collect(),
+            leader: None,
+            n_wanted: 3,
+            forced: None,
+            outcasts: Vec::new(),
+        };
         let report = |at: usize| ReplicaReport {
             shard: ShardId(1),
             replica_id: at as u64 + 1,
@@ -273,6 +282,12 @@ mod tests {
             n_chunks: 0,
             chunk_bytes: 0,
             followers: Vec::new(),
+            voters: vec![1, 2, 3],
+            learners: Vec::new(),
+            is_joint: false,
+            missing_bytes: 0,
+            received_bytes: 0,
+            is_recovered: false,
         };
         let status = |(at, node): (usize, &Node)| NodeStatus {
             node: node.clone(),
@@ -282,7 +297,7 @@ mod tests {
         };
         let told = nodes.iter().enumerate().map(status).collect();
         let placement = Placement { version: 1, nodes, shards: vec![shard], ..Default::default() };
-        Status { placement: Some(Arc::new(placement)), nodes: told }
+        Status { placement: Some(Arc::new(placement)), nodes: told, ..Status::default() }
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod cluster_file;
 mod disk;
 pub mod explain;
 mod follow;
+pub mod group;
 pub mod message;
 mod node;
 mod password;
@@ -24,6 +25,7 @@ use clap::{Args, Subcommand};
 
 use account::{AccountState, Accounts, Quota, hash_password, parse_address};
 use cert::Role;
+use group::Groups;
 use target::{Target, TargetArgs};
 
 /// `rookery ctl`
@@ -55,6 +57,9 @@ enum Verb {
     /// Accounts
     #[command(subcommand)]
     Account(AccountVerb),
+    /// Addresses of several accounts at once
+    #[command(subcommand)]
+    Group(GroupVerb),
     /// Single messages
     #[command(subcommand)]
     Message(MessageVerb),
@@ -175,11 +180,11 @@ enum AccountVerb {
         /// Future login
         new: String,
     },
-    /// Give an account one more address
+    /// Give an account one more address; `*@domain` gets what is for nobody there
     Alias {
         /// Login and address
         name: String,
-        /// The other address
+        /// The other address, or `*@domain`
         alias: String,
         /// Take it away instead
         #[arg(long)]
@@ -218,6 +223,34 @@ enum AccountVerb {
     Delete {
         /// Login and address
         name: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum GroupVerb {
+    /// Let mail for an address go to these accounts and no others
+    Set {
+        /// The group's address, or `*@domain`
+        address: String,
+        /// Addresses of accounts
+        #[arg(required = true)]
+        members: Vec<String>,
+    },
+    /// List all groups
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show who is in a group
+    Show {
+        /// The group's address
+        address: String,
+    },
+    /// Free a group's address; its members keep their mail
+    Delete {
+        /// The group's address
+        address: String,
     },
 }
 
@@ -264,6 +297,7 @@ pub fn run(ctl: Ctl) -> Result<ExitCode> {
                 show::explanation(&explanation, json)?;
                 Ok(exit(explanation.is_safe()))
             }
+            Verb::Group(verb) => of_group(&target, verb).await,
         }
     })
 }
@@ -347,6 +381,25 @@ async fn of_account(target: &Target, verb: AccountVerb) -> Result<ExitCode> {
             show::account(place.shard, &accounts.record(&name).await?, json)?;
         }
         AccountVerb::Delete { name } => accounts.delete(&parse_address(&name)?).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn of_group(target: &Target, verb: GroupVerb) -> Result<ExitCode> {
+    let client = target.client().await?;
+    let groups = Groups::new(&client);
+    match verb {
+        GroupVerb::Set { address, members } => {
+            let members = members.iter().map(|member| parse_address(member));
+            groups.set(&parse_address(&address)?, members.collect::<Result<_>>()?).await?;
+        }
+        GroupVerb::List { json } => show::groups(&groups.list().await?, json)?,
+        GroupVerb::Show { address } => {
+            for member in groups.members(&parse_address(&address)?).await? {
+                println!("{member}");
+            }
+        }
+        GroupVerb::Delete { address } => groups.delete(&parse_address(&address)?).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

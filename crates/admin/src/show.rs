@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use mailbox::ShardId;
-use mailbox::answer::AccountRecord;
+use mailbox::answer::{AccountRecord, GroupRecord};
 use serde_json::{Value, json};
 
 use crate::cluster::ClusterStatus;
@@ -30,6 +30,26 @@ pub fn accounts(all: &[(ShardId, AccountRecord)], as_json: bool) -> Result<()> {
             record.storage_bytes.to_string(),
             shard.to_string(),
         ]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+/// `ctl group list`
+pub fn groups(all: &[GroupRecord], as_json: bool) -> Result<()> {
+    let members = |group: &GroupRecord| -> Vec<String> {
+        group.members.iter().map(ToString::to_string).collect()
+    };
+    if as_json {
+        let one = |group: &GroupRecord| -> Value {
+            json!({ "address": group.address.as_str(), "members": members(group) })
+        };
+        return print_json(&Value::Array(all.iter().map(one).collect()));
+    }
+    let mut table = Table::new();
+    table.load_preset(NOTHING).set_header(["group", "members"]);
+    for group in all {
+        table.add_row([group.address.to_string(), members(group).join(" ")]);
     }
     println!("{table}");
     Ok(())

@@ -19,6 +19,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use mailbox::command::Place;
 use mailbox::dialogue::Trouble;
 use mailbox::query::Messages;
@@ -101,6 +102,12 @@ struct ShardLink {
     watch: Arc<ShardWatch>,
 }
 
+/// What a directory slot says of an address.
+enum Resolved {
+    Place(Option<Place>),
+    Group(Vec<Address>),
+}
+
 impl Cluster {
     /// Connects to nothing yet. Must be called within a tokio runtime.
     pub(crate) fn new(config: ClientConfig) -> Result<Self, Error> {
@@ -137,10 +144,17 @@ impl Client {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Who has this address.
+    /// Which account has this address.
     pub async fn recipient(&self, address: &Address) -> Result<Option<Place>, Trouble> {
+        match self.resolve(address).await? {
+            Resolved::Place(place) => Ok(place),
+            Resolved::Group(_) => Ok(None),
+        }
+    }
+
+    async fn resolve(&self, address: &Address) -> Result<Resolved, Trouble> {
         if let Some(place) = self.shared.directory.known(address) {
-            return Ok(Some(place));
+            return Ok(Resolved::Place(Some(place)));
         }
         let deadline = Instant::now() + self.shared.deadline;
         let placement = self.shared.cluster.placements.formed();
@@ -150,10 +164,35 @@ impl Client {
         match self.ask_until(shard, &Query::Resolve(address.clone()), deadline).await? {
             Answer::Place(Some(place)) => {
                 self.shared.directory.learn(address, place);
-                Ok(Some(place))
+                Ok(Resolved::Place(Some(place)))
             }
-            Answer::Place(None) => Ok(None),
+            Answer::Place(None) => Ok(Resolved::Place(None)),
+            Answer::Group(members) => Ok(Resolved::Group(members)),
             _ => Err(Trouble::Unavailable),
+        }
+    }
+
+    /// Who gets mail for this address: its account; those of a group's members that exist; else who
+    /// has the domain's `*@domain`. Nobody comes twice.
+    pub async fn recipients(&self, address: &Address) -> Result<Vec<Place>, Trouble> {
+        let mut places = self.share(address).await?;
+        if places.is_empty() {
+            places = self.share(&address.catch_all()).await?;
+        }
+        places.sort_unstable_by_key(|place| place.account);
+        places.dedup_by_key(|place| place.account);
+        Ok(places)
+    }
+
+    async fn share(&self, address: &Address) -> Result<Vec<Place>, Trouble> {
+        match self.resolve(address).await? {
+            Resolved::Place(place) => Ok(place.into_iter().collect()),
+            // Why: groups are flat, so one that is a member of another is nobody.
+            Resolved::Group(members) => {
+                let looking = members.iter().map(|member| self.recipient(member));
+                let found = try_join_all(looking).await?;
+                Ok(found.into_iter().flatten().collect())
+            }
         }
     }
 

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::proxy::Network;
+use crate::unix::UnixSocket;
+
 /// What `rookery frontend` reads from its file. An unknown key is refused.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,9 +45,15 @@ pub struct Config {
     /// LMTP.
     #[serde(default)]
     pub lmtp: Option<SocketAddr>,
-    /// Probes.
+    /// LMTP at a path of the file system.
+    #[serde(default)]
+    pub lmtp_unix: Option<UnixSocket>,
+    /// Probes and metrics.
     #[serde(default)]
     pub http: Option<SocketAddr>,
+    /// Load balancers that say whose connections they pass on.
+    #[serde(default)]
+    pub trusted_proxies: Vec<Network>,
     /// Passwords outside TLS, from loopback only.
     #[serde(default)]
     pub allow_plain_login: bool,
@@ -104,7 +113,7 @@ const fn setting(
 }
 
 /// Every key there is, in the order of the manual.
-pub const SETTINGS: [Setting; 18] = [
+pub const SETTINGS: [Setting; 20] = [
     setting("name", "name", "required", "Set this to the name in the process's certificate."),
     setting("hostname", "name", "localhost", "Set this to the name clients connect to."),
     setting("seeds", "list of host:port", "required", "Name some nodes; the others are found."),
@@ -122,7 +131,19 @@ pub const SETTINGS: [Setting; 18] = [
         "off",
         "Set this where the MTA delivers; never on the internet.",
     ),
-    setting("http", "address:port", "off", "Set this for probes: /healthz and /readyz."),
+    setting(
+        "lmtp_unix",
+        "{ path = file, mode = \"0660\" }",
+        "off",
+        "Set this where the MTA delivers from the same machine; it must be able to write there.",
+    ),
+    setting("http", "address:port", "off", "Set this for /healthz, /readyz and /metrics."),
+    setting(
+        "trusted_proxies",
+        "list of networks",
+        "none",
+        "Name load balancers in front of IMAP and POP3; each must send PROXY protocol version 2.",
+    ),
     setting(
         "allow_plain_login",
         "true or false",
@@ -259,6 +280,7 @@ mod tests {
         let all = "hostname = 'h'\nbind = '127.0.0.1'\ntls_certificate = 'c'\ntls_key = 'k'\n\
             imap = '127.0.0.1:1'\nimaps = '127.0.0.1:1'\npop3 = '127.0.0.1:1'\n\
             pop3s = '127.0.0.1:1'\nlmtp = '127.0.0.1:1'\nhttp = '127.0.0.1:1'\n\
+            trusted_proxies = ['10.0.0.0/8']\nlmtp_unix = {path = 's', mode = '0600'}\n\
             allow_plain_login = true\nconnections_max = 1\nconnections_per_address_max = 1\n\
             connections_per_account_max = 1\nmessage_bytes_max = 1\n";
         let text = format!("{LEAST}{all}");

@@ -15,13 +15,14 @@ use mailbox::{
     AccountId, Answer, Change, ChunkRef, Command, Draft, MailboxId, Outcome, Query, Refusal,
     StoredChunk,
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::Span;
 
 use crate::authenticate::Verdict;
 use crate::ingest::{Failures, Ingest};
 use crate::limits::Counted;
 use crate::maildrop::MaildropLock;
+use crate::metrics::{Kind, LoginResult};
 use crate::shared::Shared;
 use crate::store::Watch;
 
@@ -113,11 +114,22 @@ impl Desk {
 
     /// Finds out or does what the session asks for.
     pub(crate) async fn answer(&mut self, question: Question) -> Reply {
-        let reply = match question {
+        let kind = Kind::of(&question);
+        let asked = Instant::now();
+        let reply = self.find_out(question).await.unwrap_or_else(Reply::Trouble);
+        if let Some(kind) = kind {
+            self.shared.metrics.asked(kind, asked.elapsed());
+        }
+        reply
+    }
+
+    async fn find_out(&mut self, question: Question) -> Result<Reply, Trouble> {
+        match question {
             Question::Authenticate(credentials) => self.authenticate(credentials).await,
             Question::Recipient(address) => {
-                let found = self.shared.store.recipient(&address).await;
-                found.map(|place| Reply::Recipient(place.map(|place| self.remember(place))))
+                let found = self.shared.store.recipients(&address).await;
+                let remember = |place| self.remember(place);
+                found.map(|places| Reply::Recipient(places.into_iter().map(remember).collect()))
             }
             Question::Query(query) => self.query(query).await.map(Reply::Answer),
             Question::Command(command, inline) => {
@@ -145,8 +157,7 @@ impl Desk {
                 }
                 Ok(Reply::Done)
             }
-        };
-        reply.unwrap_or_else(Reply::Trouble)
+        }
     }
 
     fn remember(&mut self, place: Place) -> AccountId {
@@ -160,7 +171,15 @@ impl Desk {
     }
 
     async fn authenticate(&mut self, credentials: Credentials) -> Result<Reply, Trouble> {
-        let (place, record) = match self.shared.authenticator.check(credentials).await? {
+        let metrics = Arc::clone(&self.shared.metrics);
+        let checked = self.shared.authenticator.check(credentials).await;
+        metrics.login(match &checked {
+            Ok(Verdict::Right(..)) => LoginResult::Right,
+            Ok(Verdict::Wrong) => LoginResult::Wrong,
+            Ok(Verdict::Disabled) => LoginResult::Disabled,
+            Err(_) => LoginResult::Trouble,
+        });
+        let (place, record) = match checked? {
             Verdict::Right(place, record) => (place, record),
             Verdict::Wrong => return Ok(Reply::Denied),
             Verdict::Disabled => return Ok(Reply::Disabled),
@@ -195,7 +214,7 @@ impl Desk {
             octets.extend_from_slice(&self.shared.store.chunk(place, chunk).await?);
         }
         let whole = record.metadata.as_ref().and_then(|excerpt| unstow(excerpt, &octets));
-        record.metadata = Some(Box::new(whole.ok_or(Trouble::Damaged)?));
+        record.metadata = Some(whole.ok_or(Trouble::Damaged)?.into());
         Ok(())
     }
 
@@ -224,12 +243,25 @@ impl Desk {
         if commands.len() == 1 {
             let mut outcomes = Vec::with_capacity(1);
             for (command, inline) in commands {
-                outcomes.push(self.command(command, inline).await);
+                outcomes.push(self.counted(command, inline).await);
             }
             return outcomes;
         }
-        let doing = commands.into_iter().map(|(command, inline)| self.command(command, inline));
+        let doing = commands.into_iter().map(|(command, inline)| self.counted(command, inline));
         stream::iter(doing).buffered(SIDE_BY_SIDE_MAX).collect().await
+    }
+
+    async fn counted(
+        &self,
+        command: Command,
+        inline: Vec<StoredChunk>,
+    ) -> Result<Outcome, Trouble> {
+        let is_delivery = matches!(command, Command::Deliver(_));
+        let outcome = self.command(command, inline).await;
+        if is_delivery {
+            self.shared.metrics.delivered(&outcome);
+        }
+        outcome
     }
 
     fn begin_body(&mut self, accounts: &[AccountId]) -> Result<Reply, Trouble> {
@@ -283,7 +315,7 @@ impl Desk {
 /// Whose rows a query reads; `None` for what sessions never ask.
 fn account_of_query(query: &Query) -> Option<AccountId> {
     match query {
-        Query::Resolve(_) | Query::Accounts(_) => None,
+        Query::Resolve(_) | Query::Accounts(_) | Query::Groups(_) => None,
         Query::Account(account) | Query::Mailboxes(account) => Some(*account),
         Query::Mailbox(mailbox) | Query::Open(mailbox) => Some(mailbox.account),
         Query::Uids(uids) => Some(uids.of.account),

@@ -1,4 +1,4 @@
-//! Probes over HTTP.
+//! Probes and metrics over HTTP.
 
 use std::sync::Arc;
 
@@ -16,11 +16,16 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Canc
     let router = Router::new()
         .route("/healthz", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
         .with_state((shared, stop.clone()));
     let serving = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
     if let Err(error) = serving.await {
         tracing::error!(%error, "probes are not served any more");
     }
+}
+
+async fn metrics(State((shared, _)): State<(Arc<Shared>, CancellationToken)>) -> String {
+    shared.metrics.text()
 }
 
 /// Ready: the cluster can be reached and this process is not on its way out.

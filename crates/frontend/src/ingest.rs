@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, stream};
 use mailbox::chunk::{CHUNK_BYTES_MAX, INLINE_BYTES_MAX, stow};
 use mailbox::command::{Place, Upload};
 use mailbox::dialogue::Trouble;
@@ -24,6 +24,9 @@ use crate::store::Store;
 
 /// Bodies that are large at the same time; each costs about 1.3 MiB.
 pub(crate) const LARGE_BODIES_MAX: usize = 256;
+
+/// Limit: recipients that a piece is sent to side by side; each time it is encoded anew.
+const SIDE_BY_SIDE_MAX: usize = 16;
 
 /// From here on a body counts as large.
 const LARGE_BODY_BYTES: u64 = CHUNK_BYTES_MAX as u64;
@@ -150,14 +153,20 @@ impl Ingest {
         let store = Arc::clone(&self.store);
         let places = self.places.clone();
         let sending = async move {
-            let one = async |place: &Place| {
+            let one = |place: Place| {
                 let account = place.account;
                 let command = Upload { account, upload, sequence, chunks: chunks.clone() };
-                let sent = store.command(*place, Command::Upload(command), inline.clone());
-                (account, sent.await)
+                let (store, inline) = (Arc::clone(&store), inline.clone());
+                async move { (account, store.command(place, Command::Upload(command), inline).await) }
             };
-            let came_of_it = join_all(places.iter().map(one)).await;
-            came_of_it.into_iter().filter(|(_, it)| !matches!(it, Ok(Outcome::Done))).collect()
+            let mut came_of_it = stream::iter(places).map(one).buffer_unordered(SIDE_BY_SIDE_MAX);
+            let mut failures = Failures::new();
+            while let Some((account, it)) = came_of_it.next().await {
+                if !matches!(it, Ok(Outcome::Done)) {
+                    failures.insert(account, it);
+                }
+            }
+            failures
         };
         self.on_its_way = Some(AbortOnDropHandle::new(tokio::spawn(sending)));
         Ok(())

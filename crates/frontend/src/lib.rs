@@ -14,11 +14,14 @@ mod ingest;
 mod limits;
 mod listen;
 mod maildrop;
+mod metrics;
+mod proxy;
 mod random;
 mod shared;
 mod socket;
 mod store;
 mod tls;
+mod unix;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -36,12 +39,15 @@ use tracing::info;
 
 pub use config::{Config, ConfigError, SETTINGS, Setting};
 pub use listen::Protocol;
+pub use proxy::{Network, NotANetwork};
 pub use store::{LockToken, Store, Watch};
 pub use tls::TlsError;
+pub use unix::{FileMode, NotAMode, UnixSocket};
 
 use authenticate::Authenticator;
 use limits::{Counter, Limits};
-use listen::Port;
+use listen::{Listener, Port};
+use metrics::Metrics;
 use shared::Shared;
 
 /// Limit: how long sessions may take to say goodbye when the process ends.
@@ -69,6 +75,14 @@ pub enum StartError {
         address: SocketAddr,
         /// What for; also the key of the setting.
         protocol: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A path is taken, or not ours to take.
+    #[error("listen at {path} for lmtp: {source}; choose another with `lmtp_unix`")]
+    ListenUnix {
+        /// Where.
+        path: String,
         /// Why not.
         source: std::io::Error,
     },
@@ -120,17 +134,26 @@ impl Frontend {
             let fail = |source| StartError::Listen { address, protocol: protocol.name(), source };
             let listener = TcpListener::bind(address).await.map_err(fail)?;
             addresses.insert(protocol, listener.local_addr().map_err(fail)?);
-            listeners.push((protocol, listener));
+            listeners.push((protocol, Listener::Tcp(listener)));
+        }
+        if let Some(socket) = &config.lmtp_unix {
+            let path = socket.path.display().to_string();
+            let fail = |source| StartError::ListenUnix { path, source };
+            let (listener, _file) = unix::listen(socket).map_err(fail)?;
+            listeners.push((Protocol::Lmtp, Listener::Unix { listener, _file }));
         }
         for (protocol, listener) in listeners {
             let (shared, shutdown) = (Arc::clone(&shared), shutdown.clone());
-            if protocol == Protocol::Http {
-                tasks.spawn(http::serve(listener, shared, shutdown));
-                continue;
+            match listener {
+                Listener::Tcp(listener) if protocol == Protocol::Http => {
+                    tasks.spawn(http::serve(listener, shared, shutdown));
+                }
+                listener => {
+                    let (room, tasks) = (Arc::clone(&room), tasks.clone());
+                    let port = Port { protocol, listener, shared, room, tasks, shutdown };
+                    port.tasks.clone().spawn(port.serve());
+                }
             }
-            let room = Arc::clone(&room);
-            let port = Port { protocol, listener, shared, room, tasks: tasks.clone(), shutdown };
-            tasks.spawn(port.serve());
         }
         info!(name = %config.name, "frontend serves");
         Ok(Self { addresses, tasks, shutdown })
@@ -170,6 +193,8 @@ fn shared(config: &Config, store: Arc<dyn Store>) -> Result<Shared, StartError> 
         message_bytes_max: config.message_bytes_max,
         hostname: config.hostname.clone(),
         allow_plain_login: config.allow_plain_login,
+        trusted_proxies: config.trusted_proxies.clone(),
+        metrics: Arc::new(Metrics::default()),
         tls,
     })
 }

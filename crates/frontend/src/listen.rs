@@ -2,21 +2,24 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mailbox::dialogue::Engine;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, info_span, warn};
 
 use crate::connection::Connection;
+use crate::limits::Counted;
+use crate::proxy;
 use crate::random;
 use crate::shared::Shared;
 use crate::socket::Socket;
+use crate::unix::SocketFile;
 
 /// What is spoken on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,6 +45,10 @@ const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 const SEPARATOR: char = '/';
 
 impl Protocol {
+    /// In the order of their numbers.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Imap, Self::Imaps, Self::Pop3, Self::Pop3s, Self::Lmtp, Self::Http];
+
     /// As it stands in settings and logs.
     pub fn name(self) -> &'static str {
         match self {
@@ -52,6 +59,11 @@ impl Protocol {
             Self::Lmtp => "lmtp",
             Self::Http => "http",
         }
+    }
+
+    /// Whether mail clients speak it, maybe through a load balancer.
+    fn is_for_clients(self) -> bool {
+        !matches!(self, Self::Lmtp | Self::Http)
     }
 
     fn is_inside_tls(self) -> bool {
@@ -69,10 +81,37 @@ impl Protocol {
     }
 }
 
+/// What connections come from.
+pub(crate) enum Listener {
+    Tcp(TcpListener),
+    /// The file goes with the listener.
+    Unix {
+        listener: UnixListener,
+        _file: SocketFile,
+    },
+}
+
+impl Listener {
+    /// The next connection, and where it is from.
+    async fn accept(&self) -> io::Result<(Socket, SocketAddr)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                Ok((Socket::Plain(stream), peer))
+            }
+            // Who may open the file is on this machine.
+            Self::Unix { listener, .. } => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Socket::Unix(stream), (Ipv4Addr::LOCALHOST, 0).into()))
+            }
+        }
+    }
+}
+
 /// One port.
 pub(crate) struct Port {
     pub(crate) protocol: Protocol,
-    pub(crate) listener: TcpListener,
+    pub(crate) listener: Listener,
     pub(crate) shared: Arc<Shared>,
     /// Connections there may still be.
     pub(crate) room: Arc<Semaphore>,
@@ -89,7 +128,7 @@ impl Port {
                 accepted = self.listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, peer)) => self.take(stream, peer),
+                Ok((socket, peer)) => self.take(socket, peer.ip().to_canonical()),
                 Err(error) => {
                     warn!(%error, port = self.protocol.name(), "accept failed");
                     tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
@@ -98,15 +137,18 @@ impl Port {
         }
     }
 
-    fn take(&self, stream: TcpStream, peer: SocketAddr) {
-        let room = Arc::clone(&self.room).try_acquire_owned();
-        let counted = self.shared.limits.connected(peer.ip().to_canonical());
-        let (Ok(room), Some(counted)) = (room, counted) else {
-            // Best effort: the client is turned away with or without a word.
-            let _ = stream.try_write(self.protocol.too_many());
-            debug!(port = self.protocol.name(), "too many connections");
+    fn take(&self, socket: Socket, peer: IpAddr) {
+        let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else {
+            self.shared.turn_away(self.protocol, &socket);
             return;
         };
+        let is_proxied = self.protocol.is_for_clients()
+            && self.shared.trusted_proxies.iter().any(|network| network.contains(peer));
+        let counted = if is_proxied { None } else { self.shared.limits.connected(peer) };
+        if !is_proxied && counted.is_none() {
+            self.shared.turn_away(self.protocol, &socket);
+            return;
+        }
         let session = session_name();
         let span = info_span!(
             "session",
@@ -114,16 +156,20 @@ impl Port {
             session,
             account = tracing::field::Empty
         );
-        let serving = serve(
-            self.protocol,
-            stream,
-            peer,
-            Arc::clone(&self.shared),
-            Opening { session, shutdown: self.shutdown.clone() },
-        );
+        let arrival = Arrival {
+            protocol: self.protocol,
+            shared: Arc::clone(&self.shared),
+            session,
+            shutdown: self.shutdown.clone(),
+            room,
+            counted,
+        };
         let serving = async move {
-            let _held = (room, counted);
-            if let Err(error) = serving.await {
+            let served = match is_proxied {
+                true => arrival.serve_proxied(socket).await,
+                false => arrival.serve(socket, peer).await,
+            };
+            if let Err(error) = served {
                 debug!(%error, "connection ended early");
             }
         };
@@ -131,33 +177,65 @@ impl Port {
     }
 }
 
-struct Opening {
-    session: String,
-    shutdown: CancellationToken,
+impl Shared {
+    fn turn_away(&self, protocol: Protocol, socket: &Socket) {
+        // Best effort: the client is turned away with or without a word.
+        if let Socket::Plain(stream) = socket {
+            let _ = stream.try_write(protocol.too_many());
+        }
+        self.metrics.turned_away(protocol);
+        debug!(port = protocol.name(), "too many connections");
+    }
 }
 
-async fn serve(
+/// A connection that has just come.
+struct Arrival {
     protocol: Protocol,
-    stream: TcpStream,
-    peer: SocketAddr,
     shared: Arc<Shared>,
-    opening: Opening,
-) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let mut socket = Socket::Plain(stream);
-    if protocol.is_inside_tls() {
-        let acceptor = shared.tls.as_ref().ok_or_else(|| io::Error::other("no certificate"))?;
-        socket = socket.start_tls(acceptor).await?;
+    session: String,
+    shutdown: CancellationToken,
+    /// Its place among all connections.
+    room: OwnedSemaphorePermit,
+    /// Its place among those from its address.
+    counted: Option<Counted<IpAddr>>,
+}
+
+impl Arrival {
+    /// Behind a load balancer: who it is comes first.
+    async fn serve_proxied(mut self, mut socket: Socket) -> io::Result<()> {
+        let Socket::Plain(stream) = &mut socket else {
+            return Err(io::Error::other("no load balancer comes this way"));
+        };
+        let Some(client) = proxy::client(stream).await? else { return Ok(()) };
+        let client = client.ip().to_canonical();
+        self.counted = self.shared.limits.connected(client);
+        if self.counted.is_none() {
+            self.shared.turn_away(self.protocol, &socket);
+            return Ok(());
+        }
+        self.serve(socket, client).await
     }
-    let engine = engine(protocol, peer, &shared, opening.session);
-    let has_login = protocol != Protocol::Lmtp;
-    let connection = Connection { shared, engine, has_login, shutdown: opening.shutdown };
-    connection.run(socket).await
+
+    async fn serve(self, mut socket: Socket, peer: IpAddr) -> io::Result<()> {
+        let Self { protocol, shared, session, shutdown, room, counted } = self;
+        let _held = (room, counted, shared.metrics.opened(protocol));
+        let is_remote = matches!(socket, Socket::Plain(_));
+        if let Socket::Plain(stream) = &socket {
+            stream.set_nodelay(true)?;
+        }
+        if protocol.is_inside_tls() {
+            let acceptor = shared.tls.as_ref().ok_or_else(|| io::Error::other("no certificate"))?;
+            socket = socket.start_tls(acceptor).await?;
+        }
+        let engine = engine(protocol, is_remote.then_some(peer), &shared, session);
+        let has_login = protocol != Protocol::Lmtp;
+        Connection { shared, engine, has_login, shutdown }.run(socket).await
+    }
 }
 
 fn engine(
     protocol: Protocol,
-    peer: SocketAddr,
+    peer: Option<IpAddr>,
     shared: &Shared,
     session: String,
 ) -> Box<dyn Engine> {
@@ -165,8 +243,8 @@ fn engine(
     let message_bytes_max = shared.message_bytes_max;
     let is_tls = protocol.is_inside_tls();
     let can_start_tls = shared.tls.is_some();
-    let peer = peer.ip().to_canonical();
-    let allow_plain_login = shared.allow_plain_login && peer.is_loopback();
+    let is_near = peer.is_none_or(|peer| peer.is_loopback());
+    let allow_plain_login = shared.allow_plain_login && is_near;
     match protocol {
         Protocol::Imap | Protocol::Imaps => Box::new(imap::Session::new(imap::Config {
             hostname,
@@ -187,7 +265,7 @@ fn engine(
         Protocol::Lmtp | Protocol::Http => Box::new(lmtp::Session::new(lmtp::Settings {
             hostname,
             session,
-            peer: Some(peer.to_string()),
+            peer: peer.map(|peer| peer.to_string()),
             message_bytes_max,
         })),
     }

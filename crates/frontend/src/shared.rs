@@ -7,6 +7,8 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::authenticate::Authenticator;
 use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::proxy::Network;
 use crate::store::Store;
 
 /// One for the process.
@@ -18,5 +20,7 @@ pub(crate) struct Shared {
     pub(crate) message_bytes_max: u64,
     pub(crate) hostname: String,
     pub(crate) allow_plain_login: bool,
+    pub(crate) trusted_proxies: Vec<Network>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) tls: Option<TlsAcceptor>,
 }

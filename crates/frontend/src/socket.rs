@@ -1,5 +1,5 @@
-//! A connection's bytes, inside TLS or not. Nothing is buffered here between calls: an idle
-//! connection holds no more than the kernel and rustls need.
+//! A connection's bytes, inside TLS or not, over the network or on this machine. Nothing is buffered
+//! here between calls: an idle connection holds no more than the kernel and rustls need.
 
 use std::future::poll_fn;
 use std::io;
@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -29,6 +29,7 @@ const HANDSHAKE_WITHIN: Duration = Duration::from_secs(30);
 /// One end of a connection.
 pub(crate) enum Socket {
     Plain(TcpStream),
+    Unix(UnixStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
@@ -36,7 +37,7 @@ impl Socket {
     /// Does the server's side of a handshake.
     pub(crate) async fn start_tls(self, acceptor: &TlsAcceptor) -> io::Result<Self> {
         let Self::Plain(stream) = self else {
-            return Err(io::Error::other("the connection is inside TLS already"));
+            return Err(io::Error::other("the connection cannot begin TLS"));
         };
         let stream = timeout(HANDSHAKE_WITHIN, acceptor.accept(stream)).await??;
         Ok(Self::Tls(Box::new(stream)))
@@ -62,6 +63,7 @@ impl Socket {
     ) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(context, buffer),
         }
     }
@@ -71,6 +73,7 @@ impl Socket {
         while !octets.is_empty() {
             let n = match self {
                 Self::Plain(stream) => timeout(STALLED_AFTER, stream.write(octets)).await??,
+                Self::Unix(stream) => timeout(STALLED_AFTER, stream.write(octets)).await??,
                 Self::Tls(stream) => timeout(STALLED_AFTER, stream.write(octets)).await??,
             };
             if n == 0 {
@@ -90,6 +93,7 @@ impl Socket {
         let closing = async {
             match &mut self {
                 Self::Plain(stream) => stream.shutdown().await?,
+                Self::Unix(stream) => stream.shutdown().await?,
                 Self::Tls(stream) => stream.shutdown().await?,
             }
             while self.read(|_| {}).await? > 0 {}

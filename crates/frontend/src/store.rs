@@ -14,8 +14,11 @@ pub type LockToken = [u8; 16];
 /// The cluster, seen from a session. Every call ends within a deadline of its own.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Who has this address.
+    /// Which account has this address.
     async fn recipient(&self, address: &Address) -> Result<Option<Place>, Trouble>;
+
+    /// Who gets mail for it, groups and catch-all addresses included; nobody twice.
+    async fn recipients(&self, address: &Address) -> Result<Vec<Place>, Trouble>;
 
     /// Does a command exactly once.
     async fn command(
@@ -56,6 +59,10 @@ pub trait Watch: Send + Sync {
 impl Store for Client {
     async fn recipient(&self, address: &Address) -> Result<Option<Place>, Trouble> {
         Client::recipient(self, address).await
+    }
+
+    async fn recipients(&self, address: &Address) -> Result<Vec<Place>, Trouble> {
+        Client::recipients(self, address).await
     }
 
     async fn command(

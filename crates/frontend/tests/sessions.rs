@@ -3,62 +3,20 @@
 #![allow(clippy::unwrap_used)] // A test that cannot go on says where.
 
 mod client;
+mod house;
 #[path = "../../mailbox/tests/memory/mod.rs"]
 mod memory;
 mod store;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use client::{Client, PATIENCE};
-use frontend::{Config, Frontend, Protocol};
-use rustls::RootCertStore;
+use frontend::{Frontend, Protocol};
+use house::{House, config, house_with_tls};
 use rustls_pki_types::ServerName;
-use store::Memory;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
-
-fn config(more: &str) -> Config {
-    let text = format!(
-        "name = 'f1'\nseeds = ['unused:1']\nidentity = 'unused'\nhostname = 'mail.test'\n\
-         pop3 = '127.0.0.1:0'\nlmtp = '127.0.0.1:0'\nimap = '127.0.0.1:0'\nhttp = '127.0.0.1:0'\n\
-         allow_plain_login = true\n{more}"
-    );
-    Config::from_toml(&text).unwrap()
-}
-
-struct House {
-    frontend: Frontend,
-    memory: Arc<Memory>,
-    shutdown: CancellationToken,
-}
-
-impl House {
-    async fn new(more: &str) -> Self {
-        let memory = Arc::new(Memory::default());
-        memory.create_account("jo@example.test", "secret");
-        let shutdown = CancellationToken::new();
-        let store: Arc<dyn frontend::Store> = memory.clone();
-        let frontend = Frontend::start_over(&config(more), store, shutdown.clone()).await.unwrap();
-        Self { frontend, memory, shutdown }
-    }
-
-    async fn client(&self, protocol: Protocol) -> Client {
-        Client::connect(self.frontend.address(protocol).unwrap()).await
-    }
-
-    async fn deliver(&self, raw: &[u8]) -> String {
-        let mut lmtp = self.client(Protocol::Lmtp).await;
-        assert!(lmtp.line().await.starts_with("220 "));
-        lmtp.send(b"LHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<jo@example.test>\r\nDATA\r\n").await;
-        while !lmtp.line().await.starts_with("354") {}
-        lmtp.send(raw).await;
-        lmtp.send(b".\r\n").await;
-        lmtp.line().await
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_lmtp_takes_pop3_gives() {
@@ -216,28 +174,6 @@ async fn a_large_append_passes_in_pieces_and_comes_back() {
     let literal = imap.say("d FETCH 1 BODY.PEEK[]").await;
     assert!(literal.ends_with(&format!("{{{}}}", raw.len())), "{literal}");
     assert_eq!(imap.octets(raw.len()).await, raw.as_bytes());
-}
-
-/// A frontend with a certificate, and how a client trusts it.
-async fn house_with_tls(directory: &Path) -> (House, TlsConnector) {
-    let made = rcgen::generate_simple_self_signed(vec!["mail.test".into()]).unwrap();
-    let (certificate, key) = (directory.join("tls.pem"), directory.join("tls.key"));
-    std::fs::write(&certificate, made.cert.pem()).unwrap();
-    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let more = format!(
-        "tls_certificate = '{}'\ntls_key = '{}'\npop3s = '127.0.0.1:0'\nimaps = '127.0.0.1:0'",
-        certificate.display(),
-        key.display()
-    );
-    let mut roots = RootCertStore::empty();
-    roots.add(made.cert.der().clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let trusting = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    (House::new(&more).await, TlsConnector::from(Arc::new(trusting)))
 }
 
 #[tokio::test(flavor = "multi_thread")]

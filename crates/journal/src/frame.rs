@@ -63,6 +63,12 @@ impl Salt {
         Self(crc32c_append(crc32c(&disk.0), &segment.0.to_le_bytes()))
     }
 
+    /// Writes the checksum of a head that begins at `offset` into its last four bytes.
+    pub fn seal(self, head: &mut [u8], offset: u64) {
+        let (fields, crc) = head.split_at_mut(head.len() - 4);
+        crc.copy_from_slice(&self.crc(offset, fields).to_le_bytes());
+    }
+
     fn crc(self, offset: u64, bytes: &[u8]) -> u32 {
         crc32c_append(crc32c_append(self.0, &offset.to_le_bytes()), bytes)
     }
@@ -306,8 +312,9 @@ pub(crate) fn walk(payload: &Bytes, segment: SegmentId, salt: Salt, offset: u64)
     while at < payload.len() {
         let here = offset + at as u64;
         let decode = |bytes: &[u8]| {
-            RecordHead::decode(bytes, salt, here)
-                .filter(|head| at + head.total_len as usize <= payload.len())
+            RecordHead::decode(bytes, salt, here).filter(|head| {
+                (RECORD_HEAD..=payload.len() - at).contains(&(head.total_len as usize))
+            })
         };
         let Some(head) = walk.head::<RECORD_HEAD, _>(&payload[at..], here, decode) else {
             walk.bad.push(Bad::Rest { offset: here });

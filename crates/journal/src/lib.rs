@@ -12,6 +12,8 @@ mod encode;
 mod error;
 mod footer;
 mod frame;
+#[doc(hidden)]
+pub mod fuzz;
 mod identity;
 mod journal;
 mod manifest;

@@ -5,6 +5,7 @@
 //! ends at CRLF.CRLF and nowhere else; and that what it could not take is told in words that let
 //! the sender keep its copy.
 
+mod chunk;
 mod data;
 mod parse;
 mod refuse;
@@ -19,6 +20,9 @@ pub const LINE_BYTES_MAX: usize = 1024;
 
 /// Limit: recipients of one message. RFC 5321 4.5.3.1.8 demands 100; MTAs send 50 at a time.
 pub const RECIPIENTS_MAX: usize = 200;
+
+/// Limit: copies of one message, when recipients stand for groups. Each costs a command at once.
+pub const DELIVERIES_MAX: usize = 500;
 
 /// Limit: commands in a row that were none.
 pub const BAD_COMMANDS_MAX: u32 = 20;

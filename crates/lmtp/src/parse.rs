@@ -12,6 +12,8 @@ pub(crate) enum Request {
     /// The path as written, without `<>` and source route.
     Rcpt(String),
     Data,
+    /// RFC 3030: a chunk of so many octets follows.
+    Bdat(Chunk),
     Rset,
     Noop,
     Quit,
@@ -30,6 +32,13 @@ pub(crate) struct Mail {
     pub is_utf8: bool,
 }
 
+/// BDAT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Chunk {
+    pub n_bytes: u64,
+    pub is_last: bool,
+}
+
 /// Reads one line.
 pub(crate) fn request(line: &[u8]) -> Result<Request, Words> {
     let line = std::str::from_utf8(line).map_err(|_| Words::NotText)?;
@@ -46,6 +55,7 @@ pub(crate) fn request(line: &[u8]) -> Result<Request, Words> {
         "MAIL" => mail(rest).map(Request::Mail),
         "RCPT" => rcpt(rest),
         "DATA" => alone(Request::Data),
+        "BDAT" => bdat(rest).map(Request::Bdat),
         "RSET" => alone(Request::Rset),
         "NOOP" => Ok(Request::Noop),
         "QUIT" => alone(Request::Quit),
@@ -93,6 +103,18 @@ fn rcpt(rest: &str) -> Result<Request, Words> {
         return Err(Words::UnknownParameter);
     }
     Ok(Request::Rcpt(recipient.to_owned()))
+}
+
+fn bdat(rest: &str) -> Result<Chunk, Words> {
+    let (size, word) = rest.split_once(' ').unwrap_or((rest, ""));
+    let is_number = !size.is_empty() && size.bytes().all(|octet| octet.is_ascii_digit());
+    let n_bytes = if is_number { size.parse().ok() } else { None };
+    let is_last = match word.trim() {
+        "" => false,
+        last if last.eq_ignore_ascii_case("LAST") => true,
+        _ => return Err(Words::BadChunk),
+    };
+    Ok(Chunk { n_bytes: n_bytes.ok_or(Words::BadChunk)?, is_last })
 }
 
 fn after<'a>(text: &'a str, word: &str) -> Option<&'a str> {
@@ -151,6 +173,14 @@ mod tests {
         assert_eq!(request(b"RCPT TO:<>"), Err(Words::BadRecipient));
         assert_eq!(request(b"RCPT TO:<a@b"), Err(Words::BadPath));
         assert_eq!(request(b"DATA now"), Err(Words::NoParameters));
+        let bdat = |n_bytes, is_last| Ok(Request::Bdat(Chunk { n_bytes, is_last }));
+        assert_eq!(request(b"BDAT 86"), bdat(86, false));
+        assert_eq!(request(b"bdat 0 last"), bdat(0, true));
+        for bad in
+            ["BDAT", "BDAT x", "BDAT -1", "BDAT +1", "BDAT 1 FIRST", "BDAT 99999999999999999999"]
+        {
+            assert_eq!(request(bad.as_bytes()), Err(Words::BadChunk), "{bad}");
+        }
         assert_eq!(request(b"LHLO a(b"), Err(Words::BadName));
         assert_eq!(request(b"NOOP \0"), Err(Words::NotText));
     }

@@ -10,6 +10,7 @@ pub(crate) enum Words {
     Ok,
     SenderOk,
     RecipientOk,
+    ChunkOk,
     Bye,
     Help,
     CannotVerify,
@@ -30,6 +31,8 @@ pub(crate) enum Words {
     MailFirst,
     RcptFirst,
     NestedMail,
+    BadChunk,
+    InChunks,
     TooManyRecipients,
     NoSuchRecipient,
     TooLarge,
@@ -46,8 +49,9 @@ impl Words {
             Self::Ok => "250 2.0.0 OK",
             Self::SenderOk => "250 2.1.0 OK",
             Self::RecipientOk => "250 2.1.5 OK",
+            Self::ChunkOk => "250 2.0.0 Chunk taken",
             Self::Bye => "221 2.0.0 Bye",
-            Self::Help => "214 2.0.0 LHLO MAIL RCPT DATA RSET NOOP VRFY QUIT",
+            Self::Help => "214 2.0.0 LHLO MAIL RCPT DATA BDAT RSET NOOP VRFY QUIT",
             Self::CannotVerify => "252 2.5.0 Send mail and see",
             Self::UnknownCommand => "500 5.5.1 Unknown command",
             Self::LineTooLong => "500 5.5.2 Line too long",
@@ -66,6 +70,8 @@ impl Words {
             Self::MailFirst => "503 5.5.1 Say MAIL first",
             Self::RcptFirst => "503 5.5.1 No valid recipients",
             Self::NestedMail => "503 5.5.1 There is a sender already",
+            Self::BadChunk => "501 5.5.4 Say BDAT octets [LAST]; where the chunk ends is not known",
+            Self::InChunks => "503 5.5.1 The message comes in chunks: go on with BDAT, or RSET",
             Self::TooManyRecipients => "452 4.5.3 Too many recipients",
             Self::NoSuchRecipient => "550 5.1.1 No such recipient here",
             Self::TooLarge => "552 5.3.4 Message too large",
@@ -89,8 +95,25 @@ pub(crate) fn trouble(trouble: Trouble) -> &'static str {
     }
 }
 
-/// What to say about one recipient's delivery.
-pub(crate) fn delivered(outcome: &Result<Outcome, Trouble>) -> &'static str {
+/// What to say about one recipient, of whom there are several when the address is a group's.
+///
+/// The sender is told that it is done only when it is done for each of them. When waiting can help
+/// one, the sender keeps its copy and tries again, which brings the others a second one: losing mail
+/// would be worse. Who is gone since RCPT counts as if that had been so before RCPT.
+pub(crate) fn delivered(copies: &[&Result<Outcome, Trouble>]) -> &'static str {
+    let is_gone = |copy: &Result<Outcome, Trouble>| {
+        matches!(copy, Ok(Outcome::Refused(Refusal::NoSuchAccount)))
+    };
+    let words = copies.iter().filter(|copy| !is_gone(copy)).map(|copy| one_delivered(copy));
+    let gravity = |words: &&str| match words.as_bytes()[0] {
+        b'4' => 2,
+        b'5' => 1,
+        _ => 0,
+    };
+    words.max_by_key(gravity).unwrap_or(Words::NoSuchRecipient.text())
+}
+
+fn one_delivered(outcome: &Result<Outcome, Trouble>) -> &'static str {
     match outcome {
         // Durability: an outcome comes only after a majority of replicas has synced the entry.
         Ok(Outcome::Appended(_)) => "250 2.1.5 Delivered",

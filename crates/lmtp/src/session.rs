@@ -1,20 +1,19 @@
 //! One LMTP connection.
 
+mod deliver;
+mod receive;
+mod transact;
+
 use bytes::Bytes;
-use mailbox::command::Deliver;
 use mailbox::dialogue::{Engine, Question, Reply, Step, Trouble};
 use mailbox::lines::Lines;
 use mailbox::outcome::Change;
-use mailbox::{AccountId, Address, Command, Draft, LogTime};
+use mailbox::{AccountId, LogTime};
 
-use crate::data::DataReader;
-use crate::parse::{self, Mail, Request};
+use crate::parse::{self, Chunk, Mail, Request};
 use crate::refuse::{self, Words};
-use crate::trace::Trace;
-use crate::{
-    BAD_COMMANDS_MAX, IDLE_LIMIT_S, INPUT_BYTES_MAX, LINE_BYTES_MAX, OUTPUT_BYTES_MAX,
-    PIECE_BYTES_MAX, RECIPIENTS_MAX,
-};
+use crate::{BAD_COMMANDS_MAX, IDLE_LIMIT_S, INPUT_BYTES_MAX, LINE_BYTES_MAX, OUTPUT_BYTES_MAX};
+use receive::Reading;
 
 /// What a session is told when it begins.
 #[derive(Clone, Debug)]
@@ -50,10 +49,13 @@ pub struct Session {
 struct Transaction {
     mail: Mail,
     recipients: Vec<Recipient>,
+    /// What BDAT brought so far, between two chunks.
+    chunks: Option<Reading>,
 }
 
 struct Recipient {
-    account: AccountId,
+    /// Who gets a copy; several when the address is a group's.
+    accounts: Vec<AccountId>,
     detail: Option<String>,
     /// As the client wrote it.
     address: String,
@@ -65,8 +67,12 @@ enum Doing {
     Commands,
     /// Asked who this is.
     Resolving { detail: Option<String>, address: String },
-    /// Asked for a body to begin.
+    /// DATA: asked for a body to begin.
     Beginning,
+    /// BDAT: asked for a body to begin, whose first chunk this is.
+    BeginningChunks(Chunk),
+    /// Reading over so many octets of a chunk that nobody gets; then say this.
+    Skipping { left: u64, words: Words },
     /// Reading the message.
     Reading(Reading),
     /// Asked the store to take the last octets read.
@@ -75,19 +81,12 @@ enum Doing {
     Ending,
     /// Asked for the body to be dropped; then every recipient gets these words.
     Dropping(&'static str),
+    /// Asked for the body to be dropped, since the client began anew.
+    Discarding,
     /// Asked for the deliveries.
     Delivering,
     /// Saying goodbye.
     Closing,
-}
-
-#[derive(Default)]
-struct Reading {
-    reader: DataReader,
-    piece: Vec<u8>,
-    n_bytes: u64,
-    /// Words for every recipient, when the message is not wanted any more.
-    refusal: Option<&'static str>,
 }
 
 impl Session {
@@ -124,7 +123,10 @@ impl Session {
 
     /// Whether a reply is awaited.
     fn is_asking(&self) -> bool {
-        !matches!(self.doing, Doing::Commands | Doing::Reading(_) | Doing::Closing)
+        !matches!(
+            self.doing,
+            Doing::Commands | Doing::Reading(_) | Doing::Skipping { .. } | Doing::Closing
+        )
     }
 
     /// The next question, if there is one to ask before more input or output.
@@ -149,6 +151,11 @@ impl Session {
                         return None;
                     }
                 }
+                Doing::Skipping { left, words } => {
+                    if !self.skip(left, words) {
+                        return None;
+                    }
+                }
                 other => {
                     self.doing = other;
                     return None;
@@ -162,7 +169,7 @@ impl Session {
         let words = match request {
             Ok(Request::Lhlo(name)) => {
                 self.lhlo(name);
-                return None;
+                return self.begin_anew();
             }
             Ok(Request::Mail(mail)) => self.mail(mail),
             Ok(Request::Rcpt(path)) => match self.rcpt(path) {
@@ -173,9 +180,10 @@ impl Session {
                 Ok(question) => return Some(question),
                 Err(words) => words,
             },
+            Ok(Request::Bdat(chunk)) => return self.bdat(chunk),
             Ok(Request::Rset) => {
-                self.transaction = None;
-                Words::Ok
+                self.say(Words::Ok.text());
+                return self.begin_anew();
             }
             Ok(Request::Noop) => Words::Ok,
             Ok(Request::Vrfy) => Words::CannotVerify,
@@ -184,161 +192,25 @@ impl Session {
                 self.close(Words::Bye);
                 return None;
             }
+            // Why: what follows may be the chunk, and must not be read as commands.
+            Err(Words::BadChunk) => {
+                self.close(Words::BadChunk);
+                return None;
+            }
             Ok(Request::Hello) => self.bad(Words::UseLhlo),
             Err(words) => self.bad(words),
         };
+        self.tell(words);
+        None
+    }
+
+    /// Says it, or goodbye when there were too many errors.
+    fn tell(&mut self, words: Words) {
         if self.n_bad > BAD_COMMANDS_MAX {
             self.close(Words::TooManyErrors);
         } else {
             self.say(words.text());
         }
-        None
-    }
-
-    fn bad(&mut self, words: Words) -> Words {
-        self.n_bad += 1;
-        words
-    }
-
-    fn lhlo(&mut self, name: String) {
-        self.n_bad = 0;
-        self.client = Some(name);
-        self.transaction = None;
-        let lines = format!(
-            "250-{}\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-SIZE {}\r\n\
-             250 ENHANCEDSTATUSCODES",
-            self.settings.hostname, self.settings.message_bytes_max
-        );
-        self.say(&lines);
-    }
-
-    fn mail(&mut self, mail: Mail) -> Words {
-        if self.client.is_none() {
-            return self.bad(Words::LhloFirst);
-        }
-        if self.transaction.is_some() {
-            return self.bad(Words::NestedMail);
-        }
-        if mail.size.is_some_and(|size| size > self.settings.message_bytes_max) {
-            return Words::TooLarge;
-        }
-        self.n_bad = 0;
-        self.n_transactions += 1;
-        self.transaction = Some(Transaction { mail, recipients: Vec::new() });
-        Words::SenderOk
-    }
-
-    fn rcpt(&mut self, path: String) -> Result<Question, Words> {
-        let Some(transaction) = &self.transaction else { return Err(self.bad(Words::MailFirst)) };
-        if transaction.recipients.len() >= RECIPIENTS_MAX {
-            return Err(Words::TooManyRecipients);
-        }
-        if !path.is_ascii() && !transaction.mail.is_utf8 {
-            return Err(Words::NotAnnounced);
-        }
-        let (address, detail) = Address::parse(&path).map_err(|_| Words::BadRecipient)?;
-        self.doing = Doing::Resolving { detail, address: path };
-        Ok(Question::Recipient(address))
-    }
-
-    fn data(&mut self) -> Result<Question, Words> {
-        let Some(transaction) = &self.transaction else { return Err(self.bad(Words::MailFirst)) };
-        // RFC 2033 4.2: without a valid recipient DATA fails.
-        if transaction.recipients.is_empty() {
-            return Err(Words::RcptFirst);
-        }
-        let mut accounts: Vec<_> = transaction.recipients.iter().map(|to| to.account).collect();
-        accounts.sort_unstable();
-        accounts.dedup();
-        self.doing = Doing::Beginning;
-        Ok(Question::BeginBody(accounts))
-    }
-
-    /// Reads more of the message; leaves the session reading when input is short.
-    fn read(&mut self, mut reading: Reading) -> Option<Question> {
-        while !self.input.is_empty() && !reading.reader.is_at_end() {
-            let room = PIECE_BYTES_MAX - reading.piece.len();
-            // A line end may come on top of the room.
-            let n = reading.reader.read(self.input.octets(), &mut reading.piece, room - 1);
-            self.input.consume(n);
-            if reading.reader.has_bare_line_end() && reading.refusal.is_none() {
-                reading.refusal = Some(Words::BareLineEnd.text());
-            }
-            if reading.refusal.is_some() {
-                reading.piece.clear();
-            } else if reading.piece.len() + 1 >= PIECE_BYTES_MAX {
-                break;
-            }
-        }
-        let is_at_end = reading.reader.is_at_end();
-        let is_full = reading.piece.len() + 1 >= PIECE_BYTES_MAX;
-        if !reading.piece.is_empty() && (is_at_end || is_full) {
-            reading.n_bytes += reading.piece.len() as u64;
-            if reading.n_bytes > self.settings.message_bytes_max {
-                reading.refusal = Some(Words::TooLarge.text());
-                reading.piece.clear();
-            } else {
-                let piece = Bytes::from(std::mem::take(&mut reading.piece));
-                self.doing = Doing::Storing(reading);
-                return Some(Question::Body(piece));
-            }
-        }
-        if !is_at_end {
-            self.doing = Doing::Reading(reading);
-            return None;
-        }
-        match reading.refusal {
-            Some(words) => {
-                self.doing = Doing::Dropping(words);
-                Some(Question::DropBody)
-            }
-            None => {
-                self.doing = Doing::Ending;
-                Some(Question::EndBody)
-            }
-        }
-    }
-
-    /// One command for each recipient, in order.
-    fn deliveries(&self, draft: &Draft) -> Question {
-        let Some(transaction) = &self.transaction else { return Question::DropBody };
-        let id = format!("{}.{}", self.settings.session, self.n_transactions);
-        let deliver = |to: &Recipient| {
-            let trace = Trace {
-                sender: &transaction.mail.sender,
-                recipient: &to.address,
-                client: self.client.as_deref().unwrap_or("unknown"),
-                peer: self.settings.peer.as_deref(),
-                hostname: &self.settings.hostname,
-                protocol: if transaction.mail.is_utf8 { "UTF8LMTP" } else { "LMTP" },
-                id: &id,
-                time: self.now,
-            };
-            let (message, inline) = draft.with_prefix(trace.fields());
-            let deliver = Deliver { account: to.account, detail: to.detail.clone(), message };
-            (Command::Deliver(deliver), inline)
-        };
-        Question::Commands(transaction.recipients.iter().map(deliver).collect())
-    }
-
-    /// The same words for every recipient; RFC 2033 4.2: one reply each.
-    fn tell_all(&mut self, words: &str) {
-        let n_recipients = self.transaction.take().map_or(0, |all| all.recipients.len());
-        for _ in 0..n_recipients {
-            self.say(words);
-        }
-    }
-
-    fn resolved(&mut self, reply: Reply, address: String, detail: Option<String>) {
-        let words = match (reply, &mut self.transaction) {
-            (Reply::Recipient(Some(account)), Some(transaction)) => {
-                transaction.recipients.push(Recipient { account, detail, address });
-                Words::RecipientOk.text()
-            }
-            (Reply::Recipient(None), _) => Words::NoSuchRecipient.text(),
-            (reply, _) => refuse::trouble(why(&reply)),
-        };
-        self.say(words);
     }
 }
 
@@ -367,12 +239,13 @@ impl Engine for Session {
             (Doing::Resolving { detail, address }, reply) => self.resolved(reply, address, detail),
             (Doing::Beginning, Reply::Done) => {
                 self.say("354 Send it, end with a dot alone");
-                self.doing = Doing::Reading(Reading::default());
+                self.doing = Doing::Reading(Reading::data());
             }
             (Doing::Beginning, reply) => {
                 self.transaction = None;
                 self.say(refuse::trouble(why(&reply)));
             }
+            (Doing::BeginningChunks(chunk), reply) => self.chunks_begun(chunk, &reply),
             (Doing::Storing(mut reading), reply) => {
                 if !matches!(reply, Reply::Done) {
                     reading.refusal = Some(refuse::trouble(why(&reply)));
@@ -386,14 +259,9 @@ impl Engine for Session {
             }
             (Doing::Ending, reply) => self.tell_all(refuse::trouble(why(&reply))),
             (Doing::Dropping(words), _) => self.tell_all(words),
-            (Doing::Delivering, Reply::Outcomes(outcomes)) => {
-                let n_recipients = self.transaction.take().map_or(0, |all| all.recipients.len());
-                let missing = Err(Trouble::Unknown);
-                for i in 0..n_recipients {
-                    self.say(refuse::delivered(outcomes.get(i).unwrap_or(&missing)));
-                }
-            }
+            (Doing::Delivering, Reply::Outcomes(outcomes)) => self.delivered(&outcomes),
             (Doing::Delivering, reply) => self.tell_all(refuse::trouble(why(&reply))),
+            (Doing::Discarding, _) => {}
             (other, _) => self.doing = other,
         }
     }

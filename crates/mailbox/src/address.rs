@@ -10,6 +10,9 @@ pub const DOMAIN_BYTES_MAX: usize = 255;
 /// Separates the account from the detail in `user+detail` (RFC 5233).
 pub const DETAIL_SEPARATOR: char = '+';
 
+/// The local part that stands for every one nobody has.
+const CATCH_ALL: &str = "*";
+
 /// An address in canonical form, version 1: NFC, local part lowercased, domain lowercased with
 /// U-labels as A-labels (IDNA), no detail.
 /// Invariant: exactly one `@` separates non-empty parts; no control characters or spaces.
@@ -52,6 +55,16 @@ impl Address {
     /// What stands behind the `@`.
     pub fn domain(&self) -> &str {
         self.0.rsplit_once('@').map_or("", |(_, domain)| domain)
+    }
+
+    /// The address that gets what is for nobody at this address's domain: `*@domain`.
+    pub fn catch_all(&self) -> Self {
+        Self(format!("{CATCH_ALL}@{}", self.domain()))
+    }
+
+    /// Whether it is one of these.
+    pub fn is_catch_all(&self) -> bool {
+        self.0.strip_prefix(CATCH_ALL).is_some_and(|rest| rest.starts_with('@'))
     }
 
     /// Which of the 1,024 directory slots keeps this address.

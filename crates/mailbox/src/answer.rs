@@ -57,6 +57,23 @@ pub enum Answer {
     /// Open: a mailbox, its UIDs unless it has none of its own, and where to go on with them.
     #[n(12)]
     Opened(#[n(0)] Box<MailboxInfo>, #[n(1)] UidSet, #[n(2)] Option<Uid>),
+    /// Resolve: the address is a group's; these are its members.
+    #[n(20)]
+    Group(#[n(0)] Vec<Address>),
+    /// Groups, and whether there are more.
+    #[n(21)]
+    Groups(#[n(0)] Vec<GroupRecord>, #[n(1)] bool),
+}
+
+/// Accounts that share an address.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct GroupRecord {
+    /// Whose mail goes to all of them.
+    #[n(0)]
+    pub address: Address,
+    /// Their addresses, ascending, nobody twice; some may not exist any more.
+    #[n(1)]
+    pub members: Vec<Address>,
 }
 
 /// One message in a thread; those below it follow it, one deeper.

@@ -77,6 +77,7 @@ fn execute(rows: &mut Rows<'_>, now: LogTime, command: &Command, inline: &[Chunk
         Command::ClaimAddress(cmd) => command::directory::claim(rows, cmd).map(quiet),
         Command::ReleaseAddress(cmd) => command::directory::release(rows, cmd).map(quiet),
         Command::RepointAddress(cmd) => command::directory::repoint(rows, cmd).map(quiet),
+        Command::SetGroup(cmd) => command::directory::set_group(rows, cmd).map(quiet),
         Command::CreateAccount(cmd) => command::create_account::apply(rows, now, cmd).map(quiet),
         Command::ChangeAccount(cmd) => command::change_account::apply(rows, now, cmd).map(quiet),
         Command::DeleteAccount(id) => command::delete_account::apply(rows, now, *id).map(quiet),

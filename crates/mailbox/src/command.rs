@@ -10,7 +10,7 @@ pub(crate) mod create_mailbox;
 pub(crate) mod delete_account;
 pub(crate) mod delete_mailbox;
 pub(crate) mod deliver;
-pub(crate) mod directory;
+pub mod directory;
 pub(crate) mod expunge;
 pub(crate) mod housekeep;
 pub(crate) mod r#move;
@@ -88,6 +88,9 @@ pub enum Command {
     /// Says where an address's account lives now; refused for an epoch that is not greater.
     #[n(12)]
     RepointAddress(#[n(0)] ClaimAddress),
+    /// Makes an address a group's, changes who is in it, or frees it.
+    #[n(13)]
+    SetGroup(#[n(0)] SetGroup),
 
     // Accounts.
     /// Creates an account with INBOX and its default mailboxes.
@@ -200,6 +203,17 @@ pub struct ReleaseAddress {
     /// Released only if it is this account's.
     #[n(1)]
     pub account: AccountId,
+}
+
+/// See [`Command::SetGroup`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SetGroup {
+    /// Canonical; its slot must be kept by this shard.
+    #[n(0)]
+    pub address: Address,
+    /// Accounts' addresses; mail goes to each that there is. None frees the group's address.
+    #[n(1)]
+    pub members: Vec<Address>,
 }
 
 /// See [`Command::CreateAccount`].

@@ -130,8 +130,8 @@ pub enum Reply {
     Denied,
     /// Authenticate: right, but the account is suspended or lacks this service.
     Disabled,
-    /// Recipient: `None` if nobody has the address.
-    Recipient(Option<AccountId>),
+    /// Recipient: none if nobody has the address, several if it is a group's; nobody twice.
+    Recipient(Vec<AccountId>),
     /// Query.
     Answer(Answer),
     /// Command.

@@ -6,6 +6,7 @@ mod account;
 
 use std::collections::BTreeMap;
 
+use crate::answer::GroupRecord;
 use crate::chunk::{ChunkRef, Digest};
 use crate::ids::{AccountId, UploadId};
 use crate::row::{self, ChunkRow, PieceRow, SessionRow, ShardRow, StagingRow, UploadRow};
@@ -24,6 +25,7 @@ pub fn check(rows: &dyn Source, kept: RowDigest) -> Result<(), String> {
     check_sessions(rows)?;
     let mut references = References::new();
     check_uploads(rows, &mut references)?;
+    check_directory(rows)?;
     for account in accounts(rows) {
         account::check(rows, account, &mut references)
             .map_err(|wrong| format!("account {account}: {wrong}"))?;
@@ -68,6 +70,21 @@ fn check_sessions(rows: &dyn Source) -> Verdict {
     });
     verdict?;
     ensure(n_outcomes.is_empty(), || "outcomes are kept for no session".into())
+}
+
+/// An address is an account's or a group's, never both.
+fn check_directory(rows: &dyn Source) -> Verdict {
+    let mut verdict = Ok(());
+    all(rows, &table::groups(), &mut |_, value| {
+        let GroupRecord { address, members } = row::read(value);
+        if members.is_empty() || !members.is_sorted_by(|a, b| a < b) {
+            verdict = Err(format!("the members of {address} are none or out of order"));
+        }
+        if rows.row(&table::address(&address)).is_some() {
+            verdict = Err(format!("{address} is an account's and a group's"));
+        }
+    });
+    verdict
 }
 
 fn check_uploads(rows: &dyn Source, references: &mut References) -> Verdict {

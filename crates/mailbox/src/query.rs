@@ -73,6 +73,9 @@ pub enum Query {
     /// As `Messages`, of which only what never changes is wanted: an answer may be a moment old.
     #[n(12)]
     Bodies(#[n(0)] Messages),
+    /// Groups whose addresses this shard keeps, in order, after this one.
+    #[n(20)]
+    Groups(#[n(0)] Option<Address>),
 }
 
 /// See [`Query::Uids`].
@@ -313,6 +316,7 @@ pub(crate) fn answer(
 ) -> Result<Answer, Refusal> {
     match query {
         Query::Resolve(address) => Ok(resolve::answer(rows, address)),
+        Query::Groups(after) => Ok(resolve::list(rows, after.as_ref())),
         Query::Account(id) => account::answer(rows, *id),
         Query::Accounts(after) => Ok(account::list(rows, *after)),
         Query::Mailboxes(account) => mailboxes::list(rows, *account),

@@ -18,6 +18,7 @@
 //! 0a time account mailbox             what to reclaim: a deleted mailbox; 0 is the account
 //! 0b account mailbox uid              an extent still to be settled            marker
 //! 0c account staging                  an unfinished COPY                       StagingRow
+//! 0d address                          the directory: a group                   GroupRecord
 //!
 //! 08 account 00                       account                                  AccountRow
 //! 08 account 01                       counters and usage                       UsageRow
@@ -69,6 +70,7 @@ const PURGE: u8 = 0x09;
 const RECLAIM: u8 = 0x0a;
 const SETTLE: u8 = 0x0b;
 const STAGING: u8 = 0x0c;
+const GROUP: u8 = 0x0d;
 
 /// The tables of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -185,6 +187,14 @@ pub(crate) fn chunks() -> Vec<u8> {
 
 pub(crate) fn address(address: &Address) -> Vec<u8> {
     Key::new(ADDRESS).bytes(address.as_str().as_bytes()).0
+}
+
+pub(crate) fn group(address: &Address) -> Vec<u8> {
+    Key::new(GROUP).bytes(address.as_str().as_bytes()).0
+}
+
+pub(crate) fn groups() -> Vec<u8> {
+    Key::new(GROUP).0
 }
 
 pub(crate) fn uid_validity(account: AccountId) -> Vec<u8> {

@@ -209,6 +209,33 @@ fn an_address_is_one_account_s() {
 }
 
 #[test]
+fn an_address_is_a_group_s_or_an_account_s() {
+    let mut shard = Shard::with_account();
+    let place = Place { account: AccountId([7; 16]), shard: ShardId(1), epoch: 1, alias: false };
+    let all = address("all@example.test");
+    let set = |members: &[&str]| {
+        let members = members.iter().map(|member| address(member)).collect();
+        Command::SetGroup(SetGroup { address: address("all@example.test"), members })
+    };
+    let claim = Command::ClaimAddress(ClaimAddress { address: all.clone(), place });
+    assert_eq!(shard.run(set(&["bo@x.test", "al@x.test", "bo@x.test"])), Outcome::Done);
+    let members = vec![address("al@x.test"), address("bo@x.test")];
+    assert_eq!(shard.ask(&Query::Resolve(all.clone())), Answer::Group(members));
+    assert_eq!(refused(&mut shard, claim.clone()), Refusal::Taken);
+    let many: Vec<String> = (0..101).map(|n| format!("u{n}@x.test")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    assert!(matches!(refused(&mut shard, set(&many)), Refusal::Limit(_)));
+    let Answer::Groups(groups, false) = shard.ask(&Query::Groups(None)) else { panic!("groups") };
+    assert_eq!(groups.len(), 1);
+    let after = Query::Groups(Some(all.clone()));
+    assert_eq!(shard.ask(&after), Answer::Groups(Vec::new(), false));
+    assert_eq!(shard.run(set(&[])), Outcome::Done);
+    assert_eq!(shard.ask(&Query::Resolve(all)), Answer::Place(None));
+    assert_eq!(shard.run(claim), Outcome::Done);
+    assert_eq!(refused(&mut shard, set(&["al@x.test"])), Refusal::Taken);
+}
+
+#[test]
 fn keywords_are_spelled_as_first_written_and_bounded() {
     let mut shard = Shard::with_account();
     shard.deliver(&mail("x"));

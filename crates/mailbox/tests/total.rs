@@ -39,6 +39,10 @@ fn seeds(shard: &mut Shard) -> Vec<(Command, Vec<ChunkRef>)> {
         Command::Subscribe(Subscribe { account, name: name("a"), on: true }),
         Command::ClaimRecent(of),
         Command::ClaimAddress(ClaimAddress { address: address("a@b.c"), place }),
+        Command::SetGroup(SetGroup {
+            address: address("g@b.c"),
+            members: vec![address("b@b.c"), address("a@b.c")],
+        }),
         create_account(AccountId([8; 16]), Quota::default()),
         Command::DeleteAccount(AccountId([8; 16])),
         Command::Housekeep(Housekeep {

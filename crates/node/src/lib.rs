@@ -21,6 +21,7 @@ mod mail;
 mod members;
 pub mod meta;
 mod meta_group;
+mod metrics;
 mod peer;
 mod recover;
 mod refuse;

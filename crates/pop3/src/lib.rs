@@ -8,6 +8,9 @@
 //! Sizes in STAT and LIST are the stored octets. What is sent is the same except that a message
 //! which came in by APPEND may have bare line feeds, which become CRLF on the wire, and may lack its
 //! last line end, which is added.
+//!
+//! UTF8 (RFC 6856) is for clients to say that they read it. Who does not say so gets such messages as
+//! well, and as they are, since to withhold or rewrite them would lose what was sent.
 
 mod listing;
 mod maildrop;

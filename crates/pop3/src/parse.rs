@@ -5,6 +5,8 @@
 pub(crate) enum Request {
     Capa,
     Stls,
+    /// RFC 6856: names and headers may be UTF-8.
+    Utf8,
     User(String),
     Pass(Vec<u8>),
     /// AUTH without a mechanism asks which there are.
@@ -48,6 +50,7 @@ pub(crate) fn request(line: &[u8]) -> Result<Request, BadLine> {
     let request = match (verb.as_slice(), words.as_slice()) {
         (b"CAPA", []) => Request::Capa,
         (b"STLS", []) => Request::Stls,
+        (b"UTF8", []) => Request::Utf8,
         (b"USER", [_, ..]) => Request::User(rest.trim().to_owned()),
         (b"AUTH", []) => Request::AuthList,
         (b"AUTH", [mechanism, initial @ ..]) if mechanism.eq_ignore_ascii_case("PLAIN") => {
@@ -74,8 +77,8 @@ pub(crate) fn request(line: &[u8]) -> Result<Request, BadLine> {
         (b"LAST", []) => Request::Last,
         (b"QUIT", []) => Request::Quit,
         (
-            b"CAPA" | b"STLS" | b"USER" | b"STAT" | b"LIST" | b"UIDL" | b"RETR" | b"TOP" | b"DELE"
-            | b"NOOP" | b"RSET" | b"LAST" | b"QUIT",
+            b"CAPA" | b"STLS" | b"UTF8" | b"USER" | b"STAT" | b"LIST" | b"UIDL" | b"RETR" | b"TOP"
+            | b"DELE" | b"NOOP" | b"RSET" | b"LAST" | b"QUIT",
             _,
         ) => return Err(BadLine::Parameters),
         _ => return Err(BadLine::Unknown),

@@ -242,6 +242,10 @@ impl Session {
         if self.can_start_tls() {
             self.say("STLS");
         }
+        // RFC 6856 2: offered only where the command may come; names in USER are UTF-8 too.
+        if self.maildrop.is_none() {
+            self.say("UTF8 USER");
+        }
         self.say("EXPIRE NEVER\r\nLOGIN-DELAY 0\r\nIMPLEMENTATION Rookery\r\n.");
     }
 

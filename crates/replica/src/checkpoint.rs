@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mailbox::{RowChanges, RowDigest, Source};
 
-use self::file::{Head, Row};
-pub(crate) use self::file::{Part, sync_dir};
+use self::file::Row;
+pub(crate) use self::file::{Head, Part, sync_dir};
 pub(crate) use self::merge::Merged;
 use crate::blocking::Blocking;
 use crate::store::{Applied, RowView, Store};

@@ -18,6 +18,8 @@ mod disk;
 mod donor;
 mod error;
 mod force;
+#[doc(hidden)]
+pub mod fuzz;
 mod handler;
 mod index;
 mod local;
@@ -45,6 +47,7 @@ pub use copies::Copy;
 pub use disk::{Clock, Disk, DiskOptions};
 pub use error::{ChunkError, Error, ProposeError};
 pub use force::Forced;
+pub use journal::Usage;
 pub use machine::{Machine, MachineApplied, MailMachine};
 pub use raft::Member;
 pub use replica::{Replica, ReplicaConfig};

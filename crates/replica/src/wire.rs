@@ -73,7 +73,9 @@ pub(crate) fn read_append(
     if n_entries > ENTRIES_MAX {
         return Err(BadBytes("number of entries"));
     }
-    let first = prev_log_id.map_or(0, |log_id| log_id.index + 1);
+    let first = prev_log_id.map_or(Some(0), |log_id| log_id.index.checked_add(1));
+    let first = first.filter(|first| first.checked_add(n_entries as u64).is_some());
+    let first = first.ok_or(BadBytes("index"))?;
     let mut bodies = bodies.into_iter();
     let mut entries = Vec::with_capacity(n_entries);
     for index in (first..).take(n_entries) {

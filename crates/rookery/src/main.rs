@@ -1,6 +1,7 @@
 //! The `rookery` binary: storage node, frontend, operator's tool and demo in one.
 
 mod demo;
+mod descriptors;
 mod logging;
 mod serve;
 

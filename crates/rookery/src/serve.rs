@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::logging;
+use crate::{descriptors, logging};
 
 /// `rookery node`
 #[derive(Args)]
@@ -42,6 +42,7 @@ pub fn node(args: NodeArgs) -> Result<ExitCode> {
     }
     config.allow_drills |= args.allow_drills;
     logging::start();
+    descriptors::raise(0);
     run(async move |shutdown| {
         let node = node::Node::start(config, shutdown).await.context("serve")?;
         node.stopped().await.context("serve")
@@ -55,6 +56,7 @@ pub fn frontend(args: FrontendArgs) -> Result<ExitCode> {
     let config = frontend::Config::from_toml(&text)
         .with_context(|| format!("serve: {}", args.config.display()))?;
     logging::start();
+    descriptors::raise(config.connections_max.into());
     run(async move |shutdown| {
         let frontend = frontend::Frontend::start(&config, shutdown).await.context("serve")?;
         frontend.stopped().await;

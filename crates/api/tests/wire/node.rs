@@ -55,6 +55,7 @@ struct State {
     n_done: u64,
     faults: VecDeque<Fault>,
     places: BTreeMap<Address, Place>,
+    groups: BTreeMap<Address, Vec<Address>>,
     moved: Option<Place>,
     maildrop: Option<[u8; 16]>,
     changes: Vec<MemberChange>,
@@ -106,6 +107,12 @@ impl World {
             Some(place) => state.places.insert(address.clone(), place),
             None => state.places.remove(address),
         };
+    }
+
+    pub fn group(&self, address: &Address, members: &[&str]) {
+        let member = |name: &&str| Address::parse(&format!("{name}@example.test")).unwrap().0;
+        let members = members.iter().map(member).collect();
+        self.state.lock().unwrap().groups.insert(address.clone(), members);
     }
 
     pub fn move_to(&self, place: Place) {
@@ -241,7 +248,10 @@ impl MailHandler for FakeNode {
         assert!(linearizable);
         let state = self.world.state.lock().unwrap();
         match query {
-            Query::Resolve(address) => Ok(Answer::Place(state.places.get(&address).copied())),
+            Query::Resolve(address) => Ok(match state.groups.get(&address) {
+                Some(members) => Answer::Group(members.clone()),
+                None => Answer::Place(state.places.get(&address).copied()),
+            }),
             _ => match state.moved.filter(|place| place.shard != shard) {
                 Some(place) => Ok(Answer::Refused(Refusal::Moved(place))),
                 None => Ok(Answer::Refused(Refusal::NoSuchAccount)),

@@ -26,6 +26,29 @@ async fn an_address_is_resolved_once_and_again_when_it_proves_wrong() {
 }
 
 #[tokio::test]
+async fn mail_goes_to_an_account_to_a_group_or_to_who_takes_all() {
+    let cluster = Cluster::start(3);
+    let client = cluster.client();
+    let anna = address("anna@example.test");
+    let all = address("all@example.test");
+    let other = Place { account: AccountId([2; 16]), ..PLACE };
+    cluster.world.resolve(&anna, Some(PLACE));
+    cluster.world.resolve(&address("ann@example.test"), Some(PLACE));
+    cluster.world.resolve(&address("bo@example.test"), Some(other));
+    cluster.world.group(&all, &["anna", "ann", "bo", "gone", "all"]);
+    assert_eq!(client.recipients(&anna).await, Ok(vec![PLACE]));
+    let mut both = vec![PLACE, other];
+    both.sort_by_key(|place| place.account);
+    assert_eq!(client.recipients(&all).await, Ok(both));
+    assert_eq!(client.recipient(&all).await, Ok(None), "nobody logs in as a group");
+    let nobody = address("nobody@example.test");
+    assert_eq!(client.recipients(&nobody).await, Ok(Vec::new()));
+    cluster.world.resolve(&address("*@example.test"), Some(other));
+    assert_eq!(client.recipients(&nobody).await, Ok(vec![other]));
+    assert_eq!(client.recipients(&address("nobody@other.test")).await, Ok(Vec::new()));
+}
+
+#[tokio::test]
 async fn a_question_follows_the_leader_and_the_account() {
     let cluster = Cluster::start(3);
     let client = cluster.client();

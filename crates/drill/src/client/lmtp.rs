@@ -51,6 +51,25 @@ impl Lmtp {
         Ok(replies)
     }
 
+    /// Connects to an MTA and says EHLO.
+    pub fn connect_to_smtp(address: &str) -> Result<Self> {
+        let mut smtp = Self { line: Line::connect(address)? };
+        smtp.expect("220")?;
+        smtp.command("EHLO tests.example.test", "250")?;
+        Ok(smtp)
+    }
+
+    /// Hands a message to an MTA, which has one reply for all recipients.
+    pub fn deliver_as_smtp(&mut self, to: &[&str], message: &[u8]) -> Result<String> {
+        self.command("MAIL FROM:<sender@example.test>", "250")?;
+        for recipient in to {
+            self.command(&format!("RCPT TO:<{recipient}>"), "250")?;
+        }
+        self.command("DATA", "354")?;
+        self.line.send(&stuffed(message))?;
+        self.reply()
+    }
+
     /// Delivers; one reply per recipient that RCPT accepted, in order.
     pub fn deliver(&mut self, to: &[&str], message: &[u8]) -> Result<Vec<String>> {
         let n_replies = self.start(to, message)?;

@@ -1,4 +1,5 @@
 //! A client that reads lines, inside TLS or not.
+#![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::net::SocketAddr;
 use std::time::Duration;

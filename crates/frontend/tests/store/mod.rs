@@ -1,4 +1,5 @@
 //! A store in memory that counts what it is asked.
+#![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
@@ -78,6 +79,11 @@ impl Memory {
         self.lock().shard.create_account(name, &hash(password))
     }
 
+    pub fn account(&self, name: &str) -> AccountId {
+        let address = Address::parse(name).unwrap().0;
+        self.lock().shard.resolve(&address).unwrap().account
+    }
+
     pub fn set_password(&self, name: &str, password: &str) {
         self.change_account(name, AccountChange::PasswordHash(hash(password)));
     }
@@ -105,6 +111,10 @@ fn hash(password: &str) -> String {
 impl Store for Memory {
     async fn recipient(&self, address: &Address) -> Result<Option<Place>, Trouble> {
         Ok(self.lock().shard.resolve(address))
+    }
+
+    async fn recipients(&self, address: &Address) -> Result<Vec<Place>, Trouble> {
+        Ok(self.lock().shard.recipients(address))
     }
 
     async fn command(

@@ -25,6 +25,12 @@ impl Passed {
     }
 }
 
+impl From<Metadata> for Passed {
+    fn from(metadata: Metadata) -> Self {
+        Self { row: Vec::new(), read: OnceLock::from(Box::new(metadata)) }
+    }
+}
+
 impl Deref for Passed {
     type Target = Metadata;
 

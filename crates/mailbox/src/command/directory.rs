@@ -1,10 +1,14 @@
-//! ClaimAddress, ReleaseAddress, RepointAddress: the directory slots this shard keeps.
+//! ClaimAddress, ReleaseAddress, RepointAddress, SetGroup: the directory slots this shard keeps.
 
-use crate::command::{ClaimAddress, Place, ReleaseAddress};
+use crate::answer::GroupRecord;
+use crate::command::{ClaimAddress, Place, ReleaseAddress, SetGroup};
 use crate::outcome::{Outcome, Refusal};
 use crate::row;
-use crate::rows::Rows;
+use crate::rows::{Rows, Source};
 use crate::table;
+
+/// Limit: members of a group, since each message for it becomes so many deliveries.
+pub const GROUP_MEMBERS_MAX: usize = 100;
 
 /// The address is this account's, if it was nobody's or already its own.
 pub(crate) fn claim(rows: &mut Rows<'_>, cmd: &ClaimAddress) -> Result<Outcome, Refusal> {
@@ -12,6 +16,9 @@ pub(crate) fn claim(rows: &mut Rows<'_>, cmd: &ClaimAddress) -> Result<Outcome, 
     if let Some(place) = row::load::<Place>(rows, &key)
         && (place.account != cmd.place.account || place.epoch > cmd.place.epoch)
     {
+        return Err(Refusal::Taken);
+    }
+    if rows.row(&table::group(&cmd.address)).is_some() {
         return Err(Refusal::Taken);
     }
     row::save(rows, key, &cmd.place);
@@ -42,4 +49,24 @@ pub(crate) fn repoint(rows: &mut Rows<'_>, cmd: &ClaimAddress) -> Result<Outcome
             Ok(Outcome::Done)
         }
     }
+}
+
+/// The address is the group's, if it is no account's; without members it is nobody's.
+pub(crate) fn set_group(rows: &mut Rows<'_>, cmd: &SetGroup) -> Result<Outcome, Refusal> {
+    if rows.row(&table::address(&cmd.address)).is_some() {
+        return Err(Refusal::Taken);
+    }
+    let key = table::group(&cmd.address);
+    let mut members = cmd.members.clone();
+    members.sort_unstable();
+    members.dedup();
+    if members.len() > GROUP_MEMBERS_MAX {
+        return Err(Refusal::Limit("members of a group".into()));
+    }
+    if members.is_empty() {
+        rows.remove(&key);
+    } else {
+        row::save(rows, key, &GroupRecord { address: cmd.address.clone(), members });
+    }
+    Ok(Outcome::Done)
 }

@@ -1,11 +1,32 @@
-//! Resolve: who has an address.
+//! Resolve and Groups: who has an address.
 
 use crate::address::Address;
-use crate::answer::Answer;
+use crate::answer::{Answer, GroupRecord};
 use crate::row;
 use crate::rows::Source;
 use crate::table;
 
+/// Limit: groups in one page; each has up to a hundred members.
+pub const GROUPS_PAGE_MAX: usize = 32;
+
 pub(super) fn answer(rows: &dyn Source, address: &Address) -> Answer {
-    Answer::Place(row::load(rows, &table::address(address)))
+    let place = row::load(rows, &table::address(address));
+    let group = || row::load::<GroupRecord>(rows, &table::group(address));
+    match place {
+        None => group().map_or(Answer::Place(None), |group| Answer::Group(group.members)),
+        place => Answer::Place(place),
+    }
+}
+
+pub(super) fn list(rows: &dyn Source, after: Option<&Address>) -> Answer {
+    let from = after.map_or_else(table::groups, |after| [table::group(after), vec![0]].concat());
+    let (mut groups, mut has_more) = (Vec::new(), false);
+    rows.scan(&from, &table::end_of(&table::groups()), &mut |_, value| {
+        has_more = groups.len() == GROUPS_PAGE_MAX;
+        if !has_more {
+            groups.push(row::read(value));
+        }
+        !has_more
+    });
+    Answer::Groups(groups, has_more)
 }

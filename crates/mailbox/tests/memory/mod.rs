@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use mailbox::chunk::CHUNK_BYTES_MAX;
 use mailbox::command::{
-    AccountChange, ChangeAccount, ClaimAddress, CreateAccount, Deliver, Place, Quota,
+    AccountChange, ChangeAccount, ClaimAddress, CreateAccount, Deliver, Place, Quota, SetGroup,
 };
 use mailbox::{
     AccountId, Address, Answer, Bodies, Change, ChunkRef, Command, Digest, Draft, Entry, LogTime,
@@ -24,6 +24,7 @@ pub const SHARD: ShardId = ShardId(1);
 const SESSION: SessionId = SessionId([7; 16]);
 
 /// Rows and chunks.
+#[derive(Clone)]
 pub struct Shard {
     rows: BTreeMap<Vec<u8>, Vec<u8>>,
     digest: RowDigest,
@@ -99,12 +100,39 @@ impl Shard {
         self.chunks.get(&chunk.digest).cloned()
     }
 
-    /// Who has this address.
+    /// Which account has this address.
     pub fn resolve(&self, address: &Address) -> Option<Place> {
         match self.query(&Query::Resolve(address.clone())) {
             Answer::Place(place) => place,
+            Answer::Group(_) => None,
             other => panic!("Resolve was answered with {other:?}"),
         }
+    }
+
+    /// Who gets mail for it.
+    pub fn recipients(&self, address: &Address) -> Vec<Place> {
+        let share = |address: &Address| match self.query(&Query::Resolve(address.clone())) {
+            Answer::Group(members) => members.iter().filter_map(|it| self.resolve(it)).collect(),
+            _ => self.resolve(address).into_iter().collect(),
+        };
+        let places: Vec<Place> = share(address);
+        if places.is_empty() { share(&address.catch_all()) } else { places }
+    }
+
+    /// Gives an address to several accounts.
+    pub fn set_group(&mut self, address: &str, members: &[&str]) {
+        let parse = |text: &str| Address::parse(text).expect("an address").0;
+        let members = members.iter().map(|member| parse(member)).collect();
+        let group = SetGroup { address: parse(address), members };
+        assert_eq!(self.command(Command::SetGroup(group), &[]), Outcome::Done);
+    }
+
+    /// Gives an account one more address.
+    pub fn add_alias(&mut self, account: AccountId, alias: &str) {
+        let address = Address::parse(alias).expect("an address").0;
+        let place = Place { account, shard: SHARD, epoch: 1, alias: true };
+        let claim = Command::ClaimAddress(ClaimAddress { address, place });
+        assert_eq!(self.command(claim, &[]), Outcome::Done);
     }
 
     /// Creates an account and gives it its address.

@@ -22,6 +22,8 @@ pub struct Play {
     faults: VecDeque<(String, Trouble)>,
     body: Vec<u8>,
     is_in_use: bool,
+    /// Nothing is written down.
+    is_quiet: bool,
     /// The engine closed the connection.
     pub is_closed: bool,
     /// What happened, line by line.
@@ -39,10 +41,16 @@ impl Play {
             faults: VecDeque::new(),
             body: Vec::new(),
             is_in_use: false,
+            is_quiet: false,
             is_closed: false,
             log: Vec::new(),
             sent: Vec::new(),
         }
+    }
+
+    /// Over this store, and without a word about what happens.
+    pub fn quiet(engine: Box<dyn Engine>, shard: Shard) -> Self {
+        Self { is_quiet: true, shard, ..Self::new(engine) }
     }
 
     /// The client sends these octets.
@@ -78,9 +86,13 @@ impl Play {
                     self.log_sent(&octets);
                 }
                 Step::Ask(question) => {
-                    self.log.push(format!("store? {}", asked(&question)));
+                    if !self.is_quiet {
+                        self.log.push(format!("store? {}", asked(&question)));
+                    }
                     let reply = self.answer(question);
-                    self.log.push(format!("store! {}", replied(&reply)));
+                    if !self.is_quiet {
+                        self.log.push(format!("store! {}", replied(&reply)));
+                    }
                     self.engine.reply(reply);
                 }
                 Step::Wait => return,
@@ -97,6 +109,9 @@ impl Play {
     }
 
     fn log_sent(&mut self, octets: &[u8]) {
+        if self.is_quiet {
+            return;
+        }
         self.sent.extend_from_slice(octets);
         for line in octets.split_inclusive(|octet| *octet == b'\n') {
             let (line, end) = match line.strip_suffix(b"\r\n") {
@@ -114,13 +129,18 @@ impl Play {
         match verb {
             "account" => {
                 self.shard.create_account(name, "");
-                self.passwords.insert(name.to_owned(), rest.to_owned());
+                self.set_password(name, rest);
             }
             "quota" => {
                 let storage_bytes = rest.parse().ok();
                 let quota = Quota { storage_bytes, n_messages: None };
                 self.shard.change_account(self.account(name), AccountChange::Quota(quota));
             }
+            "group" => {
+                let members: Vec<&str> = rest.split(' ').collect();
+                self.shard.set_group(name, &members);
+            }
+            "alias" => self.shard.add_alias(self.account(name), rest),
             "suspend" => {
                 let state = AccountChange::State(AccountState::Suspended);
                 self.shard.change_account(self.account(name), state);
@@ -136,6 +156,11 @@ impl Play {
             "show" => self.show(name),
             other => panic!("the store knows no {other:?}"),
         }
+    }
+
+    /// What is right for this login from now on.
+    pub fn set_password(&mut self, name: &str, password: &str) {
+        self.passwords.insert(name.to_owned(), password.to_owned());
     }
 
     fn account(&self, name: &str) -> AccountId {
@@ -176,16 +201,17 @@ impl Play {
     }
 
     fn answer(&mut self, question: Question) -> Reply {
-        let kind = asked(&question);
-        let kind = kind.split(' ').next().unwrap_or_default();
-        if self.faults.front().is_some_and(|(fault, _)| fault == kind) {
-            let (_, trouble) = self.faults.pop_front().expect("there is one");
+        if let Some((fault, trouble)) = self.faults.front().cloned()
+            && asked(&question).split(' ').next() == Some(fault.as_str())
+        {
+            self.faults.pop_front();
             return Reply::Trouble(trouble);
         }
         match question {
             Question::Authenticate(credentials) => self.authenticate(&credentials),
             Question::Recipient(address) => {
-                Reply::Recipient(self.shard.resolve(&address).map(|place| place.account))
+                let places = self.shard.recipients(&address);
+                Reply::Recipient(places.iter().map(|place| place.account).collect())
             }
             Question::Query(query) => Reply::Answer(self.shard.query(&query)),
             Question::Command(command, inline) => {
@@ -282,7 +308,9 @@ fn replied(reply: &Reply) -> String {
             };
             outcomes.iter().map(each).collect::<Vec<_>>().join(" ")
         }
-        Reply::Recipient(found) => if found.is_some() { "found" } else { "nobody" }.to_owned(),
+        Reply::Recipient(found) if found.is_empty() => "nobody".into(),
+        Reply::Recipient(found) if found.len() > 1 => format!("found {}", found.len()),
+        Reply::Recipient(_) => "found".into(),
         Reply::Trouble(trouble) => format!("Trouble {trouble:?}"),
         other => head(other),
     }

@@ -35,6 +35,8 @@ impl Session {
                 self.doing = Doing::StartingTls;
             }
             Request::Stls => self.bad("-ERR TLS is not available"),
+            // RFC 6856 2.1: only before the login; messages are sent as they are in either mode.
+            Request::Utf8 => self.say("+OK UTF-8 it is"),
             Request::User(login) => {
                 self.user = Some(login);
                 self.say("+OK");

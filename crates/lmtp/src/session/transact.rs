@@ -1,0 +1,83 @@
+//! LHLO, MAIL, RCPT: what comes before the message.
+
+use mailbox::Address;
+use mailbox::dialogue::{Question, Reply};
+
+use super::{Doing, Recipient, Session, Transaction, why};
+use crate::parse::Mail;
+use crate::refuse::{self, Words};
+use crate::{DELIVERIES_MAX, RECIPIENTS_MAX};
+
+impl Session {
+    pub(super) fn bad(&mut self, words: Words) -> Words {
+        self.n_bad += 1;
+        words
+    }
+
+    pub(super) fn lhlo(&mut self, name: String) {
+        self.n_bad = 0;
+        self.client = Some(name);
+        let lines = format!(
+            "250-{}\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-CHUNKING\r\n\
+             250-SIZE {}\r\n250 ENHANCEDSTATUSCODES",
+            self.settings.hostname, self.settings.message_bytes_max
+        );
+        self.say(&lines);
+    }
+
+    /// Forgets the transaction, and what of its message came already.
+    pub(super) fn begin_anew(&mut self) -> Option<Question> {
+        self.transaction.take()?.chunks?;
+        self.doing = Doing::Discarding;
+        Some(Question::DropBody)
+    }
+
+    pub(super) fn mail(&mut self, mail: Mail) -> Words {
+        if self.client.is_none() {
+            return self.bad(Words::LhloFirst);
+        }
+        if self.transaction.is_some() {
+            return self.bad(Words::NestedMail);
+        }
+        if mail.size.is_some_and(|size| size > self.settings.message_bytes_max) {
+            return Words::TooLarge;
+        }
+        self.n_bad = 0;
+        self.n_transactions += 1;
+        self.transaction = Some(Transaction { mail, recipients: Vec::new(), chunks: None });
+        Words::SenderOk
+    }
+
+    pub(super) fn rcpt(&mut self, path: String) -> Result<Question, Words> {
+        let Some(transaction) = &self.transaction else { return Err(self.bad(Words::MailFirst)) };
+        if transaction.chunks.is_some() {
+            return Err(self.bad(Words::InChunks));
+        }
+        if transaction.recipients.len() >= RECIPIENTS_MAX {
+            return Err(Words::TooManyRecipients);
+        }
+        if !path.is_ascii() && !transaction.mail.is_utf8 {
+            return Err(Words::NotAnnounced);
+        }
+        let (address, detail) = Address::parse(&path).map_err(|_| Words::BadRecipient)?;
+        self.doing = Doing::Resolving { detail, address: path };
+        Ok(Question::Recipient(address))
+    }
+
+    pub(super) fn resolved(&mut self, reply: Reply, address: String, detail: Option<String>) {
+        let words = match (reply, &mut self.transaction) {
+            (Reply::Recipient(accounts), _) if accounts.is_empty() => Words::NoSuchRecipient.text(),
+            (Reply::Recipient(accounts), Some(transaction)) => {
+                let n_before: usize = transaction.recipients.iter().map(Recipient::n_copies).sum();
+                if n_before > 0 && n_before + accounts.len() > DELIVERIES_MAX {
+                    Words::TooManyRecipients.text()
+                } else {
+                    transaction.recipients.push(Recipient { accounts, detail, address });
+                    Words::RecipientOk.text()
+                }
+            }
+            (reply, _) => refuse::trouble(why(&reply)),
+        };
+        self.say(words);
+    }
+}

@@ -1,0 +1,132 @@
+//! What a node tells of itself, in the text format of Prometheus: all samples of a family behind its
+//! head. Labels are shards and disks, never accounts.
+
+use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
+
+use replica::{Role, Status, Usage};
+
+use crate::scrub;
+use crate::shared::Shared;
+
+/// One sample: its label, if it has one, and its value.
+type Sample = (Option<(&'static str, String)>, u64);
+
+struct Page(String);
+
+/// All of it.
+pub(crate) fn text(shared: &Shared) -> String {
+    let mut page = Page(String::with_capacity(8192));
+    page.one("rookery_node_admitted", "1 when the cluster took this node.", shared.is_admitted());
+    page.one("rookery_node_draining", "1 when it hands its shards over.", shared.is_draining());
+    let free_kib = shared.in_flight.available_permits() as u64;
+    page.one(
+        "rookery_node_request_room_kib",
+        "Room for requests; at 0 they are refused.",
+        free_kib,
+    );
+    let n_chunks = shared.n_chunks_read.load(Ordering::Relaxed);
+    let help = "Chunks of bodies that frontends read here.";
+    let sample = std::iter::once((None, n_chunks));
+    page.family("rookery_node_chunks_read_total", "counter", help, sample);
+    replicas(&mut page, shared);
+    disks(&mut page, shared);
+    scrub::metrics(shared, &mut page.0);
+    page.0
+}
+
+fn replicas(page: &mut Page, shared: &Shared) {
+    let all = shared.replicas.all();
+    let statuses: Vec<(String, Status)> =
+        all.iter().map(|one| (one.replica.shard().to_string(), one.replica.status())).collect();
+    let n_led = statuses.iter().filter(|(_, status)| status.role == Role::Leader).count();
+    page.one("rookery_node_shards_led", "Shards this node leads.", n_led as u64);
+    page.one("rookery_node_replicas", "Replicas that run here.", statuses.len() as u64);
+    let mut each = |name: &str, kind: &str, help: &str, value: fn(&Status) -> u64| {
+        let sample =
+            |(shard, status): &(String, Status)| (Some(("shard", shard.clone())), value(status));
+        page.family(name, kind, help, statuses.iter().map(sample));
+    };
+    each("rookery_replica_leads", "gauge", "1 when it leads.", |it| {
+        (it.role == Role::Leader).into()
+    });
+    each("rookery_replica_has_leader", "gauge", "1 when it knows a leader.", |it| {
+        it.leader.is_some().into()
+    });
+    each("rookery_replica_applied_index", "counter", "Last entry applied.", |it| it.applied);
+    each("rookery_replica_lag_entries", "gauge", "Entries committed and not applied yet.", |it| {
+        it.committed.saturating_sub(it.applied)
+    });
+    each("rookery_replica_log_entries", "gauge", "Entries kept in the log.", |it| {
+        it.last_log_index.saturating_sub(it.purged)
+    });
+    each("rookery_replica_incomplete", "gauge", "1 when bodies may be missing here.", |it| {
+        it.is_incomplete.into()
+    });
+    each("rookery_replica_unconfirmed", "gauge", "1 when it may not vote yet.", |it| {
+        it.is_unconfirmed.into()
+    });
+    each("rookery_replica_failed", "gauge", "1 when it does not run.", |it| {
+        it.failed.is_some().into()
+    });
+}
+
+fn disks(page: &mut Page, shared: &Shared) {
+    let dirs = &shared.disks.dirs;
+    let poisoned = dirs.iter().map(|dir| {
+        let is_poisoned = dir.disk.as_ref().is_none_or(|disk| disk.is_poisoned());
+        (Some(("disk", dir.disk_id.to_string())), u64::from(is_poisoned))
+    });
+    let help = "1 after a write or sync failed, or when the disk could not be opened.";
+    page.family("rookery_disk_poisoned", "gauge", help, poisoned);
+    let usages: Vec<(String, Usage)> = dirs
+        .iter()
+        .filter_map(|dir| Some((dir.disk_id.to_string(), dir.disk.as_ref()?.usage().ok()?)))
+        .collect();
+    let mut each = |name: &str, kind: &str, help: &str, value: fn(&Usage) -> u64| {
+        let sample = |(disk, usage): &(String, Usage)| (Some(("disk", disk.clone())), value(usage));
+        page.family(name, kind, help, usages.iter().map(sample));
+    };
+    each("rookery_disk_free_bytes", "gauge", "Free bytes of the disk.", |it| it.free_bytes);
+    each("rookery_disk_bytes", "gauge", "All bytes of the disk.", |it| it.total_bytes);
+    each("rookery_journal_bytes", "gauge", "Bytes in segments.", |it| it.n_bytes);
+    each("rookery_journal_segments", "gauge", "Segments.", |it| it.n_segments);
+    each("rookery_journal_queued_bytes", "gauge", "Bytes that wait for the disk.", |it| {
+        it.queued_bytes
+    });
+    each("rookery_journal_syncs_total", "counter", "Completed syncs.", |it| it.n_syncs);
+    each("rookery_journal_records_total", "counter", "Records written.", |it| it.n_records);
+    each("rookery_journal_written_bytes_total", "counter", "Bytes written.", |it| {
+        it.n_bytes_written
+    });
+    let pending = dirs.iter().filter_map(|dir| {
+        let pending = dir.disk.as_ref()?.sync_pending().as_millis();
+        let pending = u64::try_from(pending).unwrap_or(u64::MAX);
+        Some((Some(("disk", dir.disk_id.to_string())), pending))
+    });
+    let help = "How long the sync under way takes already, in milliseconds.";
+    page.family("rookery_disk_sync_pending_ms", "gauge", help, pending);
+}
+
+impl Page {
+    fn one(&mut self, name: &str, help: &str, value: impl Into<u64>) {
+        self.family(name, "gauge", help, std::iter::once((None, value.into())));
+    }
+
+    // Writing to a string does not fail.
+    fn family(
+        &mut self,
+        name: &str,
+        kind: &str,
+        help: &str,
+        samples: impl Iterator<Item = Sample>,
+    ) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        for (label, value) in samples {
+            let _ = match label {
+                Some((label, of)) => writeln!(self.0, "{name}{{{label}=\"{of}\"}} {value}"),
+                None => writeln!(self.0, "{name} {value}"),
+            };
+        }
+    }
+}

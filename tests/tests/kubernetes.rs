@@ -1,0 +1,95 @@
+//! The Kubernetes example can be read, its configurations are valid, and what it points at is there.
+
+use std::path::Path;
+
+use yaml_rust2::{Yaml, YamlLoader};
+
+fn documents(name: &str) -> Vec<Yaml> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests lies in the root");
+    let text = std::fs::read_to_string(root.join("deploy/kubernetes").join(name));
+    YamlLoader::load_from_str(&text.expect("it is there")).expect("it is YAML")
+}
+
+fn of_kind<'a>(all: &'a [Yaml], kind: &str) -> &'a Yaml {
+    let found = all.iter().find(|document| document["kind"].as_str() == Some(kind));
+    found.unwrap_or_else(|| panic!("there is a {kind}"))
+}
+
+fn configuration<'a>(all: &'a [Yaml], file: &str) -> &'a str {
+    of_kind(all, "ConfigMap")["data"][file].as_str().expect("a file")
+}
+
+/// Number of each named port of the container.
+fn ports(workload: &Yaml) -> Vec<(String, i64)> {
+    let container = &workload["spec"]["template"]["spec"]["containers"][0];
+    let ports = container["ports"].as_vec().expect("ports");
+    let one = |port: &Yaml| {
+        let name = port["name"].as_str().expect("a name").to_owned();
+        (name, port["containerPort"].as_i64().expect("a number"))
+    };
+    ports.iter().map(one).collect()
+}
+
+/// Probes ask at a port that is there, budget and services choose the pods, and there is time to end.
+fn check(all: &[Yaml], kind: &str) {
+    let workload = of_kind(all, kind);
+    let pod = &workload["spec"]["template"];
+    let label = &pod["metadata"]["labels"]["app"];
+    let names: Vec<String> = ports(workload).into_iter().map(|(name, _)| name).collect();
+    let container = &pod["spec"]["containers"][0];
+    for (probe, path) in [("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")] {
+        let get = &container[probe]["httpGet"];
+        assert_eq!(get["path"].as_str(), Some(path), "{probe}");
+        let port = get["port"].as_str().expect("a port by name");
+        assert!(names.iter().any(|name| name == port), "{probe} asks at {port}");
+    }
+    assert!(pod["spec"]["terminationGracePeriodSeconds"].as_i64().expect("seconds") >= 20);
+    let budget = of_kind(all, "PodDisruptionBudget");
+    assert_eq!(&budget["spec"]["selector"]["matchLabels"]["app"], label);
+    assert_eq!(&workload["spec"]["selector"]["matchLabels"]["app"], label);
+    for service in all.iter().filter(|document| document["kind"].as_str() == Some("Service")) {
+        assert_eq!(&service["spec"]["selector"]["app"], label);
+        for port in service["spec"]["ports"].as_vec().expect("ports") {
+            let target = port["targetPort"].as_str().or(port["name"].as_str()).expect("a name");
+            assert!(names.iter().any(|name| name == target), "a service leads to {target}");
+        }
+    }
+}
+
+#[test]
+fn nodes_are_a_stateful_set_with_a_name_and_a_disk_each() {
+    let all = documents("node.yaml");
+    check(&all, "StatefulSet");
+    let set = of_kind(&all, "StatefulSet");
+    let service = of_kind(&all, "Service");
+    assert_eq!(set["spec"]["serviceName"], service["metadata"]["name"]);
+    assert_eq!(service["spec"]["clusterIP"].as_str(), Some("None"), "headless");
+    assert_eq!(service["spec"]["publishNotReadyAddresses"].as_bool(), Some(true));
+    let text = configuration(&all, "node.toml").replace("@POD@", "rookery-node-0");
+    let config = node::Config::parse(&text.replace("@NODE@", "machine-7")).expect("valid");
+    let ports = ports(set);
+    assert!(ports.contains(&("grpc".into(), config.listen.port().into())));
+    assert!(ports.contains(&("http".into(), config.http.expect("probes").port().into())));
+    let prefix = format!("rookery-node-0.{}:", service["metadata"]["name"].as_str().expect("name"));
+    assert!(config.join.iter().any(|peer| peer.starts_with(&prefix)), "{:?}", config.join);
+}
+
+#[test]
+fn frontends_are_a_deployment() {
+    let all = documents("frontend.yaml");
+    check(&all, "Deployment");
+    let config = frontend::Config::from_toml(configuration(&all, "frontend.toml")).expect("valid");
+    let ports = ports(of_kind(&all, "Deployment"));
+    let listens = [
+        ("imap", config.imap),
+        ("imaps", config.imaps),
+        ("pop3", config.pop3),
+        ("pop3s", config.pop3s),
+        ("lmtp", config.lmtp),
+        ("http", config.http),
+    ];
+    for (name, address) in listens {
+        let port = address.expect("it listens").port();
+        assert!(ports.contains(&(name.into(), port.into())), "{name} is at {port}");
+    }
+}
