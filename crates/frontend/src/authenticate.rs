@@ -97,7 +97,12 @@ impl Authenticator {
             let place = self.store.recipient(&address).await?;
             let Some(place) = place.filter(|place| !place.alias) else { return Ok(None) };
             match self.store.query(place, Query::Account(place.account)).await? {
-                Answer::Account(record) => return Ok(Some((place, record))),
+                Answer::Account(record) if record.name == address => {
+                    return Ok(Some((place, record)));
+                }
+                // Why: the directory may be remembered, the account's own name is read now. A name
+                // that was taken away is no login from that moment on.
+                Answer::Account(_) => return Ok(None),
                 Answer::Refused(Refusal::NoSuchAccount) => {}
                 _ => return Ok(None),
             }
