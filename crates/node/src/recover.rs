@@ -23,6 +23,8 @@ use crate::shared::Shared;
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the meta group may take to have a leader again.
 const LEAD_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a meta group that has a majority may take to answer.
+const ASK_PATIENCE: Duration = Duration::from_secs(3);
 /// Pause before somebody who still holds the replica is looked for again.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -129,10 +131,12 @@ pub(crate) async fn meta(shared: &Arc<Shared>, node: &str) -> Result<(), MetaErr
     }
     let running = shared.meta_replica();
     let running = running.ok_or_else(|| refused(format!("{node} has no replica of it")))?;
-    let status = running.replica.status();
-    if let Some((_, leader)) = &status.leader {
-        return Err(refused(format!("the meta group is led by {}: nothing is lost", leader.node)));
+    // Why not its status: a replica takes for the leader whom it last heard of.
+    let (me, cluster) = (shared.describe(), shared.known.cluster());
+    if shared.meta_client.register_node(&me, cluster, ASK_PATIENCE).await.is_ok() {
+        return Err(refused("the meta group has a majority: nothing is lost".into()));
     }
+    let status = running.replica.status();
     let id = running.replica.replica_id();
     let before: BTreeSet<u64> = status.voters.keys().copied().collect();
     let forced = force(shared, &running).await;
