@@ -23,6 +23,22 @@ impl Passed {
     pub(crate) fn row(row: Vec<u8>) -> Self {
         Self { row, read: OnceLock::new() }
     }
+
+    /// Whether it is an excerpt. Fields at the end that are not set are not written, so that a row
+    /// tells by its length that this one is not.
+    pub(crate) fn is_excerpt(&self) -> bool {
+        let n_fields = Decoder::new(&self.row).array().ok().flatten();
+        n_fields.is_none_or(|n_fields| n_fields >= FIELDS_OF_EXCERPT) && self.excerpt.is_some()
+    }
+}
+
+/// Fields of metadata up to [`Metadata::excerpt`].
+const FIELDS_OF_EXCERPT: u64 = 7;
+
+impl From<Metadata> for Passed {
+    fn from(metadata: Metadata) -> Self {
+        Self { row: Vec::new(), read: OnceLock::from(Box::new(metadata)) }
+    }
 }
 
 impl From<Metadata> for Passed {
@@ -82,5 +98,9 @@ mod tests {
         assert_eq!(*read, metadata);
         assert_eq!(codec::encode(&read), codec::encode(&metadata));
         assert_eq!(row, read);
+        assert!(!row.is_excerpt() && !read.is_excerpt());
+        let excerpt = Passed::row(codec::encode(&metadata.excerpt()));
+        assert!(excerpt.is_excerpt());
+        assert!(Passed::from(metadata.excerpt()).is_excerpt());
     }
 }

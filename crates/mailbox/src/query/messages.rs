@@ -165,7 +165,7 @@ fn record(
         let content = content(rows, account, state.email);
         Body { chunks: content.split().0.to_vec(), digest: content.digest }
     });
-    let is_excerpt = metadata.as_ref().is_some_and(|metadata| metadata.excerpt.is_some());
+    let is_excerpt = metadata.as_ref().is_some_and(Passed::is_excerpt);
     let metadata_chunks = match is_excerpt {
         true => content(rows, account, state.email).split().1.to_vec(),
         false => Vec::new(),
