@@ -17,6 +17,8 @@ const PASSWORD: &str = "secret";
 /// Head of a body in a segment.
 const BLOB_HEAD: u64 = 72;
 const HEALED: Duration = Duration::from_secs(90);
+/// What nodes report is known everywhere by then.
+const REPORTED: Duration = Duration::from_secs(30);
 
 #[test]
 fn a_message_that_rots_on_one_node_is_told_and_healed() -> Result<()> {
@@ -30,9 +32,12 @@ fn a_message_that_rots_on_one_node_is_told_and_healed() -> Result<()> {
     ensure!(before["good"] == true && before["n_good_copies"] == 3, "{before:#}");
     let (segment, offset) = place(&before, "n2")?;
 
-    let explained = demo.ctl(&["explain", "n2"])?;
-    let text = String::from_utf8_lossy(&explained.stdout).into_owned();
-    ensure!(explained.status.success() && text.contains("lose a copy"), "{text}");
+    wait::until(REPORTED, "one death is safe", || {
+        let explained = demo.ctl(&["explain", "n2"])?;
+        let text = String::from_utf8_lossy(&explained.stdout).into_owned();
+        ensure!(explained.status.success() && text.contains("lose a copy"), "{text}");
+        Ok(())
+    })?;
 
     demo.signal("n2", "KILL")?;
     let journal = demo.dir().join("n2/disk1/disk/journal");
@@ -42,14 +47,17 @@ fn a_message_that_rots_on_one_node_is_told_and_healed() -> Result<()> {
     let at = offset + BLOB_HEAD + 5;
     file.read_exact_at(&mut byte, at)?;
     file.write_all_at(&[byte[0] ^ 4], at)?;
-    let alone = wait::until(Duration::from_secs(20), "n2 is away", || {
+    let alone = wait::until(REPORTED, "n2 is away", || {
         let told = demo.ctl(&["message", "status", USER, "INBOX", "1"])?;
         ensure!(!told.status.success(), "all copies are good while a node is away");
         Ok(String::from_utf8_lossy(&told.stdout).into_owned())
     })?;
     ensure!(alone.contains("NO ANSWER"), "{alone}");
-    let explained = demo.ctl(&["explain", "n1"])?;
-    ensure!(!explained.status.success(), "a second death is said to be safe");
+    wait::until(REPORTED, "a second death is not safe", || {
+        let explained = demo.ctl(&["explain", "n1"])?;
+        ensure!(!explained.status.success(), "a second death is said to be safe");
+        Ok(())
+    })?;
 
     demo.start_again("n2")?;
     let after = wait::until(HEALED, "the copy is healed", || {
@@ -71,9 +79,12 @@ fn a_message_that_rots_on_one_node_is_told_and_healed() -> Result<()> {
     })?;
     ensure!(metrics.contains("rookery_scrub_unrepairable{"), "{metrics}");
     ensure!(metrics.contains("rookery_scrub_oldest_unverified_seconds{"), "{metrics}");
-    let shown = demo.ctl(&["cluster", "status"])?;
-    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-    ensure!(shown.contains("damages repaired"), "{shown}");
+    wait::until(REPORTED, "the cluster's status tells", || {
+        let shown = demo.ctl(&["cluster", "status"])?;
+        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+        ensure!(shown.contains("damages repaired"), "{shown}");
+        Ok(())
+    })?;
     let mut imap = Imap::login(&demo.at("f2", "imap")?, USER, PASSWORD)?;
     imap.ok("EXAMINE INBOX")?;
     let read = imap.fetch_body(1)?;

@@ -11,6 +11,10 @@ use comfy_table::presets::NOTHING;
 use mailbox::ShardId;
 use serde_json::{Value, json};
 
+/// Limit: entries a replica may be behind and count as whole. Why: what the nodes reported is up to a
+/// second old, each at its own time.
+const BEHIND_MAX: u64 = 1_000;
+
 /// What the death of one node would do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
@@ -120,8 +124,9 @@ impl Told<'_> {
             let others = reports.iter().filter(|(replica, _)| replica.node != node);
             others.filter_map(|(replica, one)| Some((*replica, (*one).filter(|one| runs(one))?)))
         };
-        let is_whole =
-            |one: &ReplicaReport| one.n_missing_chunks == 0 && Some(one.last_log) >= committed;
+        let is_whole = |one: &ReplicaReport| {
+            one.n_missing_chunks == 0 && Some(one.last_log + BEHIND_MAX) >= committed
+        };
         let votes = |replica: &Replica| replica.role == ReplicaRole::Voter;
         let leads = reports.iter().any(|(replica, one)| {
             replica.node == node && one.is_some_and(|one| one.state == ReplicaState::Leader)
@@ -333,6 +338,12 @@ mod tests {
         assert!(!told.is_safe());
         assert!(told.text().contains("LAST WHOLE COPY"), "{}", told.text());
         assert!(explain(&status, "n2").unwrap().is_safe());
+        // Reports of different moments tell nothing; a replica far behind is none.
+        let mut behind = self::status();
+        behind.nodes[0].replicas[0].committed = 9 + BEHIND_MAX;
+        assert_eq!(explain(&behind, "n1").unwrap().shards[0].n_whole_left, 2);
+        behind.nodes[0].replicas[0].committed += 1;
+        assert_eq!(explain(&behind, "n1").unwrap().shards[0].n_whole_left, 0);
         // One that failed is none, and one that is behind is not whole.
         status.nodes[0].replicas[0].state = ReplicaState::Failed;
         assert_eq!(explain(&status, "n2").unwrap().shards[0].n_whole_left, 0);

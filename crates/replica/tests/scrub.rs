@@ -18,7 +18,7 @@ use support::{
 
 /// A body that zstd would not shrink, and that is found in a file.
 fn body(seed: u64, len: usize) -> StoredChunk {
-    let mut state = seed * 0x9e37_79b9_7f4a_7c15 + 1;
+    let mut state = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let next = || {
         state ^= state << 13;
         state ^= state >> 7;
@@ -172,8 +172,9 @@ async fn checkpoint_and_index_that_rot_are_made_anew() {
     heal(&nodes[0]).await;
     assert_eq!(nodes[0].disk.scrub_status().n_repaired, 1);
     // The index is built from the new checkpoint, so that must be right.
-    nodes[0].replica.shutdown().await.unwrap();
-    drop(nodes);
+    for node in nodes {
+        node.stop(&net).await;
+    }
     let mut index = Vec::new();
     files_below(&dir.path().join("n1/index"), &mut index);
     for path in index {
