@@ -19,9 +19,7 @@ use crate::error::Error;
 use crate::log::{Log, RecoveredLog};
 use crate::raft::LogId;
 use crate::state::Applying;
-
-/// Dead segments are looked for this often.
-const COLLECT_EVERY: Duration = Duration::from_secs(300);
+use crate::upkeep::Upkeep;
 
 /// What time it is.
 pub type Clock = Arc<dyn Fn() -> LogTime + Send + Sync>;
@@ -34,6 +32,8 @@ pub struct DiskOptions {
     pub journal: journal::Options,
     /// Cache of each replica's index. Raise this when reads of rows wait for the disk.
     pub index_cache_bytes: u64,
+    /// When checkpoints are written and segments freed.
+    pub upkeep: Upkeep,
     /// Where the journal lies, if not in the disk's directory: a simulated disk.
     pub storage: Option<Arc<dyn Storage>>,
     /// Tells the time, if the system's clock shall not: a simulated clock.
@@ -45,6 +45,7 @@ impl Default for DiskOptions {
         Self {
             journal: journal::Options::default(),
             index_cache_bytes: 32 << 20,
+            upkeep: Upkeep::default(),
             storage: None,
             clock: None,
         }
@@ -227,8 +228,9 @@ impl Disk {
     /// Collects now and then, whoever of the replicas asks, and never twice at once.
     pub(crate) async fn collect_in_turn(self: &Arc<Self>) {
         {
+            let every = self.options.upkeep.collect_every;
             let mut state = self.lock();
-            let is_due = state.collected_at.is_none_or(|at| at.elapsed() >= COLLECT_EVERY);
+            let is_due = state.collected_at.is_none_or(|at| at.elapsed() >= every);
             if !is_due {
                 return;
             }

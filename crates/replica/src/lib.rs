@@ -31,6 +31,7 @@ mod store;
 mod suite;
 mod supervise;
 mod timing;
+mod upkeep;
 mod view;
 mod wire;
 
@@ -41,5 +42,6 @@ pub use raft::Member;
 pub use replica::{Replica, ReplicaConfig};
 pub use status::{Role, Status};
 pub use timing::Timing;
+pub use upkeep::Upkeep;
 pub use view::{View, ViewLost};
 pub use wire::is_bulk;
