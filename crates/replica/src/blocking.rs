@@ -21,4 +21,14 @@ impl Blocking {
         let done = catch_unwind(AssertUnwindSafe(work));
         done.map_err(|panic| io::Error::other(crate::state::words(&*panic)))
     }
+
+    /// Does it, and nobody waits; in a simulation it is done when this returns.
+    pub fn begin(self, work: impl FnOnce() + Send + 'static) {
+        if self.is_threaded {
+            drop(tokio::task::spawn_blocking(work));
+        } else {
+            // Why the result is dropped: whoever looks for what was to be done sees that it is not.
+            drop(catch_unwind(AssertUnwindSafe(work)));
+        }
+    }
 }

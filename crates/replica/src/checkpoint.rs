@@ -4,7 +4,7 @@
 mod file;
 mod merge;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -81,7 +81,7 @@ impl Checkpoint {
 /// Which rows changed since the last checkpoint.
 #[derive(Default)]
 pub(crate) struct Dirty {
-    keys: BTreeSet<Vec<u8>>,
+    keys: HashSet<Vec<u8>>,
     key_bytes: usize,
     bytes: usize,
     entries: u64,
@@ -262,11 +262,13 @@ impl Checkpoints {
             let value = view.try_row(key).map_err(io::Error::other)?;
             Ok((key.clone(), value))
         };
+        let mut keys: Vec<_> = dirty.keys.iter().collect();
+        keys.sort_unstable();
         let part = if parts.is_empty() {
             let present = |row: &io::Result<Row>| !matches!(row, Ok((_, None)));
-            Part::write(&self.dir, &head, &mut dirty.keys.iter().map(row).filter(present))?
+            Part::write(&self.dir, &head, &mut keys.into_iter().map(row).filter(present))?
         } else {
-            Part::write(&self.dir, &head, &mut dirty.keys.iter().map(row))?
+            Part::write(&self.dir, &head, &mut keys.into_iter().map(row))?
         };
         parts.push(part);
         let checkpoint = Checkpoint { parts };

@@ -20,6 +20,7 @@ mod local;
 mod log;
 mod machine;
 mod network;
+mod pending;
 mod raft;
 mod reads;
 mod receive;

@@ -168,6 +168,7 @@ impl Local {
         self.relocate(&store, self.disk.journal().segments())?;
         let applied = checkpoint.map_or(Applied::default(), |found| found.applied().clone());
         store.commit(Default::default(), &[], applied).map_err(io::Error::other)?;
+        store.settle().map_err(io::Error::other)?;
         for generation in old {
             // Why the result is dropped: a directory that stays only takes space, and goes at the
             // next start.

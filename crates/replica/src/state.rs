@@ -154,10 +154,14 @@ impl Applier {
             for (entry, _) in &entries[..n_done] {
                 places.append(&mut self.places(entry).await?);
             }
-            {
+            let is_due = {
                 let mut dirty = self.0.checkpoints.dirty();
                 dirty.note(&batch.changes, n_done);
-                store.commit(batch.changes, &places, batch.applied).map_err(io::Error::other)?;
+                store.commit(batch.changes, &places, batch.applied).map_err(io::Error::other)?
+            };
+            if is_due {
+                // Why the result is dropped: a failure marks the index damaged, and it is rebuilt.
+                self.0.local.disk.blocking().begin(move || drop(store.settle()));
             }
             let responders = entries.drain(..n_done).map(|(_, responder)| responder);
             for (responder, (index, result)) in responders.zip(batch.results) {

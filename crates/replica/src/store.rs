@@ -1,13 +1,18 @@
 //! The applied rows of one replica, as they were after some entry: reads at a fixed point of the log
 //! beside an apply that goes on.
 //!
+//! A commit is done when its rows are in memory ([`Pending`]); the index gets them later, in large
+//! batches, and whoever reads sees both as one.
+//!
 //! The index has no snapshots, so a [`RowView`] brings its own: while views exist, a commit keeps what
 //! it is about to overwrite. A view that lives so long that this grows beyond a limit is given up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
+use std::iter::Peekable;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
 use journal::Pointer;
@@ -15,12 +20,18 @@ use mailbox::{Digest, RowChanges, RowDigest, Source};
 
 use crate::codec::{self, Reader};
 use crate::index::{Batch, Index, IndexError};
+use crate::pending::{Layer, Pending};
 use crate::raft::{LogId, StoredMembership};
 
 /// Limit: bytes of overwritten rows kept for views. Above it the views there are expire.
 const UNDO_BYTES_MAX: usize = 64 << 20;
-/// Rows read at once by a scan.
-const PAGE_ROWS: usize = 128;
+/// Rows read at once by a scan of a view, which reads more each time.
+const PAGE_ROWS_MIN: usize = 16;
+const PAGE_ROWS_MAX: usize = 1024;
+/// Pending rows laid over the index at once by a scan.
+const PENDING_PAGE_ROWS: usize = 128;
+/// What was committed so long ago goes to the index though it is little.
+const PENDING_AGE_MAX: Duration = Duration::from_secs(10);
 
 const ROW: u8 = b'r';
 const LOCATOR: u8 = b'l';
@@ -76,6 +87,10 @@ pub(crate) struct Store {
     index: Box<dyn Index>,
     /// Held while a commit is under way and while a view is opened.
     commit: Mutex<Applied>,
+    /// What the index does not have yet.
+    pending: RwLock<Pending>,
+    /// Held by whoever writes to the index what was pending.
+    writing: Mutex<()>,
     undo: Mutex<Undo>,
     damaged: AtomicBool,
 }
@@ -109,6 +124,8 @@ impl Store {
         Ok(Arc::new(Self {
             index,
             commit: Mutex::new(applied),
+            pending: RwLock::default(),
+            writing: Mutex::default(),
             undo: Mutex::default(),
             damaged: AtomicBool::new(false),
         }))
@@ -124,38 +141,51 @@ impl Store {
         self.damaged.load(Ordering::Relaxed)
     }
 
-    /// Writes what some entries changed, with the place of their bodies, all or nothing.
+    /// Takes what some entries changed, with the place of their bodies, all or nothing. Gives whether
+    /// it is time to [`Store::settle`].
     pub fn commit(
         &self,
         changes: RowChanges,
         places: &[(Digest, Pointer)],
         applied: Applied,
-    ) -> Result<(), IndexError> {
+    ) -> Result<bool, IndexError> {
         let mut at = lock(&self.commit);
         let version = self.keep_before(&changes)?;
-        let mut batch = Batch::with_capacity(changes.len() + places.len() + 1);
-        for (key, value) in changes {
-            let key = prefixed(ROW, &key);
-            let value = value.map(|value| seal(&key, value));
-            batch.push((key, value));
-        }
-        for (digest, pointer) in places {
-            let key = prefixed(LOCATOR, &digest.0);
-            let value = seal(&key, encode_pointer(pointer));
-            batch.push((key, Some(value)));
-        }
-        batch.push((APPLIED.to_vec(), Some(seal(APPLIED, applied.encode()))));
-        self.checked(self.index.write(batch))?;
+        let (is_due, is_behind) = {
+            let mut pending = self.pending.write().unwrap_or_else(PoisonError::into_inner);
+            pending.commit(changes, places, &applied);
+            (pending.is_due(), pending.is_behind())
+        };
         *at = applied;
         lock(&self.undo).version = version;
+        drop(at);
+        if is_behind {
+            self.settle()?;
+        }
+        Ok(is_due && !is_behind)
+    }
+
+    /// Writes to the index what was committed so far.
+    pub fn settle(&self) -> Result<(), IndexError> {
+        let _one_at_a_time = lock(&self.writing);
+        let layer = self.pending.write().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(layer) = layer else { return Ok(()) };
+        self.checked(self.index.write(batch(&layer)))?;
+        self.pending.write().unwrap_or_else(PoisonError::into_inner).written();
         Ok(())
+    }
+
+    /// Whether something was committed long ago and is still not in the index.
+    pub fn is_stale(&self) -> bool {
+        let begun = self.pending().begun();
+        begun.is_some_and(|begun| begun.elapsed() > PENDING_AGE_MAX)
     }
 
     /// Writes rows as they are, while the index is built and nobody reads it.
     pub fn load(&self, rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(), IndexError> {
         let sealed = rows.into_iter().map(|(key, value)| {
             let key = prefixed(ROW, &key);
-            let value = seal(&key, value);
+            let value = seal(&key, &value);
             (key, Some(value))
         });
         self.checked(self.index.write(sealed.collect()))
@@ -163,25 +193,33 @@ impl Store {
 
     /// Writes where bodies are, without any entry.
     pub fn place(&self, places: &[(Digest, Pointer)]) -> Result<(), IndexError> {
-        let batch = places
-            .iter()
-            .map(|(digest, pointer)| {
-                let key = prefixed(LOCATOR, &digest.0);
-                let value = seal(&key, encode_pointer(pointer));
-                (key, Some(value))
-            })
-            .collect();
-        self.checked(self.index.write(batch))
+        self.put_places(places.iter().map(|(digest, pointer)| (*digest, Some(*pointer))))
     }
 
     /// Forgets where bodies are.
     pub fn displace(&self, digests: &[Digest]) -> Result<(), IndexError> {
-        let batch = digests.iter().map(|digest| (prefixed(LOCATOR, &digest.0), None)).collect();
-        self.checked(self.index.write(batch))
+        self.put_places(digests.iter().map(|digest| (*digest, None)))
+    }
+
+    /// What is pending is changed there, so that it does not come later and overwrite this.
+    fn put_places(
+        &self,
+        places: impl Iterator<Item = (Digest, Option<Pointer>)>,
+    ) -> Result<(), IndexError> {
+        let _one_at_a_time = lock(&self.writing);
+        let batch: Batch = {
+            let mut pending = self.pending.write().unwrap_or_else(PoisonError::into_inner);
+            let settled = places.filter(|(digest, place)| !pending.replace(digest, *place));
+            settled.map(|(digest, place)| place_row(&digest, place)).collect()
+        };
+        if batch.is_empty() { Ok(()) } else { self.checked(self.index.write(batch)) }
     }
 
     /// Where a body is.
     pub fn locate(&self, digest: &Digest) -> Result<Option<Pointer>, IndexError> {
+        if let Some(place) = self.pending().place(digest) {
+            return Ok(place);
+        }
         let key = prefixed(LOCATOR, &digest.0);
         let Some(value) = self.checked(self.index.value(&key))? else { return Ok(None) };
         let value = self.checked(unseal(&key, value))?;
@@ -194,6 +232,7 @@ impl Store {
         after: Option<Digest>,
         limit: usize,
     ) -> Result<Vec<(Digest, Pointer)>, IndexError> {
+        self.settle()?;
         let from = after.map_or(vec![LOCATOR], |digest| {
             let mut key = prefixed(LOCATOR, &digest.0);
             key.push(0);
@@ -243,6 +282,7 @@ impl Store {
 
     /// Hands everything to the operating system.
     pub fn flush(&self) -> Result<(), IndexError> {
+        self.settle()?;
         self.index.flush()
     }
 
@@ -266,8 +306,16 @@ impl Store {
         Ok(version)
     }
 
-    /// The value a row has in the index.
+    fn pending(&self) -> RwLockReadGuard<'_, Pending> {
+        self.pending.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The value a row has now.
     fn now(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
+        // Invariant: pending rows are looked at first: what leaves them meanwhile is in the index.
+        if let Some(value) = self.pending().row(key) {
+            return Ok(value.clone());
+        }
         let key = prefixed(ROW, key);
         let value = self.checked(self.index.value(&key))?;
         self.checked(value.map(|value| unseal(&key, value)).transpose())
@@ -289,10 +337,33 @@ impl Source for Store {
     }
 
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) {
-        let (from, to) = (prefixed(ROW, from), prefixed(ROW, to));
+        let mut from = from.to_vec();
+        while from.as_slice() < to {
+            let (page, rest) = self.pending().page(&from, to, PENDING_PAGE_ROWS);
+            let end = rest.as_deref().unwrap_or(to);
+            if !self.scan_over(&from, end, page, visit) {
+                return;
+            }
+            let Some(rest) = rest else { return };
+            from = rest;
+        }
+    }
+}
+
+impl Store {
+    /// Visits the rows of the index with these laid over them; false if `visit` gave false.
+    fn scan_over(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        over: RowChanges,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> bool {
+        let mut laid = Laid::over(over);
         let mut bad = None;
-        let scanned = self.index.scan(&from, &to, &mut |key, value| match check(key, value) {
-            Ok(value) => visit(&key[1..], value),
+        let (begin, end) = (prefixed(ROW, from), prefixed(ROW, to));
+        let scanned = self.index.scan(&begin, &end, &mut |key, value| match check(key, value) {
+            Ok(value) => laid.visit(&key[1..], value, visit),
             Err(error) => {
                 bad = Some(error);
                 false
@@ -300,6 +371,73 @@ impl Source for Store {
         });
         let result = bad.map_or(scanned, Err);
         self.checked(result).unwrap_or_else(|error| give_up(error.into()));
+        laid.finish(visit)
+    }
+}
+
+/// Rows laid over others that are visited in ascending order.
+struct Laid {
+    over: Peekable<btree_map::IntoIter<Vec<u8>, Option<Vec<u8>>>>,
+    more: bool,
+}
+
+impl Laid {
+    fn over(rows: RowChanges) -> Self {
+        Self { over: rows.into_iter().peekable(), more: true }
+    }
+
+    /// Visits a row, or what lies over it, after what comes before.
+    fn visit(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> bool {
+        while self.more
+            && let Some((at, row)) = self.over.next_if(|(at, _)| at.as_slice() < key)
+        {
+            self.more = row.is_none_or(|row| visit(&at, &row));
+        }
+        self.more = self.more
+            && match self.over.next_if(|(at, _)| at.as_slice() == key) {
+                Some((at, row)) => row.is_none_or(|row| visit(&at, &row)),
+                None => visit(key, value),
+            };
+        self.more
+    }
+
+    /// Visits what comes after all others.
+    fn finish(mut self, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> bool {
+        self.more && self.over.all(|(at, row)| row.is_none_or(|row| visit(&at, &row)))
+    }
+}
+
+/// Rows read at once, in two allocations whatever their number.
+#[derive(Default)]
+struct Page {
+    bytes: Vec<u8>,
+    /// Where each key and each value ends.
+    ends: Vec<(usize, usize)>,
+}
+
+impl Page {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+
+    fn push(&mut self, key: &[u8], value: &[u8]) {
+        self.bytes.extend_from_slice(key);
+        let key_end = self.bytes.len();
+        self.bytes.extend_from_slice(value);
+        self.ends.push((key_end, self.bytes.len()));
+    }
+
+    fn rows(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let begins = std::iter::once(0).chain(self.ends.iter().map(|(_, end)| *end));
+        begins.zip(&self.ends).map(|(begin, &(key_end, end))| {
+            (&self.bytes[begin..key_end], &self.bytes[key_end..end])
+        })
     }
 }
 
@@ -327,21 +465,19 @@ impl RowView {
         &self.store
     }
 
-    /// Overlays a page of current rows with what they were.
-    fn rewind(&self, from: &[u8], to: Bound<&[u8]>, rows: &mut BTreeMap<Vec<u8>, Vec<u8>>) {
+    /// What rows of a range were that have changed since.
+    fn before(&self, from: &[u8], to: Bound<&[u8]>) -> RowChanges {
         let undo = lock(&self.store.undo);
         if self.version < undo.floor {
             drop(undo);
             give_up(Lost::Expired);
         }
-        for (key, befores) in undo.chain.range::<[u8], _>((Bound::Included(from), to)) {
-            if let Some(before) = befores.iter().find(|before| before.version > self.version) {
-                match &before.value {
-                    Some(value) => rows.insert(key.clone(), value.clone()),
-                    None => rows.remove(key),
-                };
-            }
-        }
+        let changed = undo.chain.range::<[u8], _>((Bound::Included(from), to));
+        let before = changed.filter_map(|(key, befores)| {
+            let before = befores.iter().find(|before| before.version > self.version)?;
+            Some((key.clone(), before.value.clone()))
+        });
+        before.collect()
     }
 }
 
@@ -364,24 +500,26 @@ impl Source for RowView {
 
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) {
         let mut from = from.to_vec();
+        let mut page = Page::default();
+        let mut n_rows = PAGE_ROWS_MIN;
         while from.as_slice() < to {
-            let mut rows = BTreeMap::new();
+            page.clear();
             self.store.scan(&from, to, &mut |key, value| {
-                rows.insert(key.to_vec(), value.to_vec());
-                rows.len() < PAGE_ROWS
+                page.push(key, value);
+                page.ends.len() < n_rows
             });
-            let last = match rows.last_key_value() {
-                Some((key, _)) if rows.len() >= PAGE_ROWS => Some(key.clone()),
-                _ => None,
-            };
-            let end = last.as_deref().map_or(Bound::Excluded(to), Bound::Included);
-            self.rewind(&from, end, &mut rows);
-            if !rows.iter().all(|(key, value)| visit(key, value)) {
+            let last = page.rows().last().filter(|_| page.ends.len() == n_rows);
+            let end = last.map_or(Bound::Excluded(to), |(key, _)| Bound::Included(key));
+            // Invariant: current rows are read first, see `row`.
+            let mut laid = Laid::over(self.before(&from, end));
+            let more = page.rows().all(|(key, value)| laid.visit(key, value, visit));
+            if !more || !laid.finish(visit) {
                 return;
             }
-            let Some(last) = last else { return };
-            from = last;
+            let Some((last, _)) = last else { return };
+            from = last.to_vec();
             from.push(0);
+            n_rows = (n_rows * 2).min(PAGE_ROWS_MAX);
         }
     }
 }
@@ -420,6 +558,27 @@ fn give_up(why: Lost) -> ! {
     std::panic::resume_unwind(Box::new(why))
 }
 
+/// A layer as the index gets it.
+fn batch(layer: &Layer) -> Batch {
+    let mut batch = Batch::with_capacity(layer.rows.len() + layer.places.len() + 1);
+    for (key, value) in &layer.rows {
+        let key = prefixed(ROW, key);
+        let value = value.as_ref().map(|value| seal(&key, value));
+        batch.push((key, value));
+    }
+    batch.extend(layer.places.iter().map(|(digest, place)| place_row(digest, *place)));
+    if let Some(applied) = &layer.applied {
+        batch.push((APPLIED.to_vec(), Some(seal(APPLIED, &applied.encode()))));
+    }
+    batch
+}
+
+fn place_row(digest: &Digest, place: Option<Pointer>) -> (Vec<u8>, Option<Vec<u8>>) {
+    let key = prefixed(LOCATOR, &digest.0);
+    let value = place.map(|pointer| seal(&key, &encode_pointer(&pointer)));
+    (key, value)
+}
+
 fn prefixed(prefix: u8, key: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(key.len() + 1);
     out.push(prefix);
@@ -428,10 +587,11 @@ fn prefixed(prefix: u8, key: &[u8]) -> Vec<u8> {
 }
 
 /// A value with the checksum over it and its key behind it.
-fn seal(key: &[u8], mut value: Vec<u8>) -> Vec<u8> {
-    let crc = crc32c::crc32c_append(crc32c::crc32c(key), &value);
-    value.put_u32(crc);
-    value
+fn seal(key: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut sealed = Vec::with_capacity(value.len() + CRC_BYTES);
+    sealed.extend_from_slice(value);
+    sealed.put_u32(crc32c::crc32c_append(crc32c::crc32c(key), value));
+    sealed
 }
 
 fn unseal(key: &[u8], mut value: Vec<u8>) -> Result<Vec<u8>, IndexError> {
@@ -474,3 +634,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Why: a panic while the lock was held is a caught read; the data is still whole.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::local::{Local, Mark};
 use crate::replica::Inner;
 use crate::status::{Role, Status};
+use crate::store::Store;
 
 /// Figures of the status are at most this old.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -259,6 +260,10 @@ impl Core {
         let replica = journal::ReplicaId(self.claim.replica);
         let is_pinning = self.claim.disk.journal().pinned_bytes(replica) > PINNED_BYTES_MAX;
         let is_due = self.applying.checkpoints.dirty().is_due();
+        let store = self.applying.store();
+        if store.is_stale() {
+            self.settle(store).await;
+        }
         if (is_due || is_pinning) && self.checkpoint().await {
             let keep = if is_pinning { 0 } else { KEEP_ENTRIES };
             self.purge(keep).await;
@@ -273,7 +278,18 @@ impl Core {
             return false;
         }
         let wait = self.raft.wait(Some(CHECKPOINT_MAX));
-        wait.metrics(|metrics| metrics.snapshot >= target, "checkpoint").await.is_ok()
+        let is_done =
+            wait.metrics(|metrics| metrics.snapshot >= target, "checkpoint").await.is_ok();
+        // Why: an index behind the checkpoint would not be trusted after a kill.
+        self.settle(self.applying.store()).await;
+        is_done
+    }
+
+    /// Writes to the index what was committed so far.
+    async fn settle(&self, store: Arc<Store>) {
+        let settled = self.claim.disk.blocking().run(move || store.settle()).await;
+        // Why the result is dropped: a failure marks the index damaged, and it is rebuilt.
+        drop(settled);
     }
 
     /// Cuts the log below the newest checkpoint, except for so many entries and for what members

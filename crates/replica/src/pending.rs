@@ -1,0 +1,144 @@
+//! Rows and places that were committed but not handed to the index yet. The truth is the journal, so
+//! the index may be behind; many commits become one batch of it, in which a row that changed a
+//! hundred times is written once.
+
+use std::collections::HashMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use journal::Pointer;
+use mailbox::{Digest, RowChanges};
+use tokio::time::Instant;
+
+use crate::store::Applied;
+
+/// A layer goes to the index when it has so many rows, so that its batch stops readers only briefly,
+const ROWS_MAX: usize = 4096;
+/// or so many bytes: what one replica holds is at most a few times that.
+const BYTES_MAX: usize = 1 << 20;
+/// Limit: times that a layer may grow beyond it while the one before is still being written.
+const OVERSIZE_MAX: usize = 4;
+/// What a row costs besides its key and value.
+const ROW_BYTES: usize = 96;
+
+/// What some commits left.
+#[derive(Default)]
+pub(crate) struct Layer {
+    pub rows: RowChanges,
+    /// `None`: no longer known.
+    pub places: HashMap<Digest, Option<Pointer>>,
+    /// How far the last commit went; `None` if there were only places.
+    pub applied: Option<Applied>,
+    bytes: usize,
+    begun: Option<Instant>,
+}
+
+impl Layer {
+    fn is_empty(&self) -> bool {
+        self.begun.is_none()
+    }
+
+    fn put_rows(&mut self, changes: RowChanges) {
+        for (key, value) in changes {
+            self.bytes += key.len() + value.as_ref().map_or(0, Vec::len) + ROW_BYTES;
+            if let Some(Some(before)) = self.rows.insert(key, value) {
+                self.bytes -= before.len();
+            }
+        }
+    }
+
+    fn exceeds(&self, times: usize) -> bool {
+        self.bytes > times * BYTES_MAX || self.rows.len() + self.places.len() > times * ROWS_MAX
+    }
+}
+
+/// What is ahead of the index.
+#[derive(Default)]
+pub(crate) struct Pending {
+    young: Layer,
+    /// Being written at this moment; older than all of `young`.
+    old: Option<Arc<Layer>>,
+}
+
+impl Pending {
+    /// What a commit changed.
+    pub fn commit(&mut self, changes: RowChanges, places: &[(Digest, Pointer)], applied: &Applied) {
+        self.young.put_rows(changes);
+        for (digest, pointer) in places {
+            self.young.places.insert(*digest, Some(*pointer));
+        }
+        self.young.applied = Some(applied.clone());
+        self.young.begun.get_or_insert_with(Instant::now);
+    }
+
+    /// Changes the place of a body that is pending; false if it is not.
+    pub fn replace(&mut self, digest: &Digest, place: Option<Pointer>) -> bool {
+        let is_here = self.place(digest).is_some();
+        if is_here {
+            self.young.places.insert(*digest, place);
+            self.young.begun.get_or_insert_with(Instant::now);
+        }
+        is_here
+    }
+
+    /// A row, if it is pending.
+    pub fn row(&self, key: &[u8]) -> Option<&Option<Vec<u8>>> {
+        let old = || self.old.as_ref().and_then(|old| old.rows.get(key));
+        self.young.rows.get(key).or_else(old)
+    }
+
+    /// Where a body is, if that is pending.
+    pub fn place(&self, digest: &Digest) -> Option<Option<Pointer>> {
+        let old = || self.old.as_ref().and_then(|old| old.places.get(digest));
+        self.young.places.get(digest).or_else(old).copied()
+    }
+
+    /// The first `limit` pending rows of a range, and where the rest begins.
+    pub fn page(&self, from: &[u8], to: &[u8], limit: usize) -> (RowChanges, Option<Vec<u8>>) {
+        let range = (Bound::Included(from), Bound::Excluded(to));
+        let old = self.old.as_ref().map(|old| old.rows.range::<[u8], _>(range));
+        let mut page = RowChanges::new();
+        // Why one more: its key is where the rest begins.
+        for (key, value) in old.into_iter().flatten().take(limit + 1) {
+            page.insert(key.clone(), value.clone());
+        }
+        for (key, value) in self.young.rows.range::<[u8], _>(range).take(limit + 1) {
+            page.insert(key.clone(), value.clone());
+        }
+        let rest = page.keys().nth(limit).cloned();
+        if let Some(rest) = &rest {
+            page.split_off(rest);
+        }
+        (page, rest)
+    }
+
+    /// Whether it is time to write to the index.
+    pub fn is_due(&self) -> bool {
+        self.young.exceeds(1) && self.old.is_none()
+    }
+
+    /// Whether commits come faster than the index takes them.
+    pub fn is_behind(&self) -> bool {
+        self.young.exceeds(OVERSIZE_MAX)
+    }
+
+    /// Since when the oldest commit waits.
+    pub fn begun(&self) -> Option<Instant> {
+        self.young.begun
+    }
+
+    /// What to write next. It stays readable until [`Pending::written`].
+    pub fn take(&mut self) -> Option<Arc<Layer>> {
+        if self.young.is_empty() {
+            return None;
+        }
+        let layer = Arc::new(std::mem::take(&mut self.young));
+        self.old = Some(layer.clone());
+        Some(layer)
+    }
+
+    /// What was taken is in the index.
+    pub fn written(&mut self) {
+        self.old = None;
+    }
+}

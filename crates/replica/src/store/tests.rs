@@ -1,0 +1,136 @@
+//! Pending rows, the index below them, and views.
+
+#![allow(clippy::unwrap_used)]
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::index;
+
+type Model = BTreeMap<Vec<u8>, Vec<u8>>;
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Keys and what they become.
+    Commit(Vec<(u8, Option<u8>)>),
+    Settle,
+    /// Begins to write what is pending, and does not end yet.
+    Begin,
+    View,
+    Drop,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let change = (0..40u8, prop::option::weighted(0.7, any::<u8>()));
+    prop_oneof![
+        6 => prop::collection::vec(change, 1..12).prop_map(Step::Commit),
+        1 => Just(Step::Settle),
+        1 => Just(Step::Begin),
+        2 => Just(Step::View),
+        1 => Just(Step::Drop),
+    ]
+}
+
+fn check_source(source: &dyn Source, model: &Model) {
+    for key in 0..40u8 {
+        assert_eq!(source.row(&[key]), model.get(&vec![key]).cloned());
+    }
+    for (from, to, limit) in [(0, 40, usize::MAX), (7, 31, usize::MAX), (0, 40, 3)] {
+        let mut found = Vec::new();
+        source.scan(&[from], &[to], &mut |key, value| {
+            found.push((key.to_vec(), value.to_vec()));
+            found.len() < limit
+        });
+        let range = model.range(vec![from]..vec![to]).take(limit);
+        assert_eq!(found, range.map(|(k, v)| (k.clone(), v.clone())).collect::<Vec<_>>());
+    }
+}
+
+/// Ends what [`Step::Begin`] began.
+fn finish(store: &Store, begun: &mut Option<Arc<Layer>>) {
+    let Some(layer) = begun.take() else { return };
+    store.index.write(batch(&layer)).unwrap();
+    store.pending.write().unwrap().written();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// Whatever is pending, being written or in the index: reads see every commit at once, and
+    /// a view none of the later ones.
+    #[test]
+    fn reads_see_pending_rows(steps in prop::collection::vec(step(), 1..60)) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(index::open(dir.path(), 1 << 20).unwrap()).unwrap();
+        let (mut model, mut views, mut begun) = (Model::new(), Vec::new(), None);
+        for step in steps {
+            match step {
+                Step::Commit(changes) => {
+                    let mut rows = RowChanges::new();
+                    for (key, value) in changes {
+                        let value = value.map(|value| vec![value]);
+                        rows.insert(vec![key], value.clone());
+                        match value {
+                            Some(value) => model.insert(vec![key], value),
+                            None => model.remove(&vec![key]),
+                        };
+                    }
+                    store.commit(rows, &[], Applied::default()).unwrap();
+                }
+                Step::Settle => {
+                    finish(&store, &mut begun);
+                    store.settle().unwrap();
+                }
+                Step::Begin => {
+                    finish(&store, &mut begun);
+                    begun = store.pending.write().unwrap().take();
+                }
+                Step::View => views.push((store.view(), model.clone())),
+                Step::Drop => drop(views.pop()),
+            }
+            check_source(&*store, &model);
+            views.iter().for_each(|(view, model)| check_source(view, model));
+        }
+    }
+}
+
+#[test]
+fn what_was_settled_is_there_after_a_start_with_its_digest() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut applied = Applied::default();
+    {
+        let store = Store::open(index::open(dir.path(), 1 << 20).unwrap()).unwrap();
+        for n in 0..100u8 {
+            applied.digest.add(&[n], &[n, n]);
+            let rows = RowChanges::from([(vec![n], Some(vec![n, n]))]);
+            store.commit(rows, &[], applied.clone()).unwrap();
+        }
+        store.flush().unwrap();
+        // What comes later and is not settled is not there: neither its rows nor its index.
+        store.commit(RowChanges::from([(vec![7], None)]), &[], Applied::default()).unwrap();
+        assert_eq!(store.row(&[7]), None);
+    }
+    let store = Store::open(index::open(dir.path(), 1 << 20).unwrap()).unwrap();
+    assert_eq!(store.applied(), applied);
+    assert_eq!(store.row(&[7]), Some(vec![7, 7]));
+    assert!(store.verify().unwrap());
+}
+
+#[test]
+fn the_place_of_a_pending_body_is_changed_and_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(index::open(dir.path(), 1 << 20).unwrap()).unwrap();
+    let place = |offset| Pointer { segment: journal::SegmentId(1), offset, len: 9 };
+    let (moved, dead, settled) = (Digest([1; 32]), Digest([2; 32]), Digest([3; 32]));
+    store.place(&[(settled, place(3))]).unwrap();
+    let places = [(moved, place(1)), (dead, place(2))];
+    store.commit(RowChanges::new(), &places, Applied::default()).unwrap();
+    store.place(&[(moved, place(10)), (settled, place(30))]).unwrap();
+    store.displace(&[dead]).unwrap();
+    for _ in 0..2 {
+        assert_eq!(store.locate(&moved).unwrap(), Some(place(10)));
+        assert_eq!(store.locate(&settled).unwrap(), Some(place(30)));
+        assert_eq!(store.locate(&dead).unwrap(), None);
+        assert_eq!(store.bodies(None, 9).unwrap().len(), 2);
+    }
+}
