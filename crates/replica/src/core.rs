@@ -60,6 +60,7 @@ impl Core {
             transport: config.transport.clone(),
             patience: config.timing.peer,
             memory: Arc::default(),
+            beats: Arc::default(),
         };
         // Why: who never voted cannot have been rolled back.
         let may_vote = !claim.is_suspect && log.vote().is_none();

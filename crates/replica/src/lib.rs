@@ -21,6 +21,7 @@ mod log;
 mod machine;
 mod network;
 mod pending;
+mod pipeline;
 mod raft;
 mod reads;
 mod receive;

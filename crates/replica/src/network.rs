@@ -1,7 +1,9 @@
 //! openraft's network over the transport the node brings.
 
+use std::collections::BTreeSet;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use api::peer::{PeerError, PeerRequest, PeerResponse, PeerTransport};
@@ -12,14 +14,15 @@ use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::RPCOption;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
-    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 
 use crate::checkpoint::Checkpoint;
 use crate::codec::{self, BadBytes, Reader};
 use crate::confirm::Memory;
+use crate::pipeline::{AppendResult, Pipeline};
 use crate::raft::{LogId, Member, Types, Vote};
 use crate::state::Snapshot;
 use crate::wire::{self, kind};
@@ -27,6 +30,8 @@ use crate::wire::{self, kind};
 /// Limit: requests with entries under way to one follower. With the bytes of one request this bounds what
 /// a leader holds for a slow follower: 50 MB of mail must cost a node less than 16 MiB.
 const PIPELINE_MAX: usize = 4;
+/// How long the heartbeat to the last follower waits: reads meanwhile need no heartbeat of their own.
+const LAST_BEAT_AFTER: Duration = Duration::from_millis(10);
 /// Bytes of a checkpoint file in one request.
 const PIECE_BYTES: usize = 1 << 20;
 /// Installing a snapshot may take this long.
@@ -42,6 +47,36 @@ pub(crate) struct Network {
     pub patience: Duration,
     /// What is seen of the others.
     pub memory: Arc<Memory>,
+    pub beats: Arc<Beats>,
+}
+
+/// Which heartbeats may wait. A read asks all followers at once whether this replica still leads, and
+/// all but one make a majority: the last one is asked a moment later, and so less often.
+#[derive(Default)]
+pub(crate) struct Beats {
+    followers: Mutex<BTreeSet<u64>>,
+    /// A follower that is not the last one did not answer: nobody waits.
+    is_short: AtomicBool,
+}
+
+impl Beats {
+    /// Whether a heartbeat to this follower may wait.
+    fn may_wait(&self, follower: u64) -> bool {
+        let followers = self.followers.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_last = followers.len() > 1 && followers.last() == Some(&follower);
+        is_last && !self.is_short.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, follower: u64) {
+        self.followers.lock().unwrap_or_else(PoisonError::into_inner).insert(follower);
+    }
+
+    fn answered(&self, follower: u64, is_there: bool) {
+        let followers = self.followers.lock().unwrap_or_else(PoisonError::into_inner);
+        if followers.last() != Some(&follower) {
+            self.is_short.store(!is_there, Ordering::Relaxed);
+        }
+    }
 }
 
 /// One other replica.
@@ -87,7 +122,7 @@ impl Peer {
         })
     }
 
-    fn append(
+    pub fn append(
         &self,
         request: AppendEntriesRequest<Types>,
     ) -> impl Future<Output = Result<AppendEntriesResponse<Types>, RPCError<Types>>> + Send + use<>
@@ -126,6 +161,18 @@ impl Peer {
         // Why the result is dropped: it is told each time it shows that again.
         drop(self.call(kind::LOST, meta, Vec::new(), self.network.patience).await);
         Err(rpc_error(PeerError::Refused("it lost what it acknowledged".into())))
+    }
+
+    /// A heartbeat; it may wait if the others make a majority.
+    async fn beat(self, request: AppendEntriesRequest<Types>) -> AppendResult {
+        let beats = self.network.beats.clone();
+        if beats.may_wait(self.id) {
+            tokio::time::sleep(LAST_BEAT_AFTER).await;
+        }
+        let prev = request.prev_log_id;
+        let response = self.append(request).await;
+        beats.answered(self.id, response.is_ok());
+        response.map(|response| response.into_stream_result(prev, prev))
     }
 
     async fn small(&self, kind: u8, meta: Bytes, ttl: Duration) -> Result<Bytes, RPCError<Types>> {
@@ -172,6 +219,7 @@ impl RaftNetworkFactory<Types> for Network {
     }
 
     async fn new_heartbeat_client(&mut self, target: u64, node: &Member) -> Peer {
+        self.beats.add(target);
         Peer { append_kind: kind::HEARTBEAT, ..self.peer(target, node) }
     }
 }
@@ -195,15 +243,14 @@ impl RaftNetworkV2<Types> for Peer {
     where
         S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
     {
-        let peer = self.clone();
-        let answers = input
-            .map(move |request| {
-                let prev = request.prev_log_id;
-                let last: Option<LogId> = request.entries.last().map(|e| e.log_id).or(prev);
-                let answer = peer.append(request);
-                async move { answer.await.map(|answer| answer.into_stream_result(prev, last)) }
-            })
-            .buffered(PIPELINE_MAX);
+        if self.append_kind == kind::HEARTBEAT {
+            let peer = self.clone();
+            let answers = input.then(move |request| peer.clone().beat(request));
+            let answers: BoxStream<'s, AppendResult> = Box::pin(answers);
+            return std::future::ready(Ok(answers)).boxed();
+        }
+        let mut pipeline = Pipeline::new(self.clone());
+        let answers = input.map(move |request| pipeline.append(request)).buffered(PIPELINE_MAX);
         let answers: BoxStream<'s, AppendResult> = Box::pin(answers);
         std::future::ready(Ok(answers)).boxed()
     }
@@ -265,8 +312,6 @@ impl RaftNetworkV2<Types> for Peer {
         Ok(Ok(()))
     }
 }
-
-type AppendResult = Result<StreamAppendResult<Types>, RPCError<Types>>;
 
 fn rpc_error(error: PeerError) -> RPCError<Types> {
     match error {

@@ -1,0 +1,223 @@
+//! One stream of appends to one follower: several under way, and none for nothing.
+//!
+//! openraft sends a request without entries whenever more is committed and there is nothing else to
+//! say, which is after almost every entry. A follower is in no hurry to hear that, so such a request
+//! waits a moment; when one with entries comes meanwhile, that carries the news and answers for both.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use openraft::errors::RPCError;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, StreamAppendResult};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
+
+use crate::network::Peer;
+use crate::raft::Types;
+
+/// How long a follower may not know what is committed. Shorter than a heartbeat, which tells it too.
+const NEWS_WAIT_MAX: Duration = Duration::from_millis(20);
+
+pub(crate) type AppendResult = Result<StreamAppendResult<Types>, RPCError<Types>>;
+
+/// See the module.
+pub(crate) struct Pipeline {
+    peer: Peer,
+    is_begun: bool,
+    waiting: Option<Waiting>,
+}
+
+/// A request without entries that was not sent yet, as the next request sees it.
+struct Waiting {
+    until: Instant,
+    taken: oneshot::Sender<Fate>,
+}
+
+/// Tells whether the request that took a waiting one along succeeded.
+type Fate = oneshot::Receiver<bool>;
+
+impl Pipeline {
+    pub fn new(peer: Peer) -> Self {
+        Self { peer, is_begun: false, waiting: None }
+    }
+
+    /// Takes the next request; each is sent in the order of the calls, unless it waits.
+    pub fn append(
+        &mut self,
+        request: AppendEntriesRequest<Types>,
+    ) -> impl Future<Output = AppendResult> + Send + use<> {
+        // Why not the first: it asks where the follower is.
+        let is_news = self.is_begun && request.entries.is_empty();
+        self.is_begun = true;
+        let prev = request.prev_log_id;
+        let last = request.entries.last().map(|entry| entry.log_id).or(prev);
+        let (until, before) = self.take_waiting();
+        let answer: Pin<Box<dyn Future<Output = Response> + Send>> = if is_news {
+            let (taken, is_taken) = oneshot::channel();
+            self.waiting = Some(Waiting { until, taken });
+            Box::pin(Later { peer: self.peer.clone(), request, until, is_taken }.wait())
+        } else {
+            // Order: queued before this returns.
+            Box::pin(self.peer.append(request))
+        };
+        async move {
+            let response = answer.await;
+            if let Some(fate) = before {
+                let is_done = matches!(&response, Ok(response) if response.is_success());
+                // Why no matter: who was cancelled needs to know nothing.
+                let _ = fate.send(is_done);
+            }
+            response.map(|response| response.into_stream_result(prev, last))
+        }
+    }
+
+    /// Takes along the request that waits, if one does, and how long it may still wait.
+    fn take_waiting(&mut self) -> (Instant, Option<oneshot::Sender<bool>>) {
+        if let Some(waiting) = self.waiting.take() {
+            let (fate, told) = oneshot::channel();
+            if waiting.taken.send(told).is_ok() {
+                return (waiting.until, Some(fate));
+            }
+        }
+        (Instant::now() + NEWS_WAIT_MAX, None)
+    }
+}
+
+type Response = Result<AppendEntriesResponse<Types>, RPCError<Types>>;
+
+/// A request without entries.
+struct Later {
+    peer: Peer,
+    request: AppendEntriesRequest<Types>,
+    until: Instant,
+    is_taken: oneshot::Receiver<Fate>,
+}
+
+impl Later {
+    async fn wait(self) -> Response {
+        let is_answered = tokio::select! {
+            biased;
+            taken = self.is_taken => match taken {
+                // Invariant: who has what a later request follows on has what this one did.
+                Ok(fate) => fate.await.unwrap_or(false),
+                Err(_) => false,
+            },
+            () = sleep_until(self.until) => false,
+        };
+        if is_answered {
+            return Ok(AppendEntriesResponse::Success);
+        }
+        self.peer.append(self.request).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use api::peer::{BoxFuture, PeerError, PeerRequest, PeerResponse, PeerTransport};
+    use futures_util::FutureExt;
+    use mailbox::ShardId;
+
+    use super::*;
+    use crate::network::Network;
+    use crate::raft::{Entry, LeaderId, LogId, Member, Payload, Vote};
+    use crate::wire;
+
+    /// Notes how many entries each request has; the n-th fails if it was told so.
+    #[derive(Clone, Default)]
+    struct Follower {
+        n_entries: Arc<Mutex<Vec<usize>>>,
+        fails: Option<usize>,
+    }
+
+    impl PeerTransport for Follower {
+        fn call(
+            &self,
+            request: PeerRequest,
+        ) -> BoxFuture<'static, Result<PeerResponse, PeerError>> {
+            let append = wire::read_append(request.meta, request.bodies).unwrap();
+            let mut n_entries = self.n_entries.lock().unwrap();
+            n_entries.push(append.entries.len());
+            if self.fails == Some(n_entries.len()) {
+                return std::future::ready(Err(PeerError::Deadline)).boxed();
+            }
+            let meta = wire::put_append_response(&AppendEntriesResponse::Success);
+            std::future::ready(Ok(PeerResponse { meta, bodies: Vec::new() })).boxed()
+        }
+    }
+
+    fn log_id(index: u64) -> LogId {
+        LogId { leader_id: LeaderId { term: 1, node_id: 1 }, index }
+    }
+
+    /// After the entry `prev`, with another one or only with how far the leader committed.
+    fn request(prev: u64, has_entry: bool, commit: u64) -> AppendEntriesRequest<Types> {
+        let entry = || Entry { log_id: log_id(prev + 1), payload: Payload::Blank };
+        AppendEntriesRequest {
+            vote: Vote::new(1, 1),
+            prev_log_id: Some(log_id(prev)),
+            entries: has_entry.then(entry).into_iter().collect(),
+            leader_commit: Some(log_id(commit)),
+        }
+    }
+
+    fn pipeline(follower: &Follower) -> Pipeline {
+        let network = Network {
+            shard: ShardId(1),
+            replica: 1,
+            transport: Arc::new(follower.clone()),
+            patience: Duration::from_secs(1),
+            memory: Arc::default(),
+            beats: Arc::default(),
+        };
+        Pipeline::new(network.peer(2, &Member::default()))
+    }
+
+    /// What each request is told, in their order: the log id up to which the follower is.
+    async fn told(
+        pipeline: &mut Pipeline,
+        requests: Vec<AppendEntriesRequest<Types>>,
+    ) -> Vec<Option<u64>> {
+        let answers: Vec<_> =
+            requests.into_iter().map(|request| pipeline.append(request)).collect();
+        let answers = futures_util::future::join_all(answers).await;
+        let index = |answer: AppendResult| Some(answer.ok()?.ok()??.index);
+        answers.into_iter().map(index).collect()
+    }
+
+    #[tokio::test]
+    async fn news_travel_with_the_next_entries() {
+        let follower = Follower::default();
+        let mut pipeline = pipeline(&follower);
+        let requests = vec![
+            request(4, true, 4),
+            request(5, false, 5),
+            request(5, false, 5),
+            request(5, true, 5),
+        ];
+        assert_eq!(told(&mut pipeline, requests).await, [Some(5), Some(5), Some(5), Some(6)]);
+        assert_eq!(*follower.n_entries.lock().unwrap(), [1, 1]);
+    }
+
+    #[tokio::test]
+    async fn news_alone_are_sent_a_little_later_and_the_first_request_at_once() {
+        let follower = Follower::default();
+        let mut pipeline = pipeline(&follower);
+        assert_eq!(told(&mut pipeline, vec![request(4, false, 4)]).await, [Some(4)]);
+        let begun = Instant::now();
+        assert_eq!(told(&mut pipeline, vec![request(4, false, 4)]).await, [Some(4)]);
+        assert!(begun.elapsed() >= NEWS_WAIT_MAX);
+        assert_eq!(*follower.n_entries.lock().unwrap(), [0, 0]);
+    }
+
+    #[tokio::test]
+    async fn news_are_sent_themselves_when_the_entries_they_waited_for_fail() {
+        let follower = Follower { fails: Some(2), ..Follower::default() };
+        let mut pipeline = pipeline(&follower);
+        let requests = vec![request(4, true, 4), request(5, false, 5), request(5, true, 5)];
+        assert_eq!(told(&mut pipeline, requests).await, [Some(5), Some(5), None]);
+        assert_eq!(*follower.n_entries.lock().unwrap(), [1, 1, 0]);
+    }
+}
