@@ -23,6 +23,9 @@ use crate::state::Applying;
 /// Dead segments are looked for this often.
 const COLLECT_EVERY: Duration = Duration::from_secs(300);
 
+/// Space is asked for this often at most: the reserve is larger than what arrives meanwhile.
+const SPACE_AGE_MAX: Duration = Duration::from_millis(20);
+
 /// What time it is.
 pub type Clock = Arc<dyn Fn() -> LogTime + Send + Sync>;
 
@@ -70,6 +73,8 @@ struct State {
     logs: BTreeMap<u64, Log>,
     running: BTreeMap<u64, Weak<Applying>>,
     collected_at: Option<tokio::time::Instant>,
+    /// When it was last looked whether growth has to be refused, and what came of it.
+    refuses_growth: Option<(tokio::time::Instant, bool)>,
 }
 
 /// A replica's place on its disk; while it lives, nobody else gets it.
@@ -158,9 +163,18 @@ impl Disk {
         Ok(self.journal().usage()?)
     }
 
-    /// Whether growth has to be refused.
+    /// Whether growth has to be refused; as it was a moment ago.
     pub fn refuses_growth(&self) -> bool {
-        self.journal().usage().is_ok_and(|usage| usage.space > SpaceLevel::Ample)
+        let mut state = self.lock();
+        match state.refuses_growth {
+            Some((at, refuses)) if at.elapsed() < SPACE_AGE_MAX => refuses,
+            _ => {
+                let refuses =
+                    self.journal().usage().is_ok_and(|usage| usage.space > SpaceLevel::Ample);
+                state.refuses_growth = Some((tokio::time::Instant::now(), refuses));
+                refuses
+            }
+        }
     }
 
     /// True after a write or sync error, for ever.

@@ -1,5 +1,6 @@
 //! What a query reads: rows at one point of the log, and bodies as far as they are on this disk.
 
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use journal::{Location, Pointer, ReplicaId};
 use mailbox::chunk::{CHUNK_BYTES_MAX, Codec};
 use mailbox::{Bodies, ChunkRef, Digest, RowDigest, Source, StoredChunk};
+use zstd::bulk::Decompressor;
 
 use crate::codec;
 use crate::disk::Disk;
@@ -120,7 +122,21 @@ pub(crate) fn raw(stored: &StoredChunk) -> Option<Bytes> {
     }
     let raw = match stored.codec {
         Codec::Raw => stored.bytes.clone(),
-        Codec::Zstd => zstd::bulk::decompress(&stored.bytes, raw_len).ok()?.into(),
+        Codec::Zstd => decompress(&stored.bytes, raw_len)?.into(),
     };
     (raw.len() == raw_len && Digest::of(&raw) == stored.chunk.digest).then_some(raw)
+}
+
+/// One zstd frame of at most so many bytes. The context is kept by thread: making one costs more than
+/// a small chunk.
+fn decompress(packed: &[u8], raw_len: usize) -> Option<Vec<u8>> {
+    thread_local! {
+        static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+    }
+    DECOMPRESSOR.with_borrow_mut(|decompressor| {
+        if decompressor.is_none() {
+            *decompressor = Decompressor::new().ok();
+        }
+        decompressor.as_mut()?.decompress(packed, raw_len).ok()
+    })
 }

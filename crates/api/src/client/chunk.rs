@@ -1,6 +1,6 @@
 //! Chunks: immutable and verified, so any replica may serve them, also while there is no leader.
 
-use std::io::Read;
+use std::cell::RefCell;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use mailbox::dialogue::Trouble;
 use mailbox::{ChunkRef, ShardId, StoredChunk};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::warn;
+use zstd::bulk::Decompressor;
 
 use super::Client;
 use super::attempt::Pause;
@@ -29,15 +30,23 @@ pub fn raw_octets(stored: &StoredChunk) -> Option<Bytes> {
     }
     let raw = match stored.codec {
         Codec::Raw => stored.bytes.clone(),
-        Codec::Zstd => {
-            let mut raw = Vec::with_capacity(len);
-            let decoder = zstd::stream::read::Decoder::with_buffer(&*stored.bytes).ok()?;
-            // Limit: one octet more than promised shows that the promise is wrong.
-            decoder.take(len as u64 + 1).read_to_end(&mut raw).ok()?;
-            Bytes::from(raw)
-        }
+        Codec::Zstd => decompress(&stored.bytes, len)?.into(),
     };
     (raw.len() == len && Digest::of(&raw) == stored.chunk.digest).then_some(raw)
+}
+
+/// What was packed, if it is at most so long. The context is kept by thread: making one costs more
+/// than a small chunk.
+fn decompress(packed: &[u8], len: usize) -> Option<Vec<u8>> {
+    thread_local! {
+        static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+    }
+    DECOMPRESSOR.with_borrow_mut(|decompressor| {
+        if decompressor.is_none() {
+            *decompressor = Decompressor::new().ok();
+        }
+        decompressor.as_mut()?.decompress(packed, len).ok()
+    })
 }
 
 impl Client {
