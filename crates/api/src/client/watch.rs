@@ -8,7 +8,7 @@ use std::time::Duration;
 use mailbox::command::OfMailbox;
 use mailbox::{AccountId, Change, MailboxId, ModSeq};
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tonic::Streaming;
 use tracing::debug;
 
@@ -23,6 +23,9 @@ pub const EVERY_MAILBOX: MailboxId = MailboxId(u64::MAX);
 
 /// How long a leader may take to begin its stream.
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a stream is kept when nobody watches any more: sessions come and go, and each beginning
+/// costs a round of the shard's leader.
+const LINGER: Duration = Duration::from_secs(2);
 /// Limit: mailboxes of one account with news that a session has not taken yet; beyond it, it is told
 /// that anything may have changed.
 const NEWS_MAX: usize = 64;
@@ -209,14 +212,27 @@ async fn run(shard: Weak<ShardWatch>) {
 }
 
 async fn follow(shard: &ShardWatch, leader: &Leader, mut stream: Streaming<WatchResponse>) {
+    let mut until = None;
     loop {
+        let lonely = async {
+            match until {
+                Some(until) => sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
         let message = tokio::select! {
             message = stream.message() => message,
             () = shard.route.replaced(leader) => return,
             () = shard.left.notified() => {
+                let is_lonely = shard.inboxes().by_account.is_empty();
+                until = is_lonely.then(|| Instant::now() + LINGER);
+                continue;
+            }
+            () = lonely => {
                 if shard.inboxes().by_account.is_empty() {
                     return;
                 }
+                until = None;
                 continue;
             }
         };
