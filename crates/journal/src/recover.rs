@@ -358,5 +358,6 @@ fn begin(
     let allows = if spares.has_room_for_bodies() { Need::Bodies } else { Need::Entries };
     let state = State::default();
     let index = Index { state, segments, open: segment, open_blobs, manifest_log_start: log_start };
-    Ok((index, Open { segment, file, end: at, capacity, allows }, sequence))
+    let open = Open { segment, file, end: at, capacity, written: at, allows };
+    Ok((index, open, sequence))
 }

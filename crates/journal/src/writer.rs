@@ -17,12 +17,19 @@ use crate::segment::{self, Need, Refusal, Spares};
 use crate::shared::Shared;
 use crate::storage::StorageFile;
 
+/// A frame up to this size has zeros written behind it,
+const SMALL_FRAME_BYTES: u64 = 4 << 10;
+/// so many, whenever those of before are used up.
+const ZERO_AHEAD_BYTES: u64 = 256 << 10;
+
 /// The open segment.
 pub(crate) struct Open {
     pub segment: SegmentId,
     pub file: Arc<dyn StorageFile>,
     pub end: u64,
     pub capacity: u64,
+    /// Up to here the file was written, not only reserved.
+    pub written: u64,
     /// Only requests of this need or a stronger one may use the segment.
     pub allows: Need,
 }
@@ -40,6 +47,7 @@ pub(crate) struct Writer {
     /// Replicas whose entry was refused for space, with its index: later entries are refused
     /// too until it comes again, else a log would have a hole.
     refused: BTreeMap<ReplicaId, u64>,
+    zeros: Vec<u8>,
 }
 
 struct Waiting {
@@ -66,6 +74,7 @@ impl Writer {
             lazy: Vec::new(),
             is_dirty,
             refused: BTreeMap::new(),
+            zeros: Vec::new(),
         }
     }
 
@@ -224,7 +233,11 @@ impl Writer {
 
     fn write_frame(&mut self, encoder: &mut Encoder) -> Result<(), Error> {
         encoder.finish(self.next_sequence, self.durable);
-        let (end, slices) = (encoder.end(), encoder.slices());
+        let (end, mut slices) = (encoder.end(), encoder.slices());
+        let written = self.plan_zeros(end);
+        if written > end {
+            slices.push(IoSlice::new(&self.zeros[..(written - end) as usize]));
+        }
         // Durability: everything in the frame is on the disk when this returns; its requests are
         // answered after it, and the next frame states `end` as durable.
         let synced = self.write_synced(&slices);
@@ -234,9 +247,24 @@ impl Writer {
         counters.n_bytes.fetch_add(end - self.open.end, Relaxed);
         self.next_sequence += 1;
         self.open.end = end;
+        self.open.written = self.open.written.max(written);
         self.durable = Position { segment: self.open.segment, offset: end };
         self.is_dirty = true;
         Ok(())
+    }
+
+    /// Up to where the file is written with the frame that ends at `end`.
+    ///
+    /// Why: the first sync of space that is only reserved makes the file system write a journal of
+    /// its own; one in space that was written before does not. With small frames that is most of
+    /// what a sync costs; with large ones the zeros would cost as much as they save.
+    fn plan_zeros(&mut self, end: u64) -> u64 {
+        let is_small = end - self.open.end <= SMALL_FRAME_BYTES;
+        if end <= self.open.written || !is_small || !self.shared.options.threaded {
+            return end;
+        }
+        self.zeros.resize(ZERO_AHEAD_BYTES as usize, 0);
+        (end + ZERO_AHEAD_BYTES).min(self.open.capacity)
     }
 
     fn write_synced(&self, slices: &[IoSlice<'_>]) -> io::Result<()> {
@@ -339,7 +367,7 @@ impl Writer {
         }
         let allows = if self.spares().has_room_for_bodies() { Need::Bodies } else { need };
         self.shared.files.insert(segment, Arc::clone(&file));
-        self.open = Open { segment, file, end, capacity, allows };
+        self.open = Open { segment, file, end, capacity, written: end, allows };
         self.durable = Position { segment, offset: end };
         if allows == Need::Bodies {
             self.refill();
