@@ -13,6 +13,8 @@ use super::DemoOptions;
 
 /// Its name in the demo's directory.
 pub const CLUSTER_FILE: &str = "cluster.json";
+/// How many threads a process' tasks have; as many as there are cores if it is not set.
+const WORKERS: &str = "TOKIO_WORKER_THREADS";
 /// Domain of the demo's accounts; `.test` is nobody's (RFC 2606 2).
 pub const DOMAIN: &str = "example.test";
 /// Limit: a demo is there to be loaded from one machine with few accounts.
@@ -147,7 +149,7 @@ impl Plan<'_> {
         }
         let argv = self.argv("node", &home, &config)?;
         let ports = BTreeMap::from([("grpc".to_owned(), port), ("http".to_owned(), port + 1)]);
-        let (role, env) = ("node".into(), BTreeMap::new());
+        let (role, env) = ("node".into(), self.env());
         Ok(Process { name, role, pid: 0, argv, env, data_dirs: disks, address, ports })
     }
 
@@ -179,8 +181,20 @@ impl Plan<'_> {
             ports.insert(service.to_owned(), port);
         }
         let argv = self.argv("frontend", &home, &config)?;
-        let (role, env, data_dirs) = ("frontend".into(), BTreeMap::new(), Vec::new());
+        let (role, env, data_dirs) = ("frontend".into(), self.env(), Vec::new());
         Ok(Process { name, role, pid: 0, argv, env, data_dirs, address, ports })
+    }
+
+    /// Why: each process would take all cores for itself, and their threads get into each other's way:
+    /// a delivery costs a sixth more that way on two cores.
+    fn env(&self) -> BTreeMap<String, String> {
+        if std::env::var_os(WORKERS).is_some() {
+            return BTreeMap::new();
+        }
+        let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let n_processes = usize::from(self.options.nodes + self.options.frontends);
+        let n_workers = (n_cores / n_processes.max(1)).max(1);
+        BTreeMap::from([(WORKERS.to_owned(), n_workers.to_string())])
     }
 
     fn argv(&self, verb: &str, home: &Path, config: &toml::Table) -> Result<Vec<String>> {
