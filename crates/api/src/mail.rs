@@ -76,6 +76,12 @@ pub trait MailHandler: Send + Sync + 'static {
         linearizable: bool,
     ) -> Result<Answer, MailError>;
 
+    /// Bodies that an answer speaks of and that are at hand, in its order, as far as
+    /// [`BESIDE_BYTES_MAX`] goes; whoever gets them verifies them.
+    fn beside(&self, _shard: ShardId, _answer: &Answer) -> Vec<StoredChunk> {
+        Vec::new()
+    }
+
     /// One chunk, verified; any replica may have it.
     async fn chunk(&self, shard: ShardId, chunk: ChunkRef) -> Result<StoredChunk, MailError>;
 
@@ -104,6 +110,9 @@ pub trait MailHandler: Send + Sync + 'static {
         token: [u8; 16],
     ) -> Result<(), MailError>;
 }
+
+/// Limit: raw octets of bodies that travel beside an answer.
+pub const BESIDE_BYTES_MAX: u64 = 512 * 1024;
 
 /// How long a maildrop stays locked without a word from its session.
 pub const MAILDROP_LEASE_MS: u64 = 30_000;

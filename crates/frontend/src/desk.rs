@@ -12,7 +12,8 @@ use mailbox::chunk::unstow;
 use mailbox::command::{OfMailbox, Place};
 use mailbox::dialogue::{Credentials, Login, Question, Reply, Trouble};
 use mailbox::{
-    AccountId, Answer, Change, ChunkRef, Command, Draft, Outcome, Query, Refusal, StoredChunk,
+    AccountId, Answer, Change, ChunkRef, Command, Draft, MailboxId, Outcome, Query, Refusal,
+    StoredChunk,
 };
 use tokio::time::sleep;
 use tracing::Span;
@@ -26,6 +27,9 @@ use crate::store::Watch;
 
 /// Limit: commands of one session done side by side.
 const SIDE_BY_SIDE_MAX: usize = 16;
+
+/// No mailbox has this id: nothing is told yet.
+const NO_MAILBOX: MailboxId = MailboxId(0);
 
 /// After a gap that could not be closed.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
@@ -129,6 +133,7 @@ impl Desk {
             }
             Question::Chunk(account, chunk) => self.chunk(account, chunk).await.map(Reply::Chunk),
             Question::Watch(of) => self.watch(of),
+            Question::Listen(account) => self.watch(OfMailbox { account, mailbox: NO_MAILBOX }),
             Question::Unwatch => {
                 self.watched = None;
                 Ok(Reply::Done)
@@ -190,7 +195,7 @@ impl Desk {
             octets.extend_from_slice(&self.shared.store.chunk(place, chunk).await?);
         }
         let whole = record.metadata.as_ref().and_then(|excerpt| unstow(excerpt, &octets));
-        record.metadata = Some(Box::new(whole.ok_or(Trouble::Damaged)?));
+        record.metadata = Some(whole.ok_or(Trouble::Damaged)?.into());
         Ok(())
     }
 
@@ -280,9 +285,9 @@ fn account_of_query(query: &Query) -> Option<AccountId> {
     match query {
         Query::Resolve(_) | Query::Accounts(_) => None,
         Query::Account(account) | Query::Mailboxes(account) => Some(*account),
-        Query::Mailbox(mailbox) => Some(mailbox.account),
+        Query::Mailbox(mailbox) | Query::Open(mailbox) => Some(mailbox.account),
         Query::Uids(uids) => Some(uids.of.account),
-        Query::Messages(messages) => Some(messages.of.account),
+        Query::Messages(messages) | Query::Bodies(messages) => Some(messages.of.account),
         Query::Vanished(vanished) => Some(vanished.of.account),
         Query::Search(search) => Some(search.of.account),
         Query::Sort(sort) => Some(sort.of.account),

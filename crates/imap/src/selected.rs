@@ -54,9 +54,8 @@ impl Selected {
             told_modseq: info.highest_modseq.value(),
             vanished_modseq: info.highest_modseq.value(),
             heard_modseq: info.highest_modseq.value(),
-            // Between the look at the mailbox and the watch over it something may have happened.
-            unsure_of_changes: true,
-            unsure_of_expunges: true,
+            unsure_of_changes: false,
+            unsure_of_expunges: false,
             notified_modseq: info.highest_modseq.value(),
             saved: UidSet::new(),
             keywords: info.keywords.iter().cloned().collect(),

@@ -26,7 +26,9 @@ fn reply(question: &Question) -> Reply {
             account: AccountId([1; 16]),
             name: Address::parse("u@example.test").expect("an address").0,
         }),
-        Question::Watch(_) | Question::Unwatch | Question::DropBody => Reply::Done,
+        Question::Listen(_) | Question::Watch(_) | Question::Unwatch | Question::DropBody => {
+            Reply::Done
+        }
         _ => Reply::Trouble(Trouble::Unavailable),
     }
 }

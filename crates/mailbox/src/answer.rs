@@ -1,5 +1,7 @@
 //! What a query found.
 
+mod passed;
+
 use minicbor::{Decode, Encode};
 
 use crate::address::Address;
@@ -10,7 +12,8 @@ use crate::ids::{AccountId, EmailId, LogTime, ModSeq, ThreadId, Uid, UidValidity
 use crate::name::MailboxName;
 use crate::outcome::Refusal;
 use crate::uid_set::UidSet;
-use mime::Metadata;
+
+pub use self::passed::Passed;
 
 /// The answer to a [`crate::Query`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -51,6 +54,9 @@ pub enum Answer {
     /// Thread: each thread from its root down, and how many nodes were told when there are more.
     #[n(11)]
     Threads(#[n(0)] Vec<ThreadNode>, #[n(1)] Option<u32>),
+    /// Open: a mailbox, its UIDs unless it has none of its own, and where to go on with them.
+    #[n(12)]
+    Opened(#[n(0)] Box<MailboxInfo>, #[n(1)] UidSet, #[n(2)] Option<Uid>),
 }
 
 /// One message in a thread; those below it follow it, one deeper.
@@ -184,7 +190,7 @@ pub struct MessageRecord {
     pub expunged: bool,
     /// When asked for.
     #[n(10)]
-    pub metadata: Option<Box<Metadata>>,
+    pub metadata: Option<Passed>,
     /// When asked for: chunks and the digest over all.
     #[n(11)]
     pub body: Option<Body>,

@@ -89,8 +89,11 @@ pub enum Question {
     DropBody,
     /// The raw octets of a chunk, whole -> [`Reply::Chunk`].
     Chunk(AccountId, ChunkRef),
-    /// Tell of changes of this mailbox from now on (and no other) -> [`Reply::Done`].
+    /// Tell of changes of this mailbox from now on (and no other) -> [`Reply::Done`]. If the account
+    /// was listened to before, from then on.
     Watch(OfMailbox),
+    /// Note changes of this account from now on, for a `Watch` to come -> [`Reply::Done`].
+    Listen(AccountId),
     /// Tell of nothing any more -> [`Reply::Done`].
     Unwatch,
     /// POP3: the maildrop is this session's -> [`Reply::Done`] or [`Reply::InUse`]. The driver keeps

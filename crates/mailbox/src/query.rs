@@ -66,6 +66,12 @@ pub enum Query {
     /// Messages as conversations.
     #[n(10)]
     Thread(#[n(0)] Thread),
+    /// One mailbox by name and the UIDs it has, of the same moment: what SELECT wants.
+    #[n(11)]
+    Open(#[n(0)] NamedMailbox),
+    /// As `Messages`, of which only what never changes is wanted: an answer may be a moment old.
+    #[n(12)]
+    Bodies(#[n(0)] Messages),
 }
 
 /// See [`Query::Uids`].
@@ -311,11 +317,12 @@ pub(crate) fn answer(
         Query::Mailboxes(account) => mailboxes::list(rows, *account),
         Query::Mailbox(named) => mailboxes::one(rows, named),
         Query::Uids(query) => uids::answer(rows, query),
-        Query::Messages(query) => messages::answer(rows, query),
+        Query::Messages(query) | Query::Bodies(query) => messages::answer(rows, query),
         Query::Vanished(query) => vanished::answer(rows, query),
         Query::Search(query) => search::answer(rows, bodies, query),
         Query::Sort(query) => sort::answer(rows, query),
         Query::Thread(query) => thread::answer(rows, query),
+        Query::Open(named) => uids::open(rows, named),
     }
 }
 

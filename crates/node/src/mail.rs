@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::mail::{Changes, Leadership, MailError, MailHandler};
+use api::mail::{BESIDE_BYTES_MAX, Changes, Leadership, MailError, MailHandler};
 use async_trait::async_trait;
 use mailbox::chunk::CHUNK_BYTES_MAX;
 use mailbox::{AccountId, Answer, ChunkRef, Outcome, Query, Request, ShardId, StoredChunk};
@@ -100,6 +100,23 @@ impl MailHandler for Mail {
             }
         }
         Err(MailError::Unavailable)
+    }
+
+    fn beside(&self, shard: ShardId, answer: &Answer) -> Vec<StoredChunk> {
+        let (Answer::Messages(records, _), Ok(running)) = (answer, self.running(shard)) else {
+            return Vec::new();
+        };
+        let mut left = BESIDE_BYTES_MAX;
+        let mut chunks = Vec::new();
+        for body in records.iter().filter_map(|record| record.body.as_ref()) {
+            let size = body.chunks.iter().map(|chunk| u64::from(chunk.raw_len)).sum();
+            // Why only whole messages: of a large one perhaps only a part is wanted.
+            let Some(rest) = left.checked_sub(size) else { break };
+            left = rest;
+            let here = body.chunks.iter().filter_map(|c| running.replica.stored_chunk(&c.digest));
+            chunks.extend(here);
+        }
+        chunks
     }
 
     async fn chunk(&self, shard: ShardId, chunk: ChunkRef) -> Result<StoredChunk, MailError> {

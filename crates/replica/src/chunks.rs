@@ -53,6 +53,15 @@ impl Replica {
     }
 }
 
+impl Replica {
+    /// A chunk as it lies on this disk. Its stored bytes are verified, its digest is not: whoever
+    /// gets it does that.
+    pub fn stored_chunk(&self, digest: &Digest) -> Option<StoredChunk> {
+        let core = self.core().ok()?;
+        view::read_local(&core.claim.disk, core.owner(), &core.applying.store(), digest)
+    }
+}
+
 impl Core {
     /// A chunk of this disk, if its raw bytes are right.
     pub fn good_copy(&self, digest: &Digest) -> Option<StoredChunk> {

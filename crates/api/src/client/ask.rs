@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mailbox::command::Place;
 use mailbox::dialogue::Trouble;
-use mailbox::{Answer, Query, ShardId};
+use mailbox::{Answer, Query, ShardId, StoredChunk};
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -22,6 +22,8 @@ use crate::proto::mail as wire;
 use wire::maildrop_response::Result as Held;
 use wire::query_response::Result as Told;
 
+/// How long one that need not be sure to lead may take to answer before it is asked in earnest.
+const ONCE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a node may take to answer for the meta group.
 const META_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -43,16 +45,37 @@ impl Client {
             let mut client = route.cluster.nodes.mail(&leader.node);
             let failed = match route.attempt(&leader, deadline, client.query(message.clone())).await
             {
-                Ok(wire::QueryResponse { result: Some(Told::Answer(answer)) }) => {
+                Ok(wire::QueryResponse { result: Some(Told::Answer(answer)), chunks }) => {
+                    self.keep_beside(chunks);
                     return decode(&answer, "answer").map_err(|_| Trouble::Unavailable);
                 }
-                Ok(wire::QueryResponse { result: Some(Told::Error(error)) }) => {
+                Ok(wire::QueryResponse { result: Some(Told::Error(error)), .. }) => {
                     route.told(&leader, error.into())
                 }
-                Ok(wire::QueryResponse { result: None }) => return Err(Trouble::Unavailable),
+                Ok(wire::QueryResponse { result: None, .. }) => return Err(Trouble::Unavailable),
                 Err(failed) => failed,
             };
             again(failed, &mut pause, deadline).await?;
+        }
+    }
+
+    /// Asks whoever leads as far as is known, who need not be sure of it. `None` if that gives nothing.
+    pub(super) async fn ask_once(&self, shard: ShardId, query: &Query) -> Option<Answer> {
+        let route = &self.link(shard).route;
+        let leader = route.known()?;
+        let message =
+            wire::QueryRequest { shard: shard.0, query: encode(query), linearizable: false };
+        let mut client = route.cluster.nodes.mail(&leader.node);
+        let response = timeout(ONCE_TIMEOUT, client.query(message)).await.ok()?.ok()?.into_inner();
+        let Told::Answer(answer) = response.result? else { return None };
+        self.keep_beside(response.chunks);
+        decode(&answer, "answer").ok()
+    }
+
+    fn keep_beside(&self, chunks: Vec<wire::Chunk>) {
+        if !chunks.is_empty() {
+            let chunks = chunks.into_iter().map(StoredChunk::try_from);
+            self.shared.recent.put(chunks.filter_map(Result::ok).collect());
         }
     }
 

@@ -50,11 +50,16 @@ impl Mail for MailService {
         let message = request.into_inner();
         let query = decode(&message.query, "query")?;
         let shard = ShardId(message.shard);
+        let mut chunks = Vec::new();
         let result = match self.handler.query(shard, query, message.linearizable).await {
-            Ok(answer) => query_response::Result::Answer(encode(&answer)),
+            Ok(answer) => {
+                let beside = self.handler.beside(shard, &answer);
+                chunks = beside.into_iter().map(Into::into).collect();
+                query_response::Result::Answer(encode(&answer))
+            }
             Err(error) => query_response::Result::Error(error.into()),
         };
-        Ok(Response::new(wire::QueryResponse { result: Some(result) }))
+        Ok(Response::new(wire::QueryResponse { result: Some(result), chunks }))
     }
 
     async fn chunk(

@@ -106,7 +106,7 @@ impl Fetching {
             return self.done();
         }
         self.step = Step::Messages;
-        Next::Ask(Question::Query(Query::Messages(Messages {
+        let messages = Messages {
             of: cx.selected().of,
             uids: self.left.clone(),
             changed_since: self.fetch.changed_since,
@@ -114,7 +114,12 @@ impl Fetching {
             chunks: self.chunks,
             // What the client was not told is gone can be fetched; it does not change any more.
             expunged: self.fetch.changed_since.is_none(),
-        })))
+        };
+        let is_lasting = !self.sets_seen
+            && self.fetch.changed_since.is_none()
+            && !self.fetch.items.iter().any(|item| matches!(item, Item::Flags | Item::ModSeq));
+        let query = if is_lasting { Query::Bodies(messages) } else { Query::Messages(messages) };
+        Next::Ask(Question::Query(query))
     }
 
     fn got_page(

@@ -16,7 +16,8 @@ use crate::work::{Ending, Next, Work, misplaced};
 
 enum Step {
     Begin,
-    Find,
+    Listen,
+    Open,
     Watch,
     Uids,
     Claim,
@@ -26,13 +27,16 @@ enum Step {
     Changed,
 }
 
-/// Opens a mailbox: looks it up, watches it, learns its UIDs, claims `\Recent` if there is any, and
-/// tells a client that comes back what it missed.
+/// Opens a mailbox: listens for changes, looks the mailbox up with its UIDs, claims `\Recent` if there
+/// is any, and tells a client that comes back what it missed. Because it listens before it looks,
+/// nothing that happens meanwhile is missed.
 pub(super) struct Selecting {
     select: Select,
     step: Step,
     info: Option<Box<MailboxInfo>>,
     opened: Option<Selected>,
+    /// Where to go on with its UIDs.
+    rest: Option<Uid>,
     /// What the client that comes back knows and is still there.
     known: UidSet,
 }
@@ -40,24 +44,32 @@ pub(super) struct Selecting {
 impl Selecting {
     pub(super) fn new(select: Select) -> Self {
         let known = UidSet::new();
-        Self { select, step: Step::Begin, info: None, opened: None, known }
+        Self { select, step: Step::Begin, info: None, opened: None, rest: None, known }
     }
 
-    fn find(&mut self, cx: &mut Context) -> Next {
+    fn listen(&mut self, cx: &mut Context) -> Next {
         // RFC 9051 6.3.2: whatever comes of it, the old mailbox is no longer selected.
         if cx.selected.take().is_some() {
             cx.out.text("* OK [CLOSED] the mailbox before is closed\r\n");
         }
-        self.step = Step::Find;
-        let name = NamedMailbox { account: cx.account(), name: self.select.name.clone() };
-        Next::Ask(Question::Query(Query::Mailbox(name)))
+        self.step = Step::Listen;
+        Next::Ask(Question::Listen(cx.account()))
     }
 
-    fn found(&mut self, info: Box<MailboxInfo>) -> Next {
+    fn ask_open(&mut self, cx: &Context) -> Next {
+        self.step = Step::Open;
+        let name = NamedMailbox { account: cx.account(), name: self.select.name.clone() };
+        Next::Ask(Question::Query(Query::Open(name)))
+    }
+
+    fn found(&mut self, info: Box<MailboxInfo>, uids: &UidSet, rest: Option<Uid>) -> Next {
         if !info.selectable {
             return Next::Done(refuse::refusal(&Refusal::NotSelectable));
         }
-        self.opened = Some(Selected::new(&info, self.select.read_only));
+        let mut opened = Selected::new(&info, self.select.read_only);
+        opened.view.append(uids);
+        self.opened = Some(opened);
+        self.rest = rest;
         self.step = Step::Watch;
         let of = info.of;
         self.info = Some(info);
@@ -70,16 +82,26 @@ impl Selecting {
         Next::Ask(Question::Query(Query::Uids(Uids { of: opened.of, from })))
     }
 
-    fn uids(&mut self, cx: &mut Context, uids: &UidSet, next: Option<Uid>) -> Next {
+    fn more_uids(&mut self, cx: &mut Context, uids: &UidSet, next: Option<Uid>) -> Next {
         let (Some(opened), Some(info)) = (&mut self.opened, &self.info) else {
             return misplaced();
         };
         // What arrived since the mailbox was looked up is told as news.
         let then = uid_set(&[(1, info.uid_next.value() - 1)]);
         opened.view.append(&intersect(uids, &then));
-        if let Some(next) = next.filter(|next| *next < info.uid_next) {
+        // Why: what left it since was perhaps not among these UIDs any more.
+        opened.unsure_of_expunges = true;
+        self.rest = next.filter(|next| *next < info.uid_next);
+        self.go_on_opening(cx)
+    }
+
+    fn go_on_opening(&mut self, cx: &mut Context) -> Next {
+        if let Some(next) = self.rest {
             return self.ask_uids(next);
         }
+        let (Some(opened), Some(info)) = (&mut self.opened, &self.info) else {
+            return misplaced();
+        };
         if info.n_recent > 0 && !self.select.read_only {
             self.step = Step::Claim;
             return Next::Ask(Question::Command(Box::new(Command::ClaimRecent(info.of)), vec![]));
@@ -182,11 +204,14 @@ impl Selecting {
 impl Work for Selecting {
     fn go_on(&mut self, cx: &mut Context, reply: Option<Reply>) -> Next {
         match (&self.step, reply) {
-            (Step::Begin, None) => self.find(cx),
-            (Step::Find, Some(Reply::Answer(Answer::Mailbox(info)))) => self.found(info),
-            (Step::Watch, Some(Reply::Done)) => self.ask_uids(Uid::FIRST),
+            (Step::Begin, None) => self.listen(cx),
+            (Step::Listen, Some(Reply::Done)) => self.ask_open(cx),
+            (Step::Open, Some(Reply::Answer(Answer::Opened(info, uids, rest)))) => {
+                self.found(info, &uids, rest)
+            }
+            (Step::Watch, Some(Reply::Done)) => self.go_on_opening(cx),
             (Step::Uids, Some(Reply::Answer(Answer::Uids(uids, next)))) => {
-                self.uids(cx, &uids, next)
+                self.more_uids(cx, &uids, next)
             }
             (Step::Claim, Some(Reply::Outcome(Outcome::RecentFrom(from)))) => {
                 if let (Some(opened), Some(info)) = (&mut self.opened, &self.info) {

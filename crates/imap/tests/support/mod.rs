@@ -188,7 +188,9 @@ impl Store {
                 let (message, inline) = self.message(&raw);
                 Reply::Draft(Box::new(chunk::Draft { message, inline }))
             }
-            Question::DropBody | Question::Watch(_) | Question::Unwatch => Reply::Done,
+            Question::DropBody | Question::Listen(_) | Question::Watch(_) | Question::Unwatch => {
+                Reply::Done
+            }
             Question::Chunk(_, chunk) => Reply::Chunk(self.chunk(&chunk).expect("it was stored")),
             other => panic!("IMAP never asks {other:?}"),
         }
@@ -196,7 +198,7 @@ impl Store {
 
     fn learn_names(&mut self, answer: &Answer) {
         match answer {
-            Answer::Mailbox(info) => {
+            Answer::Mailbox(info) | Answer::Opened(info, ..) => {
                 self.names.insert(info.of.mailbox, info.name.clone());
             }
             Answer::Mailboxes(infos, _) => {

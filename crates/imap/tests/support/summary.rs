@@ -26,6 +26,7 @@ pub(super) fn of(store: &Store, question: &Question) -> String {
             None => "chunk unknown".into(),
         },
         Question::Watch(of) => format!("watch {}", name(store, *of)),
+        Question::Listen(_) => "listen".into(),
         Question::Unwatch => "unwatch".into(),
         other => format!("{other:?}"),
     }
@@ -38,11 +39,13 @@ fn name(store: &Store, of: OfMailbox) -> String {
 fn of_query(store: &Store, query: &Query) -> String {
     match query {
         Query::Mailbox(named) => format!("mailbox {}", named.name.join('/')),
+        Query::Open(named) => format!("open {}", named.name.join('/')),
         Query::Mailboxes(_) => "mailboxes".into(),
         Query::Account(_) => "account".into(),
         Query::Uids(uids) => format!("uids {} from {}", name(store, uids.of), uids.from),
-        Query::Messages(messages) => {
-            let mut text = format!("messages {} {}", name(store, messages.of), all(&messages.uids));
+        Query::Messages(messages) | Query::Bodies(messages) => {
+            let word = if matches!(query, Query::Bodies(_)) { "bodies" } else { "messages" };
+            let mut text = format!("{word} {} {}", name(store, messages.of), all(&messages.uids));
             if let Some(since) = messages.changed_since {
                 text += &format!(" since {since}");
             }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::answer::{Answer, Body, MessageRecord};
+use crate::answer::{Answer, Body, MessageRecord, Passed};
 use crate::command::OfMailbox;
 use crate::ids::{AccountId, EmailId, Uid};
 use crate::message;
@@ -157,12 +157,15 @@ fn record(
     (uid, state, expunged): (Uid, State, bool),
 ) -> MessageRecord {
     let account = query.of.account;
-    let metadata = query.metadata.then(|| metadata(rows, account, state.email));
+    let metadata = query.metadata.then(|| {
+        let row = rows.row(&table::metadata(account, state.email));
+        Passed::row(row.expect("a message's content outlives it"))
+    });
     let body = query.chunks.then(|| {
         let content = content(rows, account, state.email);
         Body { chunks: content.split().0.to_vec(), digest: content.digest }
     });
-    let is_excerpt = metadata.as_ref().is_some_and(|metadata| metadata.excerpt.is_some());
+    let is_excerpt = metadata.as_ref().is_some_and(Passed::is_excerpt);
     let metadata_chunks = match is_excerpt {
         true => content(rows, account, state.email).split().1.to_vec(),
         false => Vec::new(),

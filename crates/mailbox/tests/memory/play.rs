@@ -210,6 +210,7 @@ impl Play {
             },
             Question::LockMaildrop(_) if self.is_in_use => Reply::InUse,
             Question::Watch(_)
+            | Question::Listen(_)
             | Question::Unwatch
             | Question::LockMaildrop(_)
             | Question::UnlockMaildrop => Reply::Done,

@@ -19,7 +19,7 @@ impl Session {
         match maildrop.take_body(uid) {
             Some(body) => self.begin(body, size, wire),
             None => {
-                let wanted = Query::Messages(maildrop.bodies_ahead(number));
+                let wanted = Query::Bodies(maildrop.bodies_ahead(number));
                 self.ask(Doing::Finding { number, wire }, Question::Query(wanted));
             }
         }
