@@ -41,12 +41,6 @@ impl From<Metadata> for Passed {
     }
 }
 
-impl From<Metadata> for Passed {
-    fn from(metadata: Metadata) -> Self {
-        Self { row: Vec::new(), read: OnceLock::from(Box::new(metadata)) }
-    }
-}
-
 impl Deref for Passed {
     type Target = Metadata;
 
