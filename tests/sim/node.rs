@@ -70,6 +70,7 @@ fn open_disk(world: &Arc<World>, name: &str) -> Result<Option<Arc<Disk>>, String
     let options = DiskOptions {
         journal,
         index_cache_bytes: 1 << 20,
+        upkeep: replica::Upkeep::default(),
         storage: Some(storage),
         clock: Some(Arc::new(move || clock.wall())),
     };

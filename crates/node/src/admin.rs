@@ -79,6 +79,11 @@ impl AdminHandler for Admin {
         if local {
             return Ok(Status { placement, nodes: vec![self.myself()], ..Status::default() });
         }
+        if placement.is_none() && self.shared.known.cluster().is_some() {
+            // Why: it would look as if there were no cluster. Somebody else knows, or soon this node.
+            let text = "the node has just started and asks for the placement of its cluster";
+            return Err(MetaError::Unavailable(text.into()));
+        }
         let Some(placement) = placement else {
             let mut nodes = self.shared.known.waiting();
             nodes.retain(|node| node.name != self.shared.name());

@@ -17,7 +17,7 @@ use crate::shared::{Shared, lock};
 
 /// How often a node reports.
 const REPORT_EVERY: Duration = Duration::from_millis(1_000);
-/// How often while shards have no known leader yet.
+/// How often while shards have no known leader yet, or replicas here do not follow one.
 const REPORT_SOON: Duration = Duration::from_millis(100);
 /// How long one report may take.
 const PATIENCE: Duration = Duration::from_millis(800);
@@ -31,16 +31,24 @@ pub(crate) async fn report(shared: Arc<Shared>) {
     loop {
         let placement = shared.known.placement();
         let begun = placement.shards.iter().all(|shard| shard.leader.is_some());
+        // Looked at before the report, so that one more tells when all of them follow.
+        let settled = shared.replicas.all().iter().all(|running| is_settled(running));
         // Why admitted: until then the cluster does not know the disks this node has now.
         if placement.version > 0 && shared.is_admitted() {
             report_once(&shared).await;
         }
-        let pause = if begun { REPORT_EVERY } else { REPORT_SOON };
+        let pause = if begun && settled { REPORT_EVERY } else { REPORT_SOON };
         tokio::select! {
             () = shared.stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
     }
+}
+
+/// It follows or leads, or never will again.
+fn is_settled(running: &Running) -> bool {
+    let status = running.replica.status();
+    status.role == Role::Stopped || status.leader.is_some() && !status.is_unconfirmed
 }
 
 async fn report_once(shared: &Arc<Shared>) {

@@ -17,15 +17,10 @@ pub(crate) use self::file::{Head, Part, sync_dir};
 pub(crate) use self::merge::Merged;
 use crate::blocking::Blocking;
 use crate::store::{Applied, RowView, Store};
+use crate::upkeep::Upkeep;
 
-/// A delta is due after so many bytes of row changes,
-const DELTA_BYTES: usize = 64 << 20;
-/// or so many entries,
-const DELTA_ENTRIES: u64 = 200_000;
-/// or so many bytes of changed keys in memory.
+/// A delta is due after so many bytes of changed keys in memory, whatever [`Upkeep`] says.
 const DELTA_KEY_BYTES: usize = 16 << 20;
-/// Deltas after which base and deltas become a new base.
-const DELTAS_MAX: usize = 8;
 
 /// Base and deltas, oldest first. The files stay readable as long as this lives.
 #[derive(Clone, Debug)]
@@ -106,9 +101,9 @@ impl Dirty {
     }
 
     /// Whether a delta is due.
-    pub fn is_due(&self) -> bool {
-        self.bytes >= DELTA_BYTES
-            || self.entries >= DELTA_ENTRIES
+    pub fn is_due(&self, upkeep: &Upkeep) -> bool {
+        self.bytes >= upkeep.delta_bytes
+            || self.entries >= upkeep.delta_entries
             || self.key_bytes >= DELTA_KEY_BYTES
     }
 }
@@ -123,11 +118,12 @@ pub(crate) struct Checkpoints {
     /// A file is damaged: the next checkpoint is a base with all rows.
     is_doubted: AtomicBool,
     blocking: Blocking,
+    n_deltas_max: usize,
 }
 
 impl Checkpoints {
     /// Finds the newest base and the deltas that follow it; removes what does not belong to them.
-    pub fn open(dir: &Path, blocking: Blocking) -> io::Result<Arc<Self>> {
+    pub fn open(dir: &Path, blocking: Blocking, upkeep: &Upkeep) -> io::Result<Arc<Self>> {
         std::fs::create_dir_all(dir)?;
         let mut found: BTreeMap<u64, Vec<Arc<Part>>> = BTreeMap::new();
         let mut is_doubted = false;
@@ -164,6 +160,7 @@ impl Checkpoints {
             writing: tokio::sync::Mutex::default(),
             is_doubted: AtomicBool::new(is_doubted),
             blocking,
+            n_deltas_max: upkeep.n_deltas,
         };
         this.tidy()?;
         Ok(Arc::new(this))
@@ -291,7 +288,7 @@ impl Checkpoints {
         }
         let deltas = &checkpoint.parts[1..];
         let deltas_len: u64 = deltas.iter().map(|part| part.len).sum();
-        if deltas.len() >= DELTAS_MAX || deltas_len > checkpoint.parts[0].len.max(1 << 20) {
+        if deltas.len() >= self.n_deltas_max || deltas_len > checkpoint.parts[0].len.max(1 << 20) {
             return self.merge(&checkpoint);
         }
         Ok(checkpoint)

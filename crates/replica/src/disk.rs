@@ -22,9 +22,7 @@ use crate::log::{Log, RecoveredLog};
 use crate::raft::LogId;
 use crate::scrub::Ledger;
 use crate::state::Applying;
-
-/// Dead segments are looked for this often.
-const COLLECT_EVERY: Duration = Duration::from_secs(300);
+use crate::upkeep::Upkeep;
 
 /// Space is asked for this often at most: the reserve is larger than what arrives meanwhile.
 const SPACE_AGE_MAX: Duration = Duration::from_millis(20);
@@ -40,6 +38,8 @@ pub struct DiskOptions {
     pub journal: journal::Options,
     /// Cache of each replica's index. Raise this when reads of rows wait for the disk.
     pub index_cache_bytes: u64,
+    /// When checkpoints are written and segments freed.
+    pub upkeep: Upkeep,
     /// Where the journal lies, if not in the disk's directory: a simulated disk.
     pub storage: Option<Arc<dyn Storage>>,
     /// Tells the time, if the system's clock shall not: a simulated clock.
@@ -51,6 +51,7 @@ impl Default for DiskOptions {
         Self {
             journal: journal::Options::default(),
             index_cache_bytes: 32 << 20,
+            upkeep: Upkeep::default(),
             storage: None,
             clock: None,
         }
@@ -290,8 +291,9 @@ impl Disk {
     /// Collects now and then, whoever of the replicas asks, and never twice at once.
     pub(crate) async fn collect_in_turn(self: &Arc<Self>) {
         {
+            let every = self.options.upkeep.collect_every;
             let mut state = self.lock();
-            let is_due = state.collected_at.is_none_or(|at| at.elapsed() >= COLLECT_EVERY);
+            let is_due = state.collected_at.is_none_or(|at| at.elapsed() >= every);
             if !is_due {
                 return;
             }

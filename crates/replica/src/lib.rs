@@ -40,6 +40,7 @@ mod store;
 mod suite;
 mod supervise;
 mod timing;
+mod upkeep;
 mod view;
 mod wire;
 
@@ -54,5 +55,6 @@ pub use replica::{Replica, ReplicaConfig};
 pub use scrub::ScrubStatus;
 pub use status::{Role, Status};
 pub use timing::Timing;
+pub use upkeep::Upkeep;
 pub use view::{View, ViewLost};
 pub use wire::is_bulk;

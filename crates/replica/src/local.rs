@@ -44,8 +44,8 @@ impl Local {
     pub async fn open(&self, log: &Log) -> Result<(Arc<Store>, Arc<Checkpoints>), Error> {
         let dir = self.disk.checkpoint_dir(self.replica);
         let blocking = self.disk.blocking();
-        let checkpoints =
-            Checkpoints::open(&dir, blocking).map_err(Error::io("open checkpoints"))?;
+        let checkpoints = Checkpoints::open(&dir, blocking, &self.disk.options().upkeep)
+            .map_err(Error::io("open checkpoints"))?;
         if checkpoints.is_doubted() {
             self.disk.found_bad_checkpoint(self.replica);
         }

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use futures_util::{Stream, StreamExt};
 use journal::Pointer;
-use mailbox::{Change, ChunkRef, Digest, RowChanges, Rows};
+use mailbox::{Change, ChunkRef, Digest, RowChanges, Rows, Source};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
 use tokio::sync::{broadcast, watch};
@@ -60,9 +60,9 @@ impl Applying {
     /// Whether a body is needed at exactly this place.
     pub fn is_body_live(&self, digest: &Digest, pointer: Pointer) -> bool {
         let store = self.store();
-        let view = store.view();
+        let is_live = |rows: &dyn Source| self.machine.is_chunk_live(rows, digest);
         let ask = || {
-            if !self.machine.is_chunk_live(&view, digest) {
+            if store.forget_dead(digest, pointer, is_live)? {
                 return Ok::<bool, IndexError>(false);
             }
             let at = store.locate(digest)?;
@@ -77,12 +77,7 @@ impl Applying {
             Ok(!is_elsewhere)
         };
         // Why true: what cannot be told is kept.
-        let is_live = catch_unwind(AssertUnwindSafe(ask)).map_or(true, |live| live.unwrap_or(true));
-        if !is_live && matches!(store.locate(digest), Ok(Some(at)) if at == pointer) {
-            // Why the result is dropped: a failure marks the index damaged, and it is rebuilt.
-            drop(store.displace(&[*digest]));
-        }
-        is_live
+        catch_unwind(AssertUnwindSafe(ask)).map_or(true, |needed| needed.unwrap_or(true))
     }
 
     /// A body was copied to another place.

@@ -218,6 +218,26 @@ impl Store {
         if batch.is_empty() { Ok(()) } else { self.checked(self.index.write(batch)) }
     }
 
+    /// Whether no row refers to a body; then it is forgotten that it lies at this place, so that it
+    /// can never become needed there again.
+    pub fn forget_dead(
+        &self,
+        digest: &Digest,
+        pointer: Pointer,
+        is_live: impl FnOnce(&dyn Source) -> bool,
+    ) -> Result<bool, IndexError> {
+        // Why locked: an entry that brings the body again must come wholly before or wholly after,
+        // else the place it brought would be forgotten too.
+        let _nobody_commits = lock(&self.commit);
+        if is_live(self) {
+            return Ok(false);
+        }
+        if self.locate(digest)? == Some(pointer) {
+            self.displace(&[*digest])?;
+        }
+        Ok(true)
+    }
+
     /// Where a body is.
     pub fn locate(&self, digest: &Digest) -> Result<Option<Pointer>, IndexError> {
         if let Some(place) = self.pending().place(digest) {

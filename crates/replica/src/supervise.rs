@@ -19,23 +19,15 @@ use crate::store::Store;
 
 /// Figures of the status are at most this old.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Checkpoints, purges and repair are thought about this often.
-const UPKEEP_EVERY: Duration = Duration::from_secs(1);
 /// A leader compares the rows of its followers with its own this often.
 const COMPARE_EVERY: Duration = Duration::from_secs(10);
-/// And as often until the replica may vote.
+/// A replica is confirmed this often until it may vote.
 const CONFIRM_EVERY: Duration = Duration::from_millis(100);
 /// The first and the longest wait before a core that died is started again.
 const RESTART_AFTER: Duration = Duration::from_millis(100);
 const RESTART_AFTER_MAX: Duration = Duration::from_secs(10);
-/// A checkpoint is due when the journal cannot be given up over this many bytes because of it.
-const PINNED_BYTES_MAX: u64 = 4 << 30;
-/// Entries kept below a checkpoint, so that a follower a little behind needs no snapshot,
-const KEEP_ENTRIES: u64 = 10_000;
-/// below what the slowest voter has, when a new member comes,
+/// Entries kept below what the slowest voter has, when a new member comes.
 const KEEP_FOR_VOTERS: u64 = 64;
-/// and for a member that is away.
-const KEEP_ENTRIES_AWAY: u64 = 200_000;
 /// How long a checkpoint may take before somebody looks again.
 const CHECKPOINT_MAX: Duration = Duration::from_secs(600);
 
@@ -231,7 +223,8 @@ pub(crate) async fn watch(inner: Weak<Inner>, core: Weak<Core>) {
         }
         steer(&inner, &core, alone);
         if upkeep_at <= Instant::now() {
-            let every = if core.care.may_vote() { UPKEEP_EVERY } else { CONFIRM_EVERY };
+            let look_every = inner.config.disk.options().upkeep.look_every;
+            let every = if core.care.may_vote() { look_every } else { CONFIRM_EVERY };
             upkeep_at = Instant::now() + every;
             begin_upkeep(&core);
         }
@@ -338,14 +331,16 @@ impl Core {
             self.compare().await;
         }
         let replica = journal::ReplicaId(self.claim.replica);
-        let is_pinning = self.claim.disk.journal().pinned_bytes(replica) > PINNED_BYTES_MAX;
-        let is_due = self.applying.checkpoints.dirty().is_due();
+        let upkeep = &self.claim.disk.options().upkeep;
+        let pinned_bytes = self.claim.disk.journal().pinned_bytes(replica);
+        let is_pinning = pinned_bytes > upkeep.pinned_bytes;
+        let is_due = self.applying.checkpoints.dirty().is_due(upkeep);
         let store = self.applying.store();
         if store.is_stale() {
             self.settle(store).await;
         }
         if (is_due || is_pinning) && self.checkpoint().await {
-            let keep = if is_pinning { 0 } else { KEEP_ENTRIES };
+            let keep = if is_pinning { 0 } else { upkeep.keep_entries };
             self.purge(keep).await;
         }
         self.claim.disk.collect_in_turn().await;
@@ -382,7 +377,8 @@ impl Core {
         let mut upto = last.index.saturating_sub(keep);
         if keep > 0 && status.role == Role::Leader {
             let slowest = status.matched.values().min().copied().unwrap_or(upto);
-            upto = upto.min(slowest.max(last.index.saturating_sub(KEEP_ENTRIES_AWAY)));
+            let keep_away = self.claim.disk.options().upkeep.keep_entries_away;
+            upto = upto.min(slowest.max(last.index.saturating_sub(keep_away)));
         }
         if upto > status.purged {
             // Why the result is dropped: a core that stopped is noticed by its watch.
