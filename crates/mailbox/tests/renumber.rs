@@ -17,7 +17,7 @@ fn account(n: u8) -> AccountId {
 fn name(n: usize) -> MailboxName {
     match n {
         0 => MailboxName::inbox(),
-        n => MailboxName::new([format!("m{n}")]).unwrap(),
+        n => MailboxName::new([format!("m{n}")]).expect("a name"),
     }
 }
 

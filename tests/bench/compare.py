@@ -1,0 +1,282 @@
+#!/usr/bin/env python3
+"""Measures a demo cluster and one Dovecot in turn, operation by operation, and writes the table.
+
+    tests/bench/compare.py --mailload PATH [--only deliver,store] [--seconds 4] [--rounds 3] [--write README.md]
+
+Needs a release build of rookery, a mailload binary (the load generator that lies beside the project),
+and Dovecot (apt-get install dovecot-imapd dovecot-pop3d dovecot-lmtpd). Dovecot keeps one copy and syncs
+each change (mail_fsync=always); the cluster keeps three copies and answers when a majority has synced.
+A row has the medians of both rates, their ratio, the ratio it must have, the ratio of the median times,
+and the CPU time that all server processes of each side took for one operation. Absolute figures are
+those of one machine and one minute. `--write` puts the table between the marks in that file. Exit
+status 1 if a row stays under what it must. Nothing else should run meanwhile.
+"""
+import argparse, json, os, pathlib, platform, shutil, socket, statistics, subprocess, sys, tempfile, time
+
+from figures import ROOT, Demo
+
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+PASSWORD = "secret"
+
+
+class Operation:
+    """One row: which port, what mailload is told, messages that must be there before, the ratio wanted."""
+
+    def __init__(self, label, port, words, fill=0, must=None, limits_ms=None):
+        self.label, self.port, self.words, self.fill = label, port, words.split(), fill
+        self.must, self.limits_ms = must, limits_ms
+
+
+OPERATIONS = {
+    "deliver": Operation("deliver 20 kB, 16 clients", "lmtp", "deliver --size 20k --clients 16", must=1.3),
+    "mix": Operation("deliver realistic mix, 16 clients", "lmtp", "deliver --size mix --clients 16", must=1.0),
+    "deliver1": Operation("deliver 20 kB, 1 client", "lmtp", "deliver --size 20k --clients 1", must=1.0),
+    "append": Operation("APPEND, 4 clients", "imap", "imap-append --size 20k --clients 4", must=0.8),
+    "store": Operation("STORE flags, 4 clients", "imap", "imap-store-flags --clients 4", 1000, 0.5),
+    "store32": Operation("STORE flags, 32 clients", "imap", "imap-store-flags --clients 32", 1000, 1.0),
+    "move": Operation("MOVE, 4 clients", "imap", "imap-move --clients 4", 1000, 1.5),
+    "headers": Operation("open a mailbox of 1,000", "imap", "imap-fetch-headers --clients 4", 1000, 1.5),
+    "body": Operation("whole message", "imap", "imap-fetch-body --clients 4", 1000, 0.5),
+    "part": Operation("BODY[1]", "imap", "imap-fetch-part --clients 4", 1000, 0.7),
+    "from": Operation("SEARCH FROM", "imap", "imap-search --kind from --clients 4", 1000, 2.0),
+    "text": Operation("SEARCH TEXT", "imap", "imap-search --kind text --clients 4", 1000, 0.5),
+    "login": Operation("login cycle", "imap", "imap-login --clients 8", 1000, 1.5),
+    "drain": Operation("POP3 drain", "pop3", "pop3-drain --clients 4", 250, 0.5),
+    "mixed": Operation("mixed", "imap", "mixed --clients 8", 200, 0.8),
+    "idle": Operation("IDLE: delivery to EXISTS", "imap",
+                      "imap-idle-latency --clients 24 --active 4 --pace-ms 50", limits_ms=10),
+}
+# Operations that write, read, drain and wait have accounts of their own.
+USERS = {0: (1, 16), 1000: (17, 20), 250: (21, 36), 200: (37, 44)}
+IDLE_USERS = (45, 68)
+
+DOVECOT_CONF = """
+base_dir = {dir}/run
+state_dir = {dir}/state
+log_path = {dir}/log
+protocols = imap pop3 lmtp
+listen = 127.0.0.1
+ssl = no
+disable_plaintext_auth = no
+auth_cache_size = 10M
+auth_failure_delay = 0 secs
+mail_location = sdbox:~/mail
+mail_fsync = always
+mail_uid = mail
+mail_gid = mail
+first_valid_uid = 1
+mail_max_userip_connections = 1000
+default_client_limit = 8000
+default_process_limit = 600
+namespace inbox {{
+  inbox = yes
+  separator = /
+}}
+passdb {{
+  driver = static
+  args = password={password}
+}}
+userdb {{
+  driver = static
+  args = uid=mail gid=mail home={dir}/homes/%u allow_all_users=yes
+}}
+service imap-login {{
+  service_count = 0
+  process_limit = 2
+  inet_listener imap {{
+    port = {imap}
+  }}
+}}
+service pop3-login {{
+  service_count = 0
+  process_limit = 2
+  inet_listener pop3 {{
+    port = {pop3}
+  }}
+}}
+service imap {{
+  service_count = 256
+  process_min_avail = 2
+}}
+service pop3 {{
+  service_count = 256
+}}
+service lmtp {{
+  service_count = 0
+  process_min_avail = 8
+  inet_listener lmtp {{
+    port = {lmtp}
+  }}
+}}
+"""
+
+
+class Dovecot:
+    def __init__(self, base_port):
+        program = shutil.which("dovecot", path=os.environ.get("PATH", "") + ":/usr/sbin")
+        if not program:
+            sys.exit("no Dovecot here: apt-get install dovecot-imapd dovecot-pop3d dovecot-lmtpd")
+        self.keep = tempfile.TemporaryDirectory(prefix="dovecot-bench-")
+        home = pathlib.Path(self.keep.name)
+        home.chmod(0o755)
+        for name in ("run", "state", "homes"):
+            (home / name).mkdir()
+        (home / "homes").chmod(0o777)
+        self.ports = {name: base_port + k for k, name in enumerate(("imap", "pop3", "lmtp"))}
+        conf = home / "dovecot.conf"
+        conf.write_text(DOVECOT_CONF.format(dir=home, password=PASSWORD, **self.ports))
+        self.process = subprocess.Popen([program, "-F", "-c", str(conf)], stderr=subprocess.DEVNULL)
+        for port in self.ports.values():
+            wait_for(port)
+
+    def address(self, port):
+        return f"127.0.0.1:{self.ports[port]}"
+
+    def pids(self):
+        return [self.process.pid]
+
+    def close(self):
+        self.process.terminate()
+        self.process.wait(30)
+        self.keep.cleanup()
+
+
+class Cluster:
+    def __init__(self, rookery):
+        self.demo = Demo(rookery, "--accounts", "68", "--password", PASSWORD, "--no-sample-mail")
+
+    def address(self, port):
+        return ",".join(self.demo.addresses(port))
+
+    def pids(self):
+        return [p["pid"] for p in self.demo.processes()]
+
+    def close(self):
+        self.demo.close()
+
+
+def wait_for(port):
+    end = time.monotonic() + 15
+    while time.monotonic() < end:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    sys.exit(f"nothing listens on port {port}")
+
+
+def cpu_ms(pids):
+    """What these processes and all below them took so far, those that ended included."""
+    tick_ms = 1000 / os.sysconf("SC_CLK_TCK")
+    took, below = {}, {}
+    for entry in pathlib.Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            took[int(entry.name)] = sum(map(int, fields[11:15])) * tick_ms
+            below.setdefault(int(fields[1]), []).append(int(entry.name))
+    total, open_pids = 0.0, list(pids)
+    while open_pids:
+        pid = open_pids.pop()
+        total += took.pop(pid, 0.0)
+        open_pids += below.pop(pid, [])
+    return total
+
+
+def load(a, side, port, words, users, limits):
+    command = [a.mailload, *words, "--addr", side.address(port), "--password", PASSWORD,
+               "--users", f"u%04d@example.test:{users[0]}-{users[1]}", *limits]
+    if words[0] in ("mixed", "imap-idle-latency"):
+        command += ["--lmtp", side.address("lmtp").split(",")[0]]
+    if words[0] == "mixed":
+        command += ["--pop3", side.address("pop3").split(",")[0]]
+    done = subprocess.run(command, capture_output=True, text=True)
+    try:
+        return json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        sys.exit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+
+
+def measure(a, side, operation, filled):
+    users = IDLE_USERS if operation.limits_ms else USERS[operation.fill]
+    drains = operation.port == "pop3"
+    if operation.fill and (drains or (side, users) not in filled):
+        count = operation.fill * (users[1] - users[0] + 1)
+        load(a, side, "lmtp", ["deliver", "--size", "20k", "--clients", "16"], users, ["--count", str(count)])
+        filled.add((side, users))
+    before = cpu_ms(side.pids())
+    result = load(a, side, operation.port, operation.words, users, [] if drains else ["--seconds", str(a.seconds)])
+    result["cpu_ms"] = (cpu_ms(side.pids()) - before) / max(1, result["ops"])
+    return result
+
+
+def row(operation, ours, theirs):
+    median = lambda results, key: statistics.median(result.get(key) or 0 for result in results)
+    rates = median(ours, "ops_per_s"), median(theirs, "ops_per_s")
+    ratio = rates[0] / rates[1] if rates[1] else 0.0
+    times = median(ours, "p50_ms"), median(theirs, "p50_ms")
+    errors = sum(result["errors"] for result in ours)
+    if operation.limits_ms:
+        fine, must, shown = times[0] <= operation.limits_ms, f"p50 {operation.limits_ms} ms", "-"
+    else:
+        fine, must, shown = ratio >= operation.must, f"{operation.must}", f"{ratio:.2f}"
+    cells = [operation.label, f"{rates[0]:.0f}", f"{rates[1]:.0f}", shown, must,
+             f"{times[0]:.1f} / {times[1]:.1f}", f"{median(ours, 'cpu_ms'):.2f} / {median(theirs, 'cpu_ms'):.2f}",
+             str(errors)]
+    return fine and not errors, "| " + " | ".join(cells) + " |"
+
+
+def machine():
+    model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30
+    return f"{os.cpu_count()} cores ({model or platform.machine()}), {memory} GiB, Linux {platform.release()}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mailload", required=True)
+    parser.add_argument("--rookery", default=str(ROOT / "target/release/rookery"))
+    parser.add_argument("--only", default=",".join(OPERATIONS))
+    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--dovecot-port", type=int, default=19143)
+    parser.add_argument("--write", type=pathlib.Path)
+    a = parser.parse_args()
+    unknown = [name for name in a.only.split(",") if name not in OPERATIONS]
+    if unknown:
+        sys.exit(f"no operation {unknown[0]}: one of {' '.join(OPERATIONS)}")
+    dovecot, cluster = Dovecot(a.dovecot_port), None
+    lines = ["| operation | ours/s | Dovecot/s | ratio | must | p50 ms | CPU ms each | errors |",
+             "|---|---|---|---|---|---|---|---|"]
+    all_fine, filled = True, set()
+    try:
+        cluster = Cluster(a.rookery)
+        print("\n".join(lines), flush=True)
+        for name in a.only.split(","):
+            results = {cluster: [], dovecot: []}
+            for _ in range(a.rounds):
+                for side in (cluster, dovecot):
+                    results[side].append(measure(a, side, OPERATIONS[name], filled))
+            fine, line = row(OPERATIONS[name], results[cluster], results[dovecot])
+            all_fine &= fine
+            lines.append(line)
+            print(line, flush=True)
+    finally:
+        for side in (cluster, dovecot):
+            if side:
+                side.close()
+    lines.append(f"\nThree nodes and two frontends against one Dovecot, all on {machine()}; load {os.getloadavg()[0]:.1f}.")
+    print(lines[-1])
+    if a.write:
+        head, _, rest = a.write.read_text().partition(BEGIN)
+        _, mark, tail = rest.partition(END)
+        if not mark:
+            sys.exit(f"{a.write} has no {BEGIN} and {END}")
+        a.write.write_text(head + BEGIN + "\n" + "\n".join(lines) + "\n" + END + tail)
+    sys.exit(0 if all_fine else 1)
+
+
+if __name__ == "__main__":
+    main()
