@@ -4,3 +4,4 @@ mod bytes;
 mod clients;
 mod failover;
 mod lifecycle;
+mod replacement;

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail};
-use api::admin::{ClusterInit, NodeStatus, Status};
+use api::admin::{ClusterInit, NodeStatus, Replacement, Status};
 use api::meta::{ReplicaReport, ReplicaState};
-use api::placement::{META_SHARD, Placement, Shard};
+use api::placement::{Disk, DiskId, META_SHARD, Placement, ReplicaRole, Shard};
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use mailbox::ShardId;
 use serde_json::{Value, json};
 
+use crate::follow;
 use crate::target::Target;
 
 /// Replicas of a shard where there are enough nodes: one may be lost for good.
@@ -68,8 +69,33 @@ pub struct ClusterStatus {
 }
 
 impl ClusterStatus {
-    fn placement(&self) -> Option<&Placement> {
+    /// Where everything is; `None` before a cluster was formed.
+    pub fn placement(&self) -> Option<&Placement> {
         self.status.placement.as_deref().filter(|placement| placement.version > 0)
+    }
+
+    /// Replicas that are being made.
+    pub fn replacements(&self) -> &[Replacement] {
+        &self.status.replacements
+    }
+
+    /// What cannot be done yet.
+    pub fn waiting(&self) -> &[String] {
+        &self.status.waiting
+    }
+
+    fn node(&self, name: &str) -> Option<&NodeStatus> {
+        self.status.nodes.iter().find(|node| node.node.name == name)
+    }
+
+    /// Whether a node was heard of lately.
+    pub fn is_reachable(&self, name: &str) -> bool {
+        self.node(name).is_some_and(|node| node.reachable)
+    }
+
+    /// What a node itself says of a disk.
+    pub fn told(&self, node: &str, disk: DiskId) -> Option<&Disk> {
+        self.node(node)?.told.iter().find(|told| told.disk_id == disk)
     }
 
     fn reports(&self, shard: ShardId) -> impl Iterator<Item = (&NodeStatus, &ReplicaReport)> {
@@ -99,6 +125,9 @@ impl ClusterStatus {
     fn check_whole(&self, shard: &Shard) -> Result<()> {
         let id = shard.shard;
         let (_, leader) = self.leader(id).with_context(|| format!("shard {id} has no leader"))?;
+        if leader.is_joint {
+            bail!("shard {id}: a change of its members is under way");
+        }
         for placed in &shard.replicas {
             let found = self.reports(id).find(|(_, one)| one.replica_id == placed.replica_id);
             let (node, replica) = found.with_context(|| {
@@ -107,6 +136,14 @@ impl ClusterStatus {
             if replica.n_missing_chunks > 0 {
                 let n = replica.n_missing_chunks;
                 bail!("shard {id}: {} misses {n} chunks", node.node.name);
+            }
+            let votes = leader.voters.contains(&placed.replica_id);
+            if placed.role == ReplicaRole::Learner || !votes {
+                bail!(
+                    "shard {id}: replica {} on {} does not vote yet",
+                    placed.replica_id,
+                    placed.node
+                );
             }
             if replica.applied < leader.committed {
                 let lag = leader.committed - replica.applied;
@@ -124,7 +161,15 @@ impl ClusterStatus {
         let Some(placement) = self.placement() else {
             return "no cluster was formed yet: `rookery ctl cluster init --nodes ...`".into();
         };
-        format!("{}\n\n{}", self.node_table(), self.shard_table(placement))
+        let mut text = format!("{}\n\n{}", self.node_table(), self.shard_table(placement));
+        let making = self.status.replacements.iter().map(follow::line);
+        let waiting = self.status.waiting.iter().map(|line| format!("waits: {line}"));
+        let lines: Vec<String> = making.chain(waiting).collect();
+        if !lines.is_empty() {
+            text += "\n\n";
+            text += &lines.join("\n");
+        }
+        text
     }
 
     fn node_table(&self) -> Table {
@@ -148,7 +193,8 @@ impl ClusterStatus {
         table
     }
 
-    fn shard_table(&self, placement: &Placement) -> Table {
+    /// Shards, for people.
+    pub fn shard_table(&self, placement: &Placement) -> Table {
         let mut table = Table::new();
         table.load_preset(NOTHING);
         table.set_header(["shard", "leader", "term", "committed", "replicas (lag)"]);
@@ -194,6 +240,8 @@ impl ClusterStatus {
             "version": placement.version,
             "nodes": nodes,
             "shards": shards,
+            "replacements": self.status.replacements.iter().map(replacement_json).collect::<Vec<_>>(),
+            "waiting": self.status.waiting,
         })
     }
 
@@ -226,6 +274,22 @@ impl ClusterStatus {
             "replicas": replicas,
         })
     }
+}
+
+fn replacement_json(one: &Replacement) -> Value {
+    json!({
+        "shard": one.shard.0,
+        "replica": one.replica_id,
+        "replaces": one.replaces,
+        "node": one.node,
+        "disk": one.disk_id.to_string(),
+        "phase": format!("{:?}", one.phase).to_lowercase(),
+        "done": one.done,
+        "total": one.total,
+        "received_bytes": one.received_bytes,
+        "elapsed_ms": one.elapsed_ms,
+        "eta_ms": one.eta_ms,
+    })
 }
 
 fn node_json(node: &NodeStatus) -> Value {

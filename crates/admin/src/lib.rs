@@ -5,7 +5,11 @@ pub mod account;
 pub mod cert;
 pub mod cluster;
 pub mod cluster_file;
+mod disk;
+mod follow;
+mod node;
 mod password;
+mod shard;
 mod show;
 pub mod target;
 
@@ -36,6 +40,15 @@ enum Verb {
     /// The cluster as a whole
     #[command(subcommand)]
     Cluster(ClusterVerb),
+    /// Storage nodes: add, drain, remove
+    #[command(subcommand)]
+    Node(node::NodeVerb),
+    /// Disks: list, retire
+    #[command(subcommand)]
+    Disk(disk::DiskVerb),
+    /// Shards: add, move
+    #[command(subcommand)]
+    Shard(shard::ShardVerb),
     /// Accounts
     #[command(subcommand)]
     Account(AccountVerb),
@@ -100,6 +113,13 @@ enum ClusterVerb {
         /// And every copy of everything is present on every placed replica
         #[arg(long)]
         whole: bool,
+    },
+    /// Change a setting of the cluster
+    Set {
+        /// Its name: replace_after_s, seconds a node may be away before its replicas are made anew
+        name: String,
+        /// Its value; without one it becomes what it is when nobody says
+        value: Option<String>,
     },
 }
 
@@ -198,6 +218,9 @@ pub fn run(ctl: Ctl) -> Result<ExitCode> {
         match ctl.verb {
             Verb::Cert(_) => Ok(ExitCode::SUCCESS),
             Verb::Cluster(verb) => of_cluster(&target, verb).await,
+            Verb::Node(verb) => node::run(&target, verb).await.map(|()| ExitCode::SUCCESS),
+            Verb::Disk(verb) => disk::run(&target, verb).await.map(|()| ExitCode::SUCCESS),
+            Verb::Shard(verb) => shard::run(&target, verb).await.map(|()| ExitCode::SUCCESS),
             Verb::Account(verb) => of_account(&target, verb).await,
         }
     })
@@ -226,6 +249,10 @@ async fn of_cluster(target: &Target, verb: ClusterVerb) -> Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
             println!("healthy");
+        }
+        ClusterVerb::Set { name, value } => {
+            target.admin()?.set(&name, value.as_deref()).await.context("set")?;
+            println!("{name} is {}", value.as_deref().unwrap_or("what it is when nobody says"));
         }
     }
     Ok(ExitCode::SUCCESS)

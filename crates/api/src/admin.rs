@@ -10,7 +10,7 @@ use mailbox::ShardId;
 
 pub use self::client::AdminClient;
 use crate::meta::{MetaError, ReplicaReport};
-use crate::placement::{DiskId, Node, Placement};
+use crate::placement::{Disk, DiskId, Node, Placement};
 
 /// How the cluster is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +19,50 @@ pub struct Status {
     pub placement: Option<Arc<Placement>>,
     /// Each node that was asked.
     pub nodes: Vec<NodeStatus>,
+    /// Replicas that are being made.
+    pub replacements: Vec<Replacement>,
+    /// What cannot be done yet, for people; one line each.
+    pub waiting: Vec<String>,
+}
+
+/// A replica that is being made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replacement {
+    /// Of which shard.
+    pub shard: ShardId,
+    /// Which.
+    pub replica_id: u64,
+    /// Name of its node.
+    pub node: String,
+    /// Its disk.
+    pub disk_id: DiskId,
+    /// The replica in whose place it shall vote.
+    pub replaces: Option<u64>,
+    /// How far it is.
+    pub phase: Phase,
+    /// Done in this phase: entries for rows, octets for bodies.
+    pub done: u64,
+    /// What there is to do in this phase.
+    pub total: u64,
+    /// Octets it got from its peers.
+    pub received_bytes: u64,
+    /// Since it was first seen.
+    pub elapsed_ms: u64,
+    /// Until this phase is done, at the rate so far.
+    pub eta_ms: Option<u64>,
+}
+
+/// How far a replica is that is being made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It does not run yet.
+    Placed,
+    /// It gets rows.
+    Rows,
+    /// It gets bodies.
+    Bodies,
+    /// It has everything.
+    Whole,
 }
 
 /// How one node is.
@@ -34,6 +78,8 @@ pub struct NodeStatus {
     pub uptime_ms: u64,
     /// How its replicas are.
     pub replicas: Vec<ReplicaReport>,
+    /// The disks it says it has; the cluster may know more.
+    pub told: Vec<Disk>,
 }
 
 /// How a cluster begins.
@@ -47,6 +93,19 @@ pub struct ClusterInit {
     pub n_replicas: u32,
     /// Settings of the cluster.
     pub settings: BTreeMap<String, String>,
+}
+
+/// Which replica moves where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MoveReplica {
+    /// Of which shard.
+    pub shard: ShardId,
+    /// Name of the node that has it.
+    pub from: String,
+    /// Name of the node that shall have it.
+    pub to: String,
+    /// On which of its disks; `None` for the one that carries least.
+    pub disk: Option<DiskId>,
 }
 
 /// The operator's side of a node. `NotLeader` sends the caller to the leader of the meta group, or of
@@ -67,4 +126,16 @@ pub trait AdminHandler: Send + Sync + 'static {
 
     /// Adds a shard with replicas where there is room.
     async fn add_shard(&self, n_replicas: u32) -> Result<ShardId, MetaError>;
+
+    /// Lets a node leave for good; refused while it has replicas.
+    async fn remove_node(&self, node: &str) -> Result<(), MetaError>;
+
+    /// Begins to empty a disk, which is never used again.
+    async fn retire_disk(&self, disk: DiskId) -> Result<(), MetaError>;
+
+    /// Begins to move a replica.
+    async fn move_replica(&self, to_move: MoveReplica) -> Result<(), MetaError>;
+
+    /// Changes a setting of the cluster; `None` undoes that.
+    async fn set(&self, name: &str, value: Option<&str>) -> Result<(), MetaError>;
 }

@@ -1,7 +1,8 @@
-//! The meta group as nodes and frontends see it: placement, registration, reports, new ids.
+//! The meta group as nodes and frontends see it: placement, registration, reports, changes of members.
 
 mod client;
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use futures_util::Stream;
 use mailbox::ShardId;
 
 pub use self::client::MetaClient;
-use crate::placement::{ClusterId, Disk, DiskId, Node, Placement};
+use crate::placement::{ClusterId, Disk, DiskId, Node, Placement, Replica};
 
 /// Why a node did not answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +42,8 @@ pub struct Report {
     pub disks: Vec<Disk>,
     /// How its replicas are.
     pub replicas: Vec<ReplicaReport>,
+    /// The run it registered with; what an earlier one said counts no more.
+    pub run_id: u64,
 }
 
 /// How one replica is.
@@ -74,6 +77,40 @@ pub struct ReplicaReport {
     pub chunk_bytes: u64,
     /// Only when it leads: each other replica and the last entry known to be in its log.
     pub followers: Vec<(u64, u64)>,
+    /// Members that vote, as its log has them; during a change those of both sides.
+    pub voters: Vec<u64>,
+    /// Members that only follow, as its log has them.
+    pub learners: Vec<u64>,
+    /// A change of members is under way.
+    pub is_joint: bool,
+    /// Octets of the missing chunks.
+    pub missing_bytes: u64,
+    /// Octets of rows and chunks it got from its peers since it began.
+    pub received_bytes: u64,
+}
+
+/// A change of who keeps a shard, asked of the shard's leader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberChange {
+    /// Which shard.
+    pub shard: ShardId,
+    /// The voters whoever asks knows of; with others nothing is changed.
+    pub from_voters: BTreeSet<u64>,
+    /// What to do.
+    pub what: MemberVerb,
+}
+
+/// What to do to a shard's members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MemberVerb {
+    /// A new replica follows.
+    AddLearner(Replica),
+    /// A replica that only follows follows no more.
+    RemoveLearner(u64),
+    /// Exactly these vote from now on, in one joint change; the others leave.
+    Voters(BTreeSet<u64>),
+    /// This replica leads.
+    Lead(u64),
 }
 
 /// What a replica does.
@@ -117,11 +154,6 @@ pub trait MetaHandler: Send + Sync + 'static {
     /// A node says how it is.
     async fn report(&self, from: &str, report: Report) -> Result<(), MetaError>;
 
-    /// An id for a new replica, never used before.
-    async fn mint_replica(
-        &self,
-        from: &str,
-        shard: ShardId,
-        disk: DiskId,
-    ) -> Result<u64, MetaError>;
+    /// Changes who keeps a shard, if its leader is here.
+    async fn change_members(&self, change: MemberChange) -> Result<(), MetaError>;
 }

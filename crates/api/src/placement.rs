@@ -70,6 +70,9 @@ pub struct Node {
     /// Being emptied.
     #[n(5)]
     pub draining: bool,
+    /// Random, drawn at each start of its process.
+    #[n(6)]
+    pub run_id: u64,
 }
 
 /// One disk of a node.
@@ -93,6 +96,12 @@ pub struct Disk {
     /// Where it is on its node; for people.
     #[n(5)]
     pub path: String,
+    /// Random, drawn at its first start after the cluster admitted it; 0 when not known.
+    #[n(6)]
+    pub start_id: u64,
+    /// What `start_id` was when the cluster admitted it last, as the disk has it.
+    #[n(7)]
+    pub previous_start_id: u64,
 }
 
 /// Whether a disk may be used.
@@ -108,6 +117,9 @@ pub enum DiskState {
     /// Being emptied.
     #[n(3)]
     Draining,
+    /// Emptied: never used again.
+    #[n(4)]
+    Retired,
 }
 
 /// One Raft group.
@@ -139,6 +151,9 @@ pub struct Replica {
     /// Whether it votes.
     #[n(3)]
     pub role: ReplicaRole,
+    /// Of a learner: the replica in whose place it shall vote; `None` makes it a further one.
+    #[n(4)]
+    pub replaces: Option<u64>,
 }
 
 /// Whether a replica votes.

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::admin::{AdminHandler, ClusterInit, NodeStatus, Status};
+use api::admin::{AdminHandler, ClusterInit, MoveReplica, NodeStatus, Status};
 use api::meta::{MetaError, Report};
-use api::placement::{META_SHARD, Node};
+use api::placement::{DiskId, DiskState, META_SHARD, Node};
 use async_trait::async_trait;
 use mailbox::ShardId;
 use replica::Role;
 use tokio::sync::Mutex;
 
+use crate::controller;
 use crate::founding::{self, wait_until};
 use crate::meta::{Command, Outcome, plan};
 use crate::refuse;
@@ -38,6 +39,7 @@ impl Admin {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: u64::try_from(uptime).unwrap_or(u64::MAX),
             replicas: report::replicas(&self.shared),
+            told: self.shared.disks.report(),
         }
     }
 
@@ -60,6 +62,7 @@ impl Admin {
             version: String::new(),
             uptime_ms: 0,
             replicas: report.replicas,
+            told: report.disks,
         }
     }
 }
@@ -70,7 +73,7 @@ impl AdminHandler for Admin {
         let placement = self.shared.known.placement();
         let placement = (placement.version > 0).then_some(placement);
         if local {
-            return Ok(Status { placement, nodes: vec![self.myself()] });
+            return Ok(Status { placement, nodes: vec![self.myself()], ..Status::default() });
         }
         let Some(placement) = placement else {
             let mut nodes = self.shared.known.waiting();
@@ -78,7 +81,7 @@ impl AdminHandler for Admin {
             let waits = |node| NodeStatus { node, reachable: true, ..NodeStatus::default() };
             let mut nodes: Vec<NodeStatus> = nodes.into_iter().map(waits).collect();
             nodes.push(self.myself());
-            return Ok(Status { placement: None, nodes });
+            return Ok(Status { nodes, ..Status::default() });
         };
         // Reports go to the leader; without one, this node tells what it knows itself.
         if let Err(MetaError::NotLeader { leader: Some(leader) }) = self.shared.meta_leader()
@@ -89,7 +92,9 @@ impl AdminHandler for Admin {
         let me = self.shared.name();
         let status = |node: &Node| if node.name == me { self.myself() } else { self.other(node) };
         let nodes = placement.nodes.iter().map(status).collect();
-        Ok(Status { placement: Some(placement), nodes })
+        let outlook = lock(&self.shared.outlook).clone();
+        let (replacements, waiting) = (outlook.replacements, outlook.waiting);
+        Ok(Status { placement: Some(placement), nodes, replacements, waiting })
     }
 
     async fn cluster_init(&self, init: ClusterInit) -> Result<(), MetaError> {
@@ -141,5 +146,35 @@ impl AdminHandler for Admin {
             Outcome::Shard(shard) if shard != META_SHARD => Ok(shard),
             other => Err(MetaError::Unavailable(format!("{other:?} instead of a shard"))),
         }
+    }
+
+    async fn remove_node(&self, node: &str) -> Result<(), MetaError> {
+        self.shared.propose_meta(&Command::RemoveNode(node.to_owned())).await.map(drop)
+    }
+
+    async fn retire_disk(&self, disk: DiskId) -> Result<(), MetaError> {
+        let placement = self.shared.known.placement();
+        let disks = || placement.nodes.iter().flat_map(|node| &node.disks);
+        if disks().any(|one| one.disk_id == disk && one.state == DiskState::Retired) {
+            return Ok(());
+        }
+        let command = Command::SetDiskState(disk, DiskState::Draining);
+        self.shared.propose_meta(&command).await.map(drop)
+    }
+
+    async fn move_replica(&self, to_move: MoveReplica) -> Result<(), MetaError> {
+        self.shared.meta_leader()?;
+        let placement = self.shared.known.placement();
+        let command = plan::relocation(&placement, &to_move).map_err(MetaError::Refused)?;
+        match command {
+            Some(command) => self.shared.propose_meta(&command).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    async fn set(&self, name: &str, value: Option<&str>) -> Result<(), MetaError> {
+        controller::check_setting(name, value).map_err(MetaError::Refused)?;
+        let command = Command::SetSetting(name.to_owned(), value.map(str::to_owned));
+        self.shared.propose_meta(&command).await.map(drop)
     }
 }

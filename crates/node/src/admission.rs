@@ -75,8 +75,13 @@ fn admit(shared: &Shared, placement: Placement) -> bool {
         shared.fail(error);
         return true;
     }
-    shared.admitted.store(true, Ordering::Release);
+    if formed && let Err(error) = shared.disks.admit(placement.cluster) {
+        shared.fail(error);
+        return true;
+    }
+    // Invariant: who is admitted knows this placement or a later one.
     shared.known.learn(Arc::new(placement));
+    shared.admitted.store(true, Ordering::Release);
     if formed {
         tracing::info!("cluster joined");
     }

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::placement::{ClusterId, DiskId, DiskState, NodeId};
+use api::placement::{ClusterId, DiskId, DiskState, META_SHARD, NodeId};
 use replica::{Disk, DiskOptions};
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +37,13 @@ struct Label {
     disk_id: String,
     /// Absent until the node was admitted to a cluster.
     cluster: Option<String>,
+    /// Drawn at the first start after the cluster admitted the disk, and told to it.
+    #[serde(default)]
+    start: Option<String>,
+    /// What `start` was when the cluster admitted the disk last. An older copy of the disk has another
+    /// one than the cluster remembers.
+    #[serde(default)]
+    admitted_start: Option<String>,
 }
 
 /// One data directory.
@@ -45,6 +52,7 @@ pub(crate) struct DataDir {
     pub disk_id: DiskId,
     /// `None`: poisoned in an earlier life, or not readable now.
     pub disk: Option<Arc<Disk>>,
+    label: Label,
 }
 
 /// All disks of this node.
@@ -72,11 +80,18 @@ impl Disks {
         let cluster: Option<ClusterId> = cluster.and_then(|text| text.parse().ok());
         let mut dirs = Vec::with_capacity(labels.len());
         for (path, label) in config.data_dirs.iter().zip(labels) {
-            let label = match label {
+            let mut label = match label {
                 Some(label) => label,
                 None => format(path, &config.name, node_id, cluster)?,
             };
-            dirs.push(open_one(path, &label, options)?);
+            if label.start.is_none() {
+                let [a, b, c, d, e, f, g, h, ..] = random()?;
+                label.start =
+                    Some(format!("{:016x}", u64::from_be_bytes([a, b, c, d, e, f, g, h])));
+                // Durability: the disk knows this start before the cluster can hear of it.
+                write_label(path, &label)?;
+            }
+            dirs.push(open_one(path, label, options)?);
         }
         if dirs.iter().all(|dir| dir.disk.is_none()) {
             let text = "no usable disk is left: add an empty directory to data_dirs";
@@ -90,16 +105,26 @@ impl Disks {
     }
 
     /// Notes on every disk that it belongs to a cluster, for ever.
-    pub fn admit(&self, node: &str, cluster: ClusterId) -> Result<(), Error> {
+    pub fn join(&self, cluster: ClusterId) -> Result<(), Error> {
         for dir in self.dirs.iter().filter(|dir| dir.disk.is_some()) {
+            let label = Label { cluster: Some(cluster.to_string()), ..dir.label.clone() };
+            write_label(&dir.path, &label)?;
+        }
+        Ok(())
+    }
+
+    /// Notes on every disk that the cluster knows of this start, and lets its replicas vote.
+    pub fn admit(&self, cluster: ClusterId) -> Result<(), Error> {
+        for dir in &self.dirs {
+            let Some(disk) = &dir.disk else { continue };
             let label = Label {
-                version: VERSION,
-                node: node.to_owned(),
-                node_id: self.node_id.to_string(),
-                disk_id: dir.disk_id.to_string(),
                 cluster: Some(cluster.to_string()),
+                start: None,
+                admitted_start: dir.label.start.clone(),
+                ..dir.label.clone()
             };
             write_label(&dir.path, &label)?;
+            disk.release();
         }
         Ok(())
     }
@@ -126,8 +151,15 @@ impl DataDir {
             free_bytes: usage.as_ref().map_or(0, |usage| usage.free_bytes),
             state: if poisoned { DiskState::Poisoned } else { DiskState::Ok },
             path: self.path.display().to_string(),
+            start_id: start_id(self.label.start.as_deref()),
+            previous_start_id: start_id(self.label.admitted_start.as_deref()),
         }
     }
+}
+
+/// What a label says of a start, 0 for nothing.
+fn start_id(text: Option<&str>) -> u64 {
+    text.and_then(|text| u64::from_str_radix(text, 16).ok()).unwrap_or_default()
 }
 
 /// The label of a directory, `None` if the directory is empty.
@@ -208,13 +240,15 @@ fn format(
         node_id: node_id.to_string(),
         disk_id: DiskId(disk_id).to_string(),
         cluster: cluster.map(|cluster| cluster.to_string()),
+        start: None,
+        admitted_start: None,
     };
     write_label(path, &label)?;
     tracing::info!(disk = %label.disk_id, path = %path.display(), "new disk");
     Ok(label)
 }
 
-fn open_one(path: &Path, label: &Label, options: &DiskOptions) -> Result<DataDir, Error> {
+fn open_one(path: &Path, label: Label, options: &DiskOptions) -> Result<DataDir, Error> {
     let disk_id: DiskId = label.disk_id.parse().map_err(|error| directory(path, &error))?;
     let (dir, new) = (path.join(DISK), path.join(DISK_NEW));
     if !dir.exists() && new.exists() {
@@ -227,7 +261,13 @@ fn open_one(path: &Path, label: &Label, options: &DiskOptions) -> Result<DataDir
         return Err(directory(path, &text));
     }
     let disk = match Disk::open(&dir, options.clone()) {
-        Ok(disk) if disk.disk_id() == disk_id.0 => Some(disk),
+        Ok(disk) if disk.disk_id() == disk_id.0 => {
+            if label.cluster.is_some() {
+                // Why not the meta group: it is what has to be asked.
+                disk.hold(META_SHARD);
+            }
+            Some(disk)
+        }
         Ok(disk) => {
             let found = DiskId(disk.disk_id());
             let text = format!("it holds disk {found}, not {disk_id}: restore {LABEL}");
@@ -242,7 +282,7 @@ fn open_one(path: &Path, label: &Label, options: &DiskOptions) -> Result<DataDir
             return Err(directory(path, &text));
         }
     };
-    Ok(DataDir { path: path.to_owned(), disk_id, disk })
+    Ok(DataDir { path: path.to_owned(), disk_id, disk, label })
 }
 
 fn write_label(path: &Path, label: &Label) -> Result<(), Error> {
@@ -274,4 +314,10 @@ pub(crate) fn random() -> Result<[u8; 16], Error> {
     let drawn = getrandom::fill(&mut bytes);
     drawn.map_err(|error| Error::Directory(format!("draw a random id: {error}")))?;
     Ok(bytes)
+}
+
+/// A number nobody has drawn before, and never 0.
+pub(crate) fn random_u64() -> Result<u64, Error> {
+    let [a, b, c, d, e, f, g, h, ..] = random()?;
+    Ok(u64::from_be_bytes([a, b, c, d, e, f, g, h]).max(1))
 }

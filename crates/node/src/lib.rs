@@ -7,6 +7,7 @@
 mod admin;
 mod admission;
 pub mod config;
+mod controller;
 mod disks;
 mod drain;
 mod error;
@@ -16,6 +17,7 @@ mod http;
 mod leases;
 mod machine;
 mod mail;
+mod members;
 pub mod meta;
 mod meta_group;
 mod peer;
@@ -83,6 +85,7 @@ impl Node {
         tasks.spawn(replicas::follow_placement(Arc::clone(&shared)));
         tasks.spawn(report::report(Arc::clone(&shared)));
         tasks.spawn(spread::spread(Arc::clone(&shared)));
+        tasks.spawn(controller::control(Arc::clone(&shared)));
         tasks.spawn(housekeep::housekeep(Arc::clone(&shared)));
         tasks.spawn(supervise::supervise(Arc::clone(&shared)));
         tracing::info!(node = shared.name(), %listen, "node started");
@@ -153,9 +156,11 @@ impl Node {
             transport: Arc::new(transport),
             meta_client,
             reports: Mutex::default(),
+            outlook: Mutex::default(),
             admitted: Default::default(),
             draining: Default::default(),
             started: Instant::now(),
+            run_id: disks::random_u64()?,
             stop: CancellationToken::new(),
             fatal: OnceLock::new(),
         })

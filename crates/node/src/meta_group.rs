@@ -3,19 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::meta::{MetaError, MetaHandler, Placements, Report};
+use api::meta::{MemberChange, MetaError, MetaHandler, Placements, Report};
 use api::placement::{
     ClusterId, DiskId, META_SHARD, Node, Placement, Replica as Placed, ReplicaRole, Shard,
 };
 use async_trait::async_trait;
-use mailbox::ShardId;
 use replica::{Role, Status};
 
-use crate::meta::command::Seat;
 use crate::meta::{self, Command, Outcome};
-use crate::refuse;
 use crate::replicas::Running;
 use crate::shared::{Shared, lock};
+use crate::{members, refuse};
 
 /// How often a node without a meta replica looks whether it has one now.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -82,6 +80,7 @@ impl Shared {
                 node: member.node.clone(),
                 disk_id: DiskId(member.disk_id),
                 role: ReplicaRole::Voter,
+                replaces: None,
             })
             .collect();
         let described = |placed: &Placed| match placed.node == self.config.name {
@@ -199,16 +198,7 @@ impl MetaHandler for MetaGroup {
         Ok(())
     }
 
-    async fn mint_replica(
-        &self,
-        from: &str,
-        shard: ShardId,
-        disk: DiskId,
-    ) -> Result<u64, MetaError> {
-        let seat = Seat { node: from.to_owned(), disk_id: disk };
-        match self.0.propose_meta(&Command::PlaceReplica(shard, seat)).await? {
-            Outcome::Replica(replica_id) => Ok(replica_id),
-            other => Err(MetaError::Unavailable(format!("{other:?} instead of an id"))),
-        }
+    async fn change_members(&self, change: MemberChange) -> Result<(), MetaError> {
+        members::change(&self.0, change).await
     }
 }

@@ -29,6 +29,8 @@ pub(crate) struct Running {
     pub replica: Replica,
     pub disk_id: DiskId,
     pub leases: Mutex<Leases>,
+    /// One change of its members at a time.
+    pub changing: tokio::sync::Mutex<()>,
 }
 
 /// All of them, by shard and replica id.
@@ -153,7 +155,12 @@ pub(crate) async fn start_one(
         Ok(replica) => {
             tracing::info!(%shard, replica_id, "replica runs");
             let disk_id = DiskId(disk.disk_id());
-            let running = Arc::new(Running { replica, disk_id, leases: Default::default() });
+            let running = Arc::new(Running {
+                replica,
+                disk_id,
+                leases: Default::default(),
+                changing: Default::default(),
+            });
             shared.replicas.insert(Arc::clone(&running));
             Some(running)
         }
@@ -179,9 +186,15 @@ fn timing(shared: &Shared) -> Timing {
 pub(crate) async fn follow_placement(shared: Arc<Shared>) {
     let mut placements = shared.known.watch();
     loop {
+        // Invariant: whoever is admitted knows the placement as it was when the cluster took this node,
+        // so a replica that a placement read after this does not have was removed, for good.
+        let is_admitted = shared.is_admitted();
         let placement = Arc::clone(&placements.borrow_and_update());
-        if shared.is_admitted() {
+        if is_admitted {
             start_placed(&shared, &placement).await;
+        }
+        if is_admitted && placement.version > 0 {
+            destroy_removed(&shared, &placement).await;
         }
         tokio::select! {
             () = shared.stop.cancelled() => return,
@@ -206,6 +219,28 @@ async fn start_placed(shared: &Arc<Shared>, placement: &Placement) {
                 && is_founder(placed, &shard.replicas)
             {
                 begin_group(&running, &shard.replicas).await;
+            }
+        }
+    }
+}
+
+/// Destroys what is on the disks here and not placed there any more: its place was taken by another
+/// replica, after the group's own log said so. Its id never comes back.
+async fn destroy_removed(shared: &Shared, placement: &Placement) {
+    for dir in &shared.disks.dirs {
+        let Some(disk) = dir.disk.as_ref().filter(|disk| !disk.is_poisoned()) else { continue };
+        for (replica_id, shard) in disk.replicas() {
+            let placed = placement.shard(shard).into_iter().flat_map(|shard| &shard.replicas);
+            let is_ours = |one: &Placed| one.replica_id == replica_id && one.disk_id == dir.disk_id;
+            if placed.into_iter().any(is_ours) {
+                continue;
+            }
+            if let Some(running) = shared.replicas.exactly(shard, replica_id) {
+                stop_one(shared, &running).await;
+            }
+            match disk.forget(replica_id).await {
+                Ok(()) => tracing::info!(%shard, replica_id, "replica removed, as it is replaced"),
+                Err(error) => tracing::warn!(%shard, replica_id, %error, "replica not removed yet"),
             }
         }
     }

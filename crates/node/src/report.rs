@@ -27,7 +27,8 @@ pub(crate) async fn report(shared: Arc<Shared>) {
     loop {
         let placement = shared.known.placement();
         let begun = placement.shards.iter().all(|shard| shard.leader.is_some());
-        if placement.version > 0 {
+        // Why admitted: until then the cluster does not know the disks this node has now.
+        if placement.version > 0 && shared.is_admitted() {
             report_once(&shared).await;
         }
         let pause = if begun { REPORT_EVERY } else { REPORT_SOON };
@@ -43,6 +44,7 @@ async fn report_once(shared: &Arc<Shared>) {
         node: shared.config.name.clone(),
         disks: shared.disks.report(),
         replicas: replicas(shared),
+        run_id: shared.run_id,
     };
     if shared.meta_leader().is_ok() {
         lock(&shared.reports).insert(report.node.clone(), (Instant::now(), report));
@@ -123,10 +125,18 @@ fn one(running: &Running) -> ReplicaReport {
         committed: status.committed,
         applied: status.applied,
         digest: digest_bytes(&status.digest),
-        n_missing_chunks: u64::from(status.is_incomplete),
+        n_missing_chunks: match status.is_incomplete {
+            true => status.missing_chunks.max(1),
+            false => 0,
+        },
         n_chunks: 0,
         chunk_bytes: 0,
         followers: status.matched.into_iter().collect(),
+        voters: status.voters.into_keys().collect(),
+        learners: status.learners.into_keys().collect(),
+        is_joint: status.is_joint,
+        missing_bytes: status.missing_bytes,
+        received_bytes: status.received_bytes,
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::controller::Outlook;
 use crate::disks::Disks;
 use crate::error::Error;
 use crate::replicas::Replicas;
@@ -28,11 +29,15 @@ pub(crate) struct Shared {
     pub in_flight: Semaphore,
     /// How the nodes are; kept by the leader of the meta group.
     pub reports: Mutex<BTreeMap<String, (Instant, Report)>>,
+    /// What the controller does, where it runs.
+    pub outlook: Mutex<Outlook>,
     /// The cluster took this node since it started, so new replicas may begin here.
     pub admitted: AtomicBool,
     /// Leaderships are being handed over.
     pub draining: AtomicBool,
     pub started: Instant,
+    /// Random; tells this run from the ones before.
+    pub run_id: u64,
     /// Ends everything; what cannot go on puts its reason into `fatal` first.
     pub stop: CancellationToken,
     pub fatal: OnceLock<Error>,
@@ -125,6 +130,7 @@ impl Shared {
             zone: self.config.zone.clone(),
             disks: self.disks.report(),
             draining: false,
+            run_id: self.run_id,
         }
     }
 
@@ -140,7 +146,7 @@ impl Shared {
         if self.known.cluster() == Some(cluster) {
             return Ok(());
         }
-        self.disks.admit(self.name(), cluster)?;
+        self.disks.join(cluster)?;
         self.known.set_cluster(cluster);
         Ok(())
     }

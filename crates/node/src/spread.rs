@@ -59,9 +59,11 @@ fn better(placement: &Placement, running: &Running) -> Option<u64> {
     }
     let shard = placement.shard(running.replica.shard())?;
     let drains = |node: &str| placement.node(node).is_none_or(|node| node.draining);
+    let leaves = |id: u64| shard.replicas.iter().any(|other| other.replaces == Some(id));
     let mut able = shard.replicas.iter().filter(|placed| {
         placed.role == ReplicaRole::Voter
             && !drains(&placed.node)
+            && !leaves(placed.replica_id)
             && (placed.replica_id == running.replica.replica_id()
                 || keeps_up(&status, placed.replica_id))
     });
@@ -71,5 +73,7 @@ fn better(placement: &Placement, running: &Running) -> Option<u64> {
 
 fn keeps_up(status: &Status, replica_id: u64) -> bool {
     let matched = status.matched.get(&replica_id).copied();
-    matched.is_some_and(|matched| matched + LAG_MAX >= status.last_log_index)
+    // Why both: in an idle shard the log of a replica that is down is as long as any.
+    status.answers(replica_id)
+        && matched.is_some_and(|matched| matched + LAG_MAX >= status.last_log_index)
 }

@@ -181,10 +181,11 @@ impl Core {
         let after =
             if meta.is_empty() { None } else { Some(Digest(Reader(meta).array().map_err(bad)?)) };
         let found = self.applying.store().bodies(after, LIST_MAX).map_err(refused)?;
-        let mut out = Vec::with_capacity(1 + 32 * found.len());
+        let mut out = Vec::with_capacity(1 + 36 * found.len());
         out.put_u8(u8::from(!self.applying.local.is_marked(Mark::Incomplete)));
-        for (digest, _) in found {
+        for (digest, pointer) in found {
             out.put_slice(&digest.0);
+            out.put_u32(pointer.len);
         }
         Ok(out.into())
     }
@@ -201,23 +202,25 @@ impl Core {
     }
 
     async fn fill_from(&self, peer: &Peer) -> Result<bool, PeerError> {
-        let mut after: Option<Digest> = None;
+        let mut left = (0, 0);
+        let mut next = Some(None);
+        while let Some(after) = next {
+            let page = self.lacking(peer, after).await?;
+            let bytes = page.missing.iter().map(|(_, len)| u64::from(*len)).sum::<u64>();
+            left = (left.0 + page.missing.len() as u64, left.1 + bytes);
+            next = page.last.map(Some);
+        }
+        self.care.set_missing(left);
         let mut is_whole = true;
-        loop {
-            let meta = after.map_or(Bytes::new(), |digest| Bytes::copy_from_slice(&digest.0));
-            let patience: Duration = self.network.patience;
-            let list = peer.call(kind::CHUNK_LIST, meta, Vec::new(), patience).await?;
-            let mut reader = Reader(list.meta);
-            is_whole &= reader.u8().map_err(bad)? == 1;
-            let mut digests = Vec::with_capacity(reader.0.len() / 32);
-            while !reader.0.is_empty() {
-                digests.push(Digest(reader.array().map_err(bad)?));
-            }
-            let Some(last) = digests.last().copied() else { break };
-            after = Some(last);
-            let missing = self.missing(digests);
-            for some in missing.chunks(CHUNKS_MAX) {
-                let found = self.fetch(peer, some).await?;
+        next = Some(None);
+        while let Some(after) = next {
+            let page = self.lacking(peer, after).await?;
+            next = page.last.map(Some);
+            is_whole &= page.is_peer_whole;
+            for some in page.missing.chunks(CHUNKS_MAX) {
+                let digests: Vec<Digest> = some.iter().map(|(digest, _)| *digest).collect();
+                let found = self.fetch(peer, &digests).await?;
+                self.care.received(found.iter().map(|chunk| chunk.bytes.len()).sum());
                 let is_kept = self.keep(&found).await;
                 let (n_missing, n_found) = (some.len(), found.len());
                 tracing::debug!(
@@ -228,21 +231,50 @@ impl Core {
                     "bodies"
                 );
                 is_whole &= n_found == n_missing && is_kept;
+                let bytes: u64 = some.iter().map(|(_, len)| u64::from(*len)).sum();
+                left = (left.0.saturating_sub(some.len() as u64), left.1.saturating_sub(bytes));
+                self.care.set_missing(left);
             }
         }
         Ok(is_whole)
     }
 
+    /// What of the next page of a peer's list is missing here.
+    async fn lacking(&self, peer: &Peer, after: Option<Digest>) -> Result<Page, PeerError> {
+        let meta = after.map_or(Bytes::new(), |digest| Bytes::copy_from_slice(&digest.0));
+        let patience: Duration = self.network.patience;
+        let list = peer.call(kind::CHUNK_LIST, meta, Vec::new(), patience).await?;
+        let mut reader = Reader(list.meta);
+        let is_peer_whole = reader.u8().map_err(bad)? == 1;
+        let mut listed = Vec::with_capacity(reader.0.len() / 36);
+        while !reader.0.is_empty() {
+            let digest = Digest(reader.array().map_err(bad)?);
+            listed.push((digest, reader.u32().map_err(bad)?));
+        }
+        let last = listed.last().map(|(digest, _)| *digest);
+        Ok(Page { is_peer_whole, last, missing: self.missing(listed) })
+    }
+
     /// Those that rows refer to and that are not here.
-    fn missing(&self, digests: Vec<Digest>) -> Vec<Digest> {
+    fn missing(&self, listed: Vec<(Digest, u32)>) -> Vec<(Digest, u32)> {
         let store = self.applying.store();
         let view = store.view();
         let machine = &self.applying.machine;
-        let is_missing = |digest: &Digest| {
+        let is_missing = |(digest, _): &(Digest, u32)| {
             let is_live = || machine.is_chunk_live(&view, digest);
             let live = std::panic::catch_unwind(std::panic::AssertUnwindSafe(is_live));
             live.unwrap_or(true) && !matches!(store.locate(digest), Ok(Some(_)))
         };
-        digests.into_iter().filter(is_missing).collect()
+        listed.into_iter().filter(is_missing).collect()
     }
+}
+
+/// A part of a peer's list.
+struct Page {
+    /// The peer has every body it should have.
+    is_peer_whole: bool,
+    /// Where the next page begins; `None` after the last one.
+    last: Option<Digest>,
+    /// Digests and stored lengths.
+    missing: Vec<(Digest, u32)>,
 }

@@ -63,7 +63,8 @@ impl Core {
             beats: Arc::default(),
         };
         // Why: who never voted cannot have been rolled back.
-        let may_vote = !claim.is_suspect && log.vote().is_none();
+        let is_held = config.disk.is_held(config.shard);
+        let may_vote = !claim.is_suspect && !is_held && log.vote().is_none();
         let care = Care::new(may_vote, &applying.local);
         let group = format!("shard {}", config.shard);
         let raft_config = config.timing.config(group).validate().map_err(raft_error)?;
@@ -97,6 +98,10 @@ impl Core {
         let matched = metrics.replication.as_ref().map_or(BTreeMap::new(), |replication| {
             replication.iter().map(|(id, log_id)| (*id, index(*log_id))).collect()
         });
+        let silent_ms = metrics.heartbeat.iter().flatten().filter_map(|(id, heard)| {
+            let age = heard.as_ref().map(|at| at.elapsed())?;
+            Some((*id, age.as_millis() as u64))
+        });
         let quorum_age = metrics.last_quorum_acked.as_ref().map(|at| at.elapsed());
         Status {
             role: match (&metrics.running_state, metrics.state) {
@@ -116,8 +121,12 @@ impl Core {
             learners,
             is_joint: membership.get_joint_config().len() > 1,
             matched,
+            silent_ms: silent_ms.collect(),
             quorum_age_ms: quorum_age.map(|age| age.as_millis() as u64),
             is_incomplete: self.care.is_incomplete(),
+            missing_chunks: self.care.missing().0,
+            missing_bytes: self.care.missing().1,
+            received_bytes: self.care.received_bytes(),
             is_unconfirmed: !self.care.may_vote(),
             checkpoint: self
                 .applying

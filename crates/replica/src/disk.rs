@@ -72,6 +72,8 @@ struct State {
     dead: BTreeSet<u64>,
     logs: BTreeMap<u64, Log>,
     running: BTreeMap<u64, Weak<Applying>>,
+    /// Nobody votes but the replicas of this group.
+    held_but: Option<ShardId>,
     collected_at: Option<tokio::time::Instant>,
     /// When it was last looked whether growth has to be refused, and what came of it.
     refuses_growth: Option<(tokio::time::Instant, bool)>,
@@ -218,11 +220,30 @@ impl Disk {
         Ok(())
     }
 
+    /// Until [`Disk::release`], replicas here do not vote, except those of one group: whoever opened the
+    /// disk has yet to find out whether it is the one that was closed.
+    pub fn hold(&self, except: ShardId) {
+        self.lock().held_but = Some(except);
+    }
+
+    /// The disk is what it should be.
+    pub fn release(&self) {
+        self.lock().held_but = None;
+    }
+
+    /// Whether replicas of this group may not vote yet.
+    pub(crate) fn is_held(&self, shard: ShardId) -> bool {
+        self.lock().held_but.is_some_and(|except| except != shard)
+    }
+
     /// Frees segments in which nothing is alive any more, and empties nearly dead ones. Blocks.
     pub fn collect(&self) -> Result<journal::Collected, Error> {
         let applying =
             |replica: ReplicaId| self.lock().running.get(&replica.0).and_then(Weak::upgrade);
         let is_live = |replica: ReplicaId, digest: &journal::Digest, pointer: journal::Pointer| {
+            if self.lock().dead.contains(&replica.0) {
+                return false;
+            }
             // Why true: of a replica that does not run nothing is known.
             let Some(applying) = applying(replica) else { return true };
             applying.is_body_live(&Digest(*digest), pointer)

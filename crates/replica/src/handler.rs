@@ -58,6 +58,7 @@ impl Replica {
             }
             kind::SNAPSHOT_BEGIN => core.receiving.lock().await.begin(&core, request.meta)?,
             kind::SNAPSHOT_PIECE => {
+                core.care.received(request.bodies.iter().map(Bytes::len).sum());
                 core.receiving.lock().await.piece(request.meta, &request.bodies)?
             }
             kind::SNAPSHOT_END => {
@@ -81,6 +82,7 @@ impl Replica {
 }
 
 async fn append(core: &Core, meta: Bytes, bodies: Vec<Bytes>) -> Result<Bytes, PeerError> {
+    core.care.received(bodies.iter().map(Bytes::len).sum());
     let request = wire::read_append(meta, bodies).map_err(bad)?;
     let response = core.raft.append_entries(request).await.map_err(refused)?;
     Ok(wire::put_append_response(&response))

@@ -7,10 +7,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use api::peer::{BoxFuture, PeerTransport};
 use bytes::Bytes;
 use mailbox::{Change, LogTime, ShardId, StoredChunk};
-use openraft::Instant;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::impls::ProgressResponder;
+use openraft::{ChangeMembers, Instant};
 use tokio::sync::{Semaphore, broadcast, watch};
 
 use crate::core::{Core, Raft};
@@ -194,6 +194,12 @@ impl Replica {
         changed(self.raft()?.add_learner(id, member, false).await)
     }
 
+    /// Lets a member that only follows follow no more.
+    pub async fn remove_learner(&self, id: u64) -> Result<(), ProposeError> {
+        let gone = ChangeMembers::RemoveNodes(BTreeSet::from([id]));
+        changed(self.raft()?.change_membership(gone, false).await)
+    }
+
     /// Makes exactly these members vote, in one joint change. Others leave; each has to be a
     /// member already.
     pub async fn change_members(&self, voters: BTreeSet<u64>) -> Result<(), ProposeError> {
@@ -211,6 +217,18 @@ impl Replica {
         Ok(())
     }
 
+    /// Writes a checkpoint, and cuts the log below it as far as all voters but `except` have it, so
+    /// that a new member begins with the rows there are instead of with all that ever happened.
+    pub async fn make_way(&self, except: Option<u64>) -> Result<(), ProposeError> {
+        let core = self.core()?;
+        self.check_leads(&core)?;
+        if !core.checkpoint().await {
+            return Err(ProposeError::Unavailable);
+        }
+        core.purge_for_newcomer(except).await;
+        Ok(())
+    }
+
     /// Hands leadership to a member, or to the voter whose log is longest.
     pub async fn transfer_leader(&self, to: Option<u64>) -> Result<(), ProposeError> {
         let core = self.core()?;
@@ -219,7 +237,10 @@ impl Replica {
         let me = self.inner.config.replica_id;
         let best = || {
             let voters = status.matched.iter().filter(|(id, _)| status.voters.contains_key(*id));
-            voters.filter(|(id, _)| **id != me).max_by_key(|(_, at)| **at).map(|(id, _)| *id)
+            // Why the silent ones last: the log of one that is down may be as long as any.
+            let rank = |id: &u64, at: u64| (status.answers(*id), at);
+            let others = voters.filter(|(id, _)| **id != me);
+            others.max_by_key(|(id, at)| rank(id, **at)).map(|(id, _)| *id)
         };
         let to = to.or_else(best).ok_or(ProposeError::Unavailable)?;
         core.raft.trigger().transfer_leader(to).await.map_err(|_| ProposeError::Stopped)

@@ -47,10 +47,18 @@ pub struct Status {
     pub is_joint: bool,
     /// Only when it leads: the last entry known to be in each other member's log.
     pub matched: BTreeMap<u64, u64>,
+    /// Only when it leads: how long ago each other member last answered; without those that never did.
+    pub silent_ms: BTreeMap<u64, u64>,
     /// Only when it leads: how long ago a majority last answered.
     pub quorum_age_ms: Option<u64>,
     /// Bodies may be missing here; it does not campaign.
     pub is_incomplete: bool,
+    /// Bodies known to be missing, as far as they were counted.
+    pub missing_chunks: u64,
+    /// Their bytes.
+    pub missing_bytes: u64,
+    /// Bytes of rows and bodies that came from peers since the core began.
+    pub received_bytes: u64,
     /// It may not vote before its peers confirmed its state, or it was readmitted.
     pub is_unconfirmed: bool,
     /// Last entry in its newest checkpoint.
@@ -59,4 +67,14 @@ pub struct Status {
     pub purged: u64,
     /// Why it does not run.
     pub failed: Option<String>,
+}
+
+/// A member that did not answer for so long may be down.
+const SILENT_MS: u64 = 1_000;
+
+impl Status {
+    /// Of a leader: whether another member answered lately.
+    pub fn answers(&self, id: u64) -> bool {
+        self.silent_ms.get(&id).is_some_and(|ms| *ms < SILENT_MS)
+    }
 }

@@ -29,6 +29,8 @@ const RESTART_AFTER_MAX: Duration = Duration::from_secs(10);
 const PINNED_BYTES_MAX: u64 = 4 << 30;
 /// Entries kept below a checkpoint, so that a follower a little behind needs no snapshot,
 const KEEP_ENTRIES: u64 = 10_000;
+/// below what the slowest voter has, when a new member comes,
+const KEEP_FOR_VOTERS: u64 = 64;
 /// and for a member that is away.
 const KEEP_ENTRIES_AWAY: u64 = 200_000;
 /// How long a checkpoint may take before somebody looks again.
@@ -48,6 +50,9 @@ pub(crate) struct Care {
     is_incomplete: AtomicBool,
     snapshots: Mutex<Snapshots>,
     filled: AtomicU64,
+    missing_chunks: AtomicU64,
+    missing_bytes: AtomicU64,
+    received_bytes: AtomicU64,
 }
 
 /// Snapshots that came, and those being installed: what was filled up before one is there says
@@ -81,6 +86,9 @@ impl Care {
             is_incomplete: AtomicBool::new(is_incomplete),
             snapshots: Mutex::default(),
             filled: AtomicU64::new(0),
+            missing_chunks: AtomicU64::new(0),
+            missing_bytes: AtomicU64::new(0),
+            received_bytes: AtomicU64::new(0),
         }
     }
 
@@ -110,6 +118,28 @@ impl Care {
 
     fn is_rolled_back(&self) -> bool {
         self.rolled_back.load(Ordering::Relaxed)
+    }
+
+    /// Bodies known to be missing, and their bytes.
+    pub fn missing(&self) -> (u64, u64) {
+        let load = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+        (load(&self.missing_chunks), load(&self.missing_bytes))
+    }
+
+    /// So many are missing.
+    pub fn set_missing(&self, (chunks, bytes): (u64, u64)) {
+        self.missing_chunks.store(chunks, Ordering::Relaxed);
+        self.missing_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of rows and bodies that came from peers.
+    pub fn received_bytes(&self) -> u64 {
+        self.received_bytes.load(Ordering::Relaxed)
+    }
+
+    /// So many more came.
+    pub fn received(&self, bytes: usize) {
+        self.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }
 
@@ -304,6 +334,24 @@ impl Core {
             let slowest = status.matched.values().min().copied().unwrap_or(upto);
             upto = upto.min(slowest.max(last.index.saturating_sub(KEEP_ENTRIES_AWAY)));
         }
+        if upto > status.purged {
+            // Why the result is dropped: a core that stopped is noticed by its watch.
+            drop(self.raft.trigger().purge_log(upto).await);
+        }
+    }
+}
+
+impl Core {
+    /// Cuts the log below the newest checkpoint as far as every voter but `except` has it.
+    pub async fn purge_for_newcomer(&self, except: Option<u64>) {
+        // Invariant: only below a checkpoint that was read back, as in `purge`.
+        let Some(checkpoint) = self.applying.checkpoints.current() else { return };
+        let Some(last) = checkpoint.applied().log_id else { return };
+        let status = self.status();
+        let voters = status.voters.keys().filter(|id| Some(**id) != except);
+        let slowest = voters.filter(|id| **id != self.claim.replica);
+        let slowest = slowest.map(|id| status.matched.get(id).copied().unwrap_or(0)).min();
+        let upto = last.index.min(slowest.unwrap_or(last.index).saturating_sub(KEEP_FOR_VOTERS));
         if upto > status.purged {
             // Why the result is dropped: a core that stopped is noticed by its watch.
             drop(self.raft.trigger().purge_log(upto).await);

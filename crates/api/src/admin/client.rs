@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use mailbox::ShardId;
 use tokio::time::Instant;
 use tonic::Status as RpcStatus;
 use tonic::transport::Channel;
 
-use super::{ClusterInit, Status};
+use super::{ClusterInit, MoveReplica, Status};
 use crate::client::{Asker, ClientConfig, Cluster, Error};
 use crate::meta::MetaError;
+use crate::placement::DiskId;
 use crate::proto::admin as wire;
 use crate::proto::admin::add_shard_response;
 use crate::proto::admin::admin_client;
@@ -80,6 +82,47 @@ impl AdminClient {
                 Some(add_shard_response::Result::Error(error)) => Err(error.into()),
                 None => Err(MetaError::Unavailable("empty answer".into())),
             })
+        })
+        .await
+    }
+
+    /// Lets a node leave for good; refused while it has replicas.
+    pub async fn remove_node(&self, node: &str) -> Result<(), MetaError> {
+        let message = wire::RemoveNodeRequest { node: node.to_owned() };
+        self.ask(true, move |mut client| {
+            let message = message.clone();
+            async move { Ok(done(client.remove_node(message).await?.into_inner())) }
+        })
+        .await
+    }
+
+    /// Begins to empty a disk, which is never used again.
+    pub async fn retire_disk(&self, disk: DiskId) -> Result<(), MetaError> {
+        let message = wire::RetireDiskRequest { disk_id: Bytes::copy_from_slice(&disk.0) };
+        self.ask(true, move |mut client| {
+            let message = message.clone();
+            async move { Ok(done(client.retire_disk(message).await?.into_inner())) }
+        })
+        .await
+    }
+
+    /// Begins to move a replica.
+    pub async fn move_replica(&self, to_move: &MoveReplica) -> Result<(), MetaError> {
+        let message = wire::MoveReplicaRequest::from(to_move);
+        self.ask(true, move |mut client| {
+            let message = message.clone();
+            async move { Ok(done(client.move_replica(message).await?.into_inner())) }
+        })
+        .await
+    }
+
+    /// Changes a setting of the cluster; `None` undoes that.
+    pub async fn set(&self, name: &str, value: Option<&str>) -> Result<(), MetaError> {
+        let value = value.unwrap_or_default().to_owned();
+        let message = wire::SetRequest { name: name.to_owned(), value };
+        self.ask(true, move |mut client| {
+            let message = message.clone();
+            async move { Ok(done(client.set(message).await?.into_inner())) }
         })
         .await
     }

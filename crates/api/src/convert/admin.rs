@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use mailbox::ShardId;
 
 use super::meta::collect;
 use super::{Malformed, id};
-use crate::admin::{ClusterInit, NodeStatus, Status};
+use crate::admin::{ClusterInit, MoveReplica, NodeStatus, Phase, Replacement, Status};
 use crate::placement::{DiskId, Node, Placement};
 use crate::proto::admin as wire;
 
@@ -16,6 +17,8 @@ impl From<&Status> for wire::StatusResponse {
             placement: status.placement.as_deref().map(Into::into),
             nodes: status.nodes.iter().map(wire::NodeStatus::from).collect(),
             error: None,
+            replacements: status.replacements.iter().map(wire::Replacement::from).collect(),
+            waiting: status.waiting.clone(),
         }
     }
 }
@@ -25,7 +28,12 @@ impl TryFrom<wire::StatusResponse> for Status {
 
     fn try_from(wire: wire::StatusResponse) -> Result<Self, Malformed> {
         let placement = wire.placement.map(Placement::try_from).transpose()?.map(Arc::new);
-        Ok(Self { placement, nodes: collect(wire.nodes)? })
+        Ok(Self {
+            placement,
+            nodes: collect(wire.nodes)?,
+            replacements: collect(wire.replacements)?,
+            waiting: wire.waiting,
+        })
     }
 }
 
@@ -37,6 +45,7 @@ impl From<&NodeStatus> for wire::NodeStatus {
             version: status.version.clone(),
             uptime_ms: status.uptime_ms,
             replicas: status.replicas.iter().map(Into::into).collect(),
+            told: status.told.iter().map(Into::into).collect(),
         }
     }
 }
@@ -51,7 +60,90 @@ impl TryFrom<wire::NodeStatus> for NodeStatus {
             version: wire.version,
             uptime_ms: wire.uptime_ms,
             replicas: collect(wire.replicas)?,
+            told: collect(wire.told)?,
         })
+    }
+}
+
+impl From<&Replacement> for wire::Replacement {
+    fn from(one: &Replacement) -> Self {
+        let phase = match one.phase {
+            Phase::Placed => wire::Phase::Placed,
+            Phase::Rows => wire::Phase::Rows,
+            Phase::Bodies => wire::Phase::Bodies,
+            Phase::Whole => wire::Phase::Whole,
+        };
+        Self {
+            shard: one.shard.0,
+            replica_id: one.replica_id,
+            node: one.node.clone(),
+            disk_id: Bytes::copy_from_slice(&one.disk_id.0),
+            replaces: one.replaces.unwrap_or_default(),
+            phase: phase.into(),
+            done: one.done,
+            total: one.total,
+            received_bytes: one.received_bytes,
+            elapsed_ms: one.elapsed_ms,
+            eta_ms: one.eta_ms,
+        }
+    }
+}
+
+impl TryFrom<wire::Replacement> for Replacement {
+    type Error = Malformed;
+
+    fn try_from(wire: wire::Replacement) -> Result<Self, Malformed> {
+        let phase = match wire.phase() {
+            wire::Phase::Placed => Phase::Placed,
+            wire::Phase::Rows => Phase::Rows,
+            wire::Phase::Bodies => Phase::Bodies,
+            wire::Phase::Whole => Phase::Whole,
+            wire::Phase::Unspecified => return Err(Malformed("phase of a replica")),
+        };
+        Ok(Self {
+            shard: ShardId(wire.shard),
+            replica_id: wire.replica_id,
+            disk_id: DiskId(id(&wire.disk_id, "id of a disk")?),
+            replaces: (wire.replaces > 0).then_some(wire.replaces),
+            node: wire.node,
+            phase,
+            done: wire.done,
+            total: wire.total,
+            received_bytes: wire.received_bytes,
+            elapsed_ms: wire.elapsed_ms,
+            eta_ms: wire.eta_ms,
+        })
+    }
+}
+
+impl From<&MoveReplica> for wire::MoveReplicaRequest {
+    fn from(to_move: &MoveReplica) -> Self {
+        Self {
+            shard: to_move.shard.0,
+            from: to_move.from.clone(),
+            to: to_move.to.clone(),
+            disk_id: optional(to_move.disk),
+        }
+    }
+}
+
+impl TryFrom<wire::MoveReplicaRequest> for MoveReplica {
+    type Error = Malformed;
+
+    fn try_from(wire: wire::MoveReplicaRequest) -> Result<Self, Malformed> {
+        let disk = read_optional(&wire.disk_id)?;
+        Ok(Self { shard: ShardId(wire.shard), from: wire.from, to: wire.to, disk })
+    }
+}
+
+fn optional(disk: Option<DiskId>) -> Bytes {
+    disk.map_or_else(Bytes::new, |disk| Bytes::copy_from_slice(&disk.0))
+}
+
+fn read_optional(wire: &[u8]) -> Result<Option<DiskId>, Malformed> {
+    match wire.is_empty() {
+        true => Ok(None),
+        false => Ok(Some(DiskId(id(wire, "id of a disk")?))),
     }
 }
 
@@ -59,7 +151,7 @@ impl From<&ClusterInit> for wire::ClusterInitRequest {
     fn from(init: &ClusterInit) -> Self {
         let disk = |(node, disk): &(String, Option<DiskId>)| wire::DiskName {
             node: node.clone(),
-            disk_id: disk.map_or_else(Bytes::new, |disk| Bytes::copy_from_slice(&disk.0)),
+            disk_id: optional(*disk),
         };
         Self {
             disks: init.disks.iter().map(disk).collect(),
@@ -76,11 +168,7 @@ impl TryFrom<wire::ClusterInitRequest> for ClusterInit {
     fn try_from(wire: wire::ClusterInitRequest) -> Result<Self, Malformed> {
         let mut disks = Vec::with_capacity(wire.disks.len());
         for disk in wire.disks {
-            let disk_id = match disk.disk_id.is_empty() {
-                true => None,
-                false => Some(DiskId(id(&disk.disk_id, "id of a disk")?)),
-            };
-            disks.push((disk.node, disk_id));
+            disks.push((disk.node, read_optional(&disk.disk_id)?));
         }
         Ok(Self {
             disks,

@@ -5,7 +5,7 @@ use mailbox::ShardId;
 use mailbox::address::DIRECTORY_SLOTS;
 
 use super::{Malformed, id, name};
-use crate::meta::{MetaError, ReplicaReport, ReplicaState, Report};
+use crate::meta::{MemberChange, MemberVerb, MetaError, ReplicaReport, ReplicaState, Report};
 use crate::placement::{
     ClusterId, Disk, DiskId, DiskState, Node, NodeId, Placement, Replica, ReplicaRole, Shard,
 };
@@ -91,6 +91,7 @@ impl From<&Node> for wire::Node {
             zone: node.zone.clone(),
             disks: node.disks.iter().map(wire::Disk::from).collect(),
             draining: node.draining,
+            run_id: node.run_id,
         }
     }
 }
@@ -106,6 +107,7 @@ impl TryFrom<wire::Node> for Node {
             zone: wire.zone,
             disks: collect(wire.disks)?,
             draining: wire.draining,
+            run_id: wire.run_id,
         })
     }
 }
@@ -116,6 +118,7 @@ impl From<&Disk> for wire::Disk {
             DiskState::Ok => wire::DiskState::Ok,
             DiskState::Poisoned => wire::DiskState::Poisoned,
             DiskState::Draining => wire::DiskState::Draining,
+            DiskState::Retired => wire::DiskState::Retired,
         };
         Self {
             disk_id: bytes(&disk.disk_id.0),
@@ -124,6 +127,8 @@ impl From<&Disk> for wire::Disk {
             free_bytes: disk.free_bytes,
             state: state.into(),
             path: disk.path.clone(),
+            start_id: disk.start_id,
+            previous_start_id: disk.previous_start_id,
         }
     }
 }
@@ -136,6 +141,7 @@ impl TryFrom<wire::Disk> for Disk {
             wire::DiskState::Ok => DiskState::Ok,
             wire::DiskState::Poisoned => DiskState::Poisoned,
             wire::DiskState::Draining => DiskState::Draining,
+            wire::DiskState::Retired => DiskState::Retired,
             wire::DiskState::Unspecified => return Err(Malformed("state of a disk")),
         };
         Ok(Self {
@@ -145,6 +151,8 @@ impl TryFrom<wire::Disk> for Disk {
             free_bytes: wire.free_bytes,
             state,
             path: wire.path,
+            start_id: wire.start_id,
+            previous_start_id: wire.previous_start_id,
         })
     }
 }
@@ -182,6 +190,7 @@ impl From<&Replica> for wire::Replica {
             node: replica.node.clone(),
             disk_id: bytes(&replica.disk_id.0),
             role: role.into(),
+            replaces: replica.replaces.unwrap_or_default(),
         }
     }
 }
@@ -200,6 +209,7 @@ impl TryFrom<wire::Replica> for Replica {
             node: wire.node,
             disk_id: DiskId(id(&wire.disk_id, "id of a disk")?),
             role,
+            replaces: (wire.replaces > 0).then_some(wire.replaces),
         })
     }
 }
@@ -210,6 +220,7 @@ impl From<&Report> for wire::ReportRequest {
             node: report.node.clone(),
             disks: report.disks.iter().map(wire::Disk::from).collect(),
             replicas: report.replicas.iter().map(wire::ReplicaReport::from).collect(),
+            run_id: report.run_id,
         }
     }
 }
@@ -218,7 +229,8 @@ impl TryFrom<wire::ReportRequest> for Report {
     type Error = Malformed;
 
     fn try_from(wire: wire::ReportRequest) -> Result<Self, Malformed> {
-        Ok(Self { node: wire.node, disks: collect(wire.disks)?, replicas: collect(wire.replicas)? })
+        let (disks, replicas) = (collect(wire.disks)?, collect(wire.replicas)?);
+        Ok(Self { node: wire.node, disks, replicas, run_id: wire.run_id })
     }
 }
 
@@ -248,6 +260,11 @@ impl From<&ReplicaReport> for wire::ReplicaReport {
             n_chunks: report.n_chunks,
             chunk_bytes: report.chunk_bytes,
             followers: report.followers.iter().map(follower).collect(),
+            voters: report.voters.clone(),
+            learners: report.learners.clone(),
+            is_joint: report.is_joint,
+            missing_bytes: report.missing_bytes,
+            received_bytes: report.received_bytes,
         }
     }
 }
@@ -280,6 +297,43 @@ impl TryFrom<wire::ReplicaReport> for ReplicaReport {
             n_chunks: wire.n_chunks,
             chunk_bytes: wire.chunk_bytes,
             followers: wire.followers.iter().map(|f| (f.replica_id, f.matched)).collect(),
+            voters: wire.voters,
+            learners: wire.learners,
+            is_joint: wire.is_joint,
+            missing_bytes: wire.missing_bytes,
+            received_bytes: wire.received_bytes,
         })
+    }
+}
+
+impl From<&MemberChange> for wire::ChangeMembersRequest {
+    fn from(change: &MemberChange) -> Self {
+        use wire::change_members_request::Change as Wire;
+        let what = match &change.what {
+            MemberVerb::AddLearner(replica) => Wire::AddLearner(replica.into()),
+            MemberVerb::RemoveLearner(replica_id) => Wire::RemoveLearner(*replica_id),
+            MemberVerb::Voters(ids) => {
+                Wire::Voters(wire::Voters { replica_ids: ids.iter().copied().collect() })
+            }
+            MemberVerb::Lead(replica_id) => Wire::Lead(*replica_id),
+        };
+        let from_voters = change.from_voters.iter().copied().collect();
+        Self { shard: change.shard.0, from_voters, change: Some(what) }
+    }
+}
+
+impl TryFrom<wire::ChangeMembersRequest> for MemberChange {
+    type Error = Malformed;
+
+    fn try_from(wire: wire::ChangeMembersRequest) -> Result<Self, Malformed> {
+        use wire::change_members_request::Change as Wire;
+        let what = match wire.change.ok_or(Malformed("change of members"))? {
+            Wire::AddLearner(replica) => MemberVerb::AddLearner(replica.try_into()?),
+            Wire::RemoveLearner(replica_id) => MemberVerb::RemoveLearner(replica_id),
+            Wire::Voters(voters) => MemberVerb::Voters(voters.replica_ids.into_iter().collect()),
+            Wire::Lead(replica_id) => MemberVerb::Lead(replica_id),
+        };
+        let from_voters = wire.from_voters.into_iter().collect();
+        Ok(Self { shard: ShardId(wire.shard), from_voters, what })
     }
 }

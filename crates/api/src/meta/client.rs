@@ -4,16 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mailbox::ShardId;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{MetaError, Report};
+use super::{MemberChange, MetaError, Report};
 use crate::client::{Asker, ClientConfig, Cluster, Error};
-use crate::placement::{ClusterId, DiskId, Node, Placement};
+use crate::placement::{ClusterId, Node, Placement};
 use crate::proto::meta as wire;
 use crate::proto::meta::meta_client;
-use wire::{mint_replica_response, register_node_response};
+use wire::register_node_response;
 
 /// Finds the meta group's leader through any node. Cheap to clone.
 #[derive(Clone)]
@@ -24,7 +23,7 @@ pub struct MetaClient {
 impl MetaClient {
     /// Connects to nothing yet. Must be called within a tokio runtime.
     pub fn new(config: ClientConfig) -> Result<Self, Error> {
-        // Why: all of these may be said twice; an id minted and lost is never used.
+        // Why: all of these may be said twice.
         Ok(Self { asker: Asker { cluster: Cluster::new(config)?, idempotent: true } })
     }
 
@@ -74,27 +73,20 @@ impl MetaClient {
             .await
     }
 
-    /// An id for a new replica, never used before.
-    pub async fn mint_replica(
+    /// Changes who keeps a shard; `node` is said to lead it. Asks nobody else.
+    pub async fn change_members(
         &self,
-        shard: ShardId,
-        disk: DiskId,
+        node: &str,
+        change: &MemberChange,
         patience: Duration,
-    ) -> Result<u64, MetaError> {
-        let disk_id = Bytes::copy_from_slice(&disk.0);
-        let message = wire::MintReplicaRequest { shard: shard.0, disk_id };
-        self.asker
-            .ask(Instant::now() + patience, |channel| {
-                let mut client = meta_client::MetaClient::new(channel);
-                let message = message.clone();
-                async move {
-                    Ok(match client.mint_replica(message).await?.into_inner().result {
-                        Some(mint_replica_response::Result::ReplicaId(id)) => Ok(id),
-                        Some(mint_replica_response::Result::Error(error)) => Err(error.into()),
-                        None => Err(MetaError::Unavailable("empty answer".into())),
-                    })
-                }
-            })
-            .await
+    ) -> Result<(), MetaError> {
+        let unavailable = |error: &dyn std::fmt::Display| MetaError::Unavailable(error.to_string());
+        let mut client = meta_client::MetaClient::new(self.asker.cluster.nodes.channel(node));
+        let asking = client.change_members(wire::ChangeMembersRequest::from(change));
+        match tokio::time::timeout(patience, asking).await {
+            Ok(Ok(response)) => response.into_inner().error.map_or(Ok(()), |e| Err(e.into())),
+            Ok(Err(status)) => Err(unavailable(&status.message())),
+            Err(_) => Err(unavailable(&"no answer in time")),
+        }
     }
 }

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use mailbox::ShardId;
 use tonic::{Request, Response, Status};
 
-use crate::admin::{AdminHandler, ClusterInit};
+use crate::admin::{AdminHandler, ClusterInit, MoveReplica};
+use crate::convert::id;
 use crate::meta::MetaError;
+use crate::placement::DiskId;
 use crate::proto::admin as wire;
 use crate::proto::admin::add_shard_response;
 use crate::proto::admin::admin_server::Admin;
@@ -65,5 +67,37 @@ impl Admin for AdminService {
             Err(error) => add_shard_response::Result::Error(error.into()),
         };
         Ok(Response::new(wire::AddShardResponse { result: Some(result) }))
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<wire::RemoveNodeRequest>,
+    ) -> Result<Response<wire::DoneResponse>, Status> {
+        Ok(done(self.handler.remove_node(&request.into_inner().node).await))
+    }
+
+    async fn retire_disk(
+        &self,
+        request: Request<wire::RetireDiskRequest>,
+    ) -> Result<Response<wire::DoneResponse>, Status> {
+        let disk = DiskId(id(&request.into_inner().disk_id, "id of a disk")?);
+        Ok(done(self.handler.retire_disk(disk).await))
+    }
+
+    async fn move_replica(
+        &self,
+        request: Request<wire::MoveReplicaRequest>,
+    ) -> Result<Response<wire::DoneResponse>, Status> {
+        let to_move = MoveReplica::try_from(request.into_inner())?;
+        Ok(done(self.handler.move_replica(to_move).await))
+    }
+
+    async fn set(
+        &self,
+        request: Request<wire::SetRequest>,
+    ) -> Result<Response<wire::DoneResponse>, Status> {
+        let wire::SetRequest { name, value } = request.into_inner();
+        let value = (!value.is_empty()).then_some(value.as_str());
+        Ok(done(self.handler.set(&name, value).await))
     }
 }

@@ -4,17 +4,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt};
-use mailbox::ShardId;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use crate::convert::{Malformed, id};
-use crate::meta::{MetaError, MetaHandler, Report};
-use crate::placement::{ClusterId, DiskId, Node};
+use crate::meta::{MemberChange, MetaError, MetaHandler, Report};
+use crate::placement::{ClusterId, Node};
 use crate::proto::meta as wire;
 use crate::proto::meta::meta_server::Meta;
 use crate::tls::{Peer, Role};
-use wire::{get_placement_response, mint_replica_response, register_node_response};
+use wire::{get_placement_response, register_node_response};
 
 pub(super) struct MetaService {
     pub(super) handler: Arc<dyn MetaHandler>,
@@ -98,17 +97,13 @@ impl Meta for MetaService {
         Ok(Response::new(wire::ReportResponse { error: error.map(MetaError::into) }))
     }
 
-    async fn mint_replica(
+    async fn change_members(
         &self,
-        request: Request<wire::MintReplicaRequest>,
-    ) -> Result<Response<wire::MintReplicaResponse>, Status> {
-        let from = node(&request)?;
-        let message = request.into_inner();
-        let disk = DiskId(id(&message.disk_id, "id of a disk")?);
-        let result = match self.handler.mint_replica(&from, ShardId(message.shard), disk).await {
-            Ok(replica_id) => mint_replica_response::Result::ReplicaId(replica_id),
-            Err(error) => mint_replica_response::Result::Error(error.into()),
-        };
-        Ok(Response::new(wire::MintReplicaResponse { result: Some(result) }))
+        request: Request<wire::ChangeMembersRequest>,
+    ) -> Result<Response<wire::ChangeMembersResponse>, Status> {
+        node(&request)?;
+        let change = MemberChange::try_from(request.into_inner())?;
+        let error = self.handler.change_members(change).await.err();
+        Ok(Response::new(wire::ChangeMembersResponse { error: error.map(MetaError::into) }))
     }
 }

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use api::admin::{AdminClient, ClusterInit};
 use api::client::ClientConfig;
-use api::meta::{MetaClient, MetaError, ReplicaReport, ReplicaState, Report};
-use api::placement::{Disk, DiskId, DiskState};
+use api::meta::{
+    MemberChange, MemberVerb, MetaClient, MetaError, ReplicaReport, ReplicaState, Report,
+};
+use api::placement::{Disk, DiskId, DiskState, Replica, ReplicaRole};
 use api::tls::Role;
 use mailbox::ShardId;
 
@@ -58,6 +60,8 @@ async fn a_node_reports_to_the_leader_wherever_that_is() {
         free_bytes: 4,
         state: DiskState::Poisoned,
         path: "a".into(),
+        start_id: 8,
+        previous_start_id: 7,
     };
     let replica = ReplicaReport {
         shard: SHARD,
@@ -74,15 +78,36 @@ async fn a_node_reports_to_the_leader_wherever_that_is() {
         n_chunks: 7,
         chunk_bytes: 8,
         followers: vec![(2, 3), (3, 1)],
+        voters: vec![1, 2],
+        learners: vec![3],
+        is_joint: true,
+        missing_bytes: 9,
+        received_bytes: 10,
     };
-    let report = Report { node: "n2".into(), disks: vec![disk], replicas: vec![replica] };
+    let report =
+        Report { node: "n2".into(), disks: vec![disk], replicas: vec![replica], run_id: 4 };
     for leader in ["n1", "n2", "n3"] {
         cluster.world.lead(leader);
         client.report(&report, PATIENCE).await.unwrap();
     }
-    let first = client.mint_replica(SHARD, DiskId([1; 16]), PATIENCE).await.unwrap();
-    let second = client.mint_replica(SHARD, DiskId([1; 16]), PATIENCE).await.unwrap();
-    assert!(second > first);
+    let learner = Replica {
+        replica_id: 4,
+        node: "n3".into(),
+        disk_id: DiskId([3; 16]),
+        role: ReplicaRole::Learner,
+        replaces: Some(1),
+    };
+    let verbs = [
+        MemberVerb::AddLearner(learner),
+        MemberVerb::RemoveLearner(4),
+        MemberVerb::Voters([2, 3, 4].into()),
+        MemberVerb::Lead(2),
+    ];
+    let changes = verbs.map(|what| MemberChange { shard: SHARD, from_voters: [1, 2].into(), what });
+    for change in &changes {
+        client.change_members("n2", change, PATIENCE).await.unwrap();
+    }
+    assert_eq!(cluster.world.changes(), changes);
     let mut placement = client.placement();
     placement.wait_for(|placement| placement.version == 1).await.unwrap();
 }

@@ -77,6 +77,7 @@ impl Cluster {
             node: name.clone(),
             disk_id: DiskId([2; 16]),
             role: ReplicaRole::Voter,
+            replaces: None,
         };
         let replicas: Vec<Replica> = self.nodes.keys().enumerate().map(replica).collect();
         let shard = |shard| Shard { shard, replicas: replicas.clone(), leader: None };

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
-use api::admin::{AdminHandler, ClusterInit, Status};
+use api::admin::{AdminHandler, ClusterInit, MoveReplica, Status};
 use api::mail::{Changes, Leadership, MailError, MailHandler};
-use api::meta::{MetaError, MetaHandler, Placements, Report};
+use api::meta::{MemberChange, MetaError, MetaHandler, Placements, Report};
 use api::peer::{BoxFuture, PeerError, PeerHandler, PeerRequest, PeerResponse};
 use api::placement::{ClusterId, DiskId, Node, Placement};
 use async_trait::async_trait;
@@ -57,6 +57,7 @@ struct State {
     places: BTreeMap<Address, Place>,
     moved: Option<Place>,
     maildrop: Option<[u8; 16]>,
+    changes: Vec<MemberChange>,
 }
 
 impl Default for World {
@@ -88,6 +89,11 @@ impl World {
     /// How many commands were done, each counted as often as it was.
     pub fn n_done(&self) -> u64 {
         self.state.lock().unwrap().n_done
+    }
+
+    /// What was asked of members, in order.
+    pub fn changes(&self) -> Vec<MemberChange> {
+        self.state.lock().unwrap().changes.clone()
     }
 
     pub fn n_sessions(&self) -> usize {
@@ -336,11 +342,9 @@ impl MetaHandler for FakeNode {
         })
     }
 
-    async fn mint_replica(&self, from: &str, _: ShardId, _: DiskId) -> Result<u64, MetaError> {
-        self.report(from, Report::default()).await?;
-        let mut state = self.world.state.lock().unwrap();
-        state.n_done += 1;
-        Ok(state.n_done)
+    async fn change_members(&self, change: MemberChange) -> Result<(), MetaError> {
+        self.world.state.lock().unwrap().changes.push(change);
+        Ok(())
     }
 }
 
@@ -348,7 +352,7 @@ impl MetaHandler for FakeNode {
 impl AdminHandler for FakeNode {
     async fn status(&self, local: bool) -> Result<Status, MetaError> {
         let placement = (!local).then(|| Arc::clone(&self.world.placement.borrow()));
-        Ok(Status { placement, nodes: Vec::new() })
+        Ok(Status { placement, ..Status::default() })
     }
 
     async fn cluster_init(&self, init: ClusterInit) -> Result<(), MetaError> {
@@ -376,5 +380,21 @@ impl AdminHandler for FakeNode {
     async fn add_shard(&self, n_replicas: u32) -> Result<ShardId, MetaError> {
         self.report("", Report::default()).await?;
         Ok(ShardId(n_replicas))
+    }
+
+    async fn remove_node(&self, _: &str) -> Result<(), MetaError> {
+        Ok(())
+    }
+
+    async fn retire_disk(&self, _: DiskId) -> Result<(), MetaError> {
+        Ok(())
+    }
+
+    async fn move_replica(&self, _: MoveReplica) -> Result<(), MetaError> {
+        Ok(())
+    }
+
+    async fn set(&self, name: &str, value: Option<&str>) -> Result<(), MetaError> {
+        Err(MetaError::Refused(format!("no setting {name}, not even {value:?}")))
     }
 }

@@ -46,12 +46,16 @@ fn change(rows: &mut Rows<'_>, command: &Command, cluster: Cluster) -> Applied {
             Ok(Outcome::Done)
         }
         Command::CreateShard(seats) => create_shard(rows, seats, cluster),
-        Command::PlaceReplica(shard, seat) => place_replica(rows, *shard, seat, cluster),
+        Command::PlaceReplica(shard, seat, replaces) => {
+            place_replica(rows, *shard, (seat, *replaces), cluster)
+        }
         Command::PromoteReplica(shard, replica_id, instead_of) => {
             promote_replica(rows, *shard, *replica_id, *instead_of)
         }
         Command::RemoveReplica(shard, replica_id) => remove_replica(rows, *shard, *replica_id),
         Command::NoteLeaders(leaders) => note_leaders(rows, leaders),
+        Command::RemoveNode(name) => remove_node(rows, name),
+        Command::ForgetDisk(disk_id) => forget_disk(rows, *disk_id),
         Command::SetSetting(name, value) => {
             let value = value.as_deref();
             check_text([name.as_str(), value.unwrap_or_default()])?;
@@ -154,6 +158,11 @@ fn register_node(rows: &mut Rows<'_>, said: &Node) -> Applied {
     let mut node = said.clone();
     let known = rows::nodes(rows);
     for disk in &mut node.disks {
+        if rows::has_left(rows, disk.disk_id) {
+            let (id, path) = (disk.disk_id, &disk.path);
+            let text = format!("disk {id} in {path} has left this cluster: empty the directory");
+            return Err(refused(text));
+        }
         let mut all = known.iter().flat_map(|node| node.disks.iter().map(move |disk| (node, disk)));
         let Some((owner, old)) = all.find(|(_, old)| old.disk_id == disk.disk_id) else {
             continue;
@@ -165,7 +174,15 @@ fn register_node(rows: &mut Rows<'_>, said: &Node) -> Applied {
         if disk.start_count < old.start_count {
             let (id, was) = (disk.disk_id, old.start_count);
             let now = disk.start_count;
-            return Err(refused(format!("disk {id} was rolled back: {was} starts, now {now}")));
+            let text = format!("disk {id} was rolled back: {was} starts, now {now}");
+            return Err(refused(format!("{text}: empty {}", disk.path)));
+        }
+        let knows = [0, disk.start_id, disk.previous_start_id].contains(&old.start_id);
+        if !knows && disk.state != DiskState::Poisoned {
+            let (id, path) = (disk.disk_id, &disk.path);
+            let text =
+                format!("disk {id} in {path} is an older copy of itself: empty the directory");
+            return Err(refused(text));
         }
         if old.state != DiskState::Ok && disk.state != DiskState::Poisoned {
             disk.state = old.state;
@@ -187,8 +204,14 @@ fn register_node(rows: &mut Rows<'_>, said: &Node) -> Applied {
 fn set_disk_state(rows: &mut Rows<'_>, disk_id: DiskId, state: DiskState) -> Applied {
     for mut node in rows::nodes(rows) {
         if let Some(disk) = node.disks.iter_mut().find(|disk| disk.disk_id == disk_id) {
-            if disk.state == DiskState::Poisoned && state != DiskState::Poisoned {
-                return Err(refused("a poisoned disk is never used again"));
+            match (disk.state, state) {
+                (DiskState::Poisoned, to) if to != DiskState::Poisoned => {
+                    return Err(refused("a poisoned disk is never used again"));
+                }
+                (DiskState::Retired, DiskState::Ok | DiskState::Draining) => {
+                    return Err(refused("a retired disk is never used again"));
+                }
+                _ => {}
             }
             if disk.state != state {
                 disk.state = state;
@@ -198,6 +221,37 @@ fn set_disk_state(rows: &mut Rows<'_>, disk_id: DiskId, state: DiskState) -> App
         }
     }
     Err(refused(format!("no disk {disk_id}")))
+}
+
+/// Its disks are remembered as ones that never come back.
+fn remove_node(rows: &mut Rows<'_>, name: &str) -> Applied {
+    let Some(node) = rows::node(rows, name) else { return Ok(Outcome::Done) };
+    let shards = rows::shards(rows);
+    let n_replicas = shards.iter().flat_map(|shard| &shard.replicas);
+    let n_replicas = n_replicas.filter(|replica| replica.node == name).count();
+    if n_replicas > 0 {
+        return Err(refused(format!("node {name} has {n_replicas} replicas: drain it first")));
+    }
+    for disk in &node.disks {
+        rows::put_left(rows, disk.disk_id);
+    }
+    rows::remove_node(rows, name);
+    Ok(Outcome::Done)
+}
+
+fn forget_disk(rows: &mut Rows<'_>, disk_id: DiskId) -> Applied {
+    let shards = rows::shards(rows);
+    if shards.iter().flat_map(|s| &s.replicas).any(|replica| replica.disk_id == disk_id) {
+        return Err(refused(format!("disk {disk_id} has replicas")));
+    }
+    for mut node in rows::nodes(rows) {
+        if let Some(at) = node.disks.iter().position(|disk| disk.disk_id == disk_id) {
+            node.disks.remove(at);
+            rows::put_left(rows, disk_id);
+            rows::put_node(rows, &node);
+        }
+    }
+    Ok(Outcome::Done)
 }
 
 fn create_shard(rows: &mut Rows<'_>, seats: &[Seat], mut cluster: Cluster) -> Applied {
@@ -222,27 +276,32 @@ fn put_new_shard(rows: &mut Rows<'_>, shard: ShardId, seats: &[Seat], next_repli
 }
 
 fn new_replica(replica_id: u64, seat: &Seat, role: ReplicaRole) -> Replica {
-    Replica { replica_id, node: seat.node.clone(), disk_id: seat.disk_id, role }
+    Replica { replica_id, node: seat.node.clone(), disk_id: seat.disk_id, role, replaces: None }
 }
 
 fn place_replica(
     rows: &mut Rows<'_>,
     shard: ShardId,
-    seat: &Seat,
+    (seat, replaces): (&Seat, Option<u64>),
     mut cluster: Cluster,
 ) -> Applied {
     let mut shard = known_shard(rows, shard)?;
     check_seat(&known_node(rows, &seat.node)?, seat)?;
-    // A second replica on a node is allowed only to leave one of its disks.
-    if shard.replicas.iter().any(|replica| replica.disk_id == seat.disk_id) {
-        return Err(refused("the disk has a replica of this shard"));
-    }
     if shard.replicas.iter().any(|replica| replica.role == ReplicaRole::Learner) {
         return Err(refused("one change per shard at a time"));
     }
+    if let Some(replaces) = replaces {
+        known_replica(&shard, replaces)?;
+    }
+    // A second replica on a node is allowed only in the place of the first.
+    let stays = |replica: &&Replica| Some(replica.replica_id) != replaces;
+    if shard.replicas.iter().filter(stays).any(|replica| replica.node == seat.node) {
+        return Err(refused("replicas of a shard lie on different nodes"));
+    }
     let replica_id = cluster.next_replica;
     cluster.next_replica += 1;
-    shard.replicas.push(new_replica(replica_id, seat, ReplicaRole::Learner));
+    let learner = new_replica(replica_id, seat, ReplicaRole::Learner);
+    shard.replicas.push(Replica { replaces, ..learner });
     rows::put_shard(rows, &shard);
     rows::put_cluster(rows, &cluster);
     Ok(Outcome::Replica(replica_id))
@@ -269,6 +328,7 @@ fn promote_replica(
     }
     let at = known_replica(&shard, replica_id)?;
     shard.replicas[at].role = ReplicaRole::Voter;
+    shard.replicas[at].replaces = None;
     let mut nodes = BTreeSet::new();
     if !shard.replicas.iter().all(|replica| nodes.insert(&replica.node)) {
         return Err(refused("replicas of a shard lie on different nodes"));

@@ -35,9 +35,9 @@ pub enum Command {
     /// A new shard with replicas on these disks; the first is the preferred leader.
     #[n(4)]
     CreateShard(#[n(0)] Vec<Seat>),
-    /// A new replica of a shard, as a learner.
+    /// A new replica of a shard, as a learner; it shall vote in the place of another one if one is named.
     #[n(5)]
-    PlaceReplica(#[n(0)] ShardId, #[n(1)] Seat),
+    PlaceReplica(#[n(0)] ShardId, #[n(1)] Seat, #[n(2)] Option<u64>),
     /// A learner votes from now on, in the place of another replica if one is named. Written after the
     /// shard's own log has it.
     #[n(6)]
@@ -51,6 +51,12 @@ pub enum Command {
     /// A setting of the cluster; `None` removes it.
     #[n(9)]
     SetSetting(#[n(0)] String, #[n(1)] Option<String>),
+    /// A node leaves for good, with its disks; refused while it has replicas.
+    #[n(10)]
+    RemoveNode(#[n(0)] String),
+    /// A disk that its node has no more is forgotten; refused while it has replicas.
+    #[n(11)]
+    ForgetDisk(#[n(0)] DiskId),
 }
 
 /// A disk of a node, where a replica is to be.

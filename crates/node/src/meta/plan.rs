@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::placement::{ClusterId, DiskId, DiskState, Node, Placement};
+use api::admin::MoveReplica;
+use api::placement::{ClusterId, DiskId, DiskState, Node, Placement, ReplicaRole};
 
-use super::command::{Founding, Seat};
+use super::command::{Command, Founding, Seat};
 
 /// Replicas of a shard when nobody says otherwise.
 pub const REPLICAS_DEFAULT: u32 = 3;
@@ -29,15 +30,36 @@ pub fn founding(cluster: ClusterId, nodes: Vec<Node>, n_shards: u32, wanted: u32
 
 /// Where a further shard goes; empty when no node takes replicas.
 pub fn further_shard(placement: &Placement, wanted: u32) -> Vec<Seat> {
-    let mut load = Load::default();
-    for shard in placement.shards.iter().skip(1) {
-        for (rank, replica) in shard.replicas.iter().enumerate() {
-            load.count(&replica.node, replica.disk_id, rank == 0);
-        }
-    }
+    let mut load = Load::of(placement);
     let open: Vec<Node> =
         placement.nodes.iter().filter(|node| first_seat(node).is_some()).cloned().collect();
     load.seats(&open, n_replicas(wanted, open.len()))
+}
+
+/// How a replica moves as an operator wants it: `None` when it is on its way already, and why not when
+/// it cannot.
+pub fn relocation(placement: &Placement, to_move: &MoveReplica) -> Result<Option<Command>, String> {
+    let MoveReplica { shard: id, from, to, disk } = to_move;
+    let shard = placement.shard(*id).ok_or_else(|| format!("no shard {id}"))?;
+    let old = shard.replicas.iter().find(|one| one.node == *from && one.replaces.is_none());
+    let node = placement.node(to).ok_or_else(|| format!("no node {to}"))?;
+    if let Some(on_its_way) = shard.replicas.iter().find(|one| one.role == ReplicaRole::Learner) {
+        let same = on_its_way.node == *to && on_its_way.replaces == old.map(|one| one.replica_id);
+        let text = format!("shard {id} has a change under way: see `rookery ctl cluster status`");
+        return if same { Ok(None) } else { Err(text) };
+    }
+    let old = old.ok_or_else(|| format!("node {from} has no replica of shard {id}"))?;
+    if from != to && shard.replicas.iter().any(|one| one.node == *to) {
+        return Err(format!("node {to} has a replica of shard {id} already"));
+    }
+    let usable = node.disks.iter().filter(|one| one.state == DiskState::Ok && !node.draining);
+    let wanted = usable.filter(|one| one.disk_id != old.disk_id);
+    let mut wanted = wanted.filter(|one| disk.is_none_or(|disk| one.disk_id == disk));
+    let load = Load::of(placement);
+    let best = wanted.by_ref().min_by_key(|one| load.disks.get(&one.disk_id).copied());
+    let best = best.ok_or_else(|| format!("node {to} has no other disk that takes replicas"))?;
+    let seat = Seat { node: to.clone(), disk_id: best.disk_id };
+    Ok(Some(Command::PlaceReplica(*id, seat, Some(old.replica_id))))
 }
 
 fn first_seat(node: &Node) -> Option<Seat> {
@@ -55,6 +77,16 @@ struct Load {
 }
 
 impl Load {
+    fn of(placement: &Placement) -> Self {
+        let mut load = Self::default();
+        for shard in placement.shards.iter().skip(1) {
+            for (rank, replica) in shard.replicas.iter().enumerate() {
+                load.count(&replica.node, replica.disk_id, rank == 0);
+            }
+        }
+        load
+    }
+
     fn count(&mut self, node: &str, disk_id: DiskId, preferred: bool) {
         *self.replicas.entry(node.to_owned()).or_default() += 1;
         *self.preferred.entry(node.to_owned()).or_default() += u32::from(preferred);

@@ -1,6 +1,7 @@
-//! The rows of the meta group: one for the cluster, one for each node, shard and setting.
+//! The rows of the meta group: one for the cluster, one for each node, shard and setting, and one for
+//! each disk that left.
 
-use api::placement::{ClusterId, Node, Placement, Shard};
+use api::placement::{ClusterId, DiskId, Node, Placement, Shard};
 use mailbox::{Rows, ShardId, Source, codec};
 use minicbor::{Decode, Encode};
 
@@ -9,6 +10,7 @@ const SLOTS: &[u8] = b"slots";
 const NODE: &[u8] = b"node/";
 const SHARD: &[u8] = b"shard/";
 const SETTING: &[u8] = b"setting/";
+const LEFT: &[u8] = b"left/";
 
 /// The cluster itself.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -64,6 +66,19 @@ pub(super) fn nodes(rows: &dyn Source) -> Vec<Node> {
 
 pub(super) fn put_node(rows: &mut Rows<'_>, node: &Node) {
     rows.put(key(NODE, node.name.as_bytes()), codec::encode(node));
+}
+
+pub(super) fn remove_node(rows: &mut Rows<'_>, name: &str) {
+    rows.remove(&key(NODE, name.as_bytes()));
+}
+
+/// Whether a disk left the cluster for good.
+pub(super) fn has_left(rows: &dyn Source, disk_id: DiskId) -> bool {
+    rows.row(&key(LEFT, &disk_id.0)).is_some()
+}
+
+pub(super) fn put_left(rows: &mut Rows<'_>, disk_id: DiskId) {
+    rows.put(key(LEFT, &disk_id.0), Vec::new());
 }
 
 pub(super) fn shard(rows: &dyn Source, shard: ShardId) -> Option<Shard> {

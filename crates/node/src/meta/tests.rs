@@ -46,6 +46,8 @@ fn disk(node: u8, disk: u8) -> Disk {
         free_bytes: 1 << 39,
         state: DiskState::Ok,
         path: format!("/srv/{disk}"),
+        start_id: 1,
+        previous_start_id: 0,
     }
 }
 
@@ -57,6 +59,7 @@ fn node(n: u8, n_disks: u8) -> Node {
         zone: format!("z{}", n % 3),
         disks: (0..n_disks).map(|d| disk(n, d)).collect(),
         draining: false,
+        run_id: 0,
     }
 }
 
@@ -102,7 +105,10 @@ fn check(before: &Placement, now: &Placement, outcome: &Outcome, minted: &mut BT
         let disks = placement.nodes.iter().flat_map(|node| node.disks.clone());
         disks.filter(|d| d.state == DiskState::Poisoned).map(|d| d.disk_id.0).collect()
     };
-    assert!(poisoned(before).is_subset(&poisoned(now)), "a poisoned disk came back");
+    let disks = now.nodes.iter().flat_map(|node| &node.disks);
+    let known: BTreeSet<_> = disks.map(|disk| disk.disk_id.0).collect();
+    let still = poisoned(before).intersection(&known).copied().collect::<BTreeSet<_>>();
+    assert!(still.is_subset(&poisoned(now)), "a poisoned disk came back");
     assert_eq!(now.directory_slots.len(), 1024);
     assert!(now.directory_slots.iter().all(|shard| now.shard(*shard).is_some()));
     assert!(now.nodes.is_sorted_by_key(|node| node.name.clone()));
@@ -117,7 +123,8 @@ fn some_state() -> impl Strategy<Value = DiskState> {
     prop_oneof![
         2 => Just(DiskState::Ok),
         1 => Just(DiskState::Poisoned),
-        1 => Just(DiskState::Draining)
+        1 => Just(DiskState::Draining),
+        1 => Just(DiskState::Retired)
     ]
 }
 
@@ -143,13 +150,16 @@ fn some_command() -> impl Strategy<Value = Command> {
         (some_seat(), some_state()).prop_map(|(s, to)| Command::SetDiskState(s.disk_id, to)),
         (1u8..6, any::<bool>()).prop_map(|(n, on)| Command::SetDraining(format!("n{n}"), on)),
         prop::collection::vec(some_seat(), 0..4).prop_map(Command::CreateShard),
-        (shard(), some_seat()).prop_map(|(s, seat)| Command::PlaceReplica(s, seat)),
+        (shard(), some_seat(), prop::option::of(replica()))
+            .prop_map(|(s, seat, old)| Command::PlaceReplica(s, seat, old)),
         (shard(), replica(), prop::option::of(replica()))
             .prop_map(|(s, new, old)| Command::PromoteReplica(s, new, old)),
         (shard(), replica()).prop_map(|(s, id)| Command::RemoveReplica(s, id)),
         (shard(), 1u8..6).prop_map(|(s, n)| Command::NoteLeaders(vec![(s, format!("n{n}"))])),
         ("[a-c]", prop::option::of("[a-z]{0,3}"))
             .prop_map(|(name, value)| Command::SetSetting(name, value)),
+        (1u8..7).prop_map(|n| Command::RemoveNode(format!("n{n}"))),
+        some_seat().prop_map(|seat| Command::ForgetDisk(seat.disk_id)),
     ]
 }
 
@@ -241,6 +251,14 @@ fn a_rolled_back_disk_and_a_disk_of_another_node_are_refused() {
         assert!(matches!(&outcome, Outcome::Refused(why) if why.contains(word)), "{outcome:?}");
     };
     refused(store.apply(Command::RegisterNode(again)), "rolled back");
+    let mut copy = node(1, 1);
+    copy.disks[0].start_count = 9;
+    (copy.disks[0].start_id, copy.disks[0].previous_start_id) = (2, 1);
+    assert_eq!(store.apply(Command::RegisterNode(copy.clone())), Outcome::Done);
+    assert_eq!(store.apply(Command::RegisterNode(copy.clone())), Outcome::Done, "said twice");
+    // As it was before that start: it draws another number, and knows only the one before.
+    copy.disks[0].start_id = 3;
+    refused(store.apply(Command::RegisterNode(copy)), "is an older copy of itself");
     let thief = Node { disks: vec![disk(1, 0)], ..node(4, 1) };
     refused(store.apply(Command::RegisterNode(thief)), "belongs to node n1");
 }
@@ -251,7 +269,7 @@ fn a_replacement_takes_the_rank_of_the_replica_it_replaces() {
     let old = store.placement().shards[1].replicas[0].clone();
     let free = (1..5)
         .find(|n| !store.placement().shards[1].replicas.iter().any(|r| r.node == format!("n{n}")));
-    let place = Command::PlaceReplica(ShardId(1), seat(free.unwrap(), 0));
+    let place = Command::PlaceReplica(ShardId(1), seat(free.unwrap(), 0), Some(old.replica_id));
     let Outcome::Replica(new) = store.apply(place.clone()) else { panic!("not placed") };
     assert!(matches!(store.apply(place), Outcome::Refused(_)));
     let promote = Command::PromoteReplica(ShardId(1), new, Some(old.replica_id));

@@ -1,0 +1,114 @@
+//! `rookery ctl disk`: disks and what they carry.
+
+use anyhow::{Context as _, Result, bail};
+use api::placement::{Disk, DiskId, DiskState, Placement};
+use clap::Subcommand;
+use comfy_table::Table;
+use comfy_table::presets::NOTHING;
+
+use crate::cluster::{self, ClusterStatus};
+use crate::follow::{self, Left};
+use crate::target::Target;
+
+/// `rookery ctl disk`
+#[derive(Subcommand)]
+pub(crate) enum DiskVerb {
+    /// Show disks with what they carry
+    List,
+    /// Move all replicas away from a disk and wait until it is empty; it is never used again
+    Retire {
+        /// Its id or the beginning of it, or NODE:DIRECTORY
+        disk: String,
+        /// Begin, and do not wait
+        #[arg(long)]
+        no_wait: bool,
+    },
+}
+
+/// Does what the command line says.
+pub(crate) async fn run(target: &Target, verb: DiskVerb) -> Result<()> {
+    match verb {
+        DiskVerb::List => list(target).await,
+        DiskVerb::Retire { disk, no_wait } => retire(target, &disk, no_wait).await,
+    }
+}
+
+async fn list(target: &Target) -> Result<()> {
+    let status = cluster::status(target).await?;
+    let placement = status.placement().context("no cluster was formed yet")?;
+    let mut table = Table::new();
+    table.load_preset(NOTHING);
+    table.set_header(["node", "directory", "disk", "state", "free", "size", "replicas"]);
+    let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
+    for node in &placement.nodes {
+        for disk in &node.disks {
+            let told = status.told(&node.name, disk.disk_id);
+            let (free, size) = told.map_or((0, 0), |told| (told.free_bytes, told.size_bytes));
+            table.add_row([
+                node.name.clone(),
+                disk.path.clone(),
+                disk.disk_id.to_string(),
+                state(&status, &node.name, disk).to_owned(),
+                gib(free),
+                gib(size),
+                n_replicas(placement, disk.disk_id).to_string(),
+            ]);
+        }
+    }
+    println!("{table}");
+    Ok(())
+}
+
+/// How a disk is, in one word.
+fn state(status: &ClusterStatus, node: &str, disk: &Disk) -> &'static str {
+    match (disk.state, status.is_reachable(node), status.told(node, disk.disk_id)) {
+        (DiskState::Poisoned, _, _) => "FAILED",
+        (DiskState::Retired, _, _) => "retired",
+        (_, false, _) => "AWAY",
+        (_, true, None) => "GONE",
+        (DiskState::Draining, _, _) => "retiring",
+        (DiskState::Ok, _, _) => "ok",
+    }
+}
+
+fn n_replicas(placement: &Placement, disk: DiskId) -> usize {
+    let replicas = placement.shards.iter().flat_map(|shard| &shard.replicas);
+    replicas.filter(|one| one.disk_id == disk).count()
+}
+
+async fn retire(target: &Target, said: &str, no_wait: bool) -> Result<()> {
+    let status = cluster::status(target).await?;
+    let placement = status.placement().context("no cluster was formed yet")?;
+    let disk = find(placement, said)?;
+    target.admin()?.retire_disk(disk).await.context("retire disk")?;
+    if no_wait {
+        println!("disk {disk} is being emptied: `rookery ctl cluster status` shows how far it is");
+        return Ok(());
+    }
+    let left = |status: &ClusterStatus| {
+        let placement = status.placement().context("no cluster was formed yet")?;
+        Ok(match n_replicas(placement, disk) {
+            0 => Left::Done,
+            n => Left::Still(format!("disk {disk} has {n} replicas left")),
+        })
+    };
+    follow::until(target, left).await?;
+    println!("disk {disk} is empty: take its directory out of data_dirs at the next restart");
+    Ok(())
+}
+
+/// The one disk that is meant.
+fn find(placement: &Placement, said: &str) -> Result<DiskId> {
+    let disks = placement.nodes.iter().flat_map(|node| {
+        node.disks.iter().map(move |disk| (format!("{}:{}", node.name, disk.path), disk.disk_id))
+    });
+    let is_meant = |(place, id): &(String, DiskId)| {
+        place == said || (!said.is_empty() && id.to_string().starts_with(said))
+    };
+    let meant: Vec<_> = disks.filter(is_meant).collect();
+    match meant.as_slice() {
+        [(_, id)] => Ok(*id),
+        [] => bail!("no disk {said}: see `rookery ctl disk list`"),
+        several => bail!("{} disks are {said}: say its id", several.len()),
+    }
+}

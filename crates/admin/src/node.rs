@@ -1,0 +1,173 @@
+//! `rookery ctl node`: nodes come, are emptied, and leave.
+
+use anyhow::{Context as _, Result, bail};
+use api::admin::MoveReplica;
+use api::placement::{DiskState, Placement};
+use clap::Subcommand;
+use comfy_table::Table;
+use comfy_table::presets::NOTHING;
+
+use crate::cluster;
+use crate::follow::{self, Left};
+use crate::target::Target;
+
+/// `rookery ctl node`
+#[derive(Subcommand)]
+pub(crate) enum NodeVerb {
+    /// Show nodes with what they carry
+    List,
+    /// Give a node that was started with `join` its share of the replicas
+    Add {
+        /// Its name
+        name: String,
+    },
+    /// Move leaderships and replicas away from a node, and wait until it is empty
+    Drain {
+        /// Its name
+        name: String,
+        /// Begin, and do not wait
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Let a drained node take replicas again
+    Undrain {
+        /// Its name
+        name: String,
+    },
+    /// Let a drained node leave for good; its disks never come back
+    Remove {
+        /// Its name
+        name: String,
+    },
+}
+
+/// Does what the command line says.
+pub(crate) async fn run(target: &Target, verb: NodeVerb) -> Result<()> {
+    match verb {
+        NodeVerb::List => list(target).await,
+        NodeVerb::Add { name } => add(target, &name).await,
+        NodeVerb::Drain { name, no_wait } => {
+            target.admin()?.drain(&name, false).await.context("drain")?;
+            if no_wait {
+                println!(
+                    "{name} is being emptied: `rookery ctl cluster status` shows how far it is"
+                );
+                return Ok(());
+            }
+            emptied(target, &name).await?;
+            println!("{name} is empty");
+            Ok(())
+        }
+        NodeVerb::Undrain { name } => {
+            target.admin()?.drain(&name, true).await.context("undrain")?;
+            println!("{name} takes replicas again");
+            Ok(())
+        }
+        NodeVerb::Remove { name } => {
+            target.admin()?.remove_node(&name).await.context("remove node")?;
+            println!("{name} has left: stop it; its disks are refused from now on");
+            Ok(())
+        }
+    }
+}
+
+async fn list(target: &Target) -> Result<()> {
+    let status = cluster::status(target).await?;
+    let placement = status.placement().context("no cluster was formed yet")?;
+    let replicas = || placement.shards.iter().flat_map(|shard| &shard.replicas);
+    let carried = follow::count(replicas().map(|one| one.node.as_str()));
+    let led = placement.shards.iter().filter_map(|shard| shard.leader.as_deref());
+    let led = follow::count(led);
+    let mut table = Table::new();
+    table.load_preset(NOTHING);
+    table.set_header(["node", "address", "zone", "state", "disks", "replicas", "leads"]);
+    for node in &placement.nodes {
+        let name = node.name.as_str();
+        let state = match (status.is_reachable(name), node.draining) {
+            (false, _) => "AWAY",
+            (true, true) => "draining",
+            (true, false) => "up",
+        };
+        let usable = node.disks.iter().filter(|disk| disk.state == DiskState::Ok).count();
+        table.add_row([
+            name.to_owned(),
+            node.address.clone(),
+            node.zone.clone(),
+            state.to_owned(),
+            usable.to_string(),
+            carried.get(name).copied().unwrap_or_default().to_string(),
+            led.get(name).copied().unwrap_or_default().to_string(),
+        ]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+/// Waits for the node, then moves replicas to it one by one until none carries two more than it.
+async fn add(target: &Target, name: &str) -> Result<()> {
+    let known = |status: &cluster::ClusterStatus| {
+        let placement = status.placement().context("no cluster was formed yet")?;
+        Ok(match placement.node(name) {
+            Some(_) if status.is_reachable(name) => Left::Done,
+            _ => {
+                Left::Still(format!("waiting for {name}: start it with `join` naming this cluster"))
+            }
+        })
+    };
+    follow::until(target, known).await?;
+    loop {
+        let status = cluster::status(target).await?;
+        let placement = status.placement().context("no cluster was formed yet")?;
+        let Some(to_move) = share(placement, name)? else { break };
+        let (shard, from) = (to_move.shard, to_move.from.clone());
+        println!("shard {shard} moves from {from} to {name}");
+        target.admin()?.move_replica(&to_move).await.context("move replica")?;
+        let moved = |status: &cluster::ClusterStatus| {
+            let placement = status.placement().context("no cluster was formed yet")?;
+            let replicas = placement.shard(shard).map(|shard| shard.replicas.as_slice());
+            let still = replicas.unwrap_or_default().iter().any(|one| one.node == from);
+            Ok(if still { Left::Still(format!("shard {shard} moves")) } else { Left::Done })
+        };
+        follow::until(target, moved).await?;
+    }
+    println!("{name} has its share");
+    Ok(())
+}
+
+/// The next replica that should lie on this node; `None` when it carries as much as the others.
+fn share(placement: &Placement, name: &str) -> Result<Option<MoveReplica>> {
+    let node = placement.node(name).context("the node has left")?;
+    if node.draining || !node.disks.iter().any(|disk| disk.state == DiskState::Ok) {
+        bail!("{name} takes no replicas: it is drained or has no usable disk");
+    }
+    let replicas = || placement.shards.iter().flat_map(|shard| &shard.replicas);
+    let carried = follow::count(replicas().map(|one| one.node.as_str()));
+    let load = |node: &str| carried.get(node).copied().unwrap_or_default();
+    let open = placement.shards.iter().filter(|shard| {
+        !shard.replicas.iter().any(|one| one.node == name || one.replaces.is_some())
+    });
+    // Why the later replicas first: the first one is where the shard is led.
+    let moves = open.flat_map(|shard| {
+        shard.replicas.iter().enumerate().map(move |(rank, one)| (shard.shard, rank, one))
+    });
+    let best = moves.max_by_key(|(shard, rank, one)| (load(&one.node), *rank, shard.0));
+    Ok(best.filter(|(_, _, one)| load(&one.node) > load(name) + 1).map(|(shard, _, one)| {
+        MoveReplica { shard, from: one.node.clone(), to: name.to_owned(), disk: None }
+    }))
+}
+
+async fn emptied(target: &Target, name: &str) -> Result<()> {
+    let left = |status: &cluster::ClusterStatus| {
+        let placement = status.placement().context("no cluster was formed yet")?;
+        if placement.node(name).is_some_and(|node| !node.draining) {
+            bail!("{name} is not drained any more");
+        }
+        let replicas = placement.shards.iter().flat_map(|shard| &shard.replicas);
+        let n_left = replicas.filter(|one| one.node == name).count();
+        Ok(match n_left {
+            0 => Left::Done,
+            n => Left::Still(format!("{name} has {n} replicas left")),
+        })
+    };
+    follow::until(target, left).await
+}

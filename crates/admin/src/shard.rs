@@ -1,0 +1,88 @@
+//! `rookery ctl shard`: shards and where their replicas lie.
+
+use anyhow::{Context as _, Result};
+use api::admin::MoveReplica;
+use api::placement::{DiskId, ReplicaRole};
+use clap::Subcommand;
+use mailbox::ShardId;
+
+use crate::cluster::{self, ClusterStatus};
+use crate::follow::{self, Left};
+use crate::target::Target;
+
+/// `rookery ctl shard`
+#[derive(Subcommand)]
+pub(crate) enum ShardVerb {
+    /// Show shards, their leaders and replicas
+    List,
+    /// Add a shard where there is room; new accounts are placed on it too
+    Add {
+        /// Replicas it shall have
+        #[arg(long, default_value_t = 3)]
+        replicas: u32,
+    },
+    /// Move a replica of a shard to another node, and wait until it votes there
+    Move {
+        /// Number of the shard; 0 is the meta group
+        shard: u32,
+        /// Node that has the replica
+        #[arg(long)]
+        from: String,
+        /// Node that shall have it
+        #[arg(long)]
+        to: String,
+        /// On which of its disks, by id; otherwise the one that carries least
+        #[arg(long)]
+        disk: Option<String>,
+        /// Begin, and do not wait
+        #[arg(long)]
+        no_wait: bool,
+    },
+}
+
+/// Does what the command line says.
+pub(crate) async fn run(target: &Target, verb: ShardVerb) -> Result<()> {
+    match verb {
+        ShardVerb::List => {
+            let status = cluster::status(target).await?;
+            let placement = status.placement().context("no cluster was formed yet")?;
+            println!("{}", status.shard_table(placement));
+            Ok(())
+        }
+        ShardVerb::Add { replicas } => {
+            let shard = target.admin()?.add_shard(replicas).await.context("add shard")?;
+            let led = |status: &ClusterStatus| {
+                let placement = status.placement().context("no cluster was formed yet")?;
+                let led = placement.shard(shard).is_some_and(|shard| shard.leader.is_some());
+                Ok(if led { Left::Done } else { Left::Still(format!("shard {shard} begins")) })
+            };
+            follow::until(target, led).await?;
+            println!("shard {shard} is there");
+            Ok(())
+        }
+        ShardVerb::Move { shard, from, to, disk, no_wait } => {
+            let disk = disk.map(|disk| disk.parse::<DiskId>()).transpose().context("--disk")?;
+            let to_move = MoveReplica { shard: ShardId(shard), from, to, disk };
+            target.admin()?.move_replica(&to_move).await.context("move replica")?;
+            if no_wait {
+                println!("shard {shard} moves: `rookery ctl cluster status` shows how far it is");
+                return Ok(());
+            }
+            follow::until(target, |status| moved(status, &to_move)).await?;
+            println!("shard {shard} has its replica on {}", to_move.to);
+            Ok(())
+        }
+    }
+}
+
+fn moved(status: &ClusterStatus, to_move: &MoveReplica) -> Result<Left> {
+    let placement = status.placement().context("no cluster was formed yet")?;
+    let shard = placement.shard(to_move.shard).context("the shard is gone")?;
+    let mut learners = shard.replicas.iter().filter(|one| one.role == ReplicaRole::Learner);
+    let there = shard.replicas.iter().any(|one| one.node == to_move.to);
+    Ok(match (learners.next(), there) {
+        (None, true) => Left::Done,
+        (None, false) => anyhow::bail!("the move was called off: see `ctl cluster status`"),
+        (Some(_), _) => Left::Still(format!("shard {} moves", to_move.shard)),
+    })
+}

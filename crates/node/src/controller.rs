@@ -1,0 +1,180 @@
+//! The controller: keeps every shard's replicas on good disks. It runs where the meta group is led.
+//!
+//! [`plan`] decides, from the placement and from what the nodes report; here is only what looks, and
+//! what does the steps it names. A step that fails or is forgotten comes again with the next plan.
+
+mod plan;
+mod progress;
+mod seat;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use api::admin::Replacement;
+use api::meta::{MetaError, ReplicaState};
+use api::placement::Placement;
+use mailbox::ShardId;
+
+pub(crate) use self::plan::LAG_MAX;
+use self::plan::{Action, Heard, Plan, Scene, plan};
+use self::progress::Progress;
+use crate::meta::Command;
+use crate::shared::{Shared, lock};
+
+/// How long a node or disk may be away before its replicas are replaced, when nobody says otherwise.
+pub(crate) const REPLACE_AFTER_S: u64 = 600;
+/// The setting of the cluster that says otherwise, in seconds.
+pub(crate) const REPLACE_AFTER: &str = "replace_after_s";
+
+/// How often to look.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long one step may take; a joint change waits for two entries.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The same step is not asked for again before this: reports are as old as that.
+const REPEAT_AFTER: Duration = Duration::from_millis(1_500);
+
+/// What the controller tells operators.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outlook {
+    /// Replicas that are being made.
+    pub replacements: Vec<Replacement>,
+    /// What cannot be done yet; one line each.
+    pub waiting: Vec<String>,
+}
+
+/// What is remembered while this node leads the meta group; nothing depends on it but times.
+struct Memory {
+    since: Instant,
+    unwell: BTreeMap<(ShardId, u64), Instant>,
+    asked: BTreeMap<ShardId, (Action, Instant)>,
+    progress: Progress,
+}
+
+/// Controls while this node leads the meta group, until it stops.
+pub(crate) async fn control(shared: Arc<Shared>) {
+    let mut memory: Option<Memory> = None;
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        let placement = shared.known.placement();
+        if placement.version == 0 || shared.meta_leader().is_err() || shared.is_draining() {
+            memory = None;
+            *lock(&shared.outlook) = Outlook::default();
+            continue;
+        }
+        let memory = memory.get_or_insert_with(|| Memory {
+            since: Instant::now(),
+            unwell: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            progress: Progress::default(),
+        });
+        let plan = memory.look(&shared, &placement);
+        let steps = plan.actions.into_iter().filter(|action| memory.is_due(action));
+        let steps: Vec<Action> = steps.collect();
+        futures_util::future::join_all(steps.into_iter().map(|step| act(&shared, step))).await;
+    }
+}
+
+impl Memory {
+    /// Makes a plan, and tells operators of it.
+    fn look(&mut self, shared: &Shared, placement: &Placement) -> Plan {
+        let heard: BTreeMap<String, Heard> = lock(&shared.reports)
+            .iter()
+            .map(|(node, (at, report))| {
+                (node.clone(), Heard { age: at.elapsed(), report: report.clone() })
+            })
+            .collect();
+        self.note_unwell(placement, &heard);
+        let unwell = self.unwell.iter().map(|(key, since)| (*key, since.elapsed())).collect();
+        let scene = Scene {
+            placement,
+            heard: &heard,
+            watching: self.since.elapsed(),
+            replace_after: replace_after(placement),
+            unwell: &unwell,
+        };
+        let plan = plan(&scene);
+        let replacements = self.progress.of(&scene);
+        *lock(&shared.outlook) = Outlook { replacements, waiting: plan.waiting.clone() };
+        plan
+    }
+
+    /// Since when replicas have not run although their nodes and disks are well.
+    fn note_unwell(&mut self, placement: &Placement, heard: &BTreeMap<String, Heard>) {
+        let mut unwell = BTreeMap::new();
+        for shard in &placement.shards {
+            for placed in &shard.replicas {
+                let key = (shard.shard, placed.replica_id);
+                let heard = heard.get(&placed.node).filter(|heard| heard.age < plan::FRESH);
+                let runs = heard.is_none_or(|heard| {
+                    let all = &mut heard.report.replicas.iter();
+                    let told = all.find(|one| (one.shard, one.replica_id) == key);
+                    told.is_some_and(|one| one.state != ReplicaState::Failed)
+                });
+                if !runs {
+                    let since = self.unwell.get(&key).copied().unwrap_or_else(Instant::now);
+                    unwell.insert(key, since);
+                }
+            }
+        }
+        self.unwell = unwell;
+    }
+
+    /// Whether a step was not asked for a moment ago.
+    fn is_due(&mut self, action: &Action) -> bool {
+        let Action::Ask(_, change, _) = action else { return true };
+        let asked = self.asked.get(&change.shard);
+        if asked.is_some_and(|(before, at)| before == action && at.elapsed() < REPEAT_AFTER) {
+            return false;
+        }
+        self.asked.insert(change.shard, (action.clone(), Instant::now()));
+        true
+    }
+}
+
+/// Whether a setting of the cluster is one, and can have this value; if not, why.
+pub(crate) fn check_setting(name: &str, value: Option<&str>) -> Result<(), String> {
+    match (name, value) {
+        (REPLACE_AFTER, None) => Ok(()),
+        (REPLACE_AFTER, Some(text)) => match text.parse::<u64>() {
+            Ok(_) => Ok(()),
+            Err(_) => Err(format!("{REPLACE_AFTER} is a number of seconds, not {text:?}")),
+        },
+        _ => Err(format!("no setting {name}: there is {REPLACE_AFTER}")),
+    }
+}
+
+fn replace_after(placement: &Placement) -> Duration {
+    let set = placement.settings.get(REPLACE_AFTER).and_then(|text| text.parse().ok());
+    Duration::from_secs(set.unwrap_or(REPLACE_AFTER_S))
+}
+
+async fn act(shared: &Arc<Shared>, action: Action) {
+    let done = match &action {
+        Action::Note(command) => note(shared, command).await,
+        Action::Ask(node, change, then) => {
+            let asked = if node == shared.name() {
+                crate::members::change(shared, change.clone()).await
+            } else {
+                shared.meta_client.change_members(node, change, PATIENCE).await
+            };
+            match (asked, then) {
+                (Ok(()), Some(command)) => note(shared, command).await,
+                (asked, _) => asked,
+            }
+        }
+    };
+    match done {
+        Ok(()) => tracing::info!(?action, "controller"),
+        Err(error) => tracing::debug!(?action, %error, "controller's step not done yet"),
+    }
+}
+
+async fn note(shared: &Arc<Shared>, command: &Command) -> Result<(), MetaError> {
+    shared.propose_meta(command).await.map(drop)
+}

@@ -1,0 +1,345 @@
+//! What has to happen next so that every shard has all its replicas on good disks. Pure: placement,
+//! reports and time in, actions out, so the same scene always gives the same plan. Nothing is
+//! remembered between two plans: a change that a crash left half done looks like any other scene.
+//!
+//! A replica is replaced in these steps, each of which shows in the next scene: a learner is placed
+//! ([`Command::PlaceReplica`]), follows ([`MemberVerb::AddLearner`]), becomes whole, votes in the place
+//! of the old one ([`MemberVerb::Voters`]), and is noted as the voter ([`Command::PromoteReplica`]).
+//! The old one's node then finds it placed no more, and destroys it.
+//!
+//! Invariants: one change per shard at a time; a learner votes only when it has every row and every
+//! body; a copy that is lost is replaced before one that is to move.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use api::meta::{MemberChange, MemberVerb, ReplicaReport, ReplicaState, Report};
+use api::placement::{Disk, DiskId, DiskState, Node, Placement, Replica, ReplicaRole, Shard};
+use mailbox::ShardId;
+
+use super::seat::Seats;
+use crate::meta::Command;
+
+/// A report older than this says that the node is away.
+pub(super) const FRESH: Duration = Duration::from_secs(4);
+/// A replica that does not run on a good disk for so long cannot run there.
+const UNWELL_PATIENCE: Duration = Duration::from_secs(30);
+/// Entries by which a learner may be behind when it begins to vote, a second's worth under load.
+pub(crate) const LAG_MAX: u64 = 2_000;
+/// Limit: replicas that are filled at once on one disk; more only slow each other and the mail.
+const FILLS_PER_DISK_MAX: usize = 4;
+
+/// What is known now.
+pub(super) struct Scene<'a> {
+    pub placement: &'a Placement,
+    /// What each node said last.
+    pub heard: &'a BTreeMap<String, Heard>,
+    /// Since when this controller has been looking.
+    pub watching: Duration,
+    /// How long a node may be away before its replicas are replaced.
+    pub replace_after: Duration,
+    /// For how long replicas on good disks have not run.
+    pub unwell: &'a BTreeMap<(ShardId, u64), Duration>,
+}
+
+/// What a node said last, and how long ago.
+#[derive(Clone, Debug)]
+pub(super) struct Heard {
+    pub age: Duration,
+    pub report: Report,
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// The meta group takes note.
+    Note(Command),
+    /// The leader of a shard changes its members; once that is done, the meta group takes note.
+    Ask(String, MemberChange, Option<Command>),
+}
+
+/// What to do now, and what cannot be done yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub actions: Vec<Action>,
+    /// For operators: one line for each replica that waits for something.
+    pub waiting: Vec<String>,
+}
+
+/// How the place of a replica is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Condition {
+    Good,
+    /// Its node is silent, not yet for long.
+    Away,
+    /// Lost for good; why.
+    Lost(&'static str),
+    /// It has to leave; why.
+    Leaving(&'static str),
+}
+
+/// All steps that can be taken now.
+pub(super) fn plan(scene: &Scene<'_>) -> Plan {
+    let mut plan = Plan::default();
+    let mut seats = Seats::of(scene.placement);
+    // Lost copies of any shard come before those that only have to move.
+    for urgent in [true, false] {
+        for shard in &scene.placement.shards {
+            scene.shard(shard, urgent, &mut seats, &mut plan);
+        }
+    }
+    scene.disks(&mut plan);
+    plan
+}
+
+impl<'a> Scene<'a> {
+    /// The next step of one shard.
+    fn shard(&self, shard: &Shard, urgent: bool, seats: &mut Seats, plan: &mut Plan) {
+        let leader = self.leader(shard);
+        match leader {
+            // What was begun is gone on with in the first round.
+            Some(leader) if self.is_half_done(shard, leader.1) => {
+                if urgent {
+                    self.go_on(shard, leader, plan);
+                }
+            }
+            _ => self.begin(shard, (leader.is_some(), urgent), seats, plan),
+        }
+        if urgent && leader.is_none() && shard.leader.is_some() {
+            plan.waiting.push(format!("shard {}: no leader", shard.shard));
+        }
+    }
+
+    /// Whether its members are not what the placement says.
+    fn is_half_done(&self, shard: &Shard, leader: &ReplicaReport) -> bool {
+        let is_stray = |id: &u64| !shard.replicas.iter().any(|one| one.replica_id == *id);
+        leader.is_joint || learner_of(shard).is_some() || leader.learners.iter().any(is_stray)
+    }
+
+    /// The next step of a change that was begun.
+    fn go_on(&self, shard: &Shard, (node, leader): (&str, &ReplicaReport), plan: &mut Plan) {
+        let voters: BTreeSet<u64> = leader.voters.iter().copied().collect();
+        let ask_and = |what, then| {
+            let change = MemberChange { shard: shard.shard, from_voters: voters.clone(), what };
+            Action::Ask(node.to_owned(), change, then)
+        };
+        let ask = |what| ask_and(what, None);
+        let placed = voters_of(shard);
+        let Some(learner) = learner_of(shard) else {
+            let stray = leader.learners.iter().find(|id| !placed.contains(*id));
+            plan.actions.push(match stray {
+                Some(stray) if !leader.is_joint => ask(MemberVerb::RemoveLearner(*stray)),
+                _ => ask(MemberVerb::Voters(placed)),
+            });
+            return;
+        };
+        let id = learner.replica_id;
+        let votes = voters.contains(&id);
+        let mut target = placed.clone();
+        target.insert(id);
+        target.retain(|id| Some(*id) != learner.replaces);
+        let action = match self.lacks(shard, learner, leader) {
+            // Both sides agreed already; either is safe, and this one was wanted.
+            _ if leader.is_joint => ask(MemberVerb::Voters(if votes { target } else { placed })),
+            _ if votes && voters == target => {
+                Action::Note(Command::PromoteReplica(shard.shard, id, learner.replaces))
+            }
+            _ if votes => ask(MemberVerb::Voters(target)),
+            _ if self.must_leave(shard, learner) => {
+                let forget = Command::RemoveReplica(shard.shard, id);
+                ask_and(MemberVerb::RemoveLearner(id), Some(forget))
+            }
+            _ if !leader.learners.contains(&id) => ask(MemberVerb::AddLearner(learner.clone())),
+            Some(_) => return,
+            None if Some(leader.replica_id) == learner.replaces => {
+                let Some(next) = self.successor(shard, leader) else {
+                    let text = format!("shard {}: nobody can lead instead", shard.shard);
+                    return plan.waiting.push(text);
+                };
+                ask(MemberVerb::Lead(next))
+            }
+            None => ask(MemberVerb::Voters(target)),
+        };
+        plan.actions.push(action);
+    }
+
+    /// Places a learner if a replica has to be replaced.
+    fn begin(
+        &self,
+        shard: &Shard,
+        (is_led, urgent): (bool, bool),
+        seats: &mut Seats,
+        plan: &mut Plan,
+    ) {
+        let bad = shard.replicas.iter().find_map(|one| match (urgent, self.of(shard, one)) {
+            (true, Condition::Lost(why)) | (false, Condition::Leaving(why)) => Some((one, why)),
+            _ => None,
+        });
+        let Some((old, why)) = bad else { return };
+        let id = old.replica_id;
+        let mut wait = |what: &str| {
+            let (shard, node) = (shard.shard, &old.node);
+            plan.waiting.push(format!("shard {shard}: replica {id} on {node} ({why}): {what}"));
+        };
+        if !is_led {
+            return wait("no majority to replace it");
+        }
+        let others = shard.replicas.iter().filter(|one| one.replica_id != id);
+        if !urgent && others.clone().any(|one| self.of(shard, one) != Condition::Good) {
+            return wait("another replica is missing, and comes first");
+        }
+        if !urgent && others.clone().any(|one| self.is_incomplete(shard, one)) {
+            return wait("another replica is not whole yet");
+        }
+        let Some(seat) = seats.best(self, shard, old) else {
+            return wait("no suitable disk on another node");
+        };
+        if seats.n_learners(seat.disk_id) >= FILLS_PER_DISK_MAX {
+            return wait("others are filled first");
+        }
+        seats.take(&seat);
+        plan.note(Command::PlaceReplica(shard.shard, seat, Some(id)));
+    }
+
+    /// What a learner still lacks before it may vote; for people.
+    pub fn lacks(
+        &self,
+        shard: &Shard,
+        learner: &Replica,
+        leader: &ReplicaReport,
+    ) -> Option<&'static str> {
+        let Some(report) = self.report(shard.shard, learner) else { return Some("not started") };
+        let matched = leader.followers.iter().find(|(id, _)| *id == learner.replica_id);
+        let is_close = matched.is_some_and(|(_, at)| at + LAG_MAX >= leader.last_log);
+        if !is_close || report.applied + LAG_MAX < leader.committed {
+            return Some("rows");
+        }
+        if report.n_missing_chunks > 0 {
+            return Some("bodies");
+        }
+        let differs = report.applied == leader.applied && report.digest != leader.digest;
+        differs.then_some("its rows differ from the leader's")
+    }
+
+    /// A voter that can take over from the leader.
+    fn successor(&self, shard: &Shard, leader: &ReplicaReport) -> Option<u64> {
+        let able = shard.replicas.iter().filter(|one| {
+            let matched = leader.followers.iter().find(|(id, _)| *id == one.replica_id);
+            one.role == ReplicaRole::Voter
+                && one.replica_id != leader.replica_id
+                && self.of(shard, one) == Condition::Good
+                && !self.is_incomplete(shard, one)
+                && matched.is_some_and(|(_, at)| at + LAG_MAX >= leader.last_log)
+        });
+        able.map(|one| one.replica_id).next()
+    }
+
+    /// Disks that are done with: emptied ones, and those that their node has no more.
+    fn disks(&self, plan: &mut Plan) {
+        let replicas = || self.placement.shards.iter().flat_map(|shard| &shard.replicas);
+        for node in &self.placement.nodes {
+            for disk in &node.disks {
+                let id = disk.disk_id;
+                if replicas().any(|replica| replica.disk_id == id) {
+                    continue;
+                }
+                if self.is_gone(node, id) {
+                    plan.note(Command::ForgetDisk(id));
+                } else if disk.state == DiskState::Draining {
+                    plan.note(Command::SetDiskState(id, DiskState::Retired));
+                }
+            }
+        }
+    }
+
+    /// How the place of a replica is.
+    pub fn of(&self, shard: &Shard, replica: &Replica) -> Condition {
+        let unwell = self.unwell.get(&(shard.shard, replica.replica_id));
+        match self.place(&replica.node, replica.disk_id) {
+            Condition::Good if unwell.is_some_and(|since| *since > UNWELL_PATIENCE) => {
+                Condition::Lost("it cannot run there")
+            }
+            condition => condition,
+        }
+    }
+
+    fn must_leave(&self, shard: &Shard, replica: &Replica) -> bool {
+        matches!(self.of(shard, replica), Condition::Lost(_) | Condition::Leaving(_))
+    }
+
+    /// How a disk is.
+    pub fn place(&self, node: &str, disk_id: DiskId) -> Condition {
+        let Some(known) = self.placement.node(node) else { return Condition::Lost("node removed") };
+        let state = known.disks.iter().find(|disk| disk.disk_id == disk_id).map(|disk| disk.state);
+        match (state, self.fresh(node)) {
+            (None, _) => Condition::Lost("disk removed"),
+            (Some(DiskState::Poisoned), _) => Condition::Lost("disk failed"),
+            (_, Some(report)) => match find(&report.disks, disk_id) {
+                None => Condition::Lost("disk gone"),
+                Some(told) if told.state == DiskState::Poisoned => Condition::Lost("disk failed"),
+                Some(_) if state != Some(DiskState::Ok) => Condition::Leaving("disk is emptied"),
+                Some(_) if known.draining => Condition::Leaving("node is emptied"),
+                Some(_) => Condition::Good,
+            },
+            (_, None) if self.silent(node) < self.replace_after => Condition::Away,
+            (_, None) => Condition::Lost("node away"),
+        }
+    }
+
+    /// Whether a node says that it has a disk no more.
+    fn is_gone(&self, node: &Node, disk_id: DiskId) -> bool {
+        self.fresh(&node.name).is_some_and(|report| find(&report.disks, disk_id).is_none())
+    }
+
+    /// For how long a node has said nothing.
+    fn silent(&self, node: &str) -> Duration {
+        self.heard.get(node).map_or(self.watching, |heard| heard.age)
+    }
+
+    /// What a node said just now. What it said before it registered anew is of another life: it may
+    /// have other disks now.
+    pub fn fresh(&self, node: &str) -> Option<&'a Report> {
+        let run_id = self.placement.node(node)?.run_id;
+        let heard = self.heard.get(node).filter(|heard| heard.age < FRESH)?;
+        (heard.report.run_id == run_id).then_some(&heard.report)
+    }
+
+    /// What is said of a replica.
+    pub fn report(&self, shard: ShardId, replica: &Replica) -> Option<&'a ReplicaReport> {
+        let all = &self.fresh(&replica.node)?.replicas;
+        all.iter().find(|one| one.shard == shard && one.replica_id == replica.replica_id)
+    }
+
+    fn is_incomplete(&self, shard: &Shard, replica: &Replica) -> bool {
+        self.report(shard.shard, replica).is_none_or(|report| report.n_missing_chunks > 0)
+    }
+
+    /// Who says that it leads, in the highest term, with its node.
+    pub fn leader(&self, shard: &Shard) -> Option<(&'a str, &'a ReplicaReport)> {
+        let names = self.heard.keys().map(String::as_str);
+        let fresh = names.filter_map(|node| Some((node, self.fresh(node)?)));
+        let all =
+            fresh.flat_map(|(node, report)| report.replicas.iter().map(move |one| (node, one)));
+        all.filter(|(_, one)| one.shard == shard.shard && one.state == ReplicaState::Leader)
+            .max_by_key(|(_, one)| one.term)
+    }
+}
+
+impl Plan {
+    fn note(&mut self, command: Command) {
+        self.actions.push(Action::Note(command));
+    }
+}
+
+fn learner_of(shard: &Shard) -> Option<&Replica> {
+    shard.replicas.iter().find(|one| one.role == ReplicaRole::Learner)
+}
+
+fn voters_of(shard: &Shard) -> BTreeSet<u64> {
+    let voters = shard.replicas.iter().filter(|one| one.role == ReplicaRole::Voter);
+    voters.map(|one| one.replica_id).collect()
+}
+
+fn find(disks: &[Disk], disk_id: DiskId) -> Option<&Disk> {
+    disks.iter().find(|disk| disk.disk_id == disk_id)
+}

@@ -1,0 +1,79 @@
+//! On which disk a new replica goes: one that is well and has room, on a node without another replica
+//! of the shard, in another zone where there is one, and among those the one that carries least.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use api::placement::{Disk, DiskId, DiskState, Node, Placement, Replica, ReplicaRole, Shard};
+
+use super::plan::{Condition, Scene};
+use crate::meta::command::Seat;
+
+/// A disk below this is nearly full, and takes no replica; where growth is refused.
+const FREE_BYTES_MIN: u64 = 1 << 30;
+
+/// What each disk and node carries, with what is planned in this round.
+pub(super) struct Seats {
+    replicas: BTreeMap<DiskId, usize>,
+    learners: BTreeMap<DiskId, usize>,
+    of_node: BTreeMap<String, usize>,
+}
+
+impl Seats {
+    /// What is placed.
+    pub fn of(placement: &Placement) -> Self {
+        let mut seats =
+            Self { replicas: BTreeMap::new(), learners: BTreeMap::new(), of_node: BTreeMap::new() };
+        for replica in placement.shards.iter().flat_map(|shard| &shard.replicas) {
+            seats.count(&replica.node, replica.disk_id);
+            if replica.role == ReplicaRole::Learner {
+                *seats.learners.entry(replica.disk_id).or_default() += 1;
+            }
+        }
+        seats
+    }
+
+    fn count(&mut self, node: &str, disk_id: DiskId) {
+        *self.replicas.entry(disk_id).or_default() += 1;
+        *self.of_node.entry(node.to_owned()).or_default() += 1;
+    }
+
+    /// A learner is planned there.
+    pub fn take(&mut self, seat: &Seat) {
+        self.count(&seat.node, seat.disk_id);
+        *self.learners.entry(seat.disk_id).or_default() += 1;
+    }
+
+    /// Learners on a disk.
+    pub fn n_learners(&self, disk_id: DiskId) -> usize {
+        self.learners.get(&disk_id).copied().unwrap_or_default()
+    }
+
+    /// The best place for a replica instead of `old`.
+    pub fn best(&self, scene: &Scene<'_>, shard: &Shard, old: &Replica) -> Option<Seat> {
+        let others = || shard.replicas.iter().filter(|one| one.replica_id != old.replica_id);
+        let zone_of = |name: &str| scene.placement.node(name).map(|node| node.zone.as_str());
+        let zones: BTreeSet<&str> = others().filter_map(|one| zone_of(&one.node)).collect();
+        let open = |node: &&Node| !others().any(|one| one.node == node.name);
+        let nodes = scene.placement.nodes.iter().filter(open);
+        let disks = nodes.flat_map(|node| node.disks.iter().map(move |disk| (node, disk)));
+        let good = disks.filter(|(node, disk)| takes(scene, node, disk));
+        let best = good.min_by_key(|(node, disk)| {
+            let same_zone = !node.zone.is_empty() && zones.contains(node.zone.as_str());
+            let of_disk = self.replicas.get(&disk.disk_id).copied().unwrap_or_default();
+            // Why the disk first: a new disk on the same node is emptier than any other.
+            let of_node = self.of_node.get(&node.name).copied().unwrap_or_default();
+            (same_zone, self.n_learners(disk.disk_id), of_disk, of_node, disk.disk_id)
+        });
+        best.map(|(node, disk)| Seat { node: node.name.clone(), disk_id: disk.disk_id })
+    }
+}
+
+/// Whether a disk takes replicas now.
+pub(super) fn takes(scene: &Scene<'_>, node: &Node, disk: &Disk) -> bool {
+    let told = scene
+        .fresh(&node.name)
+        .and_then(|report| report.disks.iter().find(|told| told.disk_id == disk.disk_id));
+    disk.state == DiskState::Ok
+        && scene.place(&node.name, disk.disk_id) == Condition::Good
+        && told.is_some_and(|told| told.free_bytes >= FREE_BYTES_MIN)
+}
