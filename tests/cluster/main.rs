@@ -4,4 +4,5 @@ mod bytes;
 mod clients;
 mod failover;
 mod lifecycle;
+mod recovery;
 mod replacement;

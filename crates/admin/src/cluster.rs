@@ -112,6 +112,46 @@ impl ClusterStatus {
         leaders.max_by_key(|(_, replica)| replica.term)
     }
 
+    /// The node that leads a shard.
+    pub fn leads(&self, shard: ShardId) -> Option<&str> {
+        self.leader(shard).map(|(node, _)| node.node.name.as_str())
+    }
+
+    /// What is known of every replica of a shard, and what would be lost if the one on `keep` went on
+    /// alone. For people.
+    pub fn losses(&self, shard: ShardId, keep: &str) -> Result<String> {
+        let placement = self.placement().context("no cluster was formed yet")?;
+        let placed = placement.shard(shard).with_context(|| format!("no shard {shard}"))?;
+        let mut text = format!("shard {shard}:");
+        let (mut kept, mut furthest) = (None, 0);
+        for one in &placed.replicas {
+            let node = self.node(&one.node);
+            let said = node.and_then(|node| {
+                node.replicas.iter().find(|told| told.replica_id == one.replica_id)
+            });
+            let state = if self.is_reachable(&one.node) { "here" } else { "away" };
+            let words = said.map_or("nothing is known of its log".to_owned(), |told| {
+                furthest = furthest.max(told.last_log);
+                let n = told.n_missing_chunks;
+                format!("log up to {}, {n} bodies missing", told.last_log)
+            });
+            if one.node == keep {
+                kept = said.filter(|_| self.is_reachable(keep));
+            }
+            text += &format!("\n  replica {} on {} ({state}): {words}", one.replica_id, one.node);
+        }
+        let kept = kept.with_context(|| format!("{text}\n{keep} has no running replica of it"))?;
+        text += &match furthest.saturating_sub(kept.last_log) {
+            0 => "\n  no later entry is known; what the others acknowledged unseen is lost"
+                .to_owned(),
+            n => format!("\n  at least {n} entries, {} to {furthest}, are lost", kept.last_log + 1),
+        };
+        if kept.n_missing_chunks > 0 {
+            text += &format!("\n  {} bodies are lost", kept.n_missing_chunks);
+        }
+        Ok(text)
+    }
+
     fn check_leader(&self, shard: &Shard) -> Result<()> {
         let id = shard.shard;
         let (_, leader) = self.leader(id).with_context(|| format!("shard {id} has no leader"))?;

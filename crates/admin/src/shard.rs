@@ -1,6 +1,6 @@
 //! `rookery ctl shard`: shards and where their replicas lie.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use api::admin::MoveReplica;
 use api::placement::{DiskId, ReplicaRole};
 use clap::Subcommand;
@@ -38,6 +38,19 @@ pub(crate) enum ShardVerb {
         #[arg(long)]
         no_wait: bool,
     },
+    /// Give up a majority that is lost for good: one replica goes on alone with what it has
+    Recover {
+        /// Numbers of the shards, 0 (the meta group) first if it is among them
+        #[arg(required = true)]
+        shards: Vec<u32>,
+        /// Node whose replicas go on
+        #[arg(long)]
+        node: String,
+        /// What only the lost replicas had is lost; every mailbox gets a new UIDVALIDITY. Without this,
+        /// only what is known is shown
+        #[arg(long)]
+        i_accept_data_loss: bool,
+    },
 }
 
 /// Does what the command line says.
@@ -72,6 +85,12 @@ pub(crate) async fn run(target: &Target, verb: ShardVerb) -> Result<()> {
             println!("shard {shard} has its replica on {}", to_move.to);
             Ok(())
         }
+        ShardVerb::Recover { shards, node, i_accept_data_loss } => {
+            for shard in shards {
+                recover(target, ShardId(shard), &node, i_accept_data_loss).await?;
+            }
+            Ok(())
+        }
     }
 }
 
@@ -85,4 +104,29 @@ fn moved(status: &ClusterStatus, to_move: &MoveReplica) -> Result<Left> {
         (None, false) => anyhow::bail!("the move was called off: see `ctl cluster status`"),
         (Some(_), _) => Left::Still(format!("shard {} moves", to_move.shard)),
     })
+}
+
+async fn recover(target: &Target, shard: ShardId, node: &str, accepted: bool) -> Result<()> {
+    let status = cluster::status(target).await?;
+    println!("{}", status.losses(shard, node)?);
+    if !accepted {
+        bail!(
+            "nothing was done: repeat it with --i-accept-data-loss when the others are lost for good"
+        );
+    }
+    target.admin()?.recover_shard(shard, node).await.context("recover shard")?;
+    follow::until(target, |status| {
+        let placement = status.placement().context("no cluster was formed yet")?;
+        let open = placement.shard(shard).is_none_or(|shard| shard.forced.is_some());
+        Ok(match (open, status.leads(shard)) {
+            (false, Some(leader)) if leader == node => Left::Done,
+            _ => Left::Still(format!("shard {shard} recovers")),
+        })
+    })
+    .await?;
+    println!("shard {shard} goes on with the replica on {node}");
+    println!("  wipe the disks of the lost nodes before they come back");
+    println!("  restart the frontends, so that no open session goes on with old UIDs");
+    println!("  its other replicas are made anew as soon as there are disks for them");
+    Ok(())
 }

@@ -138,4 +138,7 @@ pub trait AdminHandler: Send + Sync + 'static {
 
     /// Changes a setting of the cluster; `None` undoes that.
     async fn set(&self, name: &str, value: Option<&str>) -> Result<(), MetaError>;
+
+    /// Gives up a shard's lost majority: the replica on this node goes on alone with what it has.
+    async fn recover_shard(&self, shard: ShardId, node: &str) -> Result<(), MetaError>;
 }

@@ -87,6 +87,8 @@ pub struct ReplicaReport {
     pub missing_bytes: u64,
     /// Octets of rows and chunks it got from its peers since it began.
     pub received_bytes: u64,
+    /// It was forced to stand alone, and every mailbox has a new UIDVALIDITY since.
+    pub is_recovered: bool,
 }
 
 /// A change of who keeps a shard, asked of the shard's leader.

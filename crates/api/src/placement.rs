@@ -134,6 +134,15 @@ pub struct Shard {
     /// Name of the node that led when last heard of; a hint.
     #[n(2)]
     pub leader: Option<String>,
+    /// Replicas it shall have.
+    #[n(3)]
+    pub n_wanted: u32,
+    /// The replica that was forced to stand alone and has not recovered yet: nobody is served until then.
+    #[n(4)]
+    pub forced: Option<u64>,
+    /// Replicas that force put out; whatever they say is of another history.
+    #[n(5)]
+    pub outcasts: Vec<u64>,
 }
 
 /// One copy of a shard.

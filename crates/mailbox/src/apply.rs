@@ -37,12 +37,17 @@ fn once(
 ) -> (Outcome, Vec<Change>) {
     let refused = |refusal| (Outcome::Refused(refusal), Vec::new());
     match &request.command {
-        Command::OpenSession(_) | Command::Housekeep(_) if now > request.expires => {
+        Command::OpenSession(_) | Command::Housekeep(_) | Command::Renumber(_)
+            if now > request.expires =>
+        {
             return refused(Refusal::Expired);
         }
         Command::OpenSession(id) => return (session::open(rows, *id, now), Vec::new()),
         Command::Housekeep(housekeep) => {
             return (command::housekeep::apply(rows, now, housekeep), Vec::new());
+        }
+        Command::Renumber(renumber) => {
+            return (command::renumber::apply(rows, now, renumber), Vec::new());
         }
         _ => {}
     }
@@ -66,7 +71,9 @@ fn execute(rows: &mut Rows<'_>, now: LogTime, command: &Command, inline: &[Chunk
     let quiet = |outcome: Outcome| (outcome, Vec::new());
     let inline: Inline = inline.iter().map(|chunk| (chunk.digest, chunk.raw_len)).collect();
     match command {
-        Command::OpenSession(_) | Command::Housekeep(_) => Ok(quiet(Outcome::Done)),
+        Command::OpenSession(_) | Command::Housekeep(_) | Command::Renumber(_) => {
+            Ok(quiet(Outcome::Done))
+        }
         Command::ClaimAddress(cmd) => command::directory::claim(rows, cmd).map(quiet),
         Command::ReleaseAddress(cmd) => command::directory::release(rows, cmd).map(quiet),
         Command::RepointAddress(cmd) => command::directory::repoint(rows, cmd).map(quiet),

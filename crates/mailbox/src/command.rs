@@ -15,6 +15,7 @@ pub(crate) mod expunge;
 pub(crate) mod housekeep;
 pub(crate) mod r#move;
 pub(crate) mod rename_mailbox;
+pub(crate) mod renumber;
 pub(crate) mod store;
 pub mod subscribe;
 pub mod upload;
@@ -45,8 +46,8 @@ pub struct Entry {
 /// A command with the identity that makes it happen at most once.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Request {
-    /// The session it belongs to; `None` only for [`Command::OpenSession`] and
-    /// [`Command::Housekeep`], which are idempotent by themselves.
+    /// The session it belongs to; `None` only for [`Command::OpenSession`], [`Command::Housekeep`] and
+    /// [`Command::Renumber`], which are idempotent by themselves.
     #[n(0)]
     pub session: Option<SessionId>,
     /// Ascends within the session.
@@ -73,6 +74,9 @@ pub enum Command {
     /// Moves log time on and takes one bounded step of expiry, purge and reclaim.
     #[n(1)]
     Housekeep(#[n(0)] Housekeep),
+    /// Gives every mailbox a new, greater UIDVALIDITY, in bounded steps: history may be lost.
+    #[n(2)]
+    Renumber(#[n(0)] Renumber),
 
     // The directory slots this shard keeps.
     /// Gives an address to an account, if nobody has it.
@@ -149,6 +153,14 @@ pub struct Housekeep {
     /// Messages expunged before give their bodies free.
     #[n(2)]
     pub purge_before: LogTime,
+}
+
+/// See [`Command::Renumber`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Renumber {
+    /// The step before ended here; `None` for the first one.
+    #[n(0)]
+    pub after: Option<OfMailbox>,
 }
 
 /// See [`Command::ClaimAddress`].

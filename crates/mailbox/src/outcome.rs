@@ -41,6 +41,13 @@ pub enum Outcome {
         #[n(0)]
         more: bool,
     },
+    /// Renumber.
+    #[n(9)]
+    Renumbered {
+        /// Not done behind this: ask again from here.
+        #[n(0)]
+        next: Option<OfMailbox>,
+    },
 }
 
 /// Where messages were put.

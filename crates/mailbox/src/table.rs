@@ -189,6 +189,10 @@ pub(crate) fn uid_validity(account: AccountId) -> Vec<u8> {
     Key::new(UID_VALIDITY).bytes(&account.0).0
 }
 
+pub(crate) fn uid_validities() -> Vec<u8> {
+    Key::new(UID_VALIDITY).0
+}
+
 pub(crate) fn accounts() -> Vec<u8> {
     Key::new(ACCOUNT).0
 }

@@ -46,6 +46,7 @@ fn seeds(shard: &mut Shard) -> Vec<(Command, Vec<ChunkRef>)> {
             uploads_before: LogTime(u64::MAX),
             purge_before: LogTime(u64::MAX),
         }),
+        Command::Renumber(Renumber { after: Some(of) }),
     ];
     commands.into_iter().map(|command| (command, inline.clone())).collect()
 }

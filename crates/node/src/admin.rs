@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 use crate::controller;
 use crate::founding::{self, wait_until};
 use crate::meta::{Command, Outcome, plan};
+use crate::recover;
 use crate::refuse;
 use crate::report;
 use crate::shared::{Shared, lock};
@@ -176,5 +177,12 @@ impl AdminHandler for Admin {
         controller::check_setting(name, value).map_err(MetaError::Refused)?;
         let command = Command::SetSetting(name.to_owned(), value.map(str::to_owned));
         self.shared.propose_meta(&command).await.map(drop)
+    }
+
+    async fn recover_shard(&self, shard: ShardId, node: &str) -> Result<(), MetaError> {
+        match shard {
+            META_SHARD => recover::meta(&self.shared, node).await,
+            shard => recover::shard(&self.shared, shard, node).await,
+        }
     }
 }

@@ -45,6 +45,27 @@ pub(crate) struct Outlook {
     pub waiting: Vec<String>,
 }
 
+/// Who leads a shard, by fresh reports.
+pub(crate) fn leader(shared: &Shared, placement: &Placement, shard: ShardId) -> Option<String> {
+    let heard = heard(shared);
+    let scene = Scene {
+        placement,
+        heard: &heard,
+        watching: Duration::ZERO,
+        replace_after: Duration::ZERO,
+        unwell: &BTreeMap::new(),
+    };
+    scene.leader(placement.shard(shard)?).map(|(node, _)| node.to_owned())
+}
+
+fn heard(shared: &Shared) -> BTreeMap<String, Heard> {
+    let reports = lock(&shared.reports);
+    let heard = reports.iter().map(|(node, (at, report))| {
+        (node.clone(), Heard { age: at.elapsed(), report: report.clone() })
+    });
+    heard.collect()
+}
+
 /// What is remembered while this node leads the meta group; nothing depends on it but times.
 struct Memory {
     since: Instant,
@@ -83,12 +104,7 @@ pub(crate) async fn control(shared: Arc<Shared>) {
 impl Memory {
     /// Makes a plan, and tells operators of it.
     fn look(&mut self, shared: &Shared, placement: &Placement) -> Plan {
-        let heard: BTreeMap<String, Heard> = lock(&shared.reports)
-            .iter()
-            .map(|(node, (at, report))| {
-                (node.clone(), Heard { age: at.elapsed(), report: report.clone() })
-            })
-            .collect();
+        let heard = heard(shared);
         self.note_unwell(placement, &heard);
         let unwell = self.unwell.iter().map(|(key, since)| (*key, since.elapsed())).collect();
         let scene = Scene {

@@ -21,6 +21,7 @@ mod members;
 pub mod meta;
 mod meta_group;
 mod peer;
+mod recover;
 mod refuse;
 mod replicas;
 mod report;

@@ -32,6 +32,14 @@ impl Mail {
         self.0.replicas.of_shard(shard).ok_or(MailError::NoSuchShard)
     }
 
+    /// Why: until every mailbox has its new UIDVALIDITY, a client would take another history for the one it
+    /// knows.
+    fn refuse_if_forced(&self, shard: ShardId) -> Result<(), MailError> {
+        let placement = self.0.known.placement();
+        let forced = placement.shard(shard).is_some_and(|shard| shard.forced.is_some());
+        if forced { Err(MailError::Unavailable) } else { Ok(()) }
+    }
+
     /// Why: while leaderships are handed over, a proposal that comes in would only be caught between
     /// two leaders; its sender is told at once who is next.
     fn refuse_if_draining(&self, running: &Running) -> Result<(), MailError> {
@@ -68,6 +76,7 @@ impl MailHandler for Mail {
         chunks: Vec<StoredChunk>,
     ) -> Result<Outcome, MailError> {
         let running = self.running(shard)?;
+        self.refuse_if_forced(shard)?;
         self.refuse_if_draining(&running)?;
         if chunks.iter().any(|chunk| chunk.bytes.len() > CHUNK_BYTES_MAX) {
             return Err(MailError::TooLarge);
@@ -88,6 +97,7 @@ impl MailHandler for Mail {
         linearizable: bool,
     ) -> Result<Answer, MailError> {
         let running = self.running(shard)?;
+        self.refuse_if_forced(shard)?;
         let query = Arc::new(query);
         for _ in 0..VIEWS_MAX {
             let view = match linearizable {

@@ -89,7 +89,9 @@ impl Shared {
         };
         let mut nodes: Vec<Node> = replicas.iter().filter_map(described).collect();
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
-        let shards = vec![Shard { shard: META_SHARD, replicas, leader: None }];
+        let n_wanted = replicas.len() as u32;
+        let (shard, leader, forced, outcasts) = (META_SHARD, None, None, Vec::new());
+        let shards = vec![Shard { shard, replicas, leader, n_wanted, forced, outcasts }];
         Placement { cluster, nodes, shards, ..Placement::default() }
     }
 }

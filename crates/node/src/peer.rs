@@ -15,6 +15,12 @@ impl PeerHandler for Peers {
         from_node: String,
         request: PeerRequest,
     ) -> BoxFuture<'static, Result<PeerResponse, PeerError>> {
+        let placement = self.0.known.placement();
+        let shard = placement.shard(request.shard);
+        if shard.is_some_and(|shard| shard.outcasts.contains(&request.from_replica)) {
+            let refused = PeerError::Refused("the sender was put out of the group".into());
+            return Box::pin(async move { Err(refused) });
+        }
         let running = self.0.replicas.exactly(request.shard, request.to_replica);
         Box::pin(async move {
             let Some(running) = running else {

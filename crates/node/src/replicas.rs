@@ -1,6 +1,7 @@
 //! The replicas that run here: those found on the disks, and those that the placement puts there.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use replica::{Disk, Machine, MailMachine, Member, Replica, ReplicaConfig, Role, 
 
 use crate::leases::Leases;
 use crate::machine::MetaMachine;
+use crate::recover;
 use crate::shared::{Shared, lock};
 
 /// Pause between the starts of two groups, so that their elections do not fall together.
@@ -31,6 +33,8 @@ pub(crate) struct Running {
     pub leases: Mutex<Leases>,
     /// One change of its members at a time.
     pub changing: tokio::sync::Mutex<()>,
+    /// It was forced to stand alone, and every mailbox has a new UIDVALIDITY since.
+    pub is_recovered: AtomicBool,
 }
 
 /// All of them, by shard and replica id.
@@ -160,6 +164,7 @@ pub(crate) async fn start_one(
                 disk_id,
                 leases: Default::default(),
                 changing: Default::default(),
+                is_recovered: AtomicBool::new(false),
             });
             shared.replicas.insert(Arc::clone(&running));
             Some(running)
@@ -195,6 +200,7 @@ pub(crate) async fn follow_placement(shared: Arc<Shared>) {
         }
         if is_admitted && placement.version > 0 {
             destroy_removed(&shared, &placement).await;
+            recover::follow(&shared, &placement).await;
         }
         tokio::select! {
             () = shared.stop.cancelled() => return,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use api::meta::{ReplicaReport, ReplicaState, Report};
@@ -19,6 +20,8 @@ const REPORT_EVERY: Duration = Duration::from_millis(1_000);
 const REPORT_SOON: Duration = Duration::from_millis(100);
 /// How long one report may take.
 const PATIENCE: Duration = Duration::from_millis(800);
+/// After so long without an answer of a majority a leader leads nobody.
+const ALONE_MS: u64 = 3_000;
 /// A report older than this says nothing about leaders.
 const FRESH: Duration = Duration::from_secs(3);
 
@@ -137,13 +140,21 @@ fn one(running: &Running) -> ReplicaReport {
         is_joint: status.is_joint,
         missing_bytes: status.missing_bytes,
         received_bytes: status.received_bytes,
+        is_recovered: running.is_recovered.load(Ordering::Relaxed),
     }
+}
+
+/// A leader that no majority has answered for long.
+fn is_alone(status: &Status) -> bool {
+    status.voters.len() > 1 && status.quorum_age_ms.is_none_or(|age| age > ALONE_MS)
 }
 
 fn state(status: &Status) -> ReplicaState {
     match status.role {
         Role::Stopped => ReplicaState::Failed,
         _ if status.is_unconfirmed => ReplicaState::Starting,
+        // Why: nobody but itself takes it for the leader any more.
+        Role::Leader if is_alone(status) => ReplicaState::Candidate,
         Role::Leader => ReplicaState::Leader,
         Role::Follower => ReplicaState::Follower,
         Role::Candidate => ReplicaState::Candidate,

@@ -14,6 +14,7 @@ mod confirm;
 mod core;
 mod disk;
 mod error;
+mod force;
 mod handler;
 mod index;
 mod local;
@@ -38,6 +39,7 @@ mod wire;
 
 pub use disk::{Clock, Disk, DiskOptions};
 pub use error::{ChunkError, Error, ProposeError};
+pub use force::Forced;
 pub use machine::{Machine, MachineApplied, MailMachine};
 pub use raft::Member;
 pub use replica::{Replica, ReplicaConfig};

@@ -221,6 +221,21 @@ impl Log {
         }
     }
 
+    /// Writes a vote and an entry behind all others, when nobody else writes.
+    pub async fn force(&self, vote: Vote, entry: Entry) -> io::Result<()> {
+        self.clone().save_vote(&vote).await?;
+        for part in self.accept([entry]) {
+            let log = self.clone();
+            let (sender, receiver) = tokio::sync::oneshot::channel();
+            self.submit(part.records, move |result| {
+                drop(sender.send(log.appended(part.sequences, part.first_index, result)));
+            })
+            .await?;
+            receiver.await.map_err(|_| io::Error::other("the journal is gone"))??;
+        }
+        Ok(())
+    }
+
     /// Where an entry's bodies are, once it is on this disk. Asked once, when it is applied.
     pub async fn take_blobs(&self, index: u64) -> io::Result<Box<[Pointer]>> {
         loop {

@@ -11,7 +11,7 @@ use tonic::transport::Channel;
 use super::{ClusterInit, MoveReplica, Status};
 use crate::client::{Asker, ClientConfig, Cluster, Error};
 use crate::meta::MetaError;
-use crate::placement::DiskId;
+use crate::placement::{DiskId, META_SHARD};
 use crate::proto::admin as wire;
 use crate::proto::admin::add_shard_response;
 use crate::proto::admin::admin_client;
@@ -125,6 +125,29 @@ impl AdminClient {
             async move { Ok(done(client.set(message).await?.into_inner())) }
         })
         .await
+    }
+
+    /// Gives up a shard's lost majority: the replica on this node goes on alone with what it has. For the
+    /// meta group that node is asked itself.
+    pub async fn recover_shard(&self, shard: ShardId, node: &str) -> Result<(), MetaError> {
+        let message = wire::RecoverShardRequest { shard: shard.0, node: node.to_owned() };
+        if shard != META_SHARD {
+            return self
+                .ask(true, move |mut client| {
+                    let message = message.clone();
+                    async move { Ok(done(client.recover_shard(message).await?.into_inner())) }
+                })
+                .await;
+        }
+        let unavailable = |error: &dyn std::fmt::Display| MetaError::Unavailable(error.to_string());
+        let formed = tokio::time::timeout(self.patience, self.cluster.placements.formed()).await;
+        formed.map_err(|_| unavailable(&"no node told where the others are"))?;
+        let mut client = Rpc::new(self.cluster.nodes.channel(node));
+        match tokio::time::timeout(self.patience, client.recover_shard(message)).await {
+            Ok(Ok(response)) => done(response.into_inner()),
+            Ok(Err(status)) => Err(unavailable(&status.message())),
+            Err(_) => Err(unavailable(&"no answer in time")),
+        }
     }
 
     async fn ask<T, F>(

@@ -163,6 +163,9 @@ impl From<&Shard> for wire::Shard {
             shard: shard.shard.0,
             replicas: shard.replicas.iter().map(wire::Replica::from).collect(),
             leader: shard.leader.clone().unwrap_or_default(),
+            n_wanted: shard.n_wanted,
+            forced: shard.forced.unwrap_or_default(),
+            outcasts: shard.outcasts.clone(),
         }
     }
 }
@@ -175,6 +178,9 @@ impl TryFrom<wire::Shard> for Shard {
             shard: ShardId(wire.shard),
             replicas: collect(wire.replicas)?,
             leader: name(wire.leader),
+            n_wanted: wire.n_wanted,
+            forced: (wire.forced > 0).then_some(wire.forced),
+            outcasts: wire.outcasts,
         })
     }
 }
@@ -265,6 +271,7 @@ impl From<&ReplicaReport> for wire::ReplicaReport {
             is_joint: report.is_joint,
             missing_bytes: report.missing_bytes,
             received_bytes: report.received_bytes,
+            is_recovered: report.is_recovered,
         }
     }
 }
@@ -302,6 +309,7 @@ impl TryFrom<wire::ReplicaReport> for ReplicaReport {
             is_joint: wire.is_joint,
             missing_bytes: wire.missing_bytes,
             received_bytes: wire.received_bytes,
+            is_recovered: wire.is_recovered,
         })
     }
 }

@@ -100,4 +100,12 @@ impl Admin for AdminService {
         let value = (!value.is_empty()).then_some(value.as_str());
         Ok(done(self.handler.set(&name, value).await))
     }
+
+    async fn recover_shard(
+        &self,
+        request: Request<wire::RecoverShardRequest>,
+    ) -> Result<Response<wire::DoneResponse>, Status> {
+        let wire::RecoverShardRequest { shard, node } = request.into_inner();
+        Ok(done(self.handler.recover_shard(ShardId(shard), &node).await))
+    }
 }

@@ -83,6 +83,7 @@ async fn a_node_reports_to_the_leader_wherever_that_is() {
         is_joint: true,
         missing_bytes: 9,
         received_bytes: 10,
+        is_recovered: true,
     };
     let report =
         Report { node: "n2".into(), disks: vec![disk], replicas: vec![replica], run_id: 4 };

@@ -80,7 +80,14 @@ impl Cluster {
             replaces: None,
         };
         let replicas: Vec<Replica> = self.nodes.keys().enumerate().map(replica).collect();
-        let shard = |shard| Shard { shard, replicas: replicas.clone(), leader: None };
+        let shard = |shard| Shard {
+            shard,
+            replicas: replicas.clone(),
+            leader: None,
+            n_wanted: 3,
+            forced: None,
+            outcasts: Vec::new(),
+        };
         self.world.publish(Placement {
             version: 1,
             cluster: ClusterId([3; 16]),

@@ -397,4 +397,8 @@ impl AdminHandler for FakeNode {
     async fn set(&self, name: &str, value: Option<&str>) -> Result<(), MetaError> {
         Err(MetaError::Refused(format!("no setting {name}, not even {value:?}")))
     }
+
+    async fn recover_shard(&self, _: ShardId, _: &str) -> Result<(), MetaError> {
+        Ok(())
+    }
 }

@@ -96,6 +96,14 @@ impl<'a> Scene<'a> {
     /// The next step of one shard.
     fn shard(&self, shard: &Shard, urgent: bool, seats: &mut Seats, plan: &mut Plan) {
         let leader = self.leader(shard);
+        if let Some(id) = shard.forced {
+            let done = leader.filter(|(_, one)| one.replica_id == id && one.is_recovered);
+            return match (done, urgent) {
+                (Some(_), true) => plan.note(Command::RecoveredShard(shard.shard, id)),
+                (None, true) => plan.waiting.push(format!("shard {}: recovers", shard.shard)),
+                (_, false) => {}
+            };
+        }
         match leader {
             // What was begun is gone on with in the first round.
             Some(leader) if self.is_half_done(shard, leader.1) => {
@@ -175,16 +183,24 @@ impl<'a> Scene<'a> {
             (true, Condition::Lost(why)) | (false, Condition::Leaving(why)) => Some((one, why)),
             _ => None,
         });
-        let Some((old, why)) = bad else { return };
-        let id = old.replica_id;
-        let mut wait = |what: &str| {
-            let (shard, node) = (shard.shard, &old.node);
-            plan.waiting.push(format!("shard {shard}: replica {id} on {node} ({why}): {what}"));
+        let too_few = urgent && shard.replicas.len() < shard.n_wanted as usize;
+        let (old, what) = match bad {
+            Some((old, why)) => {
+                (Some(old), format!("replica {} on {} ({why})", old.replica_id, old.node))
+            }
+            None if too_few => {
+                (None, format!("{} of {} replicas", shard.replicas.len(), shard.n_wanted))
+            }
+            None => return,
+        };
+        let id = old.map(|old| old.replica_id);
+        let mut wait = |why: &str| {
+            plan.waiting.push(format!("shard {}: {what}: {why}", shard.shard));
         };
         if !is_led {
             return wait("no majority to replace it");
         }
-        let others = shard.replicas.iter().filter(|one| one.replica_id != id);
+        let others = shard.replicas.iter().filter(|one| Some(one.replica_id) != id);
         if !urgent && others.clone().any(|one| self.of(shard, one) != Condition::Good) {
             return wait("another replica is missing, and comes first");
         }
@@ -198,7 +214,7 @@ impl<'a> Scene<'a> {
             return wait("others are filled first");
         }
         seats.take(&seat);
-        plan.note(Command::PlaceReplica(shard.shard, seat, Some(id)));
+        plan.note(Command::PlaceReplica(shard.shard, seat, id));
     }
 
     /// What a learner still lacks before it may vote; for people.

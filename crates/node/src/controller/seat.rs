@@ -48,9 +48,10 @@ impl Seats {
         self.learners.get(&disk_id).copied().unwrap_or_default()
     }
 
-    /// The best place for a replica instead of `old`.
-    pub fn best(&self, scene: &Scene<'_>, shard: &Shard, old: &Replica) -> Option<Seat> {
-        let others = || shard.replicas.iter().filter(|one| one.replica_id != old.replica_id);
+    /// The best place for a replica instead of `old`, or for a further one.
+    pub fn best(&self, scene: &Scene<'_>, shard: &Shard, old: Option<&Replica>) -> Option<Seat> {
+        let old = old.map(|old| old.replica_id);
+        let others = || shard.replicas.iter().filter(|one| Some(one.replica_id) != old);
         let zone_of = |name: &str| scene.placement.node(name).map(|node| node.zone.as_str());
         let zones: BTreeSet<&str> = others().filter_map(|one| zone_of(&one.node)).collect();
         let open = |node: &&Node| !others().any(|one| one.node == node.name);

@@ -56,6 +56,8 @@ fn change(rows: &mut Rows<'_>, command: &Command, cluster: Cluster) -> Applied {
         Command::NoteLeaders(leaders) => note_leaders(rows, leaders),
         Command::RemoveNode(name) => remove_node(rows, name),
         Command::ForgetDisk(disk_id) => forget_disk(rows, *disk_id),
+        Command::ForceShard(shard, replica_id) => force_shard(rows, *shard, *replica_id),
+        Command::RecoveredShard(shard, replica_id) => recovered_shard(rows, *shard, *replica_id),
         Command::SetSetting(name, value) => {
             let value = value.as_deref();
             check_text([name.as_str(), value.unwrap_or_default()])?;
@@ -272,7 +274,9 @@ fn put_new_shard(rows: &mut Rows<'_>, shard: ShardId, seats: &[Seat], next_repli
         replicas.push(new_replica(*next_replica, seat, ReplicaRole::Voter));
         *next_replica += 1;
     }
-    rows::put_shard(rows, &Shard { shard, replicas, leader: None });
+    let n_wanted = replicas.len() as u32;
+    let (leader, forced, outcasts) = (None, None, Vec::new());
+    rows::put_shard(rows, &Shard { shard, replicas, leader, n_wanted, forced, outcasts });
 }
 
 fn new_replica(replica_id: u64, seat: &Seat, role: ReplicaRole) -> Replica {
@@ -287,6 +291,9 @@ fn place_replica(
 ) -> Applied {
     let mut shard = known_shard(rows, shard)?;
     check_seat(&known_node(rows, &seat.node)?, seat)?;
+    if shard.forced.is_some() {
+        return Err(refused("the shard recovers first"));
+    }
     if shard.replicas.iter().any(|replica| replica.role == ReplicaRole::Learner) {
         return Err(refused("one change per shard at a time"));
     }
@@ -347,6 +354,30 @@ fn remove_replica(rows: &mut Rows<'_>, shard: ShardId, replica_id: u64) -> Appli
         return Err(refused("a shard keeps at least one voter"));
     }
     rows::put_shard(rows, &shard);
+    Ok(Outcome::Done)
+}
+
+fn force_shard(rows: &mut Rows<'_>, shard: ShardId, replica_id: u64) -> Applied {
+    let mut shard = known_shard(rows, shard)?;
+    let at = known_replica(&shard, replica_id)?;
+    if shard.replicas[at].role == ReplicaRole::Learner {
+        return Err(refused(format!("replica {replica_id} never voted")));
+    }
+    let kept = shard.replicas.swap_remove(at);
+    shard.outcasts.extend(shard.replicas.iter().map(|one| one.replica_id));
+    shard.leader = Some(kept.node.clone());
+    shard.replicas = vec![kept];
+    shard.forced = Some(replica_id);
+    rows::put_shard(rows, &shard);
+    Ok(Outcome::Done)
+}
+
+fn recovered_shard(rows: &mut Rows<'_>, shard: ShardId, replica_id: u64) -> Applied {
+    let mut shard = known_shard(rows, shard)?;
+    if shard.forced == Some(replica_id) {
+        shard.forced = None;
+        rows::put_shard(rows, &shard);
+    }
     Ok(Outcome::Done)
 }
 

@@ -57,6 +57,12 @@ pub enum Command {
     /// A disk that its node has no more is forgotten; refused while it has replicas.
     #[n(11)]
     ForgetDisk(#[n(0)] DiskId),
+    /// An operator gave a shard's majority up: this replica stands alone, the others are out for ever.
+    #[n(12)]
+    ForceShard(#[n(0)] ShardId, #[n(1)] u64),
+    /// The replica that stands alone leads, and may serve again.
+    #[n(13)]
+    RecoveredShard(#[n(0)] ShardId, #[n(1)] u64),
 }
 
 /// A disk of a node, where a replica is to be.

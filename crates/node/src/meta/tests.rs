@@ -160,6 +160,8 @@ fn some_command() -> impl Strategy<Value = Command> {
             .prop_map(|(name, value)| Command::SetSetting(name, value)),
         (1u8..7).prop_map(|n| Command::RemoveNode(format!("n{n}"))),
         some_seat().prop_map(|seat| Command::ForgetDisk(seat.disk_id)),
+        (shard(), replica()).prop_map(|(s, id)| Command::ForceShard(s, id)),
+        (shard(), replica()).prop_map(|(s, id)| Command::RecoveredShard(s, id)),
     ]
 }
 

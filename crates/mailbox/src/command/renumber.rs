@@ -1,0 +1,87 @@
+//! Renumber: every mailbox gets a new, greater UIDVALIDITY, because its later history may be lost and
+//! UIDs told before may be given out again. For a shard that was forced back to what one replica had.
+
+use crate::command::{OfMailbox, ROWS_MAX, Renumber};
+use crate::ids::{AccountId, LogTime, MailboxId, UidValidity};
+use crate::outcome::Outcome;
+use crate::row::{self, MailboxRow};
+use crate::rows::{Rows, Source};
+use crate::table::{self, Fields, Table};
+
+/// What was lost may have given out UIDVALIDITYs ahead of the clock: one more for each mailbox created
+/// within the same second. Limit: nobody creates so many.
+const AHEAD_S: u32 = 86_400;
+/// Limit: mailboxes in one step; each takes a row, and each account one more.
+const MAILBOXES_MAX: usize = (ROWS_MAX - 8) / 2;
+
+pub(crate) fn apply(rows: &mut Rows<'_>, now: LogTime, cmd: &Renumber) -> Outcome {
+    let mut n_left = MAILBOXES_MAX;
+    let mut after = cmd.after;
+    while let Some(account) = next_account(rows, after) {
+        let from = after.filter(|of| of.account == account).map(|of| of.mailbox);
+        let keys = mailboxes(rows, account, from, n_left);
+        n_left -= keys.len();
+        let last = keys.last().map(|key| MailboxId(Fields(key).u64(18)));
+        renumber(rows, now, account, keys);
+        // Why the greatest number: all of the account are done, and the next one is looked for.
+        let mailbox = if n_left == 0 { last } else { None };
+        let of = OfMailbox { account, mailbox: mailbox.unwrap_or(MailboxId(u64::MAX)) };
+        if n_left == 0 {
+            return Outcome::Renumbered { next: Some(of) };
+        }
+        after = Some(of);
+    }
+    Outcome::Renumbered { next: None }
+}
+
+/// The account a step goes on with. Each has a row with its last UIDVALIDITY.
+fn next_account(rows: &Rows<'_>, after: Option<OfMailbox>) -> Option<AccountId> {
+    let from = match after {
+        Some(of) if of.mailbox == MailboxId(u64::MAX) => {
+            table::end_of(&table::uid_validity(of.account))
+        }
+        Some(of) => table::uid_validity(of.account),
+        None => table::uid_validities(),
+    };
+    let mut found = None;
+    rows.scan(&from, &table::end_of(&table::uid_validities()), &mut |key, _| {
+        found = Some(AccountId(Fields(key).id(1)));
+        false
+    });
+    found
+}
+
+/// Keys of up to so many mailboxes.
+fn mailboxes(
+    rows: &Rows<'_>,
+    account: AccountId,
+    after: Option<MailboxId>,
+    n_max: usize,
+) -> Vec<Vec<u8>> {
+    let all = table::table(account, Table::Mailbox);
+    let from = match after {
+        Some(mailbox) => table::end_of(&table::mailbox(account, mailbox)),
+        None => all.clone(),
+    };
+    let mut keys = Vec::new();
+    rows.scan(&from, &table::end_of(&all), &mut |key, _| {
+        keys.push(key.to_vec());
+        keys.len() < n_max
+    });
+    keys
+}
+
+fn renumber(rows: &mut Rows<'_>, now: LogTime, account: AccountId, keys: Vec<Vec<u8>>) {
+    let of_account = table::uid_validity(account);
+    let mut last: u32 = row::load(rows, &of_account).unwrap_or(0);
+    let seconds = u32::try_from(now.0 / 1000).unwrap_or(u32::MAX).saturating_add(AHEAD_S);
+    for key in keys {
+        let Some(mut mailbox) = row::load::<MailboxRow>(rows, &key) else { continue };
+        let Some(next) = last.checked_add(1).map(|next| next.max(seconds)) else { return };
+        last = next;
+        let next = next.try_into().expect("one more than another");
+        mailbox.uid_validity = UidValidity(next);
+        row::save(rows, key, &mailbox);
+        row::save(rows, of_account.clone(), &last);
+    }
+}

@@ -1,0 +1,94 @@
+//! A shard that was forced back gives every mailbox a new, greater UIDVALIDITY, in bounded steps.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use mailbox::command::{NamedMailbox, OfMailbox, Quota, Renumber};
+use mailbox::*;
+use support::{Shard, create_account};
+
+const N_MAILBOXES: usize = 1_100;
+
+fn account(n: u8) -> AccountId {
+    AccountId([n; 16])
+}
+
+fn name(n: usize) -> MailboxName {
+    match n {
+        0 => MailboxName::inbox(),
+        n => MailboxName::new([format!("m{n}")]).expect("a name"),
+    }
+}
+
+/// UIDVALIDITY and UIDNEXT of each mailbox.
+fn numbers(shard: &Shard) -> BTreeMap<(u8, usize), (UidValidity, Uid)> {
+    let mut found = BTreeMap::new();
+    for k in 1..=3 {
+        for n in 0..N_MAILBOXES {
+            let named = NamedMailbox { account: account(k), name: name(n) };
+            if let Answer::Mailbox(told) = shard.ask(&Query::Mailbox(named)) {
+                found.insert((k, n), (told.uid_validity, told.uid_next));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_mailbox_gets_a_greater_uidvalidity_of_its_own() {
+    let mut shard = Shard::new();
+    shard.is_checked_seldom = true;
+    for k in 1..=3 {
+        assert_eq!(shard.run(create_account(account(k), Quota::default())), Outcome::Done);
+    }
+    for n in 1..N_MAILBOXES {
+        let create = |account| {
+            Command::CreateMailbox(command::CreateMailbox {
+                account,
+                name: name(n),
+                special_use: None,
+            })
+        };
+        shard.run(create(account(1)));
+        shard.run(create(account(3)));
+    }
+    let before = numbers(&shard);
+    assert_eq!(before.len(), 2 * N_MAILBOXES + 1);
+    let mut after: Option<OfMailbox> = None;
+    let mut n_steps = 0;
+    loop {
+        let outcome = shard.alone(Command::Renumber(Renumber { after }));
+        let Outcome::Renumbered { next } = outcome else { panic!("{outcome:?}") };
+        n_steps += 1;
+        after = next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert!(n_steps > 1, "the test wants more than one step");
+    shard.check();
+    let now = numbers(&shard);
+    for (key, (validity, uid_next)) in &before {
+        let (new, next) = &now[key];
+        assert!(new > validity, "{key:?}: {new} is not greater than {validity}");
+        assert_eq!(next, uid_next);
+    }
+    for k in [1, 3] {
+        let mut of_account: Vec<_> =
+            now.iter().filter(|((a, _), _)| *a == k).map(|(_, (validity, _))| *validity).collect();
+        of_account.sort();
+        of_account.dedup();
+        assert_eq!(of_account.len(), N_MAILBOXES, "no two share one");
+        let greatest = *of_account.last().unwrap();
+        let create = command::CreateMailbox {
+            account: account(k),
+            name: name(N_MAILBOXES),
+            special_use: None,
+        };
+        shard.run(Command::CreateMailbox(create));
+        let named = NamedMailbox { account: account(k), name: name(N_MAILBOXES) };
+        let Answer::Mailbox(told) = shard.ask(&Query::Mailbox(named)) else { panic!() };
+        assert!(told.uid_validity > greatest, "what is created later is greater still");
+    }
+}
