@@ -8,6 +8,7 @@ use journal::sim::Operation;
 use turmoil::Sim;
 
 use crate::dice::Dice;
+use crate::plan::Bug;
 use crate::seats::{Change, Seat};
 use crate::shadow;
 use crate::world::World;
@@ -45,6 +46,13 @@ impl Faults {
         while let Some(at) = self.undo.iter().position(|(due, ..)| *due <= now) {
             let (_, since, name, undo) = self.undo.remove(at);
             self.take_back(sim, since, name, undo);
+        }
+        // Why: whoever forgets what it misses shows it only if it is killed before it has it.
+        if self.world.plan.bug == Some(Bug::CampaignIncomplete)
+            && let Some(node) = self.world.incomplete_node()
+            && self.dice.chance(20)
+        {
+            self.crash(sim, &node, false);
         }
         if now >= self.next_ms {
             self.next_ms = now + self.dice.range(PAUSE_MS.0, PAUSE_MS.1);

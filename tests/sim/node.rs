@@ -264,6 +264,10 @@ impl Node {
                 let here = view.read(|_, bodies: &dyn Bodies| bodies.chunk(&chunk));
                 let bytes = match here.map_err(|_| MailError::Unavailable)? {
                     Some(bytes) => bytes,
+                    // Why: who looks at its peers for what it thinks to have hides what it forgot.
+                    None if self.world.plan.bug == Some(Bug::CampaignIncomplete) => {
+                        return Err(MailError::NoSuchChunk);
+                    }
                     None => replica.chunk(&chunk).await.map_err(|_| MailError::NoSuchChunk)?.bytes,
                 };
                 let bytes = planted::served(self.world.plan.bug, bytes);

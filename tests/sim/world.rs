@@ -320,6 +320,16 @@ impl World {
         replicas.filter(is_whole).count() == n_replicas
     }
 
+    /// A node that runs, with a replica that misses bodies.
+    pub fn incomplete_node(&self) -> Option<String> {
+        let machines = lock(&self.machines);
+        let misses = |replica: &Replica| replica.status().is_incomplete;
+        let mut found = machines
+            .iter()
+            .filter(|(_, machine)| machine.is_up && machine.replicas.iter().any(misses));
+        found.next().map(|(name, _)| name.clone())
+    }
+
     /// Bodies of messages that a replica has not got.
     pub fn missing_bodies(&self) -> Vec<String> {
         let machines = lock(&self.machines);

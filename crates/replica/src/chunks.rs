@@ -180,13 +180,18 @@ impl Core {
         Ok(PeerResponse { meta: out.into(), bodies })
     }
 
-    /// Answers which chunks there are after a digest, and whether none is missing here.
+    /// Answers which chunks there are after a digest, and whether none is missing here of what was
+    /// applied below an index.
     pub fn serve_list(&self, meta: Bytes) -> Result<Bytes, PeerError> {
+        let mut reader = Reader(meta);
+        let below = reader.u64().map_err(bad)?;
         let after =
-            if meta.is_empty() { None } else { Some(Digest(Reader(meta).array().map_err(bad)?)) };
-        let found = self.applying.store().bodies(after, LIST_MAX).map_err(refused)?;
+            if reader.0.is_empty() { None } else { Some(Digest(reader.array().map_err(bad)?)) };
+        let store = self.applying.store();
+        let is_there = store.applied().next_index() >= below;
+        let found = store.bodies(after, LIST_MAX).map_err(refused)?;
         let mut out = Vec::with_capacity(1 + 36 * found.len());
-        out.put_u8(u8::from(!self.applying.local.is_marked(Mark::Incomplete)));
+        out.put_u8(u8::from(is_there && !self.applying.local.is_marked(Mark::Incomplete)));
         for (digest, pointer) in found {
             out.put_slice(&digest.0);
             out.put_u32(pointer.len);
@@ -207,10 +212,13 @@ impl Core {
 
     /// Whether nothing is missing any more that this peer could give, and how many chunks came.
     pub async fn fill_from(&self, peer: &Peer) -> Result<(bool, u64), PeerError> {
+        // Why: a peer that is behind the snapshot these rows came with does not know of some bodies.
+        // What is applied from now on brings its own.
+        let below = self.applying.store().applied().next_index();
         let mut left = (0, 0);
         let mut next = Some(None);
         while let Some(after) = next {
-            let page = self.lacking(peer, after).await?;
+            let page = self.lacking(peer, below, after).await?;
             let bytes = page.missing.iter().map(|(_, len)| u64::from(*len)).sum::<u64>();
             left = (left.0 + page.missing.len() as u64, left.1 + bytes);
             next = page.last.map(Some);
@@ -219,7 +227,7 @@ impl Core {
         let (mut is_whole, mut n_fetched) = (true, 0);
         next = Some(None);
         while let Some(after) = next {
-            let page = self.lacking(peer, after).await?;
+            let page = self.lacking(peer, below, after).await?;
             next = page.last.map(Some);
             is_whole &= page.is_peer_whole;
             for some in page.missing.chunks(CHUNKS_MAX) {
@@ -246,10 +254,16 @@ impl Core {
     }
 
     /// What of the next page of a peer's list is missing here.
-    async fn lacking(&self, peer: &Peer, after: Option<Digest>) -> Result<Page, PeerError> {
-        let meta = after.map_or(Bytes::new(), |digest| Bytes::copy_from_slice(&digest.0));
+    async fn lacking(
+        &self,
+        peer: &Peer,
+        below: u64,
+        after: Option<Digest>,
+    ) -> Result<Page, PeerError> {
+        let mut meta = below.to_be_bytes().to_vec();
+        meta.extend(after.iter().flat_map(|digest| digest.0));
         let patience: Duration = self.network.patience;
-        let list = peer.call(kind::CHUNK_LIST, meta, Vec::new(), patience).await?;
+        let list = peer.call(kind::CHUNK_LIST, meta.into(), Vec::new(), patience).await?;
         let mut reader = Reader(list.meta);
         let is_peer_whole = reader.u8().map_err(bad)? == 1;
         let mut listed = Vec::with_capacity(reader.0.len() / 36);
@@ -280,7 +294,7 @@ impl Core {
 
 /// A part of a peer's list.
 struct Page {
-    /// The peer has every body it should have.
+    /// The peer has every body it should have, and has applied as much as was asked for.
     is_peer_whole: bool,
     /// Where the next page begins; `None` after the last one.
     last: Option<Digest>,
