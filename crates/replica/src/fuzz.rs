@@ -80,6 +80,8 @@ fn file(bytes: &[u8]) {
                 }
             }
         }
+        // One that stays is written over by the next input.
+        let _ = std::fs::remove_file(path);
     });
 }
 
