@@ -3,8 +3,10 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::{Future, poll_fn};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use api::peer::{BoxFuture, PeerError, PeerRequest, PeerResponse, PeerTransport};
@@ -13,6 +15,7 @@ use replica::{
     Disk, DiskOptions, Machine, MachineApplied, Member, Replica, ReplicaConfig, Role, Status,
     Timing,
 };
+use tokio::sync::oneshot;
 
 pub const SHARD: ShardId = ShardId(1);
 
@@ -58,6 +61,8 @@ struct Switchboard {
     lost: BTreeSet<(String, String)>,
     /// They are heard, and hear nobody.
     deaf: BTreeSet<String>,
+    /// From, to: told when the last call with entries or bodies has begun.
+    begun: BTreeMap<(String, String), oneshot::Receiver<()>>,
 }
 
 impl Net {
@@ -111,19 +116,35 @@ struct Wire {
 
 impl PeerTransport for Wire {
     fn call(&self, request: PeerRequest) -> BoxFuture<'static, Result<PeerResponse, PeerError>> {
-        let target = {
-            let board = self.net.0.lock().unwrap();
+        let (has_begun, begun) = oneshot::channel();
+        let (target, before) = {
+            let mut board = self.net.0.lock().unwrap();
             let is_cut = board.cut.contains(&self.from)
                 || board.cut.contains(&request.node)
                 || board.deaf.contains(&request.node)
                 || board.lost.contains(&(self.from.clone(), request.node.clone()));
-            board.replicas.get(&request.node).filter(|_| !is_cut).cloned()
+            let line = (self.from.clone(), request.node.clone());
+            let is_ordered = replica::is_bulk(request.kind);
+            let before = is_ordered.then(|| board.begun.insert(line, begun)).flatten();
+            (board.replicas.get(&request.node).filter(|_| !is_cut).cloned(), before)
         };
         let (net, from) = (self.net.clone(), self.from.clone());
         Box::pin(async move {
             let target = target.ok_or(PeerError::Unreachable("cut".into()))?;
             let deadline = request.deadline;
-            let answer = tokio::spawn(async move { target.handle(request).await });
+            let answer = tokio::spawn(async move {
+                // Why: a transport keeps the order of the calls, and openraft counts on it.
+                if let Some(before) = before {
+                    drop(before.await);
+                }
+                let mut handling = Box::pin(target.handle(request));
+                let first = poll_fn(|context| Poll::Ready(handling.as_mut().poll(context))).await;
+                let _ = has_begun.send(());
+                match first {
+                    Poll::Ready(answer) => answer,
+                    Poll::Pending => handling.await,
+                }
+            });
             if net.0.lock().unwrap().deaf.contains(&from) {
                 tokio::time::sleep(deadline).await;
                 return Err(PeerError::Deadline);
