@@ -22,7 +22,7 @@ pub(super) fn run(mut hand: Hand) {
         let operation = Operation::Read { mailbox: INBOX.into() };
         let found = match fetched {
             Ok((view, found)) => {
-                hand.note(start, operation, Ok(Reply::Viewed(view)));
+                hand.note(start, operation, Ok(seen(view)));
                 found
             }
             Err(error) => {
@@ -33,6 +33,11 @@ pub(super) fn run(mut hand: Hand) {
         };
         take_away(&hand, &mut session, found);
     }
+}
+
+/// What a look shows: where there is no message nobody told a UIDVALIDITY, so it shows nothing.
+fn seen(view: View) -> Reply {
+    if view.messages.is_empty() { Reply::Done } else { Reply::Viewed(view) }
 }
 
 /// Reads the oldest messages; which of them, by their numbers, are this client's.
@@ -86,5 +91,41 @@ fn take_away(hand: &Hand, session: &mut Option<Pop3>, mine: Vec<(u32, Target)>) 
     if !mine.is_empty() {
         let targets = mine.into_iter().map(|(_, target)| target).collect();
         hand.note(start, Operation::Expunge { mailbox: INBOX.into(), targets }, answered);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::check;
+    use crate::history::{Event, History, Record};
+
+    #[test]
+    fn an_empty_maildrop_tells_nothing_of_uidvalidity() {
+        let read = |start_us, view| {
+            let operation = Operation::Read { mailbox: INBOX.into() };
+            let verdict = Verdict::Acknowledged { reply: seen(view) };
+            let (client, account, end_us) = (1, "anna".into(), start_us + 1);
+            Record::Event(Event { client, account, start_us, end_us, operation, verdict })
+        };
+        let digest = "of t1".to_owned();
+        let deliver = Record::Event(Event {
+            client: 2,
+            account: "anna".into(),
+            start_us: 3,
+            end_us: 4,
+            operation: Operation::Deliver {
+                mailbox: INBOX.into(),
+                token: "t1".into(),
+                digest: digest.clone(),
+                flags: std::collections::BTreeSet::new(),
+            },
+            verdict: Verdict::Acknowledged { reply: Reply::Done },
+        });
+        let (token, digest) = ("t1".to_owned(), Some(digest));
+        let message = ViewedMessage { uid: 1, token, digest, flags: None, modseq: None };
+        let full = View { uid_validity: 9, messages: vec![message], ..View::default() };
+        let records = vec![read(1, View::default()), deliver, read(5, full)];
+        assert_eq!(check(&History { records }), Vec::new());
     }
 }
