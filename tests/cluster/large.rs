@@ -16,7 +16,7 @@ const USER: &str = "u0001@example.test";
 const PASSWORD: &str = "secret";
 /// Different messages; the mailbox is made of their copies.
 const N_DIFFERENT: usize = 1000;
-const N_MESSAGES: usize = 16_000;
+const N_MESSAGES: usize = 8_000;
 /// Messages in one APPEND.
 const AT_ONCE: usize = 50;
 /// Promised are 200 ms and 100 ms.
