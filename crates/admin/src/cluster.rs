@@ -1,6 +1,7 @@
 //! The cluster as a whole: forming it, and how it is.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use api::admin::{ClusterInit, NodeStatus, Replacement, Status};
@@ -46,21 +47,37 @@ pub async fn status(target: &Target) -> Result<ClusterStatus> {
     Ok(ClusterStatus { status })
 }
 
+/// How long replicas have to apply what was committed when they were first asked. Why: each node says
+/// how it is every second, at its own time, and mail may arrive all the while.
+const CATCH_UP_MAX: Duration = Duration::from_secs(4);
+/// How often they are looked at meanwhile.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
+
 /// Fails with what is missing until every shard has a leader that a majority follows; with `whole`, until
-/// every copy of everything is present on every placed replica.
+/// every copy of everything there was when this was asked is present on every placed replica.
 pub async fn health(target: &Target, whole: bool) -> Result<()> {
-    let status = status(target).await?;
-    let placement = status.placement().context("no cluster was formed yet")?;
-    for shard in &placement.shards {
-        status.check_leader(shard)?;
-        if whole {
-            status.check_whole(shard)?;
+    let until = Instant::now() + CATCH_UP_MAX;
+    let mut goals: BTreeMap<ShardId, u64> = BTreeMap::new();
+    loop {
+        let status = status(target).await?;
+        let placement = status.placement().context("no cluster was formed yet")?;
+        let mut behind = Ok(());
+        for shard in &placement.shards {
+            let committed = status.check_leader(shard)?;
+            if whole {
+                status.check_whole(shard)?;
+                let goal = *goals.entry(shard.shard).or_insert(committed);
+                behind = behind.and_then(|()| status.check_applied(shard, goal));
+            }
         }
+        if placement.shards.len() < 2 {
+            bail!("the cluster has no data shard yet");
+        }
+        if behind.is_ok() || Instant::now() >= until {
+            return behind;
+        }
+        tokio::time::sleep(LOOK_AGAIN_AFTER).await;
     }
-    if placement.shards.len() < 2 {
-        bail!("the cluster has no data shard yet");
-    }
-    Ok(())
 }
 
 /// What the nodes said.
@@ -152,14 +169,15 @@ impl ClusterStatus {
         Ok(text)
     }
 
-    fn check_leader(&self, shard: &Shard) -> Result<()> {
+    /// Gives the last entry its leader knows to be committed.
+    fn check_leader(&self, shard: &Shard) -> Result<u64> {
         let id = shard.shard;
         let (_, leader) = self.leader(id).with_context(|| format!("shard {id} has no leader"))?;
         let following = self.reports(id).filter(|(_, one)| one.term == leader.term).count();
         if following * 2 <= shard.replicas.len() {
             bail!("shard {id}: only {following} of {} replicas follow", shard.replicas.len());
         }
-        Ok(())
+        Ok(leader.committed)
     }
 
     fn check_whole(&self, shard: &Shard) -> Result<()> {
@@ -185,12 +203,19 @@ impl ClusterStatus {
                     placed.node
                 );
             }
-            if replica.applied < leader.committed {
-                let lag = leader.committed - replica.applied;
-                bail!("shard {id}: {} is {lag} entries behind", node.node.name);
-            }
             if replica.applied == leader.applied && replica.digest != leader.digest {
                 bail!("shard {id}: {} differs from the leader", node.node.name);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_applied(&self, shard: &Shard, goal: u64) -> Result<()> {
+        for (node, replica) in self.reports(shard.shard) {
+            let is_placed = shard.replicas.iter().any(|one| one.replica_id == replica.replica_id);
+            if is_placed && replica.applied < goal {
+                let (id, lag) = (shard.shard, goal - replica.applied);
+                bail!("shard {id}: {} is {lag} entries behind", node.node.name);
             }
         }
         Ok(())
