@@ -46,6 +46,8 @@ pub struct Report {
     pub scrubs: Vec<DiskScrub>,
     /// The run it registered with; what an earlier one said counts no more.
     pub run_id: u64,
+    /// Of the placement the node knows.
+    pub placement_version: u64,
 }
 
 /// What scrub did and found on one disk since the node started.
@@ -68,6 +70,9 @@ pub struct DiskScrub {
     /// Members of the shards led from this disk whose rows differ from the leader's.
     pub n_differing: u64,
 }
+
+/// The placement, if it is newer than the one a reporting node knows.
+pub type Newer = Option<Arc<Placement>>;
 
 /// How one replica is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,7 +182,7 @@ pub trait MetaHandler: Send + Sync + 'static {
     ) -> Result<Arc<Placement>, MetaError>;
 
     /// A node says how it is.
-    async fn report(&self, from: &str, report: Report) -> Result<(), MetaError>;
+    async fn report(&self, from: &str, report: Report) -> Result<Newer, MetaError>;
 
     /// Changes who keeps a shard, if its leader is here.
     async fn change_members(&self, change: MemberChange) -> Result<(), MetaError>;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::meta::{MemberChange, MetaError, MetaHandler, Placements, Report};
+use api::meta::{MemberChange, MetaError, MetaHandler, Newer, Placements, Report};
 use api::placement::{
     ClusterId, DiskId, META_SHARD, Node, Placement, Replica as Placed, ReplicaRole, Shard,
 };
@@ -194,10 +194,12 @@ impl MetaHandler for MetaGroup {
         }
     }
 
-    async fn report(&self, from: &str, report: Report) -> Result<(), MetaError> {
+    async fn report(&self, from: &str, report: Report) -> Result<Newer, MetaError> {
         self.0.meta_leader()?;
+        let known = report.placement_version;
         lock(&self.0.reports).insert(from.to_owned(), (Instant::now(), report));
-        Ok(())
+        let placement = self.0.known.placement();
+        Ok((placement.version > known).then_some(placement))
     }
 
     async fn change_members(&self, change: MemberChange) -> Result<(), MetaError> {

@@ -58,12 +58,19 @@ async fn report_once(shared: &Arc<Shared>) {
         replicas: replicas(shared),
         scrubs: scrub::report(shared),
         run_id: shared.run_id,
+        placement_version: shared.known.placement().version,
     };
     if shared.meta_leader().is_ok() {
         lock(&shared.reports).insert(report.node.clone(), (Instant::now(), report));
         act(shared).await;
-    } else if let Err(error) = shared.meta_client.report(&report, PATIENCE).await {
-        tracing::debug!(%error, "report not taken");
+        return;
+    }
+    match shared.meta_client.report(&report, PATIENCE).await {
+        // Why: a replica of the meta group that was put out is not told, and nor is who asks this node
+        // itself for the placement.
+        Ok(Some(newer)) => shared.known.learn(newer),
+        Ok(None) => {}
+        Err(error) => tracing::debug!(%error, "report not taken"),
     }
 }
 

@@ -230,6 +230,7 @@ impl From<&Report> for wire::ReportRequest {
             replicas: report.replicas.iter().map(wire::ReplicaReport::from).collect(),
             scrubs: report.scrubs.iter().map(wire::DiskScrub::from).collect(),
             run_id: report.run_id,
+            placement_version: report.placement_version,
         }
     }
 }
@@ -244,6 +245,7 @@ impl TryFrom<wire::ReportRequest> for Report {
             replicas: collect(wire.replicas)?,
             scrubs: collect(wire.scrubs)?,
             run_id: wire.run_id,
+            placement_version: wire.placement_version,
         })
     }
 }

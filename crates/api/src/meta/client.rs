@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{MemberChange, MetaError, Report};
+use super::{MemberChange, MetaError, Newer, Report};
 use crate::client::{Asker, ClientConfig, Cluster, Error};
 use crate::placement::{ClusterId, Node, Placement};
 use crate::proto::meta as wire;
@@ -59,7 +59,7 @@ impl MetaClient {
     }
 
     /// Says how this node is.
-    pub async fn report(&self, report: &Report, patience: Duration) -> Result<(), MetaError> {
+    pub async fn report(&self, report: &Report, patience: Duration) -> Result<Newer, MetaError> {
         let message = wire::ReportRequest::from(report);
         self.asker
             .ask(Instant::now() + patience, |channel| {
@@ -67,7 +67,11 @@ impl MetaClient {
                 let message = message.clone();
                 async move {
                     let response = client.report(message).await?.into_inner();
-                    Ok(response.error.map_or(Ok(()), |error| Err(error.into())))
+                    if let Some(error) = response.error {
+                        return Ok(Err(error.into()));
+                    }
+                    let newer = response.placement.map(Placement::try_from).transpose()?;
+                    Ok(Ok(newer.map(Arc::new)))
                 }
             })
             .await

@@ -93,8 +93,13 @@ impl Meta for MetaService {
         let from = node(&request)?;
         let report = Report::try_from(request.into_inner())?;
         same(&from, &report.node)?;
-        let error = self.handler.report(&from, report).await.err();
-        Ok(Response::new(wire::ReportResponse { error: error.map(MetaError::into) }))
+        Ok(Response::new(match self.handler.report(&from, report).await {
+            Ok(newer) => {
+                let placement = newer.map(|placement| placement.as_ref().into());
+                wire::ReportResponse { error: None, placement }
+            }
+            Err(error) => wire::ReportResponse { error: Some(error.into()), placement: None },
+        }))
     }
 
     async fn change_members(

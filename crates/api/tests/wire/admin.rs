@@ -107,10 +107,12 @@ async fn a_node_reports_to_the_leader_wherever_that_is() {
         replicas: vec![replica],
         scrubs: vec![scrub],
         run_id: 4,
+        placement_version: 11,
     };
     for leader in ["n1", "n2", "n3"] {
         cluster.world.lead(leader);
-        client.report(&report, PATIENCE).await.unwrap();
+        let newer = client.report(&report, PATIENCE).await.unwrap();
+        assert_eq!(newer.map(|placement| placement.version), Some(12));
     }
     let learner = Replica {
         replica_id: 4,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use api::admin::{AdminHandler, ChunkCopy, ClusterInit, MoveReplica, ReplicaCopies, Status};
 use api::mail::{Changes, Leadership, MailError, MailHandler};
-use api::meta::{MemberChange, MetaError, MetaHandler, Placements, Report};
+use api::meta::{MemberChange, MetaError, MetaHandler, Newer, Placements, Report};
 use api::peer::{BoxFuture, PeerError, PeerHandler, PeerRequest, PeerResponse};
 use api::placement::{ClusterId, DiskId, Node, Placement};
 use async_trait::async_trait;
@@ -345,11 +345,13 @@ impl MetaHandler for FakeNode {
         self.placement().await
     }
 
-    async fn report(&self, _: &str, _: Report) -> Result<(), MetaError> {
+    async fn report(&self, _: &str, report: Report) -> Result<Newer, MetaError> {
         self.check_leader().map_err(|error| match error {
             MailError::NotLeader { leader } => MetaError::NotLeader { leader },
             _ => MetaError::NoCluster,
-        })
+        })?;
+        let newer = Placement { version: report.placement_version + 1, ..Placement::default() };
+        Ok(Some(Arc::new(newer)))
     }
 
     async fn change_members(&self, change: MemberChange) -> Result<(), MetaError> {

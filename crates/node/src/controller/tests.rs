@@ -179,6 +179,7 @@ impl World {
                 disks: told.collect(),
                 replicas: Vec::new(),
                 run_id: known.run_id,
+                placement_version: 0,
             };
             for shard in &placement.shards {
                 for placed in shard.replicas.iter().filter(|one| one.node == known.name) {
