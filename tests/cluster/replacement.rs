@@ -28,8 +28,8 @@ fn each_node_is_wiped_in_turn_and_every_copy_is_made_again() -> Result<()> {
     for n in 0..6 {
         deliver(&demo.at("f1", "lmtp")?, USERS[n % 2], &large(n))?;
     }
-    let load = Load::start(&demo)?;
     let before = mail(&demo)?;
+    let load = Load::start(&demo)?;
     let mut replaced = BTreeSet::new();
     for node in ["n3", "n1", "n2"] {
         let old = replicas_on(&demo, node)?;
@@ -48,7 +48,9 @@ fn each_node_is_wiped_in_turn_and_every_copy_is_made_again() -> Result<()> {
     for (key, body) in &before {
         ensure!(after.get(key) == Some(body), "{key:?} is not what it was");
     }
-    ensure!(after.len() == before.len() + acknowledged, "{acknowledged} were acknowledged");
+    let (n_before, n_after) = (before.len(), after.len());
+    let said = format!("{acknowledged} were acknowledged, {n_before} are {n_after} now");
+    ensure!(n_after == n_before + acknowledged, "{said}");
     let left = replicas(&demo)?.into_iter().filter(|one| replaced.contains(one)).count();
     ensure!(left == 0, "{left} of the lost replicas are still placed");
     Ok(())
@@ -75,8 +77,8 @@ fn one_disk_of_two_is_lost_and_the_node_serves_on() -> Result<()> {
 #[test]
 fn nodes_come_are_emptied_and_leave_and_no_client_sees_an_error() -> Result<()> {
     let demo = Demo::start(&["--accounts", "2", "--shards", "2", "--nodes", "4"])?;
-    let load = Load::start(&demo)?;
     let before = mail(&demo)?;
+    let load = Load::start(&demo)?;
     ok(&demo, &["node", "drain", "n1"])?;
     ensure!(replicas_on(&demo, "n1")?.is_empty(), "n1 is not empty");
     let refused = demo.ctl(&["node", "remove", "n2"])?;
@@ -97,7 +99,9 @@ fn nodes_come_are_emptied_and_leave_and_no_client_sees_an_error() -> Result<()> 
     for (key, body) in &before {
         ensure!(after.get(key) == Some(body), "{key:?} is not what it was");
     }
-    ensure!(after.len() == before.len() + acknowledged, "{acknowledged} were acknowledged");
+    let (n_before, n_after) = (before.len(), after.len());
+    let said = format!("{acknowledged} were acknowledged, {n_before} are {n_after} now");
+    ensure!(n_after == n_before + acknowledged, "{said}");
     // A disk that left is refused in one line.
     demo.signal("n2", "TERM")?;
     wait_gone(&demo, "n2")?;
