@@ -2,16 +2,25 @@
 //! again by hand is found as well, and a reused pid is never mistaken for it.
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
 use crate::cluster_file::Process;
 
+/// How long the ports of one that was killed may stay taken. Why: its memory goes first, so it is no
+/// longer found while the system still closes its files.
+const PORTS_FREE_MAX: Duration = Duration::from_secs(3);
+/// How often that is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
 /// Starts one, in the background, with its log beside its configuration.
 pub fn spawn(process: &Process) -> Result<std::process::Child> {
+    wait_for_ports(process);
     let log = log_path(process);
     let mut options = fs::OpenOptions::new();
     let log = options
@@ -30,6 +39,15 @@ pub fn spawn(process: &Process) -> Result<std::process::Child> {
         .process_group(0)
         .spawn()
         .with_context(|| format!("start {}", process.name))
+}
+
+/// Waits until nobody listens at its ports; if somebody goes on to, it says so itself.
+fn wait_for_ports(process: &Process) {
+    let until = Instant::now() + PORTS_FREE_MAX;
+    let is_taken = |port: &u16| TcpListener::bind((process.address.as_str(), *port)).is_err();
+    while process.ports.values().any(is_taken) && Instant::now() < until {
+        std::thread::sleep(LOOK_EVERY);
+    }
 }
 
 /// The log lies beside the configuration.
