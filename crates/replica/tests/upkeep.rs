@@ -1,0 +1,174 @@
+//! What happens by itself as time goes by: checkpoints, deltas that become a new base, a log that is
+//! cut, segments that are freed. Disks stay small however much is written and overwritten.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use mailbox::{ChunkRef, Digest, Rows, Source, StoredChunk};
+use replica::{DiskOptions, Machine, MachineApplied, Upkeep};
+use support::{Net, Node, leader, options, put, start_with, until};
+
+/// Keys written over and over: so many bodies live at once.
+const N_KEYS: u64 = 8;
+const BODY_BYTES: usize = 16 << 10;
+const SEGMENT_BYTES: u64 = 1 << 20;
+/// Bodies written in all: some twenty segments of them.
+const N_WRITES: u64 = 1300;
+/// Limit: what may be left of them. The living, a segment that is written, one that is emptied, and
+/// those a checkpoint still holds.
+const SEGMENTS_MAX: usize = 8;
+
+/// Commands: a key. The body that came with the last one before dies.
+struct Places;
+
+fn body_key(digest: &[u8]) -> Vec<u8> {
+    [b"#", digest].concat()
+}
+
+impl Machine for Places {
+    fn apply(&self, rows: &mut Rows<'_>, command: &[u8], inline: &[ChunkRef]) -> MachineApplied {
+        // Before what was proposed comes the leader's time.
+        let key = command[10..].to_vec();
+        if let Some(before) = rows.row(&key) {
+            rows.remove(&body_key(&before));
+        }
+        for chunk in inline {
+            rows.put(key.clone(), chunk.digest.0.to_vec());
+            rows.put(body_key(&chunk.digest.0), vec![1]);
+        }
+        MachineApplied::default()
+    }
+
+    fn is_chunk_live(&self, rows: &dyn Source, digest: &Digest) -> bool {
+        rows.row(&body_key(&digest.0)).is_some()
+    }
+}
+
+fn body(i: u64) -> StoredChunk {
+    let word = Digest::of(&i.to_be_bytes()).0;
+    StoredChunk::raw(Bytes::from(word.repeat(BODY_BYTES / word.len())))
+}
+
+fn settings(upkeep: Upkeep) -> DiskOptions {
+    let mut options = options();
+    options.journal.segment_bytes = SEGMENT_BYTES;
+    DiskOptions { upkeep, ..options }
+}
+
+fn eager() -> Upkeep {
+    Upkeep {
+        delta_entries: 50,
+        n_deltas: 3,
+        keep_entries: 30,
+        keep_entries_away: 60,
+        look_every: Duration::from_millis(20),
+        collect_every: Duration::from_millis(100),
+        ..Upkeep::default()
+    }
+}
+
+async fn alone(dir: &Path, upkeep: Upkeep) -> (Net, Vec<Node>) {
+    let net = Net::default();
+    let node = start_with(&net, dir, 1, (settings(upkeep), Arc::new(Places))).await;
+    (net, vec![node])
+}
+
+/// Makes it a group of one.
+async fn found(nodes: &[Node]) {
+    nodes[0].replica.initialize(BTreeMap::from([(1, nodes[0].member())])).await.unwrap();
+    leader(nodes).await;
+}
+
+async fn write(nodes: &[Node], numbers: std::ops::Range<u64>) {
+    for i in numbers {
+        put(nodes, &format!("k{}", i % N_KEYS), vec![body(i)]).await;
+    }
+}
+
+/// The last body of each key is there.
+async fn check(nodes: &[Node], end: u64) {
+    let view = nodes[0].replica.read().await.unwrap();
+    for i in end - N_KEYS..end {
+        let row = view.read(|rows, _| rows.row(format!("k{}", i % N_KEYS).as_bytes())).unwrap();
+        assert_eq!(row.unwrap(), body(i).chunk.digest.0, "the row of {i}");
+        let found = view.read(|_, bodies| bodies.chunk(&body(i).chunk)).unwrap();
+        assert_eq!(found, Some(body(i).bytes), "body {i}");
+    }
+}
+
+fn n_checkpoint_files(dir: &Path) -> usize {
+    std::fs::read_dir(dir.join("n1/checkpoints/1")).map_or(0, Iterator::count)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_stays_small_however_much_is_overwritten() {
+    let dir = tempfile::tempdir().unwrap();
+    let (net, nodes) = alone(dir.path(), eager()).await;
+    found(&nodes).await;
+    let mut files_max = 0;
+    for begin in (0..N_WRITES).step_by(50) {
+        write(&nodes, begin..begin + 50).await;
+        files_max = files_max.max(n_checkpoint_files(dir.path()));
+    }
+    let status = || nodes[0].replica.status();
+    until(|| status().purged + 200 > N_WRITES, "the log is cut").await;
+    let n_segments = || nodes[0].disk.journal().segments().len();
+    until(|| n_segments() <= SEGMENTS_MAX, "dead segments are freed").await;
+    // Base, deltas, and for a moment the base that replaces them.
+    assert!(files_max <= 3 + 3, "{files_max} files of checkpoints");
+    check(&nodes, N_WRITES).await;
+    for node in nodes {
+        node.stop(&net).await;
+    }
+    // Without the index the places of bodies are found again, and what is dead is known again.
+    std::fs::remove_dir_all(dir.path().join("n1/index")).unwrap();
+    let (net, nodes) = alone(dir.path(), eager()).await;
+    leader(&nodes).await;
+    check(&nodes, N_WRITES).await;
+    write(&nodes, N_WRITES..2 * N_WRITES).await;
+    let n_segments = || nodes[0].disk.journal().segments().len();
+    until(|| n_segments() <= SEGMENTS_MAX, "dead segments are freed after a rebuild").await;
+    check(&nodes, 2 * N_WRITES).await;
+    for node in nodes {
+        node.stop(&net).await;
+    }
+}
+
+/// Starts a replica with these settings, writes so many bodies, and gives the checkpoint it has
+/// then, if it has one.
+async fn checkpoint_after(upkeep: Upkeep, n_writes: u64) -> u64 {
+    let dir = tempfile::tempdir().unwrap();
+    let (net, nodes) = alone(dir.path(), upkeep).await;
+    found(&nodes).await;
+    write(&nodes, 0..n_writes).await;
+    let rounds = tokio::time::Instant::now() + Duration::from_millis(300);
+    let at = || nodes[0].replica.status().checkpoint;
+    while at() == 0 && tokio::time::Instant::now() < rounds {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let at = at();
+    for node in nodes {
+        node.stop(&net).await;
+    }
+    at
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_is_due_by_entries_by_row_bytes_or_by_what_it_pins() {
+    let never = Upkeep { look_every: Duration::from_millis(20), ..Upkeep::default() };
+    assert_eq!(checkpoint_after(never.clone(), 120).await, 0, "by nothing");
+    let by_entries = Upkeep { delta_entries: 100, ..never.clone() };
+    assert_eq!(checkpoint_after(by_entries.clone(), 60).await, 0, "below the entries");
+    assert!(checkpoint_after(by_entries, 120).await >= 100, "by entries");
+    let by_bytes = Upkeep { delta_bytes: 4 << 10, ..never.clone() };
+    assert!(checkpoint_after(by_bytes, 120).await > 0, "by bytes of rows");
+    let by_pinned = Upkeep { pinned_bytes: SEGMENT_BYTES, ..never };
+    assert!(checkpoint_after(by_pinned, 200).await > 0, "by what it pins");
+}
