@@ -82,8 +82,8 @@ pub(crate) fn create(
     let n_metadata_chunks = message.metadata_chunks.len() as u32;
     let digest = message.digest;
     let content = ContentRow { n_references: 1, digest, chunks, n_metadata_chunks };
-    row::save(ledger.rows, table::content(ledger.account, email), &content);
-    ledger.rows.put(table::metadata(ledger.account, email), metadata);
+    row::save_new(ledger.rows, table::content(ledger.account, email), &content);
+    ledger.rows.put_new(table::metadata(ledger.account, email), metadata);
     (email, thread)
 }
 

@@ -229,9 +229,9 @@ pub(crate) fn arrive(ledger: &mut Ledger<'_, '_>, mailbox: MailboxId, state: &St
     count(row, uid, state);
     ledger.usage.storage_bytes += state.size;
     ledger.usage.n_messages += 1;
-    ledger.rows.put(table::by_uid(account, Table::State, mailbox, uid), state.write());
+    ledger.rows.put_new(table::by_uid(account, Table::State, mailbox, uid), state.write());
     let index = table::by_modseq(account, Table::Modseq, mailbox, state.modseq, uid.value());
-    ledger.rows.put(index, table::marker());
+    ledger.rows.put_new(index, table::marker());
     ledger.touch(mailbox, state.modseq());
     uid
 }
@@ -245,7 +245,7 @@ pub(crate) fn change(ledger: &mut Ledger<'_, '_>, mailbox: MailboxId, found: &Fo
     take(ledger, mailbox, found, true);
     ledger.rows.put(table::by_uid(account, Table::State, mailbox, found.uid), new.write());
     let index = table::by_modseq(account, Table::Modseq, mailbox, new.modseq, found.uid.value());
-    ledger.rows.put(index, table::marker());
+    ledger.rows.put_new(index, table::marker());
     ledger.touch(mailbox, new.modseq());
 }
 

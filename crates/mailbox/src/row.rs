@@ -43,6 +43,12 @@ pub(crate) struct SessionRow {
     /// Outcomes kept.
     #[n(4)]
     pub n_outcomes: u32,
+    /// No outcome is kept for a sequence below it.
+    #[cbor(n(5), default)]
+    pub lowest_kept: u64,
+    /// No outcome was ever kept for a sequence above it.
+    #[cbor(n(6), default)]
+    pub highest_used: u64,
 }
 
 /// An open upload.
@@ -276,6 +282,11 @@ pub(crate) struct ThreadRow {
     /// Contents that name the message-id.
     #[n(1)]
     pub n_references: u32,
+}
+
+/// Writes a row whose key was never used before.
+pub(crate) fn save_new<T: Encode<()>>(rows: &mut Rows<'_>, key: Vec<u8>, value: &T) {
+    rows.put_new(key, codec::encode(value));
 }
 
 /// Reads a row that was verified when it was read from the disk.

@@ -41,12 +41,27 @@ impl<'a> Rows<'a> {
         self.changes.insert(key, Some(value));
     }
 
+    /// Writes a row whose key was never used before, without looking.
+    pub(crate) fn put_new(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        debug_assert!(self.row(&key).is_none(), "the row is there already");
+        self.digest.add(&key, &value);
+        self.n_writes += 1;
+        self.changes.insert(key, Some(value));
+    }
+
     /// Removes a row; removing an absent one is nothing.
     pub fn remove(&mut self, key: &[u8]) {
-        if self.forget(key) {
+        self.take(key);
+    }
+
+    /// Removes a row, and tells whether it was there.
+    pub(crate) fn take(&mut self, key: &[u8]) -> bool {
+        let was_there = self.forget(key);
+        if was_there {
             self.n_writes += 1;
             self.changes.insert(key.to_vec(), None);
         }
+        was_there
     }
 
     /// How many rows were written or removed; a row counts each time.

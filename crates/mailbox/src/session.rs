@@ -5,7 +5,6 @@
 //! every request it ever made has passed, so a late repetition finds either the outcome or
 //! `Expired`, even if somebody opened the session anew.
 
-use crate::codec;
 use crate::command::Request;
 use crate::ids::{LogTime, SessionId};
 use crate::outcome::{Outcome, Refusal};
@@ -40,6 +39,8 @@ pub(crate) fn open(rows: &mut Rows<'_>, id: SessionId, now: LogTime) -> Outcome 
             latest_expiry: LogTime(0),
             dropped: false,
             n_outcomes: 0,
+            lowest_kept: 0,
+            highest_used: 0,
         },
     };
     row::save(rows, key, &row);
@@ -62,7 +63,10 @@ pub(crate) fn admit(rows: &mut Rows<'_>, request: &Request, now: LogTime) -> Adm
     session.heard = now;
     session.mark = session.mark.max(request.lowest_unanswered.min(request.sequence));
     drop_outcomes(rows, id, &mut session);
-    let admission = match rows.row(&table::outcome(id, request.sequence)) {
+    // Why not always: looking for what is not there is the dearest way to read.
+    let is_unused = request.sequence > session.highest_used;
+    let kept = if is_unused { None } else { rows.row(&table::outcome(id, request.sequence)) };
+    let admission = match kept {
         Some(outcome) => Admission::Kept(row::read(&outcome)),
         None if now > request.expires => Admission::Refused(Refusal::Expired),
         None if session.n_outcomes >= OUTCOMES_MAX => {
@@ -71,6 +75,7 @@ pub(crate) fn admit(rows: &mut Rows<'_>, request: &Request, now: LogTime) -> Adm
         None => {
             session.latest_expiry = session.latest_expiry.max(request.expires);
             session.n_outcomes += 1;
+            session.highest_used = session.highest_used.max(request.sequence);
             Admission::Execute(id)
         }
     };
@@ -80,7 +85,7 @@ pub(crate) fn admit(rows: &mut Rows<'_>, request: &Request, now: LogTime) -> Adm
 
 /// Keeps the outcome of a request that was executed.
 pub(crate) fn keep(rows: &mut Rows<'_>, id: SessionId, sequence: u64, outcome: &Outcome) {
-    rows.put(table::outcome(id, sequence), codec::encode(outcome));
+    row::save_new(rows, table::outcome(id, sequence), outcome);
 }
 
 /// Drops sessions not heard of since `before`, as far as `n_max` rows go.
@@ -117,12 +122,33 @@ pub(crate) fn expire(rows: &mut Rows<'_>, before: LogTime, now: LogTime, n_max: 
     n_left > 0
 }
 
+/// Drops outcomes below the session's mark, at most [`DROPPED_MAX`] of them.
 fn drop_outcomes(rows: &mut Rows<'_>, id: SessionId, session: &mut SessionRow) {
-    let mut old = Vec::new();
-    rows.scan(&table::outcomes(id), &table::outcome(id, session.mark), &mut |key, _| {
-        old.push(key.to_vec());
-        old.len() < DROPPED_MAX
-    });
-    session.n_outcomes = session.n_outcomes.saturating_sub(old.len() as u32);
-    old.iter().for_each(|key| rows.remove(key));
+    let below_mark = session.lowest_kept..session.mark;
+    if below_mark.is_empty() {
+        return;
+    }
+    // Why not always a scan: it passes by every row that was removed here before.
+    let is_near = below_mark.end - below_mark.start <= DROPPED_MAX as u64;
+    let n_dropped = if is_near {
+        session.lowest_kept = session.mark;
+        below_mark.filter(|sequence| rows.take(&table::outcome(id, *sequence))).count()
+    } else {
+        let mut old = Vec::new();
+        rows.scan(
+            &table::outcome(id, below_mark.start),
+            &table::outcome(id, below_mark.end),
+            &mut |key, _| {
+                old.push(key.to_vec());
+                old.len() < DROPPED_MAX
+            },
+        );
+        session.lowest_kept = match old.last().filter(|_| old.len() == DROPPED_MAX) {
+            Some(last) => table::Fields(last).u64(table::OUTCOME_SEQUENCE_AT) + 1,
+            None => session.mark,
+        };
+        old.iter().for_each(|key| rows.remove(key));
+        old.len()
+    };
+    session.n_outcomes = session.n_outcomes.saturating_sub(n_dropped as u32);
 }

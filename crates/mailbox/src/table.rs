@@ -137,6 +137,9 @@ pub(crate) fn sessions() -> Vec<u8> {
     Key::new(SESSION).0
 }
 
+/// Where the sequence is in the key of an outcome.
+pub(crate) const OUTCOME_SEQUENCE_AT: usize = 1 + 16;
+
 pub(crate) fn outcome(session: SessionId, sequence: u64) -> Vec<u8> {
     Key::new(OUTCOME).bytes(&session.0).u64(sequence).0
 }

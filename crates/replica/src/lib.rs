@@ -31,6 +31,7 @@ mod pipeline;
 mod raft;
 mod reads;
 mod receive;
+mod recent;
 mod replica;
 mod scrub;
 mod state;

@@ -22,6 +22,7 @@ use crate::codec::{self, Reader};
 use crate::index::{Batch, Index, IndexError};
 use crate::pending::{Layer, Pending};
 use crate::raft::{LogId, StoredMembership};
+use crate::recent::Recent;
 
 /// Limit: bytes of overwritten rows kept for views. Above it the views there are expire.
 const UNDO_BYTES_MAX: usize = 64 << 20;
@@ -95,6 +96,8 @@ pub(crate) struct Store {
     /// Held by whoever writes to the index what was pending.
     writing: Mutex<()>,
     undo: Mutex<Undo>,
+    /// What the one who commits looked at lately.
+    recent: Mutex<Recent>,
     damaged: AtomicBool,
 }
 
@@ -130,6 +133,7 @@ impl Store {
             pending: RwLock::default(),
             writing: Mutex::default(),
             undo: Mutex::default(),
+            recent: Mutex::default(),
             damaged: AtomicBool::new(false),
         }))
     }
@@ -154,6 +158,7 @@ impl Store {
     ) -> Result<bool, IndexError> {
         let mut at = lock(&self.commit);
         let version = self.keep_before(&changes)?;
+        lock(&self.recent).change(&changes);
         let (is_due, is_behind) = {
             let mut pending = self.pending.write().unwrap_or_else(PoisonError::into_inner);
             pending.commit(changes, places, &applied);
@@ -326,7 +331,7 @@ impl Store {
             return Ok(version);
         }
         for key in changes.keys() {
-            let value = self.now(key)?;
+            let value = self.known(key)?;
             undo.bytes += key.len() + value.as_ref().map_or(0, Vec::len) + 96;
             undo.chain.entry(key.clone()).or_default().push(Before { version, value });
         }
@@ -353,6 +358,20 @@ impl Store {
         self.checked(value.map(|value| unseal(&key, value)).transpose())
     }
 
+    /// The same, kept for the next time. Only for the one who commits: what others read at the same
+    /// time may be old when it is noted.
+    fn known(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
+        if let Some(value) = self.pending().row(key) {
+            return Ok(value.clone());
+        }
+        if let Some(value) = lock(&self.recent).get(key) {
+            return Ok(value.clone());
+        }
+        let value = self.now(key)?;
+        lock(&self.recent).note(key, &value);
+        Ok(value)
+    }
+
     fn checked<T>(&self, result: Result<T, IndexError>) -> Result<T, IndexError> {
         if result.is_err() {
             self.damaged.store(true, Ordering::Relaxed);
@@ -365,7 +384,7 @@ impl Store {
 /// may use it.
 impl Source for Store {
     fn row(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.now(key).unwrap_or_else(|error| give_up(error.into()))
+        self.known(key).unwrap_or_else(|error| give_up(error.into()))
     }
 
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) {
@@ -559,7 +578,7 @@ impl Source for RowView {
     fn row(&self, key: &[u8]) -> Option<Vec<u8>> {
         // Invariant: the index is read first. Had a commit overwritten the row before that, what
         // it was would be in the chain by now.
-        let now = self.store.row(key);
+        let now = self.store.now(key).unwrap_or_else(|error| give_up(error.into()));
         let undo = lock(&self.store.undo);
         if self.version < undo.floor {
             drop(undo);

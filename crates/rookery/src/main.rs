@@ -9,6 +9,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+/// Why not the system's: of what a delivery costs in all processes it takes a sixth, and what large
+/// messages leave behind it keeps, unless it is told to ask the system for each large buffer anew.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Replicated mailbox storage: mail survives disk failures.
 #[derive(Parser)]
 #[command(name = "rookery", version, about, max_term_width = 100)]
@@ -32,7 +37,6 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    bound_memory();
     // Why: several packages bring rustls providers; the choice is made once, here.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let result = match Cli::parse().verb {
@@ -49,18 +53,5 @@ fn main() -> ExitCode {
             eprintln!("rookery: {error:#}");
             ExitCode::FAILURE
         }
-    }
-}
-
-/// Gives large buffers back to the system when they are freed. Without it the allocator raises the size
-/// from which it does so to that of the largest buffer it saw, and keeps one arena per thread:
-/// a 50 MB message would leave its chunks behind in every process it passed.
-fn bound_memory() {
-    const LARGE_BYTES: i32 = 128 * 1024;
-    const ARENAS: i32 = 2;
-    // SAFETY: mallopt(3) takes two numbers; no other thread runs yet.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BYTES);
-        libc::mallopt(libc::M_ARENA_MAX, ARENAS);
     }
 }
