@@ -71,6 +71,7 @@ fn open_disk(world: &Arc<World>, name: &str) -> Result<Option<Arc<Disk>>, String
         journal,
         index_cache_bytes: 1 << 20,
         upkeep: replica::Upkeep::default(),
+        fill_bytes_per_s: None,
         storage: Some(storage),
         clock: Some(Arc::new(move || clock.wall())),
     };

@@ -53,6 +53,9 @@ pub struct Config {
     /// How fast each disk is read to verify what lies on it, in MiB per second.
     #[serde(default = "default_scrub")]
     pub scrub_mib_s: u32,
+    /// How fast each disk takes bodies that replicas on it lack, in MiB per second.
+    #[serde(default = "default_fill")]
+    pub fill_mib_s: u32,
     /// Whether `rookery drill` may hurt this node: crash it, cut it off, wipe a disk of it.
     #[serde(default)]
     pub allow_drills: bool,
@@ -127,6 +130,12 @@ pub const SETTINGS: &[Setting] = &[
         "MiB/s per disk",
         "20",
         "Raise this when `rookery_scrub_oldest_unverified_seconds` exceeds two weeks.",
+    ),
+    setting(
+        "fill_mib_s",
+        "MiB/s per disk",
+        "64",
+        "Raise this when a lost copy takes too long to be made again; lower it when clients notice.",
     ),
     setting(
         "allow_drills",
@@ -205,7 +214,8 @@ impl Config {
             "election_max_ms: must be greater than election_min_ms",
         )?;
         rule((8..=4096).contains(&self.in_flight_mib), "in_flight_mib: use 8 to 4096")?;
-        rule((1..=4096).contains(&self.scrub_mib_s), "scrub_mib_s: use 1 to 4096")
+        rule((1..=4096).contains(&self.scrub_mib_s), "scrub_mib_s: use 1 to 4096")?;
+        rule((1..=4096).contains(&self.fill_mib_s), "fill_mib_s: use 1 to 4096")
     }
 
     /// Where others connect.
@@ -257,6 +267,10 @@ fn default_scrub() -> u32 {
     20
 }
 
+fn default_fill() -> u32 {
+    64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -278,6 +292,7 @@ mod tests {
         assert_eq!(config.retention_s.to_string(), documented("retention_s"));
         assert_eq!(config.in_flight_mib.to_string(), documented("in_flight_mib"));
         assert_eq!(config.scrub_mib_s.to_string(), documented("scrub_mib_s"));
+        assert_eq!(config.fill_mib_s.to_string(), documented("fill_mib_s"));
         assert_eq!(config.allow_drills.to_string(), documented("allow_drills"));
         assert!(SETTINGS.len() <= 20);
     }
@@ -298,6 +313,7 @@ mod tests {
         assert!(refusal("listen = \"here\"").contains("socket address"));
         assert!(refusal("election_min_ms = 200").starts_with("election_min_ms:"));
         assert!(refusal("scrub_mib_s = 0").starts_with("scrub_mib_s:"));
+        assert!(refusal("fill_mib_s = 0").starts_with("fill_mib_s:"));
         assert!(refusal("election_max_ms = 300").starts_with("election_max_ms:"));
         assert!(refusal("fsync = false").starts_with("unknown setting `fsync`"));
         for line in ["listen = \"here\"", "[[", "join = 7"] {

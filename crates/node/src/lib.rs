@@ -144,7 +144,9 @@ impl Node {
             fault::wipe_marked(dirs)
                 .map_err(|error| Error::Directory(format!("wipe for a drill: {error}")))?;
         }
-        let disks = disks::Disks::open(&config, &DiskOptions::default())?;
+        let fill_bytes_per_s = Some(u64::from(config.fill_mib_s) << 20);
+        let options = DiskOptions { fill_bytes_per_s, ..DiskOptions::default() };
+        let disks = disks::Disks::open(&config, &options)?;
         let known = Arc::new(Known::new(disks.cluster));
         let own = config.advertised();
         let seeds = if config.join.is_empty() { vec![own] } else { config.join.clone() };

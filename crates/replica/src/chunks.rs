@@ -1,5 +1,7 @@
 //! Bodies between replicas: whoever has a good copy gives it, and whoever lacks one asks.
 
+mod throttle;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -7,7 +9,10 @@ use api::peer::{PeerError, PeerResponse};
 use bytes::{BufMut, Bytes};
 use journal::{Record, ReplicaId};
 use mailbox::{ChunkRef, Digest, StoredChunk};
+use openraft::ServerState;
+use openraft::metrics::WaitError;
 
+pub(crate) use self::throttle::Throttle;
 use crate::codec::{self, Reader};
 use crate::core::Core;
 use crate::error::ChunkError;
@@ -230,11 +235,12 @@ impl Core {
             let page = self.lacking(peer, below, after).await?;
             next = page.last.map(Some);
             is_whole &= page.is_peer_whole;
-            for some in page.missing.chunks(CHUNKS_MAX) {
+            for some in rounds(&page.missing) {
                 let digests: Vec<Digest> = some.iter().map(|(digest, _)| *digest).collect();
                 let found = self.fetch(peer, &digests).await?;
                 n_fetched += found.len() as u64;
-                self.care.received(found.iter().map(|chunk| chunk.bytes.len()).sum());
+                let n_bytes = found.iter().map(|chunk| chunk.bytes.len()).sum();
+                self.care.received(n_bytes);
                 let is_kept = self.keep(&found).await;
                 let (n_missing, n_found) = (some.len(), found.len());
                 tracing::debug!(
@@ -248,9 +254,22 @@ impl Core {
                 let bytes: u64 = some.iter().map(|(_, len)| u64::from(*len)).sum();
                 left = (left.0.saturating_sub(some.len() as u64), left.1.saturating_sub(bytes));
                 self.care.set_missing(left);
+                self.wait_for_share(n_bytes as u64).await?;
             }
         }
         Ok((is_whole, n_fetched))
+    }
+
+    /// Waits until so many bytes are this replica's share of what its disk may take. An error if it
+    /// stopped meanwhile: whoever begins it anew must not wait for what is left to fetch.
+    async fn wait_for_share(&self, n_bytes: u64) -> Result<(), PeerError> {
+        let pause = self.claim.disk.filling().take(n_bytes);
+        let waiting = self.raft.wait(Some(pause));
+        let is_over = waiting.metrics(|metrics| metrics.state == ServerState::Shutdown, "the end");
+        match is_over.await {
+            Err(WaitError::Timeout(..)) if !self.claim.disk.is_closing() => Ok(()),
+            _ => Err(refused("stopped")),
+        }
     }
 
     /// What of the next page of a peer's list is missing here.
@@ -290,6 +309,21 @@ impl Core {
         let ask = || self.applying.machine.is_chunk_live(&view, digest);
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(ask)).unwrap_or(true)
     }
+}
+
+/// What is asked for in one request: at most so many chunks and so many bytes.
+fn rounds(missing: &[(Digest, u32)]) -> impl Iterator<Item = &[(Digest, u32)]> {
+    let mut rest = missing;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = rest.iter().take(CHUNKS_MAX).take_while(|(_, len)| {
+            bytes += *len as usize;
+            bytes <= RESPONSE_BYTES_MAX
+        });
+        let (some, later) = rest.split_at(fits.count().max(1).min(rest.len()));
+        rest = later;
+        (!some.is_empty()).then_some(some)
+    })
 }
 
 /// A part of a peer's list.

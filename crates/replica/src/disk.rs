@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::appender::Appender;
 use crate::blocking::Blocking;
+use crate::chunks::Throttle;
 use crate::codec::{self, Reader};
 use crate::core::Core;
 use crate::error::Error;
@@ -40,6 +41,9 @@ pub struct DiskOptions {
     pub index_cache_bytes: u64,
     /// When checkpoints are written and segments freed.
     pub upkeep: Upkeep,
+    /// Bytes a second that all replicas here together take of bodies they lack; `None`: as fast as it
+    /// goes.
+    pub fill_bytes_per_s: Option<u64>,
     /// Where the journal lies, if not in the disk's directory: a simulated disk.
     pub storage: Option<Arc<dyn Storage>>,
     /// Tells the time, if the system's clock shall not: a simulated clock.
@@ -52,6 +56,7 @@ impl Default for DiskOptions {
             journal: journal::Options::default(),
             index_cache_bytes: 32 << 20,
             upkeep: Upkeep::default(),
+            fill_bytes_per_s: None,
             storage: None,
             clock: None,
         }
@@ -67,6 +72,8 @@ pub struct Disk {
     resynced: Option<SegmentId>,
     state: Mutex<State>,
     ledger: Mutex<Ledger>,
+    /// Of bodies that replicas here lack.
+    filling: Throttle,
     /// Scrub is to end.
     closing: watch::Sender<bool>,
     /// A drill rehearses a full disk.
@@ -156,6 +163,7 @@ impl Disk {
         }
         Ok(Arc::new(Self {
             dir: dir.to_path_buf(),
+            filling: Throttle::new(options.fill_bytes_per_s),
             options,
             appender: Arc::new(appender),
             resynced,
@@ -407,6 +415,11 @@ impl Disk {
         let count = state.doubted.entry(replica).or_default();
         *count += 1;
         *count
+    }
+
+    /// The rate at which bodies may come from peers.
+    pub(crate) fn filling(&self) -> &Throttle {
+        &self.filling
     }
 
     /// What scrub knows.

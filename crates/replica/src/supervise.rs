@@ -40,6 +40,7 @@ pub(crate) struct Care {
     /// For how long no majority answered it, in milliseconds.
     alone_ms: AtomicU64,
     is_busy: AtomicBool,
+    is_filling: AtomicBool,
     rolled_back: AtomicBool,
     /// Keeps `is_incomplete` from asking the file system.
     is_incomplete: AtomicBool,
@@ -82,6 +83,7 @@ impl Care {
             beats: AtomicBool::new(true),
             alone_ms: AtomicU64::new(0),
             is_busy: AtomicBool::new(false),
+            is_filling: AtomicBool::new(false),
             rolled_back: AtomicBool::new(local.is_marked(Mark::RolledBack)),
             is_incomplete: AtomicBool::new(is_incomplete),
             snapshots: Mutex::default(),
@@ -269,6 +271,14 @@ fn steer(inner: &Inner, core: &Core, alone: Duration) {
 
 /// Does what may take long beside the watch, one run at a time.
 fn begin_upkeep(core: &Arc<Core>) {
+    // Why beside the rest: at a low rate it takes hours, and the log has to be cut meanwhile.
+    if core.care.is_incomplete() && !core.care.is_filling.swap(true, Ordering::Relaxed) {
+        let core = core.clone();
+        drop(tokio::spawn(async move {
+            core.fill_up().await;
+            core.care.is_filling.store(false, Ordering::Relaxed);
+        }));
+    }
     if core.care.is_busy.swap(true, Ordering::Relaxed) {
         return;
     }
@@ -317,9 +327,6 @@ impl Core {
                 Verdict::RolledBack => care.was_rolled_back(),
                 Verdict::Open => {}
             }
-        }
-        if care.is_incomplete() {
-            self.fill_up().await;
         }
         let checkpoints = &self.applying.checkpoints;
         if checkpoints.is_doubted()
