@@ -60,7 +60,7 @@ pub async fn health(target: &Target, whole: bool) -> Result<()> {
     let mut goals: BTreeMap<ShardId, u64> = BTreeMap::new();
     loop {
         let status = status(target).await?;
-        let placement = status.placement().context("no cluster was formed yet")?;
+        let placement = status.known()?;
         let mut behind = Ok(());
         for shard in &placement.shards {
             let committed = status.check_leader(shard)?;
@@ -89,6 +89,11 @@ impl ClusterStatus {
     /// Where everything is; `None` before a cluster was formed.
     pub fn placement(&self) -> Option<&Placement> {
         self.status.placement.as_deref().filter(|placement| placement.version > 0)
+    }
+
+    /// The same, where there has to be one.
+    pub fn known(&self) -> Result<&Placement> {
+        self.placement().context("no cluster was formed yet")
     }
 
     /// Replicas that are being made.
@@ -137,7 +142,7 @@ impl ClusterStatus {
     /// What is known of every replica of a shard, and what would be lost if the one on `keep` went on
     /// alone. For people.
     pub fn losses(&self, shard: ShardId, keep: &str) -> Result<String> {
-        let placement = self.placement().context("no cluster was formed yet")?;
+        let placement = self.known()?;
         let placed = placement.shard(shard).with_context(|| format!("no shard {shard}"))?;
         let mut text = format!("shard {shard}:");
         let (mut kept, mut furthest) = (None, 0);

@@ -35,7 +35,7 @@ pub(crate) async fn run(target: &Target, verb: DiskVerb) -> Result<()> {
 
 async fn list(target: &Target) -> Result<()> {
     let status = cluster::status(target).await?;
-    let placement = status.placement().context("no cluster was formed yet")?;
+    let placement = status.known()?;
     let mut table = Table::new();
     table.load_preset(NOTHING);
     table.set_header(["node", "directory", "disk", "state", "free", "size", "replicas"]);
@@ -78,7 +78,7 @@ fn n_replicas(placement: &Placement, disk: DiskId) -> usize {
 
 async fn retire(target: &Target, said: &str, no_wait: bool) -> Result<()> {
     let status = cluster::status(target).await?;
-    let placement = status.placement().context("no cluster was formed yet")?;
+    let placement = status.known()?;
     let disk = find(placement, said)?;
     target.admin()?.retire_disk(disk).await.context("retire disk")?;
     if no_wait {
@@ -86,7 +86,7 @@ async fn retire(target: &Target, said: &str, no_wait: bool) -> Result<()> {
         return Ok(());
     }
     let left = |status: &ClusterStatus| {
-        let placement = status.placement().context("no cluster was formed yet")?;
+        let placement = status.known()?;
         Ok(match n_replicas(placement, disk) {
             0 => Left::Done,
             n => Left::Still(format!("disk {disk} has {n} replicas left")),

@@ -9,6 +9,7 @@ use comfy_table::presets::NOTHING;
 
 use crate::cluster;
 use crate::follow::{self, Left};
+use crate::shard;
 use crate::target::Target;
 
 /// `rookery ctl node`
@@ -73,7 +74,7 @@ pub(crate) async fn run(target: &Target, verb: NodeVerb) -> Result<()> {
 
 async fn list(target: &Target) -> Result<()> {
     let status = cluster::status(target).await?;
-    let placement = status.placement().context("no cluster was formed yet")?;
+    let placement = status.known()?;
     let replicas = || placement.shards.iter().flat_map(|shard| &shard.replicas);
     let carried = follow::count(replicas().map(|one| one.node.as_str()));
     let led = placement.shards.iter().filter_map(|shard| shard.leader.as_deref());
@@ -106,7 +107,7 @@ async fn list(target: &Target) -> Result<()> {
 /// Waits for the node, then moves replicas to it one by one until none carries two more than it.
 async fn add(target: &Target, name: &str) -> Result<()> {
     let known = |status: &cluster::ClusterStatus| {
-        let placement = status.placement().context("no cluster was formed yet")?;
+        let placement = status.known()?;
         Ok(match placement.node(name) {
             Some(_) if status.is_reachable(name) => Left::Done,
             _ => {
@@ -117,18 +118,11 @@ async fn add(target: &Target, name: &str) -> Result<()> {
     follow::until(target, known).await?;
     loop {
         let status = cluster::status(target).await?;
-        let placement = status.placement().context("no cluster was formed yet")?;
+        let placement = status.known()?;
         let Some(to_move) = share(placement, name)? else { break };
-        let (shard, from) = (to_move.shard, to_move.from.clone());
-        println!("shard {shard} moves from {from} to {name}");
+        println!("shard {} moves from {} to {name}", to_move.shard, to_move.from);
         target.admin()?.move_replica(&to_move).await.context("move replica")?;
-        let moved = |status: &cluster::ClusterStatus| {
-            let placement = status.placement().context("no cluster was formed yet")?;
-            let replicas = placement.shard(shard).map(|shard| shard.replicas.as_slice());
-            let still = replicas.unwrap_or_default().iter().any(|one| one.node == from);
-            Ok(if still { Left::Still(format!("shard {shard} moves")) } else { Left::Done })
-        };
-        follow::until(target, moved).await?;
+        follow::until(target, |status| shard::moved(status.known()?, &to_move)).await?;
     }
     println!("{name} has its share");
     Ok(())
@@ -158,7 +152,7 @@ fn share(placement: &Placement, name: &str) -> Result<Option<MoveReplica>> {
 
 async fn emptied(target: &Target, name: &str) -> Result<()> {
     let left = |status: &cluster::ClusterStatus| {
-        let placement = status.placement().context("no cluster was formed yet")?;
+        let placement = status.known()?;
         if placement.node(name).is_some_and(|node| !node.draining) {
             bail!("{name} is not drained any more");
         }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, bail};
 use api::admin::MoveReplica;
-use api::placement::{DiskId, ReplicaRole};
+use api::placement::{DiskId, Placement, ReplicaRole};
 use clap::Subcommand;
 use mailbox::ShardId;
 
@@ -58,14 +58,14 @@ pub(crate) async fn run(target: &Target, verb: ShardVerb) -> Result<()> {
     match verb {
         ShardVerb::List => {
             let status = cluster::status(target).await?;
-            let placement = status.placement().context("no cluster was formed yet")?;
+            let placement = status.known()?;
             println!("{}", status.shard_table(placement));
             Ok(())
         }
         ShardVerb::Add { replicas } => {
             let shard = target.admin()?.add_shard(replicas).await.context("add shard")?;
             let led = |status: &ClusterStatus| {
-                let placement = status.placement().context("no cluster was formed yet")?;
+                let placement = status.known()?;
                 let led = placement.shard(shard).is_some_and(|shard| shard.leader.is_some());
                 Ok(if led { Left::Done } else { Left::Still(format!("shard {shard} begins")) })
             };
@@ -81,7 +81,7 @@ pub(crate) async fn run(target: &Target, verb: ShardVerb) -> Result<()> {
                 println!("shard {shard} moves: `rookery ctl cluster status` shows how far it is");
                 return Ok(());
             }
-            follow::until(target, |status| moved(status, &to_move)).await?;
+            follow::until(target, |status| moved(status.known()?, &to_move)).await?;
             println!("shard {shard} has its replica on {}", to_move.to);
             Ok(())
         }
@@ -94,14 +94,20 @@ pub(crate) async fn run(target: &Target, verb: ShardVerb) -> Result<()> {
     }
 }
 
-fn moved(status: &ClusterStatus, to_move: &MoveReplica) -> Result<Left> {
-    let placement = status.placement().context("no cluster was formed yet")?;
+/// What is left of a move that was begun; an error when it was called off.
+pub(crate) fn moved(placement: &Placement, to_move: &MoveReplica) -> Result<Left> {
     let shard = placement.shard(to_move.shard).context("the shard is gone")?;
     let mut learners = shard.replicas.iter().filter(|one| one.role == ReplicaRole::Learner);
     let there = shard.replicas.iter().any(|one| one.node == to_move.to);
     Ok(match (learners.next(), there) {
         (None, true) => Left::Done,
-        (None, false) => anyhow::bail!("the move was called off: see `ctl cluster status`"),
+        (None, false) => {
+            let MoveReplica { shard, from, to, .. } = to_move;
+            bail!(
+                "the move of shard {shard} from {from} to {to} was called off, because {to} or its disk \
+                 takes no replicas any more: see `ctl cluster status`"
+            )
+        }
         (Some(_), _) => Left::Still(format!("shard {} moves", to_move.shard)),
     })
 }
@@ -116,7 +122,7 @@ async fn recover(target: &Target, shard: ShardId, node: &str, accepted: bool) ->
     }
     target.admin()?.recover_shard(shard, node).await.context("recover shard")?;
     follow::until(target, |status| {
-        let placement = status.placement().context("no cluster was formed yet")?;
+        let placement = status.known()?;
         let open = placement.shard(shard).is_none_or(|shard| shard.forced.is_some());
         Ok(match (open, status.leads(shard)) {
             (false, Some(leader)) if leader == node => Left::Done,
@@ -129,4 +135,44 @@ async fn recover(target: &Target, shard: ShardId, node: &str, accepted: bool) ->
     println!("  restart the frontends, so that no open session goes on with old UIDs");
     println!("  its other replicas are made anew as soon as there are disks for them");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use api::placement::{Replica, Shard};
+
+    use super::*;
+
+    fn placement(replicas: &[(&str, ReplicaRole)]) -> Placement {
+        let replica = |(at, (node, role)): (usize, &(&str, ReplicaRole))| Replica {
+            replica_id: at as u64 + 1,
+            node: (*node).to_owned(),
+            disk_id: DiskId([at as u8; 16]),
+            role: *role,
+            replaces: None,
+        };
+        let shard = Shard {
+            shard: ShardId(1),
+            replicas: replicas.iter().enumerate().map(replica).collect(),
+            leader: None,
+            n_wanted: 3,
+            forced: None,
+            outcasts: Vec::new(),
+        };
+        Placement { version: 1, shards: vec![shard], ..Placement::default() }
+    }
+
+    /// Who waits for a move hears of its end, whichever it is.
+    #[test]
+    fn a_move_ends_done_or_called_off() {
+        use ReplicaRole::{Learner, Voter};
+        let to_move =
+            MoveReplica { shard: ShardId(1), from: "n1".into(), to: "n4".into(), disk: None };
+        let left = |replicas: &[_]| moved(&placement(replicas), &to_move);
+        let (n1, n2, n3) = (("n1", Voter), ("n2", Voter), ("n3", Voter));
+        assert!(matches!(left(&[n1, n2, n3, ("n4", Learner)]).unwrap(), Left::Still(_)));
+        assert!(matches!(left(&[("n4", Voter), n2, n3]).unwrap(), Left::Done));
+        let said = left(&[n1, n2, n3]).err().unwrap().to_string();
+        assert!(said.starts_with("the move of shard 1 from n1 to n4 was called off"), "{said}");
+    }
 }
