@@ -120,6 +120,11 @@ impl ClusterStatus {
         self.node(node)?.told.iter().find(|told| told.disk_id == disk)
     }
 
+    /// What scrub found on a disk of a node.
+    pub fn scrub(&self, node: &str, disk: DiskId) -> Option<&DiskScrub> {
+        self.node(node)?.scrubs.iter().find(|one| one.disk_id == disk)
+    }
+
     fn reports(&self, shard: ShardId) -> impl Iterator<Item = (&NodeStatus, &ReplicaReport)> {
         let nodes = self.status.nodes.iter().filter(|node| node.reachable);
         nodes.flat_map(move |node| {

@@ -1,7 +1,7 @@
 //! `rookery ctl disk`: disks and what they carry.
 
 use anyhow::{Context as _, Result, bail};
-use api::placement::{Disk, DiskId, DiskState, Placement};
+use api::placement::{Disk, DiskId, DiskState, Node, Placement};
 use clap::Subcommand;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
@@ -23,6 +23,11 @@ pub(crate) enum DiskVerb {
         #[arg(long)]
         no_wait: bool,
     },
+    /// Verify everything on a disk now, as fast as it goes, and wait until what is damaged is healed
+    Scrub {
+        /// Its id or the beginning of it, or NODE:DIRECTORY
+        disk: String,
+    },
 }
 
 /// Does what the command line says.
@@ -30,6 +35,7 @@ pub(crate) async fn run(target: &Target, verb: DiskVerb) -> Result<()> {
     match verb {
         DiskVerb::List => list(target).await,
         DiskVerb::Retire { disk, no_wait } => retire(target, &disk, no_wait).await,
+        DiskVerb::Scrub { disk } => scrub(target, &disk).await,
     }
 }
 
@@ -94,6 +100,34 @@ async fn retire(target: &Target, said: &str, no_wait: bool) -> Result<()> {
     };
     follow::until(target, left).await?;
     println!("disk {disk} is empty: take its directory out of data_dirs at the next restart");
+    Ok(())
+}
+
+async fn scrub(target: &Target, said: &str) -> Result<()> {
+    let status = cluster::status(target).await?;
+    let placement = status.known()?;
+    let disk = find(placement, said)?;
+    let has_it = |node: &&Node| node.disks.iter().any(|one| one.disk_id == disk);
+    let node = placement.nodes.iter().find(has_it).context("its node has left")?.name.clone();
+    let n_passes = target.admin()?.scrub_disk(&node, disk).await.context("scrub disk")?;
+    let mut n_damaged = 0;
+    let left = |status: &ClusterStatus| {
+        let told = status.scrub(&node, disk).with_context(|| format!("{node} tells nothing"))?;
+        if told.n_unrepairable > 0 {
+            bail!("disk {disk}: {} bodies are damaged, and no peer has them", told.n_unrepairable);
+        }
+        n_damaged = told.n_damaged;
+        let n_open = told.n_damaged.saturating_sub(told.n_repaired);
+        Ok(match (told.n_passes >= n_passes, n_open) {
+            (true, 0) => Left::Done,
+            (true, n) => Left::Still(format!("{n} damages are being healed")),
+            (false, _) => {
+                Left::Still(format!("disk {disk}: {} MiB verified", told.verified_bytes >> 20))
+            }
+        })
+    };
+    follow::until_at_last(target, left).await?;
+    println!("disk {disk} is verified; {n_damaged} damages found and healed since {node} started");
     Ok(())
 }
 

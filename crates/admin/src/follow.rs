@@ -30,7 +30,23 @@ pub(crate) enum Left {
 /// Looks until `left` says that nothing is left. Gives up when nothing moves and the cluster says why.
 pub(crate) async fn until(
     target: &Target,
+    left: impl FnMut(&ClusterStatus) -> Result<Left>,
+) -> Result<()> {
+    look(target, left, Some(STUCK_AFTER)).await
+}
+
+/// The same for what goes on whatever the cluster waits for.
+pub(crate) async fn until_at_last(
+    target: &Target,
+    left: impl FnMut(&ClusterStatus) -> Result<Left>,
+) -> Result<()> {
+    look(target, left, None).await
+}
+
+async fn look(
+    target: &Target,
     mut left: impl FnMut(&ClusterStatus) -> Result<Left>,
+    stuck_after: Option<Duration>,
 ) -> Result<()> {
     let mut told: Option<Instant> = None;
     let mut stuck: Option<Instant> = None;
@@ -49,7 +65,7 @@ pub(crate) async fn until(
                 let since = stuck.get_or_insert_with(Instant::now);
                 if !waits {
                     stuck = None;
-                } else if since.elapsed() >= STUCK_AFTER {
+                } else if stuck_after.is_some_and(|most| since.elapsed() >= most) {
                     bail!("{text}; it waits:\n  {}", status.waiting().join("\n  "));
                 }
             }

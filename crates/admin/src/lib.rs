@@ -15,6 +15,7 @@ mod password;
 pub mod process;
 mod shard;
 mod show;
+pub mod survey;
 pub mod target;
 
 use std::path::PathBuf;
@@ -48,7 +49,7 @@ enum Verb {
     /// Storage nodes: add, drain, remove
     #[command(subcommand)]
     Node(node::NodeVerb),
-    /// Disks: list, retire
+    /// Disks: list, retire, scrub
     #[command(subcommand)]
     Disk(disk::DiskVerb),
     /// Shards: add, move

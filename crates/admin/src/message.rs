@@ -14,7 +14,7 @@ use crate::account::{Accounts, parse_address, trouble};
 use crate::target::Target;
 
 /// Separates the parts of a mailbox's name on the command line.
-const SEPARATOR: char = '/';
+pub(crate) const SEPARATOR: char = '/';
 
 /// What is known of a message.
 pub struct MessageStatus {
@@ -203,7 +203,11 @@ impl MessageStatus {
     }
 }
 
-fn of_replica(told: Vec<ReplicaCopies>, replica_id: u64) -> Result<Vec<Option<ChunkCopy>>, String> {
+/// What was told of one replica.
+pub(crate) fn of_replica(
+    told: Vec<ReplicaCopies>,
+    replica_id: u64,
+) -> Result<Vec<Option<ChunkCopy>>, String> {
     let ours = told.into_iter().find(|one| one.replica_id == replica_id);
     ours.map(|one| one.copies).ok_or_else(|| "the replica does not run there".to_owned())
 }

@@ -160,11 +160,16 @@ pub trait AdminHandler: Send + Sync + 'static {
         shard: ShardId,
         digests: Vec<Digest>,
     ) -> Result<Vec<ReplicaCopies>, MetaError>;
+
     /// Lets a node leave for good; refused while it has replicas.
     async fn remove_node(&self, node: &str) -> Result<(), MetaError>;
 
     /// Begins to empty a disk, which is never used again.
     async fn retire_disk(&self, disk: DiskId) -> Result<(), MetaError>;
+
+    /// Begins to verify everything on a disk of this node, as fast as it goes. It is done when the disk's
+    /// number of passes has come to the number given.
+    async fn scrub_disk(&self, disk: DiskId) -> Result<u64, MetaError>;
 
     /// Begins to move a replica.
     async fn move_replica(&self, to_move: MoveReplica) -> Result<(), MetaError>;

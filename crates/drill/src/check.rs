@@ -45,6 +45,8 @@ pub enum Promise {
     NewsArrive,
     /// All replicas hold the same.
     Convergence,
+    /// Every replica has every body, and each is what it should be.
+    EveryCopyIsGood,
 }
 
 /// One broken promise.
@@ -72,6 +74,7 @@ pub fn check(history: &History) -> Vec<Violation> {
     counts::check(&ledger, &mut verdicts);
     news::check(history, &mut verdicts);
     check_convergence(history, &mut verdicts);
+    check_copies(history, &mut verdicts);
     verdicts.found
 }
 
@@ -93,6 +96,21 @@ fn check_convergence(history: &History, verdicts: &mut Verdicts) {
                 state.digest
             );
             verdicts.say(Promise::Convergence, subject, sentence);
+        }
+    }
+}
+
+fn check_copies(history: &History, verdicts: &mut Verdicts) {
+    for copies in history.copies() {
+        for (digests, how) in [(&copies.missing, "lacks"), (&copies.damaged, "has damaged")] {
+            let Some(first) = digests.first() else { continue };
+            let (n, all) = (digests.len(), copies.n_chunks);
+            let sentence = format!(
+                "{}: replica {} of shard {} on {} {how} {n} of {all} chunks, the first is {first}",
+                copies.account, copies.replica, copies.shard, copies.node
+            );
+            let subject = format!("{how} {} {}", copies.account, copies.replica);
+            verdicts.say(Promise::EveryCopyIsGood, subject, sentence);
         }
     }
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use admin::account::{Accounts, Quota, hash_password, parse_address};
+use admin::survey::survey;
 use admin::target::Target;
 use anyhow::{Context as _, Result, bail, ensure};
 use api::admin::{AdminClient, NodeStatus};
 use api::fault::{Fault, FaultClient};
-use api::meta::{MetaError, ReplicaReport, ReplicaState};
+use api::meta::{DiskScrub, MetaError, ReplicaReport, ReplicaState};
 use api::placement::{DiskId, META_SHARD, Placement, Shard};
 use tokio::time::Instant;
 
@@ -114,6 +115,36 @@ impl Cluster {
         .await
     }
 
+    /// Begins to verify a disk as fast as it goes; gives its number of passes when that is done.
+    pub async fn scrub(&self, node: &str, disk: DiskId) -> Result<u64> {
+        let begun = self.admin.scrub_disk(node, disk).await;
+        begun.with_context(|| format!("scrub disk {disk} on {node}"))
+    }
+
+    /// Has every replica read and verify every body in these mailboxes of the canaries.
+    pub async fn copies(
+        &self,
+        canaries: &[Canary],
+        mailboxes: &[String],
+    ) -> Result<Vec<history::Copies>> {
+        let mut all = Vec::new();
+        for canary in canaries {
+            let found = survey(&self.target, &canary.name, mailboxes).await;
+            let found = found.with_context(|| format!("verify copies of {}", canary.name))?;
+            let texts = |digests: &[_]| digests.iter().map(ToString::to_string).collect();
+            all.extend(found.iter().map(|one| history::Copies {
+                account: canary.name.clone(),
+                shard: one.shard.0,
+                replica: one.replica_id,
+                node: one.node.clone(),
+                n_chunks: one.n_chunks,
+                missing: texts(&one.missing),
+                damaged: texts(&one.damaged),
+            }));
+        }
+        Ok(all)
+    }
+
     /// Creates accounts for a drill; all have the same password.
     pub async fn create_canaries(&self, names: &[String], password: &str) -> Result<Vec<Canary>> {
         let client = self.target.client().await?;
@@ -197,6 +228,13 @@ impl Snapshot {
         }
         let fullest = held.into_iter().max_by_key(|(_, n)| *n);
         fullest.map(|(disk, _)| disk).with_context(|| format!("node {node} holds no replica"))
+    }
+
+    /// What scrub found on a disk.
+    pub fn scrubbed(&self, node: &str, disk: DiskId) -> Result<&DiskScrub> {
+        let status = self.nodes.get(node).with_context(|| format!("node {node} is away"))?;
+        let found = status.scrubs.iter().find(|one| one.disk_id == disk);
+        found.with_context(|| format!("node {node} does not scrub disk {disk}"))
     }
 
     /// Whether a node started again since this time and is a part of the cluster.

@@ -50,6 +50,8 @@ pub enum Record {
     },
     /// After everything came to rest, this is what a replica held.
     Replica(ReplicaState),
+    /// After everything came to rest, this is how a replica kept the bodies of one account.
+    Copies(Copies),
 }
 
 /// Something done to the store, for the reader of a report.
@@ -74,6 +76,25 @@ pub struct ReplicaState {
     pub applied: u64,
     /// Digest over all rows.
     pub digest: String,
+}
+
+/// The bodies of an account's messages as one replica has them. Each was read and verified there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copies {
+    /// Whose messages.
+    pub account: String,
+    /// Of which shard.
+    pub shard: u32,
+    /// Which replica.
+    pub replica: u64,
+    /// Name of its node.
+    pub node: String,
+    /// Chunks that it should have.
+    pub n_chunks: usize,
+    /// Digests of those it does not have.
+    pub missing: Vec<String>,
+    /// Digests of those whose octets are others.
+    pub damaged: Vec<String>,
 }
 
 /// One operation of one client, from just before it was asked until just after it was answered.
@@ -302,6 +323,14 @@ impl History {
     pub fn events(&self) -> impl Iterator<Item = &Event> {
         self.records.iter().filter_map(|record| match record {
             Record::Event(event) => Some(event),
+            _ => None,
+        })
+    }
+
+    /// How replicas kept bodies in the end.
+    pub fn copies(&self) -> impl Iterator<Item = &Copies> {
+        self.records.iter().filter_map(|record| match record {
+            Record::Copies(copies) => Some(copies),
             _ => None,
         })
     }

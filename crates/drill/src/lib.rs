@@ -37,8 +37,8 @@ pub use args::{Drill, Options};
 pub use availability::{Availability, ClientAvailability, availability};
 pub use check::{Promise, Violation, check};
 pub use history::{
-    Event, Fault, FlagChange, History, Operation, Placed, ReadHistoryError, Record, ReplicaState,
-    Reply, Target, Verdict, View, ViewedMessage,
+    Copies, Event, Fault, FlagChange, History, Operation, Placed, ReadHistoryError, Record,
+    ReplicaState, Reply, Target, Verdict, View, ViewedMessage,
 };
 pub use scenario::Scenario;
 

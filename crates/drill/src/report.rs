@@ -55,6 +55,8 @@ pub struct ScenarioReport {
     pub news_us: u64,
     /// From the fault until every copy was where it belongs.
     pub redundancy_ms: Option<u64>,
+    /// Copies of chunks that replicas read and verified in the end.
+    pub n_copies: usize,
     /// When the fault began.
     pub fault_us: u64,
     /// What was done to whom.
@@ -151,6 +153,7 @@ impl ScenarioReport {
             unavailable: Spread::of(felt.clients.values().map(|client| client.longest_us)),
             news_us: news::lags(history).map(|(_, lag_us)| lag_us).max().unwrap_or(0),
             redundancy_ms: None,
+            n_copies: history.copies().map(|copies| copies.n_chunks).sum(),
             fault_us: 0,
             faults: faults.collect(),
             n_lost: 0,
@@ -184,14 +187,15 @@ impl ScenarioReport {
         let verdict = if self.passed() { "pass" } else { "FAIL" };
         format!(
             "{verdict}  {:<17} round {}: {} acknowledged, {} lost; longest wait {}; {} disconnects; \
-             whole after {}",
+             whole after {}; {} copies verified",
             self.scenario.name(),
             self.round,
             self.n_acknowledged,
             self.n_lost,
             ms(self.unavailable.max_us),
             self.n_disconnects,
-            self.redundancy()
+            self.redundancy(),
+            self.n_copies
         )
     }
 
@@ -237,6 +241,7 @@ impl Report {
             "disconnects",
             "IDLE told",
             "whole after",
+            "copies verified",
         ]);
         for rounds in self.by_scenario() {
             let first = rounds[0];
@@ -259,6 +264,7 @@ impl Report {
                 rounds.iter().map(|one| one.n_disconnects).sum::<usize>().to_string(),
                 ms(rounds.iter().map(|one| one.news_us).max().unwrap_or(0)),
                 whole.map_or("never".into(), |ms| format!("{:.1} s", ms as f64 / 1000.0)),
+                rounds.iter().map(|one| one.n_copies).sum::<usize>().to_string(),
             ]);
         }
         let mut text = table.to_string();

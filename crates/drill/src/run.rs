@@ -148,6 +148,13 @@ impl Run<'_> {
             }
             Err(error) => repair.not_level = Some(format!("{error:#}")),
         }
+        self.progress.say("every replica verifies its copies");
+        match cluster.copies(canaries, &self.ground.site.mailboxes).await {
+            Ok(copies) => {
+                copies.into_iter().for_each(|one| recorder.record(Record::Copies(one)));
+            }
+            Err(error) => repair.not_verified = Some(format!("{error:#}")),
+        }
         self.progress.say("reading everything");
         let (site, canaries, recorder) =
             (self.ground.site.clone(), canaries.to_vec(), Arc::clone(recorder));
@@ -186,8 +193,9 @@ impl Run<'_> {
         report.redundancy_ms = repair.redundancy_ms;
         report.fault_us = repair.start_us;
         report.history = file;
+        let Repair { played, not_whole, not_level, not_verified, .. } = repair;
         report.trouble =
-            [repair.played, repair.not_whole, repair.not_level].into_iter().flatten().collect();
+            [played, not_whole, not_level, not_verified].into_iter().flatten().collect();
         if self.scenario.keeps_connections() && report.n_disconnects > 0 {
             let n = report.n_disconnects;
             report.trouble.push(format!("{n} connections were lost, none may be"));
@@ -220,6 +228,7 @@ struct Repair {
     played: Option<String>,
     not_whole: Option<String>,
     not_level: Option<String>,
+    not_verified: Option<String>,
 }
 
 /// Reads every message of every mailbox whole.

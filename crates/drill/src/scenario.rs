@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use api::fault::Fault;
 use api::placement::META_SHARD;
 use clap::ValueEnum;
@@ -27,6 +27,8 @@ const PAUSE: Duration = Duration::from_secs(5);
 const PARTITION: Duration = Duration::from_secs(6);
 /// Long enough for the node to hand leaderships over.
 const FULL: Duration = Duration::from_secs(6);
+/// How long a whole disk may take to be read and healed: some TB at the speed of one core.
+const SCRUB_PATIENCE: Duration = Duration::from_secs(3600);
 /// Bits turned over.
 const ROT_BITS: u32 = 40;
 
@@ -171,10 +173,22 @@ impl Stage<'_> {
         let node = self.busiest().await?;
         let disk = self.cluster.snapshot().await.disk_of(&node)?;
         let start_us = self.recorder.now_us();
+        let known = self.cluster.snapshot().await.scrubbed(&node, disk)?.n_damaged;
         let fault = Fault::Rot { disk, n_bits: ROT_BITS, seed: self.dice.next() };
         let n_bits = self.inflict(&node, &fault).await?;
         self.record(format!("{n_bits} bits turned over on {node}"), start_us);
-        Ok(())
+        let n_passes = self.cluster.scrub(&node, disk).await?;
+        let healed = self.cluster.until(SCRUB_PATIENCE, |snapshot| {
+            let told = snapshot.scrubbed(&node, disk)?;
+            ensure!(told.n_passes >= n_passes, "disk {disk} is not verified yet");
+            let n_open = told.n_damaged - told.n_repaired.min(told.n_damaged);
+            ensure!(n_open == 0, "{n_open} damages on disk {disk} are not healed");
+            Ok(told.n_damaged - known.min(told.n_damaged))
+        });
+        match healed.await? {
+            0 if n_bits > 0 => bail!("{n_bits} bits turned over and scrub found nothing"),
+            _ => Ok(()),
+        }
     }
 
     async fn wipe(&mut self) -> Result<()> {

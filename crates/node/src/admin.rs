@@ -179,6 +179,15 @@ impl AdminHandler for Admin {
         self.shared.propose_meta(&command).await.map(drop)
     }
 
+    async fn scrub_disk(&self, disk: DiskId) -> Result<u64, MetaError> {
+        let found = self.shared.disks.disk(disk);
+        let found = found.ok_or_else(|| {
+            let name = self.shared.name();
+            MetaError::Refused(format!("no disk {disk} in use on {name}"))
+        })?;
+        Ok(found.hurry_scrub())
+    }
+
     async fn move_replica(&self, to_move: MoveReplica) -> Result<(), MetaError> {
         self.shared.meta_leader()?;
         let placement = self.shared.known.placement();

@@ -11,7 +11,7 @@ use journal::{
     Storage, Usage,
 };
 use mailbox::{Digest, LogTime, ShardId};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::appender::Appender;
 use crate::blocking::Blocking;
@@ -76,6 +76,8 @@ pub struct Disk {
     filling: Throttle,
     /// Scrub is to end.
     closing: watch::Sender<bool>,
+    /// Scrub is to go on without a pause.
+    hurried: Notify,
     /// A drill rehearses a full disk.
     pretends_full: AtomicBool,
 }
@@ -170,6 +172,7 @@ impl Disk {
             state: Mutex::new(state),
             ledger: Mutex::new(ledger),
             closing: watch::Sender::new(false),
+            hurried: Notify::new(),
             pretends_full: AtomicBool::new(false),
         }))
     }
@@ -436,11 +439,19 @@ impl Disk {
         *self.closing.borrow()
     }
 
-    /// Waits for some time, or until scrub is to end.
+    /// Whoever waits here goes on now.
+    pub(crate) fn wake_scrub(&self) {
+        self.hurried.notify_waiters();
+    }
+
+    /// Waits for some time, or until scrub is to end or to hurry.
     pub(crate) async fn wait(&self, pause: Duration) {
         let mut closing = self.closing.subscribe();
-        // Why the result is dropped: either way it is time to go on.
-        drop(tokio::time::timeout(pause, closing.wait_for(|closing| *closing)).await);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = self.hurried.notified() => {}
+            _ = closing.wait_for(|closing| *closing) => {}
+        }
     }
 
     /// Where small files about the disk are.

@@ -47,6 +47,7 @@ impl Pace {
     async fn spend(&self, disk: &Disk, n_bytes: u64) {
         match self.bytes_per_s {
             None => tokio::task::yield_now().await,
+            Some(_) if disk.ledger().is_hurried() => tokio::task::yield_now().await,
             Some(rate) => {
                 disk.wait(Duration::from_micros(n_bytes * 1_000_000 / rate.max(1))).await;
             }
@@ -62,7 +63,8 @@ impl Disk {
         while !self.is_closing() {
             let began = Instant::now();
             self.pass(&pace).await;
-            while began.elapsed() < PASS_EVERY && !self.is_closing() {
+            let is_early = || began.elapsed() < PASS_EVERY && !self.ledger().is_hurried();
+            while is_early() && !self.is_closing() {
                 self.wait(HEAL_EVERY).await;
                 self.heal().await;
             }
@@ -73,6 +75,14 @@ impl Disk {
     pub async fn scrub_once(self: &Arc<Self>) {
         self.ledger().hurry();
         self.pass(&Pace { bytes_per_s: None }).await;
+    }
+
+    /// Asks [`Self::scrub`] for a whole pass that begins from now on, as fast as it goes, and soon. It is
+    /// done when [`ScrubStatus::n_passes`] has come to the number given here.
+    pub fn hurry_scrub(&self) -> u64 {
+        let goal = self.ledger().hurry_passes();
+        self.wake_scrub();
+        goal
     }
 
     /// What scrub did and found.
@@ -112,6 +122,7 @@ impl Disk {
     }
 
     async fn pass(self: &Arc<Self>, pace: &Pace) {
+        self.ledger().begin_pass();
         self.verify_journal(pace).await;
         let cores: Vec<Weak<Core>> = self.cores().iter().map(Arc::downgrade).collect();
         for core in cores.iter().take_while(|_| !self.is_closing()) {

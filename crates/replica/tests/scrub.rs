@@ -41,6 +41,31 @@ fn find(dir: &Path, needle: &[u8]) -> Vec<(PathBuf, u64)> {
     found
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scrub_that_is_hurried_finds_what_rotted_before_it_was_asked() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    let nodes = three(&net, dir.path()).await;
+    let bodies: Vec<_> = (0..30).map(|i| body(i, 200_000)).collect();
+    for (i, body) in bodies.iter().enumerate() {
+        put(&nodes, &format!("k{i}=v"), vec![body.clone()]).await;
+    }
+    converged(&nodes).await;
+    let disk = &nodes[0].disk;
+    // A pass over 6 MB takes more than 20 s at this rate.
+    let scrubbing = tokio::spawn(disk.clone().scrub(256 << 10));
+    until(|| disk.scrub_status().verified_bytes > 0, "a pass has begun").await;
+    let places = find(&dir.path().join("n1/journal"), &bodies[0].bytes[1_000..1_050]);
+    let [(path, at)] = &places[..] else { panic!("{places:?}") };
+    flip(path, at * 8 + 3);
+    let goal = disk.hurry_scrub();
+    until(|| disk.scrub_status().n_passes >= goal, "a whole pass").await;
+    assert_eq!(disk.scrub_status().n_damaged, 1);
+    until(|| disk.scrub_status().n_repaired == 1, "the damage is healed").await;
+    check_bodies(&nodes[0], &bodies);
+    disk.stop_scrub();
+    scrubbing.await.unwrap();
+}
+
 /// Scrubs until all that was found is healed.
 async fn heal(node: &Node) {
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(15);

@@ -8,13 +8,13 @@ use crate::convert::meta::collect;
 use crate::meta::MetaError;
 use crate::placement::{DiskId, META_SHARD};
 use crate::proto::admin as wire;
-use crate::proto::admin::add_shard_response;
 use crate::proto::admin::admin_client;
+use crate::proto::admin::{add_shard_response, scrub_disk_response};
 use bytes::Bytes;
 use mailbox::{Digest, ShardId};
 use tokio::time::{Instant, timeout_at};
-use tonic::Status as RpcStatus;
 use tonic::transport::Channel;
+use tonic::{Response, Status as RpcStatus};
 
 /// One node that did not answer by then is away,
 const ONE_NODE_MAX: Duration = Duration::from_secs(3);
@@ -115,28 +115,35 @@ impl AdminClient {
         shard: ShardId,
         digests: &[Digest],
     ) -> Result<Vec<ReplicaCopies>, MetaError> {
-        let deadline = Instant::now() + self.patience.min(ONE_NODE_MAX);
         let digests = digests.iter().map(|digest| Bytes::copy_from_slice(&digest.0)).collect();
         let message = wire::CopiesRequest { shard: shard.0, digests };
-        let mut last = MetaError::Unavailable("no answer".into());
-        // Why again: where the node listens may not be known yet.
-        while Instant::now() < deadline {
-            let mut client = Rpc::new(self.cluster.nodes.channel(node));
-            match timeout_at(deadline, client.copies(message.clone())).await {
-                Ok(Ok(answer)) => {
-                    let answer = answer.into_inner();
-                    return match answer.error {
-                        Some(error) => Err(error.into()),
-                        None => collect(answer.replicas)
-                            .map_err(|error| MetaError::Unavailable(error.to_string())),
-                    };
-                }
-                Ok(Err(status)) => last = MetaError::Unavailable(status.message().to_owned()),
-                Err(_) => break,
+        let asking = self.ask_this(node, move |mut client| {
+            let message = message.clone();
+            async move { client.copies(message).await }
+        });
+        let answer: wire::CopiesResponse = asking.await?;
+        match answer.error {
+            Some(error) => Err(error.into()),
+            None => {
+                collect(answer.replicas).map_err(|error| MetaError::Unavailable(error.to_string()))
             }
-            tokio::time::sleep(AGAIN_AFTER).await;
         }
-        Err(last)
+    }
+
+    /// Begins to verify everything on a disk of this very node, as fast as it goes. It is done when the
+    /// disk's number of passes has come to the number given.
+    pub async fn scrub_disk(&self, node: &str, disk: DiskId) -> Result<u64, MetaError> {
+        let message = wire::ScrubDiskRequest { disk_id: Bytes::copy_from_slice(&disk.0) };
+        let asking = self.ask_this(node, move |mut client| {
+            let message = message.clone();
+            async move { client.scrub_disk(message).await }
+        });
+        let answer: wire::ScrubDiskResponse = asking.await?;
+        match answer.result {
+            Some(scrub_disk_response::Result::NPasses(n_passes)) => Ok(n_passes),
+            Some(scrub_disk_response::Result::Error(error)) => Err(error.into()),
+            None => Err(MetaError::Unavailable("empty answer".into())),
+        }
     }
 
     /// Lets a node leave for good; refused while it has replicas.
@@ -201,6 +208,30 @@ impl AdminClient {
             Ok(Err(status)) => Err(unavailable(&status.message())),
             Err(_) => Err(unavailable(&"no answer in time")),
         }
+    }
+
+    /// Asks this node and no other.
+    async fn ask_this<T, F>(
+        &self,
+        node: &str,
+        mut call: impl FnMut(Rpc) -> F,
+    ) -> Result<T, MetaError>
+    where
+        F: Future<Output = Result<Response<T>, RpcStatus>>,
+    {
+        let deadline = Instant::now() + self.patience.min(ONE_NODE_MAX);
+        let mut last = MetaError::Unavailable("no answer".into());
+        // Why again: where the node listens may not be known yet.
+        while Instant::now() < deadline {
+            let client = Rpc::new(self.cluster.nodes.channel(node));
+            match timeout_at(deadline, call(client)).await {
+                Ok(Ok(answer)) => return Ok(answer.into_inner()),
+                Ok(Err(status)) => last = MetaError::Unavailable(status.message().to_owned()),
+                Err(_) => break,
+            }
+            tokio::time::sleep(AGAIN_AFTER).await;
+        }
+        Err(last)
     }
 
     async fn ask<T, F>(

@@ -10,8 +10,8 @@ use crate::convert::id;
 use crate::meta::MetaError;
 use crate::placement::DiskId;
 use crate::proto::admin as wire;
-use crate::proto::admin::add_shard_response;
 use crate::proto::admin::admin_server::Admin;
+use crate::proto::admin::{add_shard_response, scrub_disk_response};
 
 pub(super) struct AdminService {
     pub(super) handler: Arc<dyn AdminHandler>,
@@ -102,6 +102,18 @@ impl Admin for AdminService {
     ) -> Result<Response<wire::DoneResponse>, Status> {
         let disk = DiskId(id(&request.into_inner().disk_id, "id of a disk")?);
         Ok(done(self.handler.retire_disk(disk).await))
+    }
+
+    async fn scrub_disk(
+        &self,
+        request: Request<wire::ScrubDiskRequest>,
+    ) -> Result<Response<wire::ScrubDiskResponse>, Status> {
+        let disk = DiskId(id(&request.into_inner().disk_id, "id of a disk")?);
+        let result = match self.handler.scrub_disk(disk).await {
+            Ok(n_passes) => scrub_disk_response::Result::NPasses(n_passes),
+            Err(error) => scrub_disk_response::Result::Error(error.into()),
+        };
+        Ok(Response::new(wire::ScrubDiskResponse { result: Some(result) }))
     }
 
     async fn move_replica(

@@ -48,6 +48,15 @@ async fn one_node_is_asked_for_its_copies_and_no_other() {
 }
 
 #[tokio::test]
+async fn the_node_that_has_a_disk_is_asked_to_verify_it() {
+    let cluster = Cluster::start(3);
+    let client = AdminClient::new(config(&cluster, "op", Role::Admin), PATIENCE).unwrap();
+    assert_eq!(client.scrub_disk("n3", DiskId([3; 16])).await, Ok(3));
+    let refused = client.scrub_disk("n1", DiskId([3; 16])).await;
+    assert_eq!(refused, Err(MetaError::Refused("no such disk here".into())));
+}
+
+#[tokio::test]
 async fn a_cluster_is_not_formed_twice_by_a_lost_answer() {
     let cluster = Cluster::start(3);
     let patience = Duration::from_millis(300);

@@ -414,6 +414,14 @@ impl AdminHandler for FakeNode {
         Ok(())
     }
 
+    async fn scrub_disk(&self, disk: DiskId) -> Result<u64, MetaError> {
+        let number = self.name.as_bytes()[1] - b'0';
+        match disk == DiskId([number; 16]) {
+            true => Ok(u64::from(number)),
+            false => Err(MetaError::Refused("no such disk here".into())),
+        }
+    }
+
     async fn move_replica(&self, _: MoveReplica) -> Result<(), MetaError> {
         Ok(())
     }

@@ -100,7 +100,8 @@ impl<'a> Ledger<'a> {
                 Record::Disconnect { .. }
                 | Record::Idle { .. }
                 | Record::Fault(_)
-                | Record::Replica(_) => {}
+                | Record::Replica(_)
+                | Record::Copies(_) => {}
             }
         }
         ledger.reads.sort_by_key(|read| (read.end, read.start));

@@ -113,7 +113,7 @@ fn table(report: &Report, out: &mut String) {
              <th class=\"n\">times</th><th class=\"n\">operations</th><th class=\"n\">lost</th>\
              <th class=\"n\">wait, half of the clients</th><th class=\"n\">99 of 100</th>\
              <th class=\"n\">longest</th><th class=\"n\">connections lost</th>\
-             <th class=\"n\">all copies back</th></tr>";
+             <th class=\"n\">all copies back</th><th class=\"n\">copies verified</th></tr>";
     for rounds in report.by_scenario() {
         let first = rounds[0];
         let waits = waits_of(&rounds);
@@ -131,7 +131,7 @@ fn table(report: &Report, out: &mut String) {
             "<tr><td>{}<br><span class=\"soft\">{}</span></td><td class=\"{class}\">{verdict}</td>\
              <td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
              <td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
-             <td class=\"n\">{}</td><td class=\"n\">{whole}</td></tr>",
+             <td class=\"n\">{}</td><td class=\"n\">{whole}</td><td class=\"n\">{}</td></tr>",
             first.scenario.name(),
             escaped(first.scenario.sentence()),
             rounds.len(),
@@ -141,6 +141,7 @@ fn table(report: &Report, out: &mut String) {
             ms(waits.p99_us),
             ms(waits.max_us),
             n(|one| one.n_disconnects),
+            grouped(n(|one| one.n_copies)),
         );
     }
     *out += "</table></section>\n";

@@ -1,7 +1,7 @@
 //! For each promise: a history that breaks it is caught, a legal one as close to it as can be passes.
 
 use crate::support::{Story, carried, changed, done, placed, refused, unknown, view};
-use drill::{Promise, Record, ReplicaState, View};
+use drill::{Copies, Promise, Record, ReplicaState, View};
 
 fn story() -> Story {
     Story::default()
@@ -241,6 +241,28 @@ fn replicas_that_differ_are_caught() {
     told(state(2, 9, "aa")).is_legal();
     told(state(2, 9, "ab")).breaks(Promise::Convergence, &["replica 2", "ab"]);
     told(state(2, 8, "aa")).breaks(Promise::Convergence, &["index 8"]);
+}
+
+#[test]
+fn a_replica_without_a_good_copy_of_a_body_is_caught() {
+    let told = |missing: &[&str], damaged: &[&str]| {
+        let all = |digests: &[&str]| digests.iter().map(|&digest| digest.into()).collect();
+        let copies = Copies {
+            account: "anna".into(),
+            shard: 1,
+            replica: 7,
+            node: "n2".into(),
+            n_chunks: 4,
+            missing: all(missing),
+            damaged: all(damaged),
+        };
+        let mut told = story();
+        told.history.records = vec![Record::Copies(copies)];
+        told
+    };
+    told(&[], &[]).is_legal();
+    told(&["aa", "bb"], &[]).breaks(Promise::EveryCopyIsGood, &["replica 7", "lacks 2 of 4", "aa"]);
+    told(&[], &["cc"]).breaks(Promise::EveryCopyIsGood, &["on n2", "damaged 1 of 4", "cc"]);
 }
 
 #[test]

@@ -70,10 +70,30 @@ pub(crate) struct Ledger {
     condemned: BTreeMap<SegmentId, Condemned>,
     times: BTreeMap<SegmentId, Times>,
     place: Option<(SegmentId, u64)>,
+    n_begun: u64,
     n_passes: u64,
+    /// Passes up to this one are to be as fast as it goes.
+    hurried_upto: u64,
 }
 
 impl Ledger {
+    /// A pass begins.
+    pub fn begin_pass(&mut self) {
+        self.n_begun += 1;
+    }
+
+    /// One whole pass from now on is wanted soon; gives what `n_passes` is when it is done.
+    pub fn hurry_passes(&mut self) -> u64 {
+        self.hurried_upto = self.n_begun + 1;
+        self.hurry();
+        self.hurried_upto
+    }
+
+    /// Whether a pass is wanted that is not done yet.
+    pub fn is_hurried(&self) -> bool {
+        self.n_passes < self.hurried_upto
+    }
+
     /// A place is damaged; true if that is news.
     pub fn condemn(&mut self, segment: SegmentId, offset: u64) -> bool {
         let condemned = self.condemned.entry(segment).or_default();
