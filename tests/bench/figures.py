@@ -2,6 +2,7 @@
 """Measures the figures of the spine on a demo cluster of release processes.
 
     tests/bench/figures.py [--mailload PATH] [--only start,large,...] [--rounds 5] [--messages 1000000]
+                           [--mib 2048]
 
 start   time from `rookery demo` to ready
 kill    longest time any client went without success when a leader is killed with -9
@@ -12,18 +13,20 @@ tls     resident memory of a frontend for each of 5,000 idle sessions inside TLS
 bomb    delivery of a message with 500,000 header lines
 million a node with 1,000,000 small messages: its memory, and its start after a clean stop, after
         kill -9, and without its index
+wipe    a node with 2 GiB of mail comes back with an empty disk: time until every copy is there, and
+        how much longer deliveries take meanwhile
 
 `kill` and `term` need a mailload binary (the load generator that lies beside the project). One row per
 figure is printed; exit status 1 when a figure is over its limit. Nothing else should run meanwhile.
 """
 import argparse, json, os, pathlib, random, signal, socket, subprocess, sys, tempfile, threading, time
 
-import hold, restart
+import hold, restart, wipe
 from hold import resident_kib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LIMITS = {"start": 10_000, "kill": 1_500, "term": 250, "large": 16 * 1024, "idle": 150 * 1024, "tls": 30,
-          "bomb": 1_000, "million": 0}
+          "bomb": 1_000, "million": 0, "wipe": 0}
 UNITS = {"large": "KiB", "idle": "KiB", "tls": "KiB"}
 
 
@@ -154,6 +157,7 @@ def main():
     parser.add_argument("--only", default=",".join(LIMITS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--messages", type=int, default=1_000_000)
+    parser.add_argument("--mib", type=int, default=2048)
     a = parser.parse_args()
     names = a.only.split(",")
     over = False
@@ -163,8 +167,9 @@ def main():
             if name in ("kill", "term") and not a.mailload:
                 print(f"{name:6} skipped: no --mailload given")
                 continue
-            if name == "million":
-                for row, limit, unit, value in restart.measure(demo, a.messages):
+            if name in ("million", "wipe"):
+                rows = restart.measure(demo, a.messages) if name == "million" else wipe.measure(demo, a.mib << 20)
+                for row, limit, unit, value in rows:
                     verdict = "ok" if value <= limit else "OVER"
                     over |= verdict == "OVER"
                     print(f"{row:8} limit {limit} {unit}: {value:.0f} {verdict}", flush=True)
