@@ -8,6 +8,7 @@ mod help_page;
 mod idle;
 mod large;
 mod lifecycle;
+mod mailload;
 mod postfix;
 mod recovery;
 mod replacement;

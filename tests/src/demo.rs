@@ -27,10 +27,14 @@ pub struct Demo {
     _keep: Option<tempfile::TempDir>,
 }
 
-/// The `rookery` binary of this build, built first if need be.
+/// The `rookery` binary of this build, built first if need be; or the one that `ROOKERY_BINARY` names,
+/// so that a test can judge another build.
 pub fn rookery() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
+        if let Some(binary) = std::env::var_os("ROOKERY_BINARY") {
+            return binary.into();
+        }
         let test = std::env::current_exe().expect("a test knows its own path");
         let profile = test.ancestors().nth(2).expect("tests lie in target/PROFILE/deps");
         let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
@@ -237,8 +241,8 @@ fn signal(pid: u32, with: &str) -> Result<()> {
     Ok(())
 }
 
-/// The first of [`PORTS`] consecutive free ports.
-fn free_ports() -> Result<u16> {
+/// The first of so many consecutive free ports that a demo of the usual size fits.
+pub fn free_ports() -> Result<u16> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let own = (std::process::id() % 200) as u16;
     for _ in 0..200 {
