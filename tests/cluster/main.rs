@@ -1,5 +1,6 @@
 //! Tests with real processes: a demo cluster, its protocols, and `kill -9`.
 
+mod accounts;
 mod bytes;
 mod clients;
 mod drill;
