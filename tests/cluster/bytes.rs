@@ -84,7 +84,7 @@ fn check_pop3(demo: &Demo, want: &[Vec<u8>]) -> Result<()> {
 }
 
 /// What follows the trace header fields, each of which must be there exactly once.
-fn without_trace(message: &[u8]) -> Result<&[u8]> {
+pub(crate) fn without_trace(message: &[u8]) -> Result<&[u8]> {
     let mut rest = message;
     for field in TRACE_FIELDS {
         ensure!(rest.starts_with(field.as_bytes()), "no {field} in front");

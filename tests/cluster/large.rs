@@ -54,14 +54,14 @@ fn fill(imap: &mut Imap) -> Result<()> {
 }
 
 /// Another account that writes all the time, and how long it had to wait.
-struct Other {
+pub(crate) struct Other {
     stop: Arc<AtomicBool>,
     longest_ms: Arc<AtomicU64>,
     thread: JoinHandle<Result<()>>,
 }
 
 impl Other {
-    fn begin(mut imap: Imap) -> Result<Self> {
+    pub(crate) fn begin(mut imap: Imap) -> Result<Self> {
         imap.append("INBOX", b"Subject: other\r\n\r\nother\r\n")?;
         imap.ok("SELECT INBOX")?;
         let (stop, longest_ms) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -89,9 +89,13 @@ impl Other {
         Ok(())
     }
 
-    fn end(self) -> Result<()> {
+    /// The longest it waited since the last command it was to live through.
+    pub(crate) fn end(self) -> Result<Duration> {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().map_err(|_| anyhow::anyhow!("it panicked"))?
+        self.thread.join().map_err(|_| anyhow::anyhow!("it panicked"))??;
+        let longest = Duration::from_millis(self.longest_ms.load(Ordering::Relaxed));
+        ensure!(longest < OTHERS_WAIT_AT_MOST, "another account was stopped for {longest:?}");
+        Ok(longest)
     }
 }
 

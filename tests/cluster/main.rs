@@ -1,6 +1,7 @@
 //! Tests with real processes: a demo cluster, its protocols, and `kill -9`.
 
 mod accounts;
+mod bad_input;
 mod bytes;
 mod clients;
 mod drill;

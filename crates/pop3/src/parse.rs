@@ -46,6 +46,10 @@ pub(crate) fn request(line: &[u8]) -> Result<Request, BadLine> {
         return is_given.then(|| Request::Pass(rest.to_vec())).ok_or(BadLine::Parameters);
     }
     let rest = std::str::from_utf8(rest).map_err(|_| BadLine::Parameters)?;
+    // RFC 1939 3: keywords and arguments are printable.
+    if rest.bytes().any(|octet| octet.is_ascii_control()) {
+        return Err(BadLine::Parameters);
+    }
     let words: Vec<&str> = rest.split(' ').filter(|word| !word.is_empty()).collect();
     let request = match (verb.as_slice(), words.as_slice()) {
         (b"CAPA", []) => Request::Capa,
@@ -113,6 +117,7 @@ mod tests {
         assert_eq!(request(b"AUTH plain AA=="), Ok(Request::AuthPlain(Some(b"AA==".to_vec()))));
         assert_eq!(request(b"RETR 99999999999"), Ok(Request::Retr(u32::MAX)));
         assert_eq!(request(b"RETR +1"), Err(BadLine::Parameters));
+        assert_eq!(request(b"USER u\0@x"), Err(BadLine::Parameters));
         assert_eq!(request(b"RETR"), Err(BadLine::Parameters));
         assert_eq!(request(b"TOP 1"), Err(BadLine::Parameters));
         assert_eq!(request(b"PASS"), Err(BadLine::Parameters));
