@@ -11,6 +11,7 @@ mod idle;
 mod large;
 mod lifecycle;
 mod mailload;
+mod odd_shapes;
 mod postfix;
 mod recovery;
 mod replacement;
