@@ -4,6 +4,7 @@ mod accounts;
 mod bad_input;
 mod bytes;
 mod clients;
+mod demo_options;
 mod drill;
 mod failover;
 mod help_page;

@@ -65,6 +65,8 @@ impl Layout {
             bail!("{} holds files but no demo: choose an empty directory", dir.display());
         }
         let plan = Plan { dir: &dir, options, program: &program };
+        // Why first: a directory that holds half a demo could not be used again.
+        plan.check_ports()?;
         let cluster = plan.make()?;
         cluster.write(&file)?;
         Ok(Self { dir, file, cluster, program, is_new: true })
@@ -91,6 +93,24 @@ struct Plan<'a> {
 }
 
 impl Plan<'_> {
+    /// All ports the demo will take are there and free.
+    fn check_ports(&self) -> Result<()> {
+        let n_processes = self.options.nodes + self.options.frontends;
+        let n_places = if self.options.spread_addresses { 1 } else { n_processes };
+        if self.options.base_port.checked_add(n_places * PORTS_PER_PROCESS).is_none() {
+            bail!("ports end at 65535: choose a lower --base-port");
+        }
+        for k in 0..n_processes {
+            let (address, first) = self.place(k);
+            for port in first..first + PORTS_PER_PROCESS {
+                if let Err(error) = std::net::TcpListener::bind((address.as_str(), port)) {
+                    bail!("listen on {address}:{port}: {error}: choose another --base-port");
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn make(&self) -> Result<ClusterFile> {
         let authority = self.dir.join("ca");
         cert::create_authority(&authority)?;
