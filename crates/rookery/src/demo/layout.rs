@@ -165,8 +165,12 @@ impl Plan<'_> {
         let (address, port) = self.place(k);
         let home = self.dir.join(&name);
         cert::issue_identity(authority, Role::Node, &name, &home.join("identity"))?;
+        let disks = match &self.options.disks_in {
+            Some(dir) => std::path::absolute(dir).context("find the disks' directory")?.join(&name),
+            None => home.clone(),
+        };
         let disks: Vec<PathBuf> =
-            (1..=self.options.disks).map(|n| home.join(format!("disk{n}"))).collect();
+            (1..=self.options.disks).map(|n| disks.join(format!("disk{n}"))).collect();
         let mut config = toml::Table::new();
         config.insert("name".into(), name.clone().into());
         config.insert("data_dirs".into(), strings(disks.iter().map(|disk| disk.to_string_lossy())));

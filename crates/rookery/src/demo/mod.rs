@@ -91,6 +91,10 @@ pub struct DemoOptions {
     /// Give each process its own address 127.0.1.k, which it also binds for outgoing connections
     #[arg(long)]
     spread_addresses: bool,
+    /// Keep the nodes' disks here, as DIR/n1/disk1, instead of beside their configuration; each may be a
+    /// file system of its own
+    #[arg(long, value_name = "DIR")]
+    disks_in: Option<PathBuf>,
 }
 
 /// Runs the demo or one of its verbs.
