@@ -10,6 +10,7 @@ mod cluster;
 mod dice;
 mod history;
 mod keeper;
+mod load;
 mod look;
 mod message;
 mod progress;
@@ -40,6 +41,7 @@ pub use history::{
     Copies, Event, Fault, FlagChange, History, Operation, Placed, ReadHistoryError, Record,
     ReplicaState, Reply, Target, Verdict, View, ViewedMessage,
 };
+pub use load::{Judged, Load};
 pub use scenario::Scenario;
 
 /// `rookery drill`, except with `--demo`: who has a demo calls [`on_cluster_file`].

@@ -107,12 +107,7 @@ impl Run<'_> {
     }
 
     async fn create_canaries(&self, dice: &Dice) -> Result<Vec<Canary>> {
-        let mut dice = dice.fork(u64::from(std::process::id()));
-        let id = dice.next() as u32;
-        let password = format!("{:016x}", dice.next());
-        let domain = &self.ground.domain;
-        let names: Vec<String> =
-            (1..=self.options.canaries).map(|n| format!("drill-{id:08x}-{n}@{domain}")).collect();
+        let (names, password) = name_canaries(dice, self.options.canaries, &self.ground.domain);
         self.ground.cluster.create_canaries(&names, &password).await
     }
 
@@ -127,7 +122,7 @@ impl Run<'_> {
         let shards = cluster.shards_of(canaries).await?;
         let crew = Crew::start(&self.ground.site, canaries, recorder, &dice)?;
         self.progress.say("clients begin");
-        self.warm(&crew, recorder).await?;
+        warm(&crew, recorder).await?;
         tokio::time::sleep(CALM).await;
         self.progress.say("hurting");
         let (start_us, began) = (recorder.now_us(), Instant::now());
@@ -163,24 +158,6 @@ impl Run<'_> {
         Ok((members, repair))
     }
 
-    async fn warm(&self, crew: &Crew, recorder: &Recorder) -> Result<()> {
-        let deadline = Instant::now() + WARM_PATIENCE;
-        loop {
-            let cold =
-                crew.members.iter().find(|one| recorder.acknowledged(one.id) < WARM_OPERATIONS);
-            match cold {
-                None => return Ok(()),
-                Some(cold) if Instant::now() > deadline => bail!(
-                    "client {} ({}) of {} gets nothing done: is its port right?",
-                    cold.id,
-                    cold.role.protocol(),
-                    cold.account
-                ),
-                Some(_) => tokio::time::sleep(LOOK_EVERY).await,
-            }
-        }
-    }
-
     fn judge(
         &self,
         history: &History,
@@ -205,6 +182,32 @@ impl Run<'_> {
             report.trouble.push(format!("a client waited {longest:.0?}, {most:?} is allowed"));
         }
         report
+    }
+}
+
+/// Names and the password of canaries that nobody has used yet.
+pub(crate) fn name_canaries(dice: &Dice, n: u32, domain: &str) -> (Vec<String>, String) {
+    let mut dice = dice.fork(u64::from(std::process::id()));
+    let id = dice.next() as u32;
+    let password = format!("{:016x}", dice.next());
+    ((1..=n).map(|n| format!("drill-{id:08x}-{n}@{domain}")).collect(), password)
+}
+
+/// Waits until every client works.
+pub(crate) async fn warm(crew: &Crew, recorder: &Recorder) -> Result<()> {
+    let deadline = Instant::now() + WARM_PATIENCE;
+    loop {
+        let cold = crew.members.iter().find(|one| recorder.acknowledged(one.id) < WARM_OPERATIONS);
+        match cold {
+            None => return Ok(()),
+            Some(cold) if Instant::now() > deadline => bail!(
+                "client {} ({}) of {} gets nothing done: is its port right?",
+                cold.id,
+                cold.role.protocol(),
+                cold.account
+            ),
+            Some(_) => tokio::time::sleep(LOOK_EVERY).await,
+        }
     }
 }
 
