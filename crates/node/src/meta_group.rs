@@ -29,6 +29,9 @@ impl Shared {
         let Some(running) = self.meta_replica() else {
             let placement = self.known.placement();
             let leader = placement.shard(META_SHARD).and_then(|shard| shard.leader.clone());
+            // Why: this node lost its replica, and with it whoever would tell it of another leader.
+            // Whoever asks, itself first of all, must go on to the others.
+            let leader = leader.filter(|leader| leader != self.name());
             return Err(MetaError::NotLeader { leader });
         };
         let status = running.replica.status();
