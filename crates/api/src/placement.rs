@@ -104,6 +104,16 @@ pub struct Disk {
     pub previous_start_id: u64,
 }
 
+/// A disk with less free space refuses growth.
+const FREE_BYTES_MIN: u64 = 1 << 30;
+
+impl Disk {
+    /// Growth is refused: it leads only where every other disk is full too, and takes no replica.
+    pub fn is_full(&self) -> bool {
+        self.free_bytes < FREE_BYTES_MIN
+    }
+}
+
 /// Whether a disk may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]

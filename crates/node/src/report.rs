@@ -74,7 +74,7 @@ async fn report_once(shared: &Arc<Shared>) {
     }
 }
 
-/// Notes leaders and poisoned disks where the placement does not have them.
+/// Notes leaders, poisoned disks and full ones where the placement does not have them.
 async fn act(shared: &Arc<Shared>) {
     let placement = shared.known.placement();
     let reports: Vec<Report> = {
@@ -96,6 +96,10 @@ async fn act(shared: &Arc<Shared>) {
         {
             tracing::error!(disk = %disk.disk_id, "disk poisoned");
             commands.push(Command::SetDiskState(disk.disk_id, DiskState::Poisoned));
+        }
+        if known.is_some_and(|known| known.is_full() != disk.is_full()) {
+            tracing::info!(disk = %disk.disk_id, is_full = disk.is_full(), "disk space noted");
+            commands.push(Command::NoteSpace(disk.disk_id, disk.free_bytes));
         }
     }
     for command in commands {

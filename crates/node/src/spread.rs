@@ -1,10 +1,11 @@
-//! Leaders where the placement prefers them: the first replica of each shard leads it whenever it can.
+//! Leaders where the placement prefers them: the first replica of each shard leads it whenever it can,
+//! unless its disk is full and another's is not.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::placement::{Placement, ReplicaRole};
+use api::placement::{Disk, Placement, Replica, ReplicaRole};
 use mailbox::ShardId;
 use replica::{Role, Status};
 
@@ -60,14 +61,20 @@ fn better(placement: &Placement, running: &Running) -> Option<u64> {
     let shard = placement.shard(running.replica.shard())?;
     let drains = |node: &str| placement.node(node).is_none_or(|node| node.draining);
     let leaves = |id: u64| shard.replicas.iter().any(|other| other.replaces == Some(id));
-    let mut able = shard.replicas.iter().filter(|placed| {
+    let able = shard.replicas.iter().filter(|placed| {
         placed.role == ReplicaRole::Voter
             && !drains(&placed.node)
             && !leaves(placed.replica_id)
             && (placed.replica_id == running.replica.replica_id()
                 || keeps_up(&status, placed.replica_id))
     });
-    let preferred = able.next()?.replica_id;
+    let is_full = |placed: &Replica| {
+        let disks = placement.nodes.iter().flat_map(|node| &node.disks);
+        let mut found = disks.filter(|disk| disk.disk_id == placed.disk_id);
+        found.any(Disk::is_full)
+    };
+    // Why the full ones last: who leads on a full disk refuses what the others could take.
+    let preferred = able.min_by_key(|placed| is_full(placed))?.replica_id;
     (preferred != running.replica.replica_id()).then_some(preferred)
 }
 

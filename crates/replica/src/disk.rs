@@ -194,7 +194,11 @@ impl Disk {
 
     /// How full it is.
     pub fn usage(&self) -> Result<Usage, Error> {
-        Ok(self.journal().usage()?)
+        let usage = self.journal().usage()?;
+        match self.pretends_full.load(Ordering::Relaxed) {
+            true => Ok(Usage { free_bytes: 0, space: SpaceLevel::Hard, ..usage }),
+            false => Ok(usage),
+        }
     }
 
     /// Whether growth has to be refused; as it was a moment ago.

@@ -8,9 +8,6 @@ use api::placement::{Disk, DiskId, DiskState, Node, Placement, Replica, ReplicaR
 use super::plan::{Condition, Scene};
 use crate::meta::command::Seat;
 
-/// A disk below this is nearly full, and takes no replica; where growth is refused.
-const FREE_BYTES_MIN: u64 = 1 << 30;
-
 /// What each disk and node carries, with what is planned in this round.
 pub(super) struct Seats {
     replicas: BTreeMap<DiskId, usize>,
@@ -76,5 +73,5 @@ pub(super) fn takes(scene: &Scene<'_>, node: &Node, disk: &Disk) -> bool {
         .and_then(|report| report.disks.iter().find(|told| told.disk_id == disk.disk_id));
     disk.state == DiskState::Ok
         && scene.place(&node.name, disk.disk_id) == Condition::Good
-        && told.is_some_and(|told| told.free_bytes >= FREE_BYTES_MIN)
+        && told.is_some_and(|told| !told.is_full())
 }

@@ -54,6 +54,7 @@ fn change(rows: &mut Rows<'_>, command: &Command, cluster: Cluster) -> Applied {
         }
         Command::RemoveReplica(shard, replica_id) => remove_replica(rows, *shard, *replica_id),
         Command::NoteLeaders(leaders) => note_leaders(rows, leaders),
+        Command::NoteSpace(disk_id, free_bytes) => note_space(rows, *disk_id, *free_bytes),
         Command::RemoveNode(name) => remove_node(rows, name),
         Command::ForgetDisk(disk_id) => forget_disk(rows, *disk_id),
         Command::ForceShard(shard, replica_id) => force_shard(rows, *shard, *replica_id),
@@ -201,6 +202,19 @@ fn register_node(rows: &mut Rows<'_>, said: &Node) -> Applied {
         rows::put_node(rows, &node);
     }
     Ok(Outcome::Done)
+}
+
+fn note_space(rows: &mut Rows<'_>, disk_id: DiskId, free_bytes: u64) -> Applied {
+    for mut node in rows::nodes(rows) {
+        if let Some(disk) = node.disks.iter_mut().find(|disk| disk.disk_id == disk_id) {
+            if disk.free_bytes != free_bytes {
+                disk.free_bytes = free_bytes;
+                rows::put_node(rows, &node);
+            }
+            return Ok(Outcome::Done);
+        }
+    }
+    Err(refused("no such disk"))
 }
 
 fn set_disk_state(rows: &mut Rows<'_>, disk_id: DiskId, state: DiskState) -> Applied {

@@ -63,6 +63,9 @@ pub enum Command {
     /// The replica that stands alone leads, and may serve again.
     #[n(13)]
     RecoveredShard(#[n(0)] ShardId, #[n(1)] u64),
+    /// So many bytes of a disk are free; told when it gets full, and when it is no more.
+    #[n(14)]
+    NoteSpace(#[n(0)] DiskId, #[n(1)] u64),
 }
 
 /// A disk of a node, where a replica is to be.

@@ -158,6 +158,7 @@ fn some_command() -> impl Strategy<Value = Command> {
         (shard(), 1u8..6).prop_map(|(s, n)| Command::NoteLeaders(vec![(s, format!("n{n}"))])),
         ("[a-c]", prop::option::of("[a-z]{0,3}"))
             .prop_map(|(name, value)| Command::SetSetting(name, value)),
+        (some_seat(), 0u64..4).prop_map(|(s, n)| Command::NoteSpace(s.disk_id, n << 30)),
         (1u8..7).prop_map(|n| Command::RemoveNode(format!("n{n}"))),
         some_seat().prop_map(|seat| Command::ForgetDisk(seat.disk_id)),
         (shard(), replica()).prop_map(|(s, id)| Command::ForceShard(s, id)),
