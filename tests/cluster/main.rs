@@ -3,8 +3,10 @@
 mod accounts;
 mod bad_input;
 mod bytes;
+mod chaos;
 mod clients;
 mod demo_options;
+mod disk_faults;
 mod drill;
 mod failover;
 mod help_page;

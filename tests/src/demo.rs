@@ -16,6 +16,8 @@ use crate::wait;
 const READY_DEADLINE: Duration = Duration::from_secs(90);
 /// For a demo to end all of its processes.
 const END_DEADLINE: Duration = Duration::from_secs(30);
+/// Lines of each log that a failed test shows.
+const LOG_LINES: usize = 40;
 /// Ports one demo may use.
 const PORTS: u16 = 100;
 
@@ -24,6 +26,7 @@ pub struct Demo {
     child: Option<Child>,
     dir: PathBuf,
     options: Vec<String>,
+    env: Vec<(String, String)>,
     _keep: Option<tempfile::TempDir>,
 }
 
@@ -62,10 +65,16 @@ impl Demo {
 
     /// Starts a demo in this directory; the ports are chosen here.
     pub fn start_in(dir: &Path, options: &[&str]) -> Result<Self> {
+        Self::start_with(dir, options, Vec::new())
+    }
+
+    /// The same, all processes with more in their environment.
+    pub fn start_with(dir: &Path, options: &[&str], env: Vec<(String, String)>) -> Result<Self> {
         let base = free_ports()?.to_string();
         let mut all = vec!["--base-port".to_owned(), base];
         all.extend(options.iter().map(|option| (*option).to_owned()));
-        let mut demo = Self { child: None, dir: dir.to_path_buf(), options: all, _keep: None };
+        let dir = dir.to_path_buf();
+        let mut demo = Self { child: None, dir, options: all, env, _keep: None };
         demo.begin()?;
         Ok(demo)
     }
@@ -81,6 +90,7 @@ impl Demo {
             .arg("--dir")
             .arg(&self.dir)
             .args(&self.options)
+            .envs(self.env.clone())
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
@@ -152,8 +162,9 @@ impl Demo {
     pub fn start_again(&self, name: &str) -> Result<()> {
         let dir = self.dir.to_string_lossy().into_owned();
         wait::until(Duration::from_secs(10), "process started again", || {
-            let done =
-                Command::new(rookery()).args(["demo", "start", name, "--dir", &dir]).output()?;
+            let mut start = Command::new(rookery());
+            start.args(["demo", "start", name, "--dir", &dir]).envs(self.env.clone());
+            let done = start.output()?;
             ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
             Ok(())
         })
@@ -222,13 +233,21 @@ impl Drop for Demo {
 }
 
 impl Demo {
+    /// Prints the last lines of every process's log if this is an error.
+    pub fn explain<T>(&self, result: Result<T>) -> Result<T> {
+        if result.is_err() {
+            self.logs().iter().for_each(|log| println!("{log}"));
+        }
+        result
+    }
+
     /// The last lines of every process's log, for a failed test.
     fn logs(&self) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(&self.dir) else { return Vec::new() };
         let logs = entries.flatten().filter_map(|entry| {
             let text = std::fs::read_to_string(entry.path().join("log")).ok()?;
             let lines: Vec<&str> = text.lines().collect();
-            let tail = lines[lines.len().saturating_sub(15)..].join("\n");
+            let tail = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
             Some(format!("--- {}\n{tail}", entry.path().display()))
         });
         logs.collect()

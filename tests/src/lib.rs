@@ -1,11 +1,15 @@
-//! Helpers of the end-to-end tests: a demo cluster of real processes, the drill's small blocking clients
-//! for its protocols, and messages to send.
+//! Helpers of the end-to-end tests: a demo cluster of real processes, networks and disks that can be
+//! hurt, the drill's small blocking clients for its protocols, and messages to send.
 
 pub mod demo;
+pub mod failing_sync;
 pub mod frontend;
 pub mod fuzz;
 pub mod http;
+pub mod inside;
 pub mod messages;
+pub mod volume;
 pub mod wait;
+pub mod wires;
 
 pub use drill::client::{imap, line, lmtp, pop3};
