@@ -28,6 +28,10 @@ use crate::upkeep::Upkeep;
 /// Space is asked for this often at most: the reserve is larger than what arrives meanwhile.
 const SPACE_AGE_MAX: Duration = Duration::from_millis(20);
 
+/// Below so much free space nothing is written to an index: what a round of all replicas' rows, and the
+/// segments sled makes for them, may take.
+const INDEX_ROOM_BYTES: u64 = 64 << 20;
+
 /// What time it is.
 pub type Clock = Arc<dyn Fn() -> LogTime + Send + Sync>;
 
@@ -216,6 +220,14 @@ impl Disk {
                 refuses
             }
         }
+    }
+
+    /// Whether an index may grow here. An index that found no room has to be built anew, which takes more.
+    pub(crate) fn has_room_for_index(&self) -> bool {
+        // Why: a simulated disk has its indexes elsewhere.
+        let is_elsewhere = self.options.storage.is_some();
+        let free_bytes = || self.journal().usage().map_or(u64::MAX, |usage| usage.free_bytes);
+        is_elsewhere || free_bytes() >= INDEX_ROOM_BYTES
     }
 
     /// Counts as full, or as full as it is: a rehearsal.

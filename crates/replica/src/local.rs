@@ -155,6 +155,10 @@ impl Local {
 
     /// Builds the index from the newest checkpoint; the log does the rest.
     fn build(&self, checkpoints: &Checkpoints) -> Result<Arc<Store>, Error> {
+        if !self.disk.has_room_for_index() {
+            // Why not lost: once there is space again, everything it is built from is here.
+            return Err(journal::Error::Full.into());
+        }
         let checkpoint = checkpoints.current();
         let store = self.load(checkpoint.as_ref()).map_err(|error| Error::Lost {
             replica: self.replica,

@@ -128,7 +128,10 @@ impl Disk {
         for core in cores.iter().take_while(|_| !self.is_closing()) {
             self.verify_checkpoints(core, pace).await;
             self.verify_rows(core, pace).await;
-            self.verify_places(core, pace).await;
+            // Why not without room: what is pending goes to the index first.
+            if self.has_room_for_index() {
+                self.verify_places(core, pace).await;
+            }
         }
         self.heal().await;
         if self.is_closing() {

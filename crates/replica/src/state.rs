@@ -165,7 +165,7 @@ impl Applier {
                 self.0.samples.note(log_id, digest);
                 is_due
             };
-            if is_due {
+            if is_due && self.0.local.disk.has_room_for_index() {
                 // Why the result is dropped: a failure marks the index damaged, and it is rebuilt.
                 self.0.local.disk.blocking().begin(move || drop(store.settle()));
             }

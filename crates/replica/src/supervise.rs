@@ -343,7 +343,8 @@ impl Core {
         let is_pinning = pinned_bytes > upkeep.pinned_bytes;
         let is_due = self.applying.checkpoints.dirty().is_due(upkeep);
         let store = self.applying.store();
-        if store.is_stale() {
+        // Why: without room the rows are better off in memory, and come from the log after a kill.
+        if store.is_stale() && self.claim.disk.has_room_for_index() {
             self.settle(store).await;
         }
         if (is_due || is_pinning) && self.checkpoint().await {
