@@ -121,9 +121,10 @@ def measure(demo, n_bytes):
             sys.exit("not whole again: " + demo.ctl("cluster", "status").stdout)
         # As long as nobody noticed, everything looks whole.
         answer = demo.ctl("cluster", "status", "--json")
-        if answer.returncode:
+        status = {} if answer.returncode else json.loads(answer.stdout)
+        if "shards" not in status:
+            # The node that was asked has just started.
             continue
-        status = json.loads(answer.stdout)
         is_noticed = all(one["disk"] != lost for shard in status["shards"] for one in shard["replicas"])
         for one in status["replacements"]:
             if one["eta_ms"] is not None and one["phase"] == "bodies":
