@@ -158,7 +158,13 @@ impl Messages {
         visit: &mut dyn FnMut(Uid, RawState<'_>) -> bool,
     ) -> bool {
         let mut more = true;
-        if first <= last {
+        if first == last {
+            // Why apart: most commands are for one message, and a scan costs several reads.
+            let row = rows.row(&table::by_uid(self.account, Table::State, self.mailbox, first));
+            if let Some(row) = row {
+                more = visit(first, RawState { row: &row, extent: None });
+            }
+        } else if first < last {
             let from = table::by_uid(self.account, Table::State, self.mailbox, first);
             let mut to = table::by_uid(self.account, Table::State, self.mailbox, last);
             to.push(0);
@@ -337,7 +343,8 @@ fn take(ledger: &mut Ledger<'_, '_>, mailbox: MailboxId, found: &Found, is_writt
         return;
     }
     let (modseq, uid) = (found.state.modseq, found.uid);
-    ledger.rows.remove(&table::by_modseq(account, Table::Modseq, mailbox, modseq, uid.value()));
+    let index = table::by_modseq(account, Table::Modseq, mailbox, modseq, uid.value());
+    ledger.rows.remove_known(index, &table::marker());
     if !is_written {
         ledger.rows.remove(&table::by_uid(account, Table::State, mailbox, uid));
     }

@@ -25,12 +25,13 @@ pub struct Rows<'a> {
     changes: RowChanges,
     digest: RowDigest,
     n_writes: usize,
+    new_keys: Vec<Vec<u8>>,
 }
 
 impl<'a> Rows<'a> {
     /// No changes yet; `digest` is the one kept with the source.
     pub fn new(source: &'a dyn Source, digest: RowDigest) -> Self {
-        Self { source, changes: RowChanges::new(), digest, n_writes: 0 }
+        Self { source, changes: RowChanges::new(), digest, n_writes: 0, new_keys: Vec::new() }
     }
 
     /// Writes a row.
@@ -46,7 +47,16 @@ impl<'a> Rows<'a> {
         debug_assert!(self.row(&key).is_none(), "the row is there already");
         self.digest.add(&key, &value);
         self.n_writes += 1;
+        self.new_keys.push(key.clone());
         self.changes.insert(key, Some(value));
+    }
+
+    /// Removes a row that is known to hold this, without looking.
+    pub(crate) fn remove_known(&mut self, key: Vec<u8>, value: &[u8]) {
+        debug_assert!(self.row(&key).as_deref() == Some(value), "the row is another one");
+        self.digest.subtract(&key, value);
+        self.n_writes += 1;
+        self.changes.insert(key, None);
     }
 
     /// Removes a row; removing an absent one is nothing.
@@ -72,6 +82,11 @@ impl<'a> Rows<'a> {
     /// The digest over all rows, these changes included.
     pub fn digest(&self) -> RowDigest {
         self.digest
+    }
+
+    /// Keys among the changes that the source never had a row for.
+    pub fn take_new_keys(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.new_keys)
     }
 
     /// What to write to the source, and the digest it has afterwards.

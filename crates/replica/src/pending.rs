@@ -2,7 +2,7 @@
 //! the index may be behind; many commits become one batch of it, in which a row that changed a
 //! hundred times is written once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -29,6 +29,8 @@ pub(crate) struct Layer {
     pub places: HashMap<Digest, Option<Pointer>>,
     /// How far the last commit went; `None` if there were only places.
     pub applied: Option<Applied>,
+    /// Rows that did not exist before this layer: when they go while it is young, nothing is left.
+    new_keys: HashSet<Vec<u8>>,
     bytes: usize,
     begun: Option<Instant>,
 }
@@ -38,11 +40,19 @@ impl Layer {
         self.begun.is_none()
     }
 
-    fn put_rows(&mut self, changes: RowChanges) {
+    fn put_rows(&mut self, changes: RowChanges, new_keys: Vec<Vec<u8>>) {
+        self.new_keys.extend(new_keys);
         for (key, value) in changes {
-            self.bytes += key.len() + value.as_ref().map_or(0, Vec::len) + ROW_BYTES;
-            if let Some(Some(before)) = self.rows.insert(key, value) {
-                self.bytes -= before.len();
+            if value.is_none() && self.new_keys.remove(&key) {
+                if let Some(before) = self.rows.remove(&key) {
+                    self.bytes -= key.len() + before.map_or(0, |row| row.len()) + ROW_BYTES;
+                }
+                continue;
+            }
+            let key_bytes = key.len() + ROW_BYTES;
+            self.bytes += key_bytes + value.as_ref().map_or(0, Vec::len);
+            if let Some(before) = self.rows.insert(key, value) {
+                self.bytes -= key_bytes + before.map_or(0, |row| row.len());
             }
         }
     }
@@ -62,8 +72,13 @@ pub(crate) struct Pending {
 
 impl Pending {
     /// What a commit changed.
-    pub fn commit(&mut self, changes: RowChanges, places: &[(Digest, Pointer)], applied: &Applied) {
-        self.young.put_rows(changes);
+    pub fn commit(
+        &mut self,
+        (changes, new_keys): (RowChanges, Vec<Vec<u8>>),
+        places: &[(Digest, Pointer)],
+        applied: &Applied,
+    ) {
+        self.young.put_rows(changes, new_keys);
         for (digest, pointer) in places {
             self.young.places.insert(*digest, Some(*pointer));
         }

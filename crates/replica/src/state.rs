@@ -97,6 +97,7 @@ pub(crate) struct Applier(pub Arc<Applying>);
 /// What came of one batch before it was written.
 struct Batch {
     changes: RowChanges,
+    new_keys: Vec<Vec<u8>>,
     applied: Applied,
     results: Vec<(u64, MachineApplied)>,
 }
@@ -129,9 +130,10 @@ impl Applier {
                     break;
                 }
             }
+            let new_keys = rows.take_new_keys();
             let (changes, digest) = rows.into_changes();
             applied.digest = digest;
-            Batch { changes, applied, results }
+            Batch { changes, new_keys, applied, results }
         }));
         ran.map_err(|panic| io::Error::other(words(&*panic)))
     }
@@ -160,7 +162,7 @@ impl Applier {
                 dirty.note(&batch.changes, n_done);
                 let (log_id, digest) = (batch.applied.log_id, batch.applied.digest);
                 let is_due = store
-                    .commit(batch.changes, &places, batch.applied)
+                    .commit((batch.changes, batch.new_keys), &places, batch.applied)
                     .map_err(io::Error::other)?;
                 self.0.samples.note(log_id, digest);
                 is_due

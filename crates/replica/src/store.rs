@@ -148,11 +148,11 @@ impl Store {
         self.damaged.load(Ordering::Relaxed)
     }
 
-    /// Takes what some entries changed, with the place of their bodies, all or nothing. Gives whether
-    /// it is time to [`Store::settle`].
+    /// Takes what some entries changed, and which keys are new, with the place of their bodies, all or
+    /// nothing. Gives whether it is time to [`Store::settle`].
     pub fn commit(
         &self,
-        changes: RowChanges,
+        (changes, new_keys): (RowChanges, Vec<Vec<u8>>),
         places: &[(Digest, Pointer)],
         applied: Applied,
     ) -> Result<bool, IndexError> {
@@ -161,7 +161,7 @@ impl Store {
         lock(&self.recent).change(&changes);
         let (is_due, is_behind) = {
             let mut pending = self.pending.write().unwrap_or_else(PoisonError::into_inner);
-            pending.commit(changes, places, &applied);
+            pending.commit((changes, new_keys), places, &applied);
             (pending.is_due(), pending.is_behind())
         };
         *at = applied;

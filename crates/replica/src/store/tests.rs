@@ -63,11 +63,16 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(index::open(dir.path(), 1 << 20).unwrap()).unwrap();
         let (mut model, mut views, mut begun) = (Model::new(), Vec::new(), None);
+        let mut used = std::collections::BTreeSet::new();
         for step in steps {
             match step {
                 Step::Commit(changes) => {
                     let mut rows = RowChanges::new();
+                    let mut new_keys = Vec::new();
                     for (key, value) in changes {
+                        if value.is_some() && used.insert(key) {
+                            new_keys.push(vec![key]);
+                        }
                         let value = value.map(|value| vec![value]);
                         rows.insert(vec![key], value.clone());
                         match value {
@@ -75,7 +80,7 @@ proptest! {
                             None => model.remove(&vec![key]),
                         };
                     }
-                    store.commit(rows, &[], Applied::default()).unwrap();
+                    store.commit((rows, new_keys), &[], Applied::default()).unwrap();
                 }
                 Step::Settle => {
                     finish(&store, &mut begun);
@@ -103,11 +108,13 @@ fn what_was_settled_is_there_after_a_start_with_its_digest() {
         for n in 0..100u8 {
             applied.digest.add(&[n], &[n, n]);
             let rows = RowChanges::from([(vec![n], Some(vec![n, n]))]);
-            store.commit(rows, &[], applied.clone()).unwrap();
+            store.commit((rows, vec![]), &[], applied.clone()).unwrap();
         }
         store.flush().unwrap();
         // What comes later and is not settled is not there: neither its rows nor its index.
-        store.commit(RowChanges::from([(vec![7], None)]), &[], Applied::default()).unwrap();
+        store
+            .commit((RowChanges::from([(vec![7], None)]), vec![]), &[], Applied::default())
+            .unwrap();
         assert_eq!(store.row(&[7]), None);
     }
     let store = Store::open(index::open(dir.path(), 1 << 20).unwrap()).unwrap();
@@ -124,7 +131,7 @@ fn the_place_of_a_pending_body_is_changed_and_forgotten() {
     let (moved, dead, settled) = (Digest([1; 32]), Digest([2; 32]), Digest([3; 32]));
     store.place(&[(settled, place(3))]).unwrap();
     let places = [(moved, place(1)), (dead, place(2))];
-    store.commit(RowChanges::new(), &places, Applied::default()).unwrap();
+    store.commit((RowChanges::new(), vec![]), &places, Applied::default()).unwrap();
     store.place(&[(moved, place(10)), (settled, place(30))]).unwrap();
     store.displace(&[dead]).unwrap();
     for _ in 0..2 {
