@@ -2,7 +2,8 @@
  *
  * The file named by ROOKERY_TEST_SYNC says "MODE NUMBER DIRECTORY", and is read at each sync of a file
  * below that directory: "delay 300 /x" takes 300 ms more, "hang 0 /x" does not end until the file says
- * something else, "fail 5 /x" fails with that errno and syncs nothing. Without the file all is well. */
+ * something else, "fail 5 /x" fails with that errno and syncs nothing, "lie 0 /x" succeeds and syncs
+ * nothing. Without the file all is well. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -33,13 +34,16 @@ static int told(int fd, char *mode, long *number) {
     return strncmp(path, under, n) == 0 && (path[n] == '/' || path[n] == 0);
 }
 
-/* The errno of a sync that is to fail, or 0 once it may go on. */
+enum { LIE = -1 };
+
+/* The errno of a sync that is to fail, LIE if nobody is to know, or 0 once it may go on. */
 static int suffer(int fd) {
     char mode[16];
     long number;
     int before = errno;
     while (told(fd, mode, &number)) {
         if (!strcmp(mode, "fail")) return (int)number;
+        if (!strcmp(mode, "lie")) return LIE;
         if (!strcmp(mode, "delay")) {
             rest(number);
             break;
@@ -55,6 +59,7 @@ static int suffer(int fd) {
         static int(*real) parameters;                                            \
         if (!real) *(void **)&real = dlsym(RTLD_NEXT, #name);                    \
         int error = suffer(fd);                                                  \
+        if (error == LIE) return 0;                                              \
         if (error) {                                                             \
             errno = error;                                                       \
             return -1;                                                           \

@@ -1,4 +1,4 @@
-//! Disks that are slow, hang or fail when something is synced: a small library in C, built by the test
+//! Disks that are slow, hang, fail or lie when something is synced: a small library in C, built by the test
 //! and preloaded into the processes of a demo, does to them what a control file says.
 
 use std::fs;
@@ -54,6 +54,11 @@ impl FailingSync {
     /// Every sync below this directory fails.
     pub fn fail(&self, under: &Path) -> Result<()> {
         self.say(&format!("fail {INPUT_OUTPUT_ERROR} {}", under.display()))
+    }
+
+    /// Every sync below this directory succeeds and does nothing.
+    pub fn lie(&self, under: &Path) -> Result<()> {
+        self.say(&format!("lie 0 {}", under.display()))
     }
 
     /// Everything is well again.

@@ -97,6 +97,11 @@ impl Volume {
         Ok(fs::remove_file(self.at.join(BALLAST))?)
     }
 
+    /// Everything written so far is safe, whoever wrote it.
+    pub fn sync(&self) -> Result<()> {
+        system("sync", &["--file-system", &self.at.to_string_lossy()]).map(|_| ())
+    }
+
     /// What was not synced is gone, and nothing can be read or written.
     pub fn lose_power(&self) -> Result<()> {
         let root = File::open(&self.at)?;

@@ -13,7 +13,8 @@ use tests::volume::Volume;
 use tests::wait;
 use tests::wires::Wires;
 
-const NODES: [&str; 3] = ["n1", "n2", "n3"];
+/// The nodes.
+pub const NODES: [&str; 3] = ["n1", "n2", "n3"];
 const FRONTENDS: [&str; 2] = ["f1", "f2"];
 const ALL: [&str; 5] = ["n1", "n2", "n3", "f1", "f2"];
 /// Beyond every lease and every keepalive.
