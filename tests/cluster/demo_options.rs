@@ -24,10 +24,14 @@ const REFUSED_WITHIN: Duration = Duration::from_secs(20);
 #[test]
 fn every_option_does_what_it_says() -> Result<()> {
     let password = "pass word";
+    let disks = tempfile::tempdir()?;
+    let disks_in = disks.path().canonicalize()?.to_string_lossy().into_owned();
     let demo = Demo::start(&[
         "--nodes=4",
         "--frontends=1",
         "--disks=2",
+        "--disks-in",
+        &disks_in,
         "--shards=3",
         "--accounts=5",
         "--password",
@@ -49,6 +53,9 @@ fn every_option_does_what_it_says() -> Result<()> {
     ensure!(names == ["n1", "n2", "n3", "n4", "f1"], "{names:?}");
     for (k, process) in (1..).zip(processes) {
         described(process, k)?;
+        for (n, disk) in (1..).zip(list(&process["data_dirs"])?) {
+            ensure!(*disk == format!("{disks_in}/n{k}/disk{n}"), "{process}");
+        }
     }
     told_by_ctl(&demo)?;
     let mut imap = Imap::login(&demo.at("f1", "imap")?, "u0005@example.test", password)?;
