@@ -31,6 +31,8 @@ const SLOW_MS: u64 = 300;
 const SLOW_WAIT_MAX: Duration = Duration::from_secs(8);
 /// Longer than rows wait in memory before the index gets them.
 const FULL_FOR: Duration = Duration::from_secs(12);
+/// As people work: without space, rows wait in memory, and only some MiB of them.
+const ROUND: Duration = Duration::from_millis(700);
 const SEED: u64 = 5;
 const MIB: u64 = 1 << 20;
 /// Growth is refused below 1 GiB of free space; so much is left above it.
@@ -135,6 +137,7 @@ fn full_and_back(demo: &Demo, disks: &[Volume]) -> Result<()> {
         let began = Instant::now();
         while began.elapsed() < FULL_FOR {
             goes_on(demo).with_context(|| format!("{shown} MiB free"))?;
+            std::thread::park_timeout(ROUND);
         }
         refused(demo).with_context(|| format!("{shown} MiB free, later"))?;
     }
