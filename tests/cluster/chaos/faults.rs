@@ -271,7 +271,7 @@ impl<'a> Field<'a> {
             let file = OpenOptions::new().read(true).write(true).open(path)?;
             let mut byte = [0];
             file.read_exact_at(&mut byte, at)?;
-            file.write_all_at(&[byte[0] ^ 1 << self.number(8)], at)?;
+            file.write_all_at(&[byte[0] ^ (1 << self.number(8))], at)?;
             break;
         }
         Ok(())
