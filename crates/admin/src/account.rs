@@ -121,7 +121,7 @@ impl<'a> Accounts<'a> {
     pub async fn delete(&self, name: &Address) -> Result<()> {
         let place = self.place(name).await?;
         let record = self.record(name).await?;
-        self.done(place.shard, Command::DeleteAccount(place.account), "delete account").await?;
+        self.done_at(&place, Command::DeleteAccount(place.account), "delete account").await?;
         for alias in &record.aliases {
             self.release(alias, place.account).await?;
         }
@@ -156,7 +156,7 @@ impl<'a> Accounts<'a> {
 
     /// Where an account lives.
     pub async fn place(&self, name: &Address) -> Result<Place> {
-        self.resolve(name).await?.with_context(|| format!("no account {name}"))
+        self.find(name).await?.with_context(|| format!("no account {name}"))
     }
 
     async fn claim_new(&self, name: &Address) -> Result<Place> {
@@ -180,7 +180,7 @@ impl<'a> Accounts<'a> {
     }
 
     async fn record_at(&self, place: &Place) -> Result<Option<AccountRecord>> {
-        match self.ask(place.shard, Query::Account(place.account)).await? {
+        match self.client.query(*place, Query::Account(place.account)).await.map_err(trouble)? {
             Answer::Account(record) => Ok(Some(*record)),
             Answer::Refused(Refusal::NoSuchAccount) => Ok(None),
             other => bail!("show account: unexpected answer {other:?}"),
@@ -194,7 +194,7 @@ impl<'a> Accounts<'a> {
 
     async fn change_at(&self, place: &Place, change: AccountChange) -> Result<()> {
         let change = ChangeAccount { account: place.account, change };
-        self.done(place.shard, Command::ChangeAccount(change), "change account").await
+        self.done_at(place, Command::ChangeAccount(change), "change account").await
     }
 
     async fn release(&self, address: &Address, account: AccountId) -> Result<()> {
@@ -203,7 +203,8 @@ impl<'a> Accounts<'a> {
         self.done(shard, Command::ReleaseAddress(release), "release address").await
     }
 
-    async fn resolve(&self, address: &Address) -> Result<Option<Place>> {
+    /// Where the account lives that has an address.
+    pub(crate) async fn find(&self, address: &Address) -> Result<Option<Place>> {
         let query = Query::Resolve(address.clone());
         match self.ask(self.directory_shard(address)?, query).await? {
             Answer::Place(place) => Ok(place),
@@ -218,6 +219,14 @@ impl<'a> Accounts<'a> {
 
     pub(crate) async fn done(&self, shard: ShardId, command: Command, verb: &str) -> Result<()> {
         match self.tell(shard, command).await? {
+            Outcome::Done => Ok(()),
+            other => bail!("{verb}: {}", words(&other)),
+        }
+    }
+
+    /// Wherever the account moved to.
+    async fn done_at(&self, place: &Place, command: Command, verb: &str) -> Result<()> {
+        match self.client.command(*place, command, Vec::new()).await.map_err(trouble)? {
             Outcome::Done => Ok(()),
             other => bail!("{verb}: {}", words(&other)),
         }

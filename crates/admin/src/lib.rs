@@ -13,6 +13,7 @@ pub mod message;
 mod node;
 mod password;
 pub mod process;
+pub mod relocate;
 mod shard;
 mod show;
 pub mod survey;
@@ -27,6 +28,7 @@ use clap::{Args, Subcommand};
 use account::{AccountState, Accounts, Quota, hash_password, parse_address};
 use cert::Role;
 use group::Groups;
+use mailbox::ShardId;
 use target::{Target, TargetArgs};
 
 /// `rookery ctl`
@@ -190,6 +192,13 @@ enum AccountVerb {
         /// Take it away instead
         #[arg(long)]
         remove: bool,
+    },
+    /// Move an account to another shard while it is used; repeated, a move that was begun is finished
+    Move {
+        /// Login and address
+        name: String,
+        /// Number of the shard
+        shard: u32,
     },
     /// Refuse logins, and mail with a temporary error
     Suspend {
@@ -360,6 +369,13 @@ async fn of_account(target: &Target, verb: AccountVerb) -> Result<ExitCode> {
                 true => accounts.remove_alias(&name, &alias).await?,
                 false => accounts.add_alias(&name, &alias).await?,
             }
+        }
+        AccountVerb::Move { name, shard } => {
+            let moved = relocate::relocate(&client, &parse_address(&name)?, ShardId(shard)).await;
+            let moved = moved.context("move account")?;
+            let (n_rows, mib, ms) = (moved.n_rows, moved.n_bytes >> 20, moved.frozen.as_millis());
+            println!("{name} is on shard {shard}: {n_rows} rows and {mib} MiB were copied");
+            println!("  for {ms} ms its mail could be read and not changed");
         }
         AccountVerb::Suspend { name, resume } => {
             let state = if resume { AccountState::Active } else { AccountState::Suspended };

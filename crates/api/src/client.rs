@@ -7,6 +7,7 @@ mod attempt;
 mod chunk;
 mod command;
 mod directory;
+mod moved;
 mod nodes;
 mod placement;
 mod recent;
@@ -20,6 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
+use mailbox::chunk::Codec;
 use mailbox::command::Place;
 use mailbox::dialogue::Trouble;
 use mailbox::query::Messages;
@@ -27,8 +29,10 @@ use mailbox::{Address, Answer, ChunkRef, Command, Outcome, Query, Refusal, Shard
 use tokio::time::{Instant, timeout_at};
 
 pub(crate) use self::ask::Asker;
+use self::attempt::Pause;
 pub use self::chunk::raw_octets;
 use self::directory::Directory;
+use self::moved::Moved;
 pub(crate) use self::nodes::Nodes;
 pub(crate) use self::placement::Placements;
 use self::recent::Recent;
@@ -85,6 +89,7 @@ struct Shared {
     directory: Directory,
     shards: Mutex<HashMap<ShardId, Arc<ShardLink>>>,
     recent: Recent,
+    moved: Moved,
     deadline: Duration,
 }
 
@@ -139,6 +144,7 @@ impl Client {
             directory: Directory::default(),
             shards: Mutex::new(HashMap::new()),
             recent: Recent::default(),
+            moved: Moved::default(),
             deadline,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -205,16 +211,18 @@ impl Client {
         chunks: Vec<StoredChunk>,
     ) -> Result<Outcome, Trouble> {
         let deadline = Instant::now() + self.shared.deadline;
-        let mut moves = 0;
+        place = self.shared.moved.latest(place);
+        let (mut moves, mut pause) = (0, Pause::new());
         loop {
             let outcome =
                 self.command_until(place.shard, command.clone(), chunks.clone(), deadline).await?;
             match &outcome {
                 Outcome::Refused(Refusal::Moved(to)) if moves < MOVES_MAX => {
-                    self.shared.directory.forget(place.account);
-                    place = *to;
+                    place = self.follow(place, *to);
                     moves += 1;
                 }
+                // It is on its way, for a moment.
+                Outcome::Refused(Refusal::Moving) => pause_until(&mut pause, deadline).await?,
                 Outcome::Refused(Refusal::NoSuchAccount) => {
                     self.shared.directory.forget(place.account);
                     return Ok(outcome);
@@ -230,29 +238,40 @@ impl Client {
         shard: ShardId,
         command: Command,
     ) -> Result<Outcome, Trouble> {
+        self.command_shard_with(shard, command, Vec::new()).await
+    }
+
+    /// The same with chunks beside it.
+    pub async fn command_shard_with(
+        &self,
+        shard: ShardId,
+        command: Command,
+        chunks: Vec<StoredChunk>,
+    ) -> Result<Outcome, Trouble> {
         let deadline = Instant::now() + self.shared.deadline;
-        self.command_until(shard, command, Vec::new(), deadline).await
+        self.command_until(shard, command, chunks, deadline).await
     }
 
     /// Reads what every earlier acknowledged command left; what never changes, from whoever takes
     /// itself for the leader if that one has all of it.
     pub async fn query(&self, mut place: Place, query: Query) -> Result<Answer, Trouble> {
         let deadline = Instant::now() + self.shared.deadline;
+        place = self.shared.moved.latest(place);
         if let Query::Bodies(messages) = &query
             && let Some(answer) = self.ask_once(place.shard, &query).await
             && is_complete(messages, &answer)
         {
             return Ok(answer);
         }
-        let mut moves = 0;
+        let (mut moves, mut pause) = (0, Pause::new());
         loop {
             let answer = self.ask_until(place.shard, &query, deadline).await?;
             match &answer {
                 Answer::Refused(Refusal::Moved(to)) if moves < MOVES_MAX => {
-                    self.shared.directory.forget(place.account);
-                    place = *to;
+                    place = self.follow(place, *to);
                     moves += 1;
                 }
+                Answer::Refused(Refusal::Moving) => pause_until(&mut pause, deadline).await?,
                 Answer::Refused(Refusal::NoSuchAccount) => {
                     self.shared.directory.forget(place.account);
                     return Ok(answer);
@@ -271,23 +290,41 @@ impl Client {
     /// A chunk, verified and uncompressed, from the leader or any other replica that has a good copy.
     pub async fn chunk(&self, place: Place, chunk: ChunkRef) -> Result<StoredChunk, Trouble> {
         let deadline = Instant::now() + self.shared.deadline;
-        self.fetch_chunk(place.shard, chunk, deadline).await
+        let place = self.shared.moved.latest(place);
+        let (stored, bytes) = self.fetch_chunk(place.shard, chunk, deadline).await?;
+        Ok(StoredChunk { codec: Codec::Raw, bytes, ..stored })
+    }
+
+    /// The same as it is stored: verified, and still compressed if it was.
+    pub async fn stored_chunk(
+        &self,
+        shard: ShardId,
+        chunk: ChunkRef,
+    ) -> Result<StoredChunk, Trouble> {
+        let deadline = Instant::now() + self.shared.deadline;
+        Ok(self.fetch_chunk(shard, chunk, deadline).await?.0)
     }
 
     /// Changes of an account from now on: read what there is after this call, not before it.
     pub fn watch(&self, place: Place) -> Watch {
+        let place = self.shared.moved.latest(place);
         ShardWatch::register(&self.link(place.shard).watch, place.account)
     }
 
     /// POP3: takes the maildrop for the holder of `token`, or prolongs that; whether it has it. Prolong
     /// it well within [`crate::mail::MAILDROP_LEASE_MS`].
     pub async fn lock_maildrop(&self, place: Place, token: [u8; 16]) -> Result<bool, Trouble> {
-        self.maildrop(place, token, false).await
+        self.maildrop(self.shared.moved.latest(place), token, false).await
     }
 
     /// Gives it back.
     pub async fn unlock_maildrop(&self, place: Place, token: [u8; 16]) -> Result<(), Trouble> {
-        self.maildrop(place, token, true).await.map(|_| ())
+        let latest = self.shared.moved.latest(place);
+        if latest.shard != place.shard {
+            // Why the result is dropped: where it was locked before, the lease ends by itself as well.
+            let _ = self.maildrop(place, token, true).await;
+        }
+        self.maildrop(latest, token, true).await.map(|_| ())
     }
 
     /// Whether a cluster has been formed and one of its nodes was heard of in the last seconds.
@@ -309,6 +346,11 @@ impl Client {
         });
         Arc::clone(link)
     }
+}
+
+/// Waits a moment, if there is one left.
+async fn pause_until(pause: &mut Pause, deadline: Instant) -> Result<(), Trouble> {
+    timeout_at(deadline, pause.wait()).await.map_err(|_| Trouble::Unavailable)
 }
 
 /// Whether an answer has every message asked for, as far as it goes.

@@ -315,7 +315,12 @@ impl Desk {
 /// Whose rows a query reads; `None` for what sessions never ask.
 fn account_of_query(query: &Query) -> Option<AccountId> {
     match query {
-        Query::Resolve(_) | Query::Accounts(_) | Query::Groups(_) => None,
+        Query::Resolve(_)
+        | Query::Accounts(_)
+        | Query::Groups(_)
+        | Query::Moving(_)
+        | Query::AccountRows(..)
+        | Query::ChangedRows(..) => None,
         Query::Account(account) | Query::Mailboxes(account) => Some(*account),
         Query::Mailbox(mailbox) | Query::Open(mailbox) => Some(mailbox.account),
         Query::Uids(uids) => Some(uids.of.account),

@@ -35,9 +35,11 @@ pub(crate) fn trouble(trouble: Trouble) -> Ending {
 pub(crate) fn refusal(refusal: &Refusal) -> Ending {
     match refusal {
         // Why: the driver resolves these by itself; what comes through stayed unresolved.
-        Refusal::NoSuchSession | Refusal::StaleSequence | Refusal::Expired | Refusal::Moved(_) => {
-            trouble(Trouble::Unavailable)
-        }
+        Refusal::NoSuchSession
+        | Refusal::StaleSequence
+        | Refusal::Expired
+        | Refusal::Moved(_)
+        | Refusal::Moving => trouble(Trouble::Unavailable),
         Refusal::UploadGap | Refusal::ChunkMissing => trouble(Trouble::Unavailable),
         Refusal::NoSuchAccount | Refusal::Suspended => {
             Ending::no("the account is not available").code("CONTACTADMIN")

@@ -2,13 +2,15 @@
 
 mod passed;
 
+use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
 use crate::address::Address;
 use crate::chunk::{ChunkRef, Digest};
-use crate::command::{AccountState, InternalDate, OfMailbox, Place, Quota, SpecialUse};
+use crate::command::{AccountState, InternalDate, MovedRow, OfMailbox, Place, Quota, SpecialUse};
 use crate::flags::{Flags, Keyword};
 use crate::ids::{AccountId, EmailId, LogTime, ModSeq, ThreadId, Uid, UidValidity};
+use crate::moving::Moving;
 use crate::name::MailboxName;
 use crate::outcome::Refusal;
 use crate::uid_set::UidSet;
@@ -57,6 +59,15 @@ pub enum Answer {
     /// Open: a mailbox, its UIDs unless it has none of its own, and where to go on with them.
     #[n(12)]
     Opened(#[n(0)] Box<MailboxInfo>, #[n(1)] UidSet, #[n(2)] Option<Uid>),
+    /// Moving.
+    #[n(13)]
+    Moving(#[n(0)] Option<Moving>),
+    /// AccountRows, and where to go on.
+    #[n(14)]
+    AccountRows(#[n(0)] Vec<MovedRow>, #[n(1)] Option<ByteVec>),
+    /// ChangedRows, up to which change, and whether there are more.
+    #[n(15)]
+    ChangedRows(#[n(0)] Vec<MovedRow>, #[n(1)] u64, #[n(2)] bool),
     /// Resolve: the address is a group's; these are its members.
     #[n(20)]
     Group(#[n(0)] Vec<Address>),

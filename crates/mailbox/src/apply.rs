@@ -6,6 +6,7 @@ use crate::command::{self, Command, Entry, Request};
 use crate::content::Inline;
 use crate::ids::{AccountId, LogTime};
 use crate::ledger::Ledger;
+use crate::moving;
 use crate::outcome::{Change, Outcome, Refusal};
 use crate::row::{self, ShardRow};
 use crate::rows::Rows;
@@ -14,8 +15,10 @@ use crate::table;
 
 /// See [`crate::apply`].
 pub(crate) fn apply(rows: &mut Rows<'_>, entry: &Entry, inline: &[ChunkRef]) -> Applied {
+    moving::begin(rows);
     let now = advance(rows, entry.time);
     let (outcome, changes) = once(rows, now, &entry.request, inline);
+    moving::note(rows);
     Applied { outcome, changes }
 }
 
@@ -69,6 +72,9 @@ type Done = Result<(Outcome, Vec<Change>), Refusal>;
 
 fn execute(rows: &mut Rows<'_>, now: LogTime, command: &Command, inline: &[ChunkRef]) -> Done {
     let quiet = |outcome: Outcome| (outcome, Vec::new());
+    if let Some(account) = command.account() {
+        moving::admit(rows, now, account)?;
+    }
     let inline: Inline = inline.iter().map(|chunk| (chunk.digest, chunk.raw_len)).collect();
     match command {
         Command::OpenSession(_) | Command::Housekeep(_) | Command::Renumber(_) => {
@@ -80,6 +86,7 @@ fn execute(rows: &mut Rows<'_>, now: LogTime, command: &Command, inline: &[Chunk
         Command::SetGroup(cmd) => command::directory::set_group(rows, cmd).map(quiet),
         Command::CreateAccount(cmd) => command::create_account::apply(rows, now, cmd).map(quiet),
         Command::ChangeAccount(cmd) => command::change_account::apply(rows, now, cmd).map(quiet),
+        Command::MoveAccount(cmd) => command::move_account::apply(rows, now, cmd, &inline),
         Command::DeleteAccount(id) => command::delete_account::apply(rows, now, *id).map(quiet),
         Command::CreateMailbox(cmd) => {
             with(rows, now, cmd.account, |ledger| command::create_mailbox::apply(ledger, cmd))

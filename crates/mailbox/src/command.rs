@@ -14,6 +14,7 @@ pub mod directory;
 pub(crate) mod expunge;
 pub(crate) mod housekeep;
 pub(crate) mod r#move;
+pub(crate) mod move_account;
 pub(crate) mod rename_mailbox;
 pub(crate) mod renumber;
 pub(crate) mod store;
@@ -22,11 +23,15 @@ pub mod upload;
 
 use minicbor::{Decode, Encode};
 
+pub use self::move_account::{FREEZE_MS_MAX, MOVED_ROWS_MAX};
 use crate::address::Address;
-use crate::chunk::{ChunkRef, NewMessage};
+use crate::chunk::{ChunkRef, Digest, NewMessage};
+use crate::codec;
 use crate::flags::{FlagChange, Flags};
 use crate::ids::{AccountId, LogTime, MailboxId, SessionId, ShardId, Uid, UploadId};
 use crate::name::MailboxName;
+use crate::row::ChunkRow;
+use crate::table;
 use crate::uid_set::UidSet;
 
 /// Limit: rows one command may change, so that no command holds up a shard noticeably.
@@ -102,6 +107,9 @@ pub enum Command {
     /// Makes an account disappear at once; its rows are reclaimed by `Housekeep`.
     #[n(22)]
     DeleteAccount(#[n(0)] AccountId),
+    /// One step of a move of an account to another shard.
+    #[n(23)]
+    MoveAccount(#[n(0)] MoveAccount),
 
     // Mailboxes.
     /// CREATE, with missing parents as the RFC wants.
@@ -142,6 +150,54 @@ pub enum Command {
     /// EXPUNGE, UID EXPUNGE, CLOSE, and POP3's QUIT.
     #[n(46)]
     Expunge(#[n(0)] Expunge),
+}
+
+impl MovedRow {
+    /// The chunk it is about, with its raw length unless the row is gone; `None` for all other rows.
+    pub fn chunk(&self) -> Option<(Digest, Option<u32>)> {
+        let digest = table::digest_of(&self.key)?;
+        let raw_len = self
+            .value
+            .as_ref()
+            .and_then(|value| codec::decode::<ChunkRow>(value).ok().map(|row| row.raw_len));
+        Some((digest, raw_len))
+    }
+
+    /// Octets of key and value.
+    pub fn n_bytes(&self) -> usize {
+        self.key.len() + self.value.as_ref().map_or(0, Vec::len)
+    }
+}
+
+impl Command {
+    /// The account it changes; `None` for what concerns the shard, its directory, or a move.
+    pub(crate) fn account(&self) -> Option<AccountId> {
+        match self {
+            Self::OpenSession(_)
+            | Self::Housekeep(_)
+            | Self::Renumber(_)
+            | Self::ClaimAddress(_)
+            | Self::ReleaseAddress(_)
+            | Self::RepointAddress(_)
+            | Self::SetGroup(_)
+            | Self::MoveAccount(_) => None,
+            Self::CreateAccount(cmd) => Some(cmd.account),
+            Self::ChangeAccount(cmd) => Some(cmd.account),
+            Self::DeleteAccount(account) => Some(*account),
+            Self::CreateMailbox(cmd) => Some(cmd.account),
+            Self::DeleteMailbox(cmd) => Some(cmd.account),
+            Self::RenameMailbox(cmd) => Some(cmd.account),
+            Self::Subscribe(cmd) => Some(cmd.account),
+            Self::ClaimRecent(of) => Some(of.account),
+            Self::Upload(cmd) => Some(cmd.account),
+            Self::Deliver(cmd) => Some(cmd.account),
+            Self::Append(cmd) => Some(cmd.account),
+            Self::Store(cmd) => Some(cmd.account),
+            Self::Copy(cmd) => Some(cmd.account),
+            Self::Move(cmd) => Some(cmd.account),
+            Self::Expunge(cmd) => Some(cmd.account),
+        }
+    }
 }
 
 /// See [`Command::Housekeep`].
@@ -234,6 +290,55 @@ pub struct CreateAccount {
     /// Mailboxes it begins with besides INBOX.
     #[n(4)]
     pub mailboxes: Vec<(MailboxName, Option<SpecialUse>)>,
+}
+
+/// See [`Command::MoveAccount`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct MoveAccount {
+    /// Whose.
+    #[n(0)]
+    pub account: AccountId,
+    /// What is to be done.
+    #[n(1)]
+    pub step: MoveStep,
+}
+
+/// A step of a move. All but `Depart` are for one of the two shards, in this order: `Begin`, `Arrive`,
+/// `Receive` what [`Query::AccountRows`](crate::Query::AccountRows) and
+/// [`Query::ChangedRows`](crate::Query::ChangedRows) give, `Freeze`, the last changes, `Depart`, `Settle`.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum MoveStep {
+    /// At the shard it leaves: changes are noted from now on.
+    #[n(0)]
+    Begin(#[n(0)] Place),
+    /// There: nobody changes it for so many milliseconds; it thaws by itself.
+    #[n(1)]
+    Freeze(#[n(0)] u64),
+    /// There: it is gone, if exactly so many changes were noted; all of them were copied.
+    #[n(2)]
+    Depart(#[n(0)] u64),
+    /// At the shard it comes to: rows may come from who drew this number. Whoever sent some before is
+    /// refused from now on, and all rows have to be sent again.
+    #[n(3)]
+    Arrive(#[n(0)] Place, #[n(1)] u64),
+    /// There, with that number: rows as they are, with the bodies of chunks this shard does not have
+    /// beside them.
+    #[n(4)]
+    Receive(#[n(0)] Vec<MovedRow>, #[n(1)] u64),
+    /// There, once it is gone where it was: it is served. To be repeated while there is more.
+    #[n(5)]
+    Settle,
+}
+
+/// A row of an account that moves.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct MovedRow {
+    /// The same in every shard.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub key: Vec<u8>,
+    /// `None`: it is gone.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub value: Option<Vec<u8>>,
 }
 
 /// Limits of one account; `None` is without limit.

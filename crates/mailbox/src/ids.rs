@@ -117,6 +117,19 @@ pub struct ModSeq(#[n(0)] pub NonZeroU64);
 #[cbor(transparent)]
 pub struct LogTime(#[n(0)] pub u64);
 
+impl ModSeq {
+    /// RFC 7162 3.1: 63 bits.
+    pub const LAST: Self = Self(match NonZeroU64::new(i64::MAX as u64) {
+        Some(modseq) => modseq,
+        None => NonZeroU64::MAX,
+    });
+}
+
+impl MailboxId {
+    /// In a [`Change`](crate::Change): anything in the account may have changed. No mailbox has it.
+    pub const EVERY: Self = Self(u64::MAX);
+}
+
 impl Uid {
     /// The first UID a mailbox gives out.
     pub const FIRST: Self = Self(NonZeroU32::MIN);

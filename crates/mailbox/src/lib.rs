@@ -22,6 +22,7 @@ pub mod invariant;
 mod ledger;
 pub mod lines;
 mod message;
+mod moving;
 pub mod name;
 pub mod outcome;
 pub mod query;
@@ -42,6 +43,7 @@ pub use ids::{
     AccountId, EmailId, LogTime, MailboxId, ModSeq, SessionId, ShardId, ThreadId, Uid, UidValidity,
     UploadId,
 };
+pub use moving::Moving;
 pub use name::MailboxName;
 pub use outcome::{Change, Outcome, Refusal};
 pub use query::{Query, SearchKey};

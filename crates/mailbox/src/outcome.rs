@@ -34,7 +34,7 @@ pub enum Outcome {
     /// ClaimRecent: messages from here up to the then UIDNEXT are `\Recent` in this session.
     #[n(7)]
     RecentFrom(#[n(0)] Uid),
-    /// Housekeep.
+    /// Housekeep, and the last step of MoveAccount.
     #[n(8)]
     Housekept {
         /// Whether another step has something to do right now.
@@ -186,6 +186,9 @@ pub enum Refusal {
     /// REPLACE: the message is not there.
     #[n(18)]
     NoSuchMessage,
+    /// The account is on its way to another shard: ask again in a moment.
+    #[n(19)]
+    Moving,
     /// Mod-sequences, UIDs or ids of this mailbox or account are used up.
     #[n(17)]
     Exhausted,

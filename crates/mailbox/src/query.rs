@@ -3,6 +3,7 @@
 mod account;
 mod mailboxes;
 mod messages;
+mod moving;
 mod prefetch;
 mod resolve;
 mod search;
@@ -11,6 +12,7 @@ mod thread;
 mod uids;
 mod vanished;
 
+use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
 use crate::Bodies;
@@ -73,6 +75,15 @@ pub enum Query {
     /// As `Messages`, of which only what never changes is wanted: an answer may be a moment old.
     #[n(12)]
     Bodies(#[n(0)] Messages),
+    /// How far an account is on its way from or to this shard.
+    #[n(13)]
+    Moving(#[n(0)] AccountId),
+    /// The rows of an account, behind this key.
+    #[n(14)]
+    AccountRows(#[n(0)] AccountId, #[n(1)] Option<ByteVec>),
+    /// The rows of an account that is leaving which changed after so many changes.
+    #[n(15)]
+    ChangedRows(#[n(0)] AccountId, #[n(1)] u64),
     /// Groups whose addresses this shard keeps, in order, after this one.
     #[n(20)]
     Groups(#[n(0)] Option<Address>),
@@ -308,13 +319,43 @@ pub enum Compare {
     Greater,
 }
 
+impl Query {
+    /// The account it is about; `None` for what concerns the shard, its directory, or a move.
+    fn account(&self) -> Option<AccountId> {
+        match self {
+            Self::Resolve(_)
+            | Self::Accounts(_)
+            | Self::Groups(_)
+            | Self::Moving(_)
+            | Self::AccountRows(..)
+            | Self::ChangedRows(..) => None,
+            Self::Account(account) | Self::Mailboxes(account) => Some(*account),
+            Self::Mailbox(named) | Self::Open(named) => Some(named.account),
+            Self::Uids(query) => Some(query.of.account),
+            Self::Messages(query) | Self::Bodies(query) => Some(query.of.account),
+            Self::Vanished(query) => Some(query.of.account),
+            Self::Search(query) => Some(query.of.account),
+            Self::Sort(query) => Some(query.of.account),
+            Self::Thread(query) => Some(query.of.account),
+        }
+    }
+}
+
 /// See [`crate::answer`].
 pub(crate) fn answer(
     rows: &dyn Source,
     bodies: &dyn Bodies,
     query: &Query,
 ) -> Result<Answer, Refusal> {
+    if let Some(account) = query.account() {
+        crate::moving::readable(rows, account)?;
+    }
     match query {
+        Query::Moving(account) => Ok(moving::moving(rows, *account)),
+        Query::AccountRows(account, after) => {
+            moving::all(rows, *account, after.as_ref().map(|after| after.as_slice()))
+        }
+        Query::ChangedRows(account, after) => moving::changed(rows, *account, *after),
         Query::Resolve(address) => Ok(resolve::answer(rows, address)),
         Query::Groups(after) => Ok(resolve::list(rows, after.as_ref())),
         Query::Account(id) => account::answer(rows, *id),

@@ -12,6 +12,7 @@ use crate::flags::Keyword;
 use crate::ids::{LogTime, MailboxId, ModSeq, ThreadId, Uid, UidValidity};
 use crate::rows::{Rows, Source};
 use crate::state::State;
+use crate::table::{Kind, Table};
 use crate::uid_set::UidSet;
 
 /// One per shard.
@@ -287,6 +288,39 @@ pub(crate) struct ThreadRow {
 /// Writes a row whose key was never used before.
 pub(crate) fn save_new<T: Encode<()>>(rows: &mut Rows<'_>, key: Vec<u8>, value: &T) {
     rows.put_new(key, codec::encode(value));
+}
+
+/// Whether a row that comes from another shard can be read back, if it is one of an account.
+pub(crate) fn is_sound(key: &[u8], value: &[u8]) -> bool {
+    fn is<T: for<'b> Decode<'b, ()>>(value: &[u8]) -> bool {
+        codec::decode::<T>(value).is_ok()
+    }
+    let is_marker = value == crate::table::marker();
+    match crate::table::kind(key) {
+        None => false,
+        Some(Kind::Upload) => is::<UploadRow>(value),
+        Some(Kind::Piece) => is::<PieceRow>(value),
+        Some(Kind::Chunk) => is::<ChunkRow>(value),
+        Some(Kind::UidValidity) => is::<u32>(value),
+        Some(Kind::Marker) => is_marker,
+        Some(Kind::Staging) => is::<StagingRow>(value),
+        Some(Kind::Of(table)) => match table {
+            Table::Account => is::<AccountRow>(value),
+            Table::Usage => is::<UsageRow>(value),
+            Table::Node => is::<NodeRow>(value),
+            Table::Name | Table::SpecialUse => is::<u64>(value),
+            Table::Subscription | Table::Modseq | Table::Expunged => is_marker,
+            Table::Mailbox => is::<MailboxRow>(value),
+            Table::Keywords => is::<KeywordsRow>(value),
+            Table::State | Table::Staged => State::is_sound(value),
+            Table::Gone => is::<GoneRow>(value),
+            Table::Extent => is::<ExtentRow>(value),
+            Table::Content => is::<ContentRow>(value),
+            Table::Metadata => is::<mime::Metadata>(value),
+            Table::Thread => is::<ThreadRow>(value),
+            Table::Gap => is::<u32>(value),
+        },
+    }
 }
 
 /// Reads a row that was verified when it was read from the disk.

@@ -26,12 +26,15 @@ pub struct Rows<'a> {
     digest: RowDigest,
     n_writes: usize,
     new_keys: Vec<Vec<u8>>,
+    /// Keys written or removed by the entry that is applied now.
+    touched: Vec<Vec<u8>>,
 }
 
 impl<'a> Rows<'a> {
     /// No changes yet; `digest` is the one kept with the source.
     pub fn new(source: &'a dyn Source, digest: RowDigest) -> Self {
-        Self { source, changes: RowChanges::new(), digest, n_writes: 0, new_keys: Vec::new() }
+        let (new_keys, touched) = (Vec::new(), Vec::new());
+        Self { source, changes: RowChanges::new(), digest, n_writes: 0, new_keys, touched }
     }
 
     /// Writes a row.
@@ -39,6 +42,7 @@ impl<'a> Rows<'a> {
         self.forget(&key);
         self.digest.add(&key, &value);
         self.n_writes += 1;
+        self.touched.push(key.clone());
         self.changes.insert(key, Some(value));
     }
 
@@ -48,6 +52,7 @@ impl<'a> Rows<'a> {
         self.digest.add(&key, &value);
         self.n_writes += 1;
         self.new_keys.push(key.clone());
+        self.touched.push(key.clone());
         self.changes.insert(key, Some(value));
     }
 
@@ -56,6 +61,7 @@ impl<'a> Rows<'a> {
         debug_assert!(self.row(&key).as_deref() == Some(value), "the row is another one");
         self.digest.subtract(&key, value);
         self.n_writes += 1;
+        self.touched.push(key.clone());
         self.changes.insert(key, None);
     }
 
@@ -69,6 +75,7 @@ impl<'a> Rows<'a> {
         let was_there = self.forget(key);
         if was_there {
             self.n_writes += 1;
+            self.touched.push(key.to_vec());
             self.changes.insert(key.to_vec(), None);
         }
         was_there
@@ -77,6 +84,12 @@ impl<'a> Rows<'a> {
     /// How many rows were written or removed; a row counts each time.
     pub fn n_writes(&self) -> usize {
         self.n_writes
+    }
+
+    /// Keys that were written or removed since this was called last. Why not the changes: several entries
+    /// may lie over each other, on each replica others.
+    pub(crate) fn take_touched(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.touched)
     }
 
     /// The digest over all rows, these changes included.

@@ -73,6 +73,11 @@ impl State {
         Self::try_read(row).expect("rows are written by this crate and verified when read")
     }
 
+    /// Whether these octets are a state.
+    pub(crate) fn is_sound(row: &[u8]) -> bool {
+        Self::try_read(row).is_some()
+    }
+
     /// The system flags alone.
     pub(crate) fn system_flags(row: &[u8]) -> SystemFlags {
         SystemFlags(row[1])

@@ -19,6 +19,9 @@
 //! 0b account mailbox uid              an extent still to be settled            marker
 //! 0c account staging                  an unfinished COPY                       StagingRow
 //! 0d address                          the directory: a group                   GroupRecord
+//! 0e account                          it is on its way, or has left            Moving
+//! 0f account number                   keys that one entry changed meanwhile    ChangedKeys
+//! 10 account rank key                 a row that waits until all have come     as under that key
 //!
 //! 08 account 00                       account                                  AccountRow
 //! 08 account 01                       counters and usage                       UsageRow
@@ -71,6 +74,9 @@ const RECLAIM: u8 = 0x0a;
 const SETTLE: u8 = 0x0b;
 const STAGING: u8 = 0x0c;
 const GROUP: u8 = 0x0d;
+const MOVING: u8 = 0x0e;
+const CHANGED: u8 = 0x0f;
+const HELD: u8 = 0x10;
 
 /// The tables of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,6 +101,27 @@ pub(crate) enum Table {
     Thread = 0x10,
     Gap = 0x11,
 }
+
+const TABLES: [Table; 18] = [
+    Table::Account,
+    Table::Usage,
+    Table::Node,
+    Table::Name,
+    Table::SpecialUse,
+    Table::Subscription,
+    Table::Mailbox,
+    Table::Keywords,
+    Table::State,
+    Table::Modseq,
+    Table::Gone,
+    Table::Expunged,
+    Table::Extent,
+    Table::Staged,
+    Table::Content,
+    Table::Metadata,
+    Table::Thread,
+    Table::Gap,
+];
 
 /// A key being written.
 #[derive(Clone)]
@@ -263,6 +290,166 @@ pub(crate) fn stagings() -> Vec<u8> {
 
 pub(crate) fn stagings_of(account: AccountId) -> Vec<u8> {
     Key::new(STAGING).bytes(&account.0).0
+}
+
+pub(crate) fn moving(account: AccountId) -> Vec<u8> {
+    Key::new(MOVING).bytes(&account.0).0
+}
+
+pub(crate) fn changed(account: AccountId, number: u64) -> Vec<u8> {
+    Key::new(CHANGED).bytes(&account.0).u64(number).0
+}
+
+pub(crate) fn all_changed(account: AccountId) -> Vec<u8> {
+    Key::new(CHANGED).bytes(&account.0).0
+}
+
+/// Held rows are put where they belong in this order: the account, so that housekeeping takes none of
+/// the others for leftovers; and pieces before their upload, which would take only those along that are
+/// there.
+pub(crate) fn held(account: AccountId, key: &[u8]) -> Vec<u8> {
+    let rank = match key.first() {
+        Some(&ACCOUNT) => 0,
+        Some(&PIECE) => 1,
+        _ => 2,
+    };
+    Key::new(HELD).bytes(&account.0).bytes(&[rank]).bytes(key).0
+}
+
+pub(crate) fn all_held(account: AccountId) -> Vec<u8> {
+    Key::new(HELD).bytes(&account.0).0
+}
+
+/// The key that a held row is held for.
+pub(crate) fn of_held(key: &[u8]) -> Vec<u8> {
+    key[18..].to_vec()
+}
+
+/// Whose a row is that moves with its account; `None` for all others.
+pub(crate) fn account_of(key: &[u8]) -> Option<AccountId> {
+    let at = match *key.first()? {
+        UPLOAD | PIECE | UID_VALIDITY | ACCOUNT | SETTLE | STAGING => 1,
+        CHUNK => 33,
+        PURGE | RECLAIM => 9,
+        _ => return None,
+    };
+    let id = key.get(at..at + 16)?;
+    Some(AccountId(id.try_into().expect("sixteen octets")))
+}
+
+/// The chunk, if this is the row of its references.
+pub(crate) fn digest_of(key: &[u8]) -> Option<Digest> {
+    let digest = key.strip_prefix(&[CHUNK])?.get(..32)?;
+    Some(Digest(digest.try_into().expect("32 octets")))
+}
+
+/// What a row is that moves with its account.
+pub(crate) enum Kind {
+    Upload,
+    Piece,
+    Chunk,
+    UidValidity,
+    Of(Table),
+    Marker,
+    Staging,
+}
+
+/// `None` for keys that no row of an account has.
+pub(crate) fn kind(key: &[u8]) -> Option<Kind> {
+    let (kind, len) = match *key.first()? {
+        UPLOAD => (Kind::Upload, 33),
+        PIECE => (Kind::Piece, 37),
+        CHUNK => (Kind::Chunk, 49),
+        UID_VALIDITY => (Kind::UidValidity, 17),
+        ACCOUNT => return of_table(key).map(Kind::Of),
+        PURGE => (Kind::Marker, 41),
+        RECLAIM => (Kind::Marker, 33),
+        SETTLE if has_uid(key) => (Kind::Marker, 29),
+        STAGING => (Kind::Staging, 33),
+        _ => return None,
+    };
+    (key.len() == len).then_some(kind)
+}
+
+fn of_table(key: &[u8]) -> Option<Table> {
+    let table = TABLES.into_iter().find(|table| Some(&(*table as u8)) == key.get(17))?;
+    let fields = match table {
+        Table::Account | Table::Usage => 0..=0,
+        Table::Node | Table::Mailbox | Table::Keywords | Table::Content | Table::Metadata => 8..=8,
+        Table::Name => 9..=usize::MAX,
+        Table::Subscription => 1..=usize::MAX,
+        Table::SpecialUse => 1..=1,
+        Table::Thread => 16..=16,
+        Table::Staged => 20..=20,
+        Table::State | Table::Gone | Table::Extent | Table::Gap => 12..=12,
+        Table::Modseq | Table::Expunged => 20..=20,
+    };
+    let by_uid = [Table::State, Table::Gone, Table::Extent, Table::Gap];
+    let ends_in_uid = by_uid.contains(&table) || matches!(table, Table::Modseq | Table::Expunged);
+    let is_right = fields.contains(&(key.len() - 18)) && (!ends_in_uid || has_uid(key));
+    is_right.then_some(table)
+}
+
+/// No row is kept for UID 0.
+fn has_uid(key: &[u8]) -> bool {
+    key.len() > 4 && Fields(key).last_u32() > 0
+}
+
+/// Whether housekeeping, or a list of accounts, looks for rows of this table: they are put there when
+/// their account has come.
+pub(crate) fn is_held(key: &[u8]) -> bool {
+    let is_account = key.first() == Some(&ACCOUNT) && key.get(17) == Some(&(Table::Account as u8));
+    is_account || !matches!(key.first(), Some(&(ACCOUNT | CHUNK)))
+}
+
+pub(crate) fn is_upload(key: &[u8]) -> bool {
+    key.first() == Some(&UPLOAD)
+}
+
+/// Where all rows of an account lie, in the order of their keys, but for those of its chunks. In two
+/// of these tables there are rows of others too.
+pub(crate) fn all_of_scanned(account: AccountId) -> Vec<Vec<u8>> {
+    let of = |table: u8| Key::new(table).bytes(&account.0).0;
+    let whole = |table: u8| Key::new(table).0;
+    vec![
+        of(UPLOAD),
+        of(PIECE),
+        of(UID_VALIDITY),
+        of(ACCOUNT),
+        whole(PURGE),
+        whole(RECLAIM),
+        of(SETTLE),
+        of(STAGING),
+    ]
+}
+
+/// Where there may be rows of an account that left, until they are reclaimed.
+pub(crate) fn all_of(account: AccountId) -> Vec<Vec<u8>> {
+    let whole = crate::command::delete_account::WHOLE_ACCOUNT;
+    let of = |table: u8| Key::new(table).bytes(&account.0).0;
+    vec![
+        of(UPLOAD),
+        of(PIECE),
+        of(ACCOUNT),
+        of(SETTLE),
+        of(STAGING),
+        of(CHANGED),
+        reclaim(LogTime(0), account, whole),
+    ]
+}
+
+/// Rows with references to chunks.
+pub(crate) enum Refers {
+    Content,
+    Piece,
+}
+
+pub(crate) fn refers(key: &[u8]) -> Option<Refers> {
+    match (key.first()?, key.get(17)) {
+        (&PIECE, _) => Some(Refers::Piece),
+        (&ACCOUNT, Some(table)) if *table == Table::Content as u8 => Some(Refers::Content),
+        _ => None,
+    }
 }
 
 /// All rows of one table of an account.

@@ -415,6 +415,116 @@ fn replay(shard: &Shard, n_batch: usize) -> (BTreeMap<Vec<u8>, Vec<u8>>, RowDige
     (kept, digest)
 }
 
+/// Two shards, an account in one of them, and how far it is on its way to the other.
+struct Two {
+    shards: [Shard; 2],
+    home: usize,
+    epoch: u64,
+    way: Way,
+}
+
+enum Way {
+    Begin,
+    /// Behind this key.
+    Rows(Option<Vec<u8>>),
+    /// After so many changes.
+    Changes(u64),
+}
+
+impl Two {
+    fn place(&self) -> command::Place {
+        let shard = ShardId(1 - self.home as u32);
+        command::Place { account: ACCOUNT, shard, epoch: self.epoch + 1, alias: false }
+    }
+
+    fn step(&mut self, at: usize, step: command::MoveStep, inline: &[ChunkRef]) -> Outcome {
+        let command = Command::MoveAccount(command::MoveAccount { account: ACCOUNT, step });
+        self.shards[at].apply(command, inline).outcome
+    }
+
+    fn receive(&mut self, rows: Vec<command::MovedRow>) {
+        let (home, other) = (self.home, 1 - self.home);
+        for some in rows.chunks(7) {
+            // The bodies of all chunks go along each time; whoever moves accounts knows better.
+            let bodies: Vec<StoredChunk> = some
+                .iter()
+                .filter(|row| row.value.is_some() && row.key[0] == 5)
+                .map(|row| {
+                    let digest = Digest(row.key[1..33].try_into().expect("a chunk's key"));
+                    StoredChunk::raw(self.shards[home].chunks[&digest].clone())
+                })
+                .collect();
+            let inline: Vec<ChunkRef> = bodies.iter().map(|body| body.chunk).collect();
+            let bodies = bodies.into_iter().map(|body| (body.chunk.digest, body.bytes));
+            self.shards[other].chunks.extend(bodies);
+            let step = command::MoveStep::Receive(some.to_vec(), self.epoch);
+            assert_eq!(self.step(other, step, &inline), Outcome::Done);
+        }
+    }
+
+    /// Rows of the account that move with it.
+    fn rows(&self, at: usize) -> BTreeMap<&[u8], &[u8]> {
+        let is_ours = |key: &[u8]| {
+            let account_at = match key[0] {
+                3 | 4 | 7 | 8 | 11 | 12 => 1,
+                5 => 33,
+                9 | 10 => 9,
+                _ => return false,
+            };
+            key[account_at..account_at + 16] == ACCOUNT.0
+        };
+        let all = self.shards[at].rows.iter().map(|(key, value)| (&key[..], &value[..]));
+        all.filter(|(key, _)| is_ours(key)).collect()
+    }
+
+    /// One step on the way; true when it has arrived.
+    fn go_on(&mut self) -> bool {
+        use command::MoveStep::{Arrive, Begin, Depart, Settle};
+        let (home, other) = (self.home, 1 - self.home);
+        match std::mem::replace(&mut self.way, Way::Begin) {
+            Way::Begin => {
+                assert_eq!(self.step(home, Begin(self.place()), &[]), Outcome::Done);
+                assert_eq!(self.step(other, Arrive(self.place(), self.epoch), &[]), Outcome::Done);
+                self.way = Way::Rows(None);
+            }
+            Way::Rows(after) => {
+                let query = query::Query::AccountRows(ACCOUNT, after.map(Into::into));
+                let Answer::AccountRows(rows, next) = self.shards[home].ask(&query) else {
+                    panic!("refused");
+                };
+                self.receive(rows);
+                self.way = next.map_or(Way::Changes(0), |next| Way::Rows(Some(next.into())));
+            }
+            Way::Changes(after) => {
+                let query = query::Query::ChangedRows(ACCOUNT, after);
+                let Answer::ChangedRows(rows, upto, more) = self.shards[home].ask(&query) else {
+                    panic!("refused");
+                };
+                self.way = Way::Changes(upto);
+                if upto > after || more {
+                    self.receive(rows);
+                    return false;
+                }
+                let before: BTreeMap<Vec<u8>, Vec<u8>> = self
+                    .rows(home)
+                    .into_iter()
+                    .map(|(key, value)| (key.to_vec(), value.to_vec()))
+                    .collect();
+                assert_eq!(self.step(home, Depart(upto), &[]), Outcome::Done);
+                self.epoch += 1;
+                while self.step(other, Settle, &[]) == (Outcome::Housekept { more: true }) {}
+                let after = self.rows(other);
+                let after = after.into_iter().map(|(key, value)| (key.to_vec(), value.to_vec()));
+                assert_eq!(after.collect::<BTreeMap<_, _>>(), before, "every row, and no other");
+                self.way = Way::Begin;
+                self.home = other;
+                return true;
+            }
+        }
+        false
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
@@ -439,5 +549,42 @@ proptest! {
         let all = Housekeep { sessions_before: now, uploads_before: now, purge_before: now };
         while shard.housekeep(all.clone()) {}
         prop_assert_eq!(shard.rows.len(), 2, "log time and the UIDVALIDITY counter are left");
+    }
+
+    #[test]
+    fn an_account_that_moves_meanwhile_does_what_the_model_does(
+        acts in proptest::collection::vec((act(), 0..3u8), 1..60),
+    ) {
+        let (shard, mut model) = start();
+        let other = Shard { now_ms: START_MS + 7, ..Shard::new() };
+        let mut two = Two { shards: [shard, other], home: 0, epoch: 1, way: Way::Begin };
+        for (act, n_steps) in &acts {
+            step(&mut two.shards[two.home], &mut model, act);
+            for _ in 0..*n_steps {
+                let from = two.home;
+                if two.go_on() {
+                    model.compare(&two.shards[two.home]);
+                    let place = command::Place {
+                        account: ACCOUNT,
+                        shard: ShardId(two.home as u32),
+                        epoch: two.epoch,
+                        alias: false,
+                    };
+                    let refused = two.shards[from].run(create("c"));
+                    prop_assert_eq!(refused, Outcome::Refused(Refusal::Moved(place)));
+                    // What the account brought along may be later than this shard's clock.
+                    let latest = two.shards.iter().map(|shard| shard.now_ms).max();
+                    two.shards[from].now_ms = latest.expect("two shards");
+                    two.shards[from].clean();
+                    prop_assert_eq!(two.rows(from).len(), 1, "the UIDVALIDITY counter is left");
+                }
+            }
+            model.compare(&two.shards[two.home]);
+        }
+        for shard in &two.shards {
+            let (rows, digest) = replay(shard, 7);
+            prop_assert_eq!(&rows, &shard.rows);
+            prop_assert_eq!(digest, shard.digest);
+        }
     }
 }

@@ -51,8 +51,17 @@ fn seeds(shard: &mut Shard) -> Vec<(Command, Vec<ChunkRef>)> {
             purge_before: LogTime(u64::MAX),
         }),
         Command::Renumber(Renumber { after: Some(of) }),
+        moving(MoveStep::Begin(place)),
+        moving(MoveStep::Freeze(1)),
+        moving(MoveStep::Depart(0)),
+        moving(MoveStep::Arrive(place, 1)),
+        moving(MoveStep::Settle),
     ];
     commands.into_iter().map(|command| (command, inline.clone())).collect()
+}
+
+fn moving(step: MoveStep) -> Command {
+    Command::MoveAccount(MoveAccount { account: ACCOUNT, step })
 }
 
 proptest! {

@@ -50,22 +50,23 @@ fn decompress(packed: &[u8], len: usize) -> Option<Vec<u8>> {
 }
 
 impl Client {
-    /// A good copy from anywhere.
+    /// A good copy from anywhere: as it is stored, and its raw octets.
     pub(super) async fn fetch_chunk(
         &self,
         shard: ShardId,
         chunk: ChunkRef,
         deadline: Instant,
-    ) -> Result<StoredChunk, Trouble> {
+    ) -> Result<(StoredChunk, Bytes), Trouble> {
         if let Some(stored) = self.shared.recent.take(&chunk) {
-            return Ok(stored);
+            let bytes = stored.bytes.clone();
+            return Ok((stored, bytes));
         }
         let placement = timeout_at(deadline, self.shared.cluster.placements.formed()).await;
         placement.map_err(|_| Trouble::Unavailable)?;
         let mut pause = Pause::new();
         loop {
             match timeout_at(deadline, self.fetch_round(shard, chunk)).await {
-                Ok(Ok(stored)) => return Ok(stored),
+                Ok(Ok(found)) => return Ok(found),
                 Ok(Err(Trouble::Damaged)) => return Err(Trouble::Damaged),
                 Ok(Err(_)) => {}
                 Err(_) => return Err(Trouble::Unavailable),
@@ -78,7 +79,11 @@ impl Client {
 
     /// Each replica once, the leader first, the next as soon as one fails or is slow. `Damaged` if every
     /// one of them answered and none has a good copy.
-    async fn fetch_round(&self, shard: ShardId, chunk: ChunkRef) -> Result<StoredChunk, Trouble> {
+    async fn fetch_round(
+        &self,
+        shard: ShardId,
+        chunk: ChunkRef,
+    ) -> Result<(StoredChunk, Bytes), Trouble> {
         let mut nodes = self.replicas(shard, &chunk).into_iter();
         let mut asked = FuturesUnordered::new();
         let mut n_silent = 0;
@@ -95,7 +100,7 @@ impl Client {
                 () = sleep(HEDGE_AFTER), if nodes.len() > 0 => Some(None),
             };
             match result {
-                Some(Some(Ok(stored))) => return Ok(stored),
+                Some(Some(Ok(found))) => return Ok(found),
                 Some(Some(Err(Trouble::Damaged))) => {}
                 Some(Some(Err(_))) => n_silent += 1,
                 Some(None) => {}
@@ -130,14 +135,14 @@ impl Client {
         node: String,
         shard: ShardId,
         chunk: ChunkRef,
-    ) -> Option<Result<StoredChunk, Trouble>> {
+    ) -> Option<Result<(StoredChunk, Bytes), Trouble>> {
         let digest = Bytes::copy_from_slice(&chunk.digest.0);
         let message = wire::ChunkRequest { shard: shard.0, digest, raw_len: chunk.raw_len };
         let response = self.shared.cluster.nodes.bulk(&node).chunk(message).await;
         Some(match response.map(|response| response.into_inner().result) {
             Ok(Some(Told::Chunk(stored))) => match StoredChunk::try_from(stored) {
                 Ok(stored) if stored.chunk == chunk => match raw_octets(&stored) {
-                    Some(bytes) => Ok(StoredChunk { chunk, codec: Codec::Raw, bytes }),
+                    Some(bytes) => Ok((stored, bytes)),
                     None => {
                         warn!(node, %shard, "chunk arrived damaged");
                         Err(Trouble::Damaged)

@@ -1,7 +1,6 @@
 //! Changes: one stream per client and shard, shared by all sessions that watch an account there.
 
 use std::collections::{BTreeMap, HashMap};
-use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use crate::proto::mail::{WatchRequest, WatchResponse};
 
 /// In a [`Change`] of [`Watch::recv`]: anything in the account may have changed, since news may have
 /// been lost on the way. No mailbox has this id. Its `highest_modseq` is the greatest there can be.
-pub const EVERY_MAILBOX: MailboxId = MailboxId(u64::MAX);
+pub const EVERY_MAILBOX: MailboxId = MailboxId::EVERY;
 
 /// How long a leader may take to begin its stream.
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -32,7 +31,6 @@ const NEWS_MAX: usize = 64;
 
 /// Changes of one account.
 pub struct Watch {
-    shard: Arc<ShardWatch>,
     inbox: Arc<Inbox>,
 }
 
@@ -53,18 +51,26 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.shard.unregister(&self.inbox);
+        if let Some(home) = self.inbox.home().take() {
+            home.unregister(&self.inbox);
+        }
     }
 }
 
 /// What one session has not taken yet.
 struct Inbox {
     account: AccountId,
+    /// Whose stream fills it; `None` when nobody reads it any more.
+    home: Mutex<Option<Arc<ShardWatch>>>,
     news: Mutex<BTreeMap<MailboxId, ModSeq>>,
     wake: Notify,
 }
 
 impl Inbox {
+    fn home(&self) -> MutexGuard<'_, Option<Arc<ShardWatch>>> {
+        self.home.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn news(&self) -> MutexGuard<'_, BTreeMap<MailboxId, ModSeq>> {
         self.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -73,7 +79,7 @@ impl Inbox {
         let mut news = self.news();
         if news.len() >= NEWS_MAX && !news.contains_key(&mailbox) {
             news.clear();
-            news.insert(EVERY_MAILBOX, LAST_MODSEQ);
+            news.insert(EVERY_MAILBOX, ModSeq::LAST);
         } else {
             let highest = news.entry(mailbox).or_insert(modseq);
             *highest = modseq.max(*highest);
@@ -82,12 +88,6 @@ impl Inbox {
         self.wake.notify_one();
     }
 }
-
-/// RFC 7162 3.1: 63 bits.
-const LAST_MODSEQ: ModSeq = ModSeq(match NonZeroU64::new(i64::MAX as u64) {
-    Some(modseq) => modseq,
-    None => NonZeroU64::MAX,
-});
 
 /// The stream of one shard.
 pub(super) struct ShardWatch {
@@ -109,15 +109,35 @@ impl ShardWatch {
     }
 
     pub(super) fn register(this: &Arc<Self>, account: AccountId) -> Watch {
-        let inbox = Arc::new(Inbox { account, news: Mutex::default(), wake: Notify::new() });
-        let mut inboxes = this.inboxes();
-        inboxes.by_account.entry(account).or_default().push(Arc::clone(&inbox));
+        let home = Mutex::new(Some(Arc::clone(this)));
+        let inbox = Arc::new(Inbox { account, home, news: Mutex::default(), wake: Notify::new() });
+        this.add(Arc::clone(&inbox));
+        Watch { inbox }
+    }
+
+    fn add(self: &Arc<Self>, inbox: Arc<Inbox>) {
+        let mut inboxes = self.inboxes();
+        inboxes.by_account.entry(inbox.account).or_default().push(inbox);
         if !inboxes.running {
             inboxes.running = true;
-            tokio::spawn(run(Arc::downgrade(this)));
+            tokio::spawn(run(Arc::downgrade(self)));
         }
-        drop(inboxes);
-        Watch { shard: Arc::clone(this), inbox }
+    }
+
+    /// Who watches an account here watches it there from now on, and is told that it may have changed.
+    pub(super) fn hand_over(this: &Arc<Self>, to: &Arc<Self>, account: AccountId) {
+        let here = this.inboxes().by_account.get(&account).cloned().unwrap_or_default();
+        for inbox in here {
+            // Invariant: held from here until it is there, so that who stops reading meanwhile leaves.
+            let mut home = inbox.home();
+            if home.as_ref().is_none_or(|home| !Arc::ptr_eq(home, this)) {
+                continue;
+            }
+            this.unregister(&inbox);
+            *home = Some(Arc::clone(to));
+            to.add(Arc::clone(&inbox));
+            inbox.put(EVERY_MAILBOX, ModSeq::LAST);
+        }
     }
 
     fn unregister(&self, inbox: &Arc<Inbox>) {
@@ -137,7 +157,7 @@ impl ShardWatch {
 
     fn wake_all(&self) {
         for inbox in self.inboxes().by_account.values().flatten() {
-            inbox.put(EVERY_MAILBOX, LAST_MODSEQ);
+            inbox.put(EVERY_MAILBOX, ModSeq::LAST);
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::command::AccountState;
 use crate::ids::{AccountId, LogTime, MailboxId};
 use crate::ledger;
+use crate::moving;
 use crate::outcome::{Outcome, Refusal};
 use crate::row;
 use crate::rows::Rows;
@@ -16,6 +17,9 @@ pub(crate) fn apply(
     now: LogTime,
     account: AccountId,
 ) -> Result<Outcome, Refusal> {
+    if moving::of(rows, account).is_some() {
+        return Err(Refusal::Moving);
+    }
     let mut row = ledger::account_row(rows, account)?;
     row.state = AccountState::Deleting;
     row::save(rows, table::account(account), &row);

@@ -132,6 +132,12 @@ fn reclaim_account(rows: &mut Rows<'_>, now: LogTime, account: AccountId, budget
         }
         rows.remove(&key);
     }
+    for key in row::first_keys(rows, &table::all_changed(account), ROWS_MAX) {
+        if !budget.fits(rows.n_writes(), 4) {
+            return false;
+        }
+        rows.remove(&key);
+    }
     let everything = table::everything_of(account);
     let account_row = table::account(account);
     let mut keys = Vec::new();

@@ -1,0 +1,222 @@
+//! MoveAccount: one step of a move to another shard, at the one or at the other.
+
+use crate::chunk::Digest;
+use crate::command::delete_account::WHOLE_ACCOUNT;
+use crate::command::{AccountState, MoveAccount, MoveStep, MovedRow, OfMailbox, Place, ROWS_MAX};
+use crate::content::Inline;
+use crate::ids::{AccountId, LogTime, MailboxId, ModSeq};
+use crate::ledger;
+use crate::moving::{self, Moving};
+use crate::outcome::{Change, Outcome, Refusal};
+use crate::row::{self, ShardRow, UploadRow};
+use crate::rows::{Rows, Source};
+use crate::table;
+
+/// Limit: how long nobody may change the account: well below what a client waits.
+pub const FREEZE_MS_MAX: u64 = 5_000;
+/// Limit: rows in one step.
+pub const MOVED_ROWS_MAX: usize = ROWS_MAX / 2;
+
+pub(crate) fn apply(
+    rows: &mut Rows<'_>,
+    now: LogTime,
+    cmd: &MoveAccount,
+    inline: &Inline,
+) -> Result<(Outcome, Vec<Change>), Refusal> {
+    let account = cmd.account;
+    let moving = moving::of(rows, account);
+    let mut changes = Vec::new();
+    let outcome = match &cmd.step {
+        MoveStep::Begin(to) => begin(rows, account, moving, *to)?,
+        MoveStep::Freeze(for_ms) => freeze(rows, now, account, (moving, *for_ms))?,
+        MoveStep::Depart(n_changes) => {
+            let outcome = depart(rows, account, moving, *n_changes)?;
+            let of = OfMailbox { account, mailbox: MailboxId::EVERY };
+            changes.push(Change { of, highest_modseq: ModSeq::LAST });
+            outcome
+        }
+        MoveStep::Arrive(to, token) => arrive(rows, account, moving, (*to, *token))?,
+        MoveStep::Receive(received, token) => {
+            is_arriving(moving.as_ref(), Some(*token))?;
+            receive(rows, account, received, inline)?
+        }
+        MoveStep::Settle => settle(rows, account, moving)?,
+    };
+    Ok((outcome, changes))
+}
+
+/// From now on changes are noted. A repetition is nothing.
+fn begin(
+    rows: &mut Rows<'_>,
+    account: AccountId,
+    moving: Option<Moving>,
+    to: Place,
+) -> Result<Outcome, Refusal> {
+    match moving {
+        Some(Moving::Leaving { to: other, .. }) if other == to => return Ok(Outcome::Done),
+        Some(Moving::Left { to }) => return Err(Refusal::Moved(to)),
+        Some(_) => return Err(Refusal::Moving),
+        None => {}
+    }
+    ledger::account_row(rows, account)?;
+    let moving = Moving::Leaving { to, n_changes: 0, frozen_until: LogTime(0) };
+    row::save(rows, table::moving(account), &moving);
+    Ok(Outcome::Done)
+}
+
+/// Nobody changes it for a while. If nothing follows it thaws by itself.
+fn freeze(
+    rows: &mut Rows<'_>,
+    now: LogTime,
+    account: AccountId,
+    (moving, for_ms): (Option<Moving>, u64),
+) -> Result<Outcome, Refusal> {
+    let Some(Moving::Leaving { to, n_changes, .. }) = moving else {
+        return Err(elsewhere(moving));
+    };
+    let frozen_until = LogTime(now.0.saturating_add(for_ms.min(FREEZE_MS_MAX)));
+    let moving = Moving::Leaving { to, n_changes, frozen_until };
+    row::save(rows, table::moving(account), &moving);
+    Ok(Outcome::Done)
+}
+
+/// It is served here no more, if all that was noted was copied.
+fn depart(
+    rows: &mut Rows<'_>,
+    account: AccountId,
+    moving: Option<Moving>,
+    n_copied: u64,
+) -> Result<Outcome, Refusal> {
+    match moving {
+        Some(Moving::Leaving { to, n_changes, .. }) if n_changes == n_copied => {
+            let mut row = ledger::account_row(rows, account)?;
+            row.state = AccountState::Deleting;
+            row::save(rows, table::account(account), &row);
+            // At once: what was expunged lives on where the account is now.
+            rows.put(table::reclaim(LogTime(0), account, WHOLE_ACCOUNT), table::marker());
+            row::save(rows, table::moving(account), &Moving::Left { to });
+            Ok(Outcome::Done)
+        }
+        Some(Moving::Leaving { .. }) => Err(Refusal::Moving),
+        Some(Moving::Left { .. }) => Ok(Outcome::Done),
+        other => Err(elsewhere(other)),
+    }
+}
+
+/// Its rows may come. Refused for a while where it was before: its old rows have to go first.
+fn arrive(
+    rows: &mut Rows<'_>,
+    account: AccountId,
+    moving: Option<Moving>,
+    (to, token): (Place, u64),
+) -> Result<Outcome, Refusal> {
+    match moving {
+        Some(Moving::Arriving { to: other, .. }) if other == to => {}
+        Some(Moving::Arriving { .. } | Moving::Leaving { .. }) => return Err(Refusal::Moving),
+        Some(Moving::Left { to: other }) if other.epoch >= to.epoch => {
+            return Err(Refusal::Moved(other));
+        }
+        Some(Moving::Left { .. }) => {
+            let leftovers = table::all_of(account);
+            if leftovers.iter().any(|prefix| row::has_any(rows, prefix)) {
+                return Err(Refusal::Moving);
+            }
+        }
+        None if rows.row(&table::account(account)).is_some() => return Err(Refusal::Taken),
+        None => {}
+    }
+    row::save(rows, table::moving(account), &Moving::Arriving { to, token });
+    Ok(Outcome::Done)
+}
+
+fn receive(
+    rows: &mut Rows<'_>,
+    account: AccountId,
+    received: &[MovedRow],
+    inline: &Inline,
+) -> Result<Outcome, Refusal> {
+    if received.len() > MOVED_ROWS_MAX {
+        return Err(Refusal::Limit("rows in one step".into()));
+    }
+    for MovedRow { key, value } in received {
+        let is_ours = table::account_of(key) == Some(account);
+        if !is_ours || value.as_ref().is_some_and(|value| !row::is_sound(key, value)) {
+            return Err(Refusal::Limit("rows that are the account's".into()));
+        }
+        if let (Some(digest), Some(_)) = (table::digest_of(key), value)
+            && !is_here(rows, &digest, inline)
+        {
+            return Err(Refusal::ChunkMissing);
+        }
+    }
+    for MovedRow { key, value } in received {
+        // Why: what housekeeping or a list would find of an account that is not here yet.
+        let key = if table::is_held(key) { table::held(account, key) } else { key.clone() };
+        match value {
+            Some(value) => rows.put(key, value.clone()),
+            None => rows.remove(&key),
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// Whether this shard keeps the body of a chunk, or gets it with this command.
+fn is_here(rows: &dyn Source, digest: &Digest, inline: &Inline) -> bool {
+    inline.contains_key(digest) || row::has_any(rows, &table::chunk_everywhere(digest))
+}
+
+/// Puts what was held where it belongs, and serves the account when nothing is left.
+fn settle(
+    rows: &mut Rows<'_>,
+    account: AccountId,
+    moving: Option<Moving>,
+) -> Result<Outcome, Refusal> {
+    match is_arriving(moving.as_ref(), None) {
+        Err(_) if moving.is_none() && rows.row(&table::account(account)).is_some() => {
+            return Ok(Outcome::Housekept { more: false });
+        }
+        other => other?,
+    }
+    let key = table::account(account);
+    if rows.row(&key).or_else(|| rows.row(&table::held(account, &key))).is_none() {
+        return Err(Refusal::NoSuchAccount);
+    }
+    let prefix = table::all_held(account);
+    let held = row::first_keys(rows, &prefix, MOVED_ROWS_MAX / 2);
+    let is_last = held.len() < MOVED_ROWS_MAX / 2;
+    let mut upload_bytes = 0;
+    for at in held {
+        let key = table::of_held(&at);
+        let value = rows.row(&at).expect("it was just scanned");
+        if table::is_upload(&key) {
+            upload_bytes += row::read::<UploadRow>(&value).size_bytes;
+        }
+        rows.put(key, value);
+        rows.remove(&at);
+    }
+    if upload_bytes > 0 {
+        let mut shard: ShardRow = row::load(rows, &table::shard()).unwrap_or_default();
+        shard.upload_bytes += upload_bytes;
+        row::save(rows, table::shard(), &shard);
+    }
+    if is_last {
+        rows.remove(&table::moving(account));
+    }
+    Ok(Outcome::Housekept { more: !is_last })
+}
+
+/// Whether rows come here, and by whom if that is asked for.
+fn is_arriving(moving: Option<&Moving>, by: Option<u64>) -> Result<(), Refusal> {
+    match moving {
+        Some(Moving::Arriving { token, .. }) if by.is_none_or(|by| by == *token) => Ok(()),
+        other => Err(elsewhere(other.cloned())),
+    }
+}
+
+fn elsewhere(moving: Option<Moving>) -> Refusal {
+    match moving {
+        Some(Moving::Left { to }) => Refusal::Moved(to),
+        Some(_) => Refusal::Moving,
+        None => Refusal::NoSuchAccount,
+    }
+}

@@ -1,0 +1,111 @@
+//! Accounts on their way from one shard to another.
+//!
+//! ```text
+//! from:  Begin -> Leaving (served; each changed row is noted) -> Freeze -> Depart -> Left
+//! to:    Arrive -> Arriving (rows are received) -> Settle, when the other one says Left -> nothing
+//! ```
+//!
+//! Invariant: an account is served where it is neither `Left` nor `Arriving`. `Depart` is refused while
+//! a change is noted that was not copied, so nothing acknowledged stays behind; and nobody settles
+//! before the other shard's log says `Left`, so never do two shards serve one account.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use minicbor::{Decode, Encode};
+
+use crate::command::Place;
+use crate::ids::{AccountId, LogTime};
+use crate::outcome::Refusal;
+use crate::row;
+use crate::rows::{Rows, Source};
+use crate::table;
+
+/// How far an account is on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Moving {
+    /// It is served here and copied.
+    #[n(0)]
+    Leaving {
+        /// Where it will be.
+        #[n(0)]
+        to: Place,
+        /// Changes noted so far.
+        #[n(1)]
+        n_changes: u64,
+        /// Until then nobody may change it, so that the last changes can be copied.
+        #[n(2)]
+        frozen_until: LogTime,
+    },
+    /// It was served here.
+    #[n(1)]
+    Left {
+        /// Where it is.
+        #[n(0)]
+        to: Place,
+    },
+    /// Its rows come here.
+    #[n(2)]
+    Arriving {
+        /// Where it will be: here.
+        #[n(0)]
+        to: Place,
+        /// Of whoever moves it: what another one still sends is not received.
+        #[n(1)]
+        token: u64,
+    },
+}
+
+/// The keys that one entry changed.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct ChangedKeys {
+    #[n(0)]
+    pub keys: Vec<minicbor::bytes::ByteVec>,
+}
+
+/// On its way here, away, or neither.
+pub(crate) fn of(rows: &dyn Source, account: AccountId) -> Option<Moving> {
+    row::load(rows, &table::moving(account))
+}
+
+/// Whether the account may be changed here.
+pub(crate) fn admit(rows: &dyn Source, now: LogTime, account: AccountId) -> Result<(), Refusal> {
+    match of(rows, account) {
+        Some(Moving::Leaving { frozen_until, .. }) if now < frozen_until => Err(Refusal::Moving),
+        Some(Moving::Leaving { .. }) | None => Ok(()),
+        Some(Moving::Left { to }) => Err(Refusal::Moved(to)),
+        Some(Moving::Arriving { .. }) => Err(Refusal::Moving),
+    }
+}
+
+/// Whether the account may be read here.
+pub(crate) fn readable(rows: &dyn Source, account: AccountId) -> Result<(), Refusal> {
+    match of(rows, account) {
+        Some(Moving::Left { to }) => Err(Refusal::Moved(to)),
+        Some(Moving::Arriving { .. }) => Err(Refusal::Moving),
+        Some(Moving::Leaving { .. }) | None => Ok(()),
+    }
+}
+
+/// What this entry changes is noted from here on.
+pub(crate) fn begin(rows: &mut Rows<'_>) {
+    drop(rows.take_touched());
+}
+
+/// Notes what this entry changed of accounts that are leaving, whoever changed it.
+pub(crate) fn note(rows: &mut Rows<'_>) {
+    let mut changed: BTreeMap<AccountId, BTreeSet<Vec<u8>>> = BTreeMap::new();
+    for key in rows.take_touched() {
+        if let Some(account) = table::account_of(&key) {
+            changed.entry(account).or_default().insert(key);
+        }
+    }
+    for (account, keys) in changed {
+        let keys = keys.into_iter().map(Into::into).collect();
+        if let Some(Moving::Leaving { to, n_changes, frozen_until }) = of(rows, account) {
+            let n_changes = n_changes + 1;
+            row::save(rows, table::changed(account, n_changes), &ChangedKeys { keys });
+            let moving = Moving::Leaving { to, n_changes, frozen_until };
+            row::save(rows, table::moving(account), &moving);
+        }
+    }
+}
