@@ -106,6 +106,8 @@ def large(demo):
     generator = random.Random(1)
     demo_line = lambda: bytes(generator.choices(range(33, 126), k=76)).replace(b".", b"-") + b"\r\n"
     block = b"".join(demo_line() for _ in range(20_000))
+    # A node that was just started grows by what it reads back, whoever delivers meanwhile.
+    demo.wait_healthy("--whole")
     deliver_large(demo, block, 3_000_000)
     pids = [p["pid"] for p in demo.processes()]
     before = {pid: resident_kib(pid) for pid in pids}
