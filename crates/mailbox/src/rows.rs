@@ -51,7 +51,9 @@ impl<'a> Rows<'a> {
         debug_assert!(self.row(&key).is_none(), "the row is there already");
         self.digest.add(&key, &value);
         self.n_writes += 1;
-        self.new_keys.push(key.clone());
+        if !self.changes.contains_key(&key) {
+            self.new_keys.push(key.clone());
+        }
         self.touched.push(key.clone());
         self.changes.insert(key, Some(value));
     }
@@ -97,7 +99,7 @@ impl<'a> Rows<'a> {
         self.digest
     }
 
-    /// Keys among the changes that the source never had a row for.
+    /// Keys among the changes that the source has no row for.
     pub fn take_new_keys(&mut self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.new_keys)
     }

@@ -29,7 +29,8 @@ pub(crate) struct Layer {
     pub places: HashMap<Digest, Option<Pointer>>,
     /// How far the last commit went; `None` if there were only places.
     pub applied: Option<Applied>,
-    /// Rows that did not exist before this layer: when they go while it is young, nothing is left.
+    /// Rows that did not exist when this layer got them first: when they go while it is young, nothing is
+    /// left.
     new_keys: HashSet<Vec<u8>>,
     bytes: usize,
     begun: Option<Instant>,
@@ -41,7 +42,9 @@ impl Layer {
     }
 
     fn put_rows(&mut self, changes: RowChanges, new_keys: Vec<Vec<u8>>) {
-        self.new_keys.extend(new_keys);
+        // Why not one that went in this layer: it may still be in the index, and has to go there too.
+        let is_new = |key: &Vec<u8>| !self.rows.contains_key(key);
+        self.new_keys.extend(new_keys.into_iter().filter(is_new));
         for (key, value) in changes {
             if value.is_none() && self.new_keys.remove(&key) {
                 if let Some(before) = self.rows.remove(&key) {

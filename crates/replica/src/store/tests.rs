@@ -63,14 +63,14 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(index::open(dir.path(), 1 << 20).unwrap()).unwrap();
         let (mut model, mut views, mut begun) = (Model::new(), Vec::new(), None);
-        let mut used = std::collections::BTreeSet::new();
         for step in steps {
             match step {
                 Step::Commit(changes) => {
                     let mut rows = RowChanges::new();
                     let mut new_keys = Vec::new();
                     for (key, value) in changes {
-                        if value.is_some() && used.insert(key) {
+                        let is_known = model.contains_key(&vec![key]) || rows.contains_key(&vec![key]);
+                        if value.is_some() && !is_known {
                             new_keys.push(vec![key]);
                         }
                         let value = value.map(|value| vec![value]);
