@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use mailbox::{ChunkRef, Digest, Rows, Source, StoredChunk};
 use replica::{DiskOptions, Machine, MachineApplied, Role, Upkeep};
-use support::{Net, Node, converged, options, start_with, until};
+use support::{Net, Node, converged, options, propose, start_with, until};
 
 /// Kills of a normal run; `ROOKERY_KILL_ROUNDS` asks for more.
 const ROUNDS: u64 = 15;
@@ -255,18 +255,8 @@ async fn live(dir: &Path, acknowledged: &[u64]) {
 }
 
 async fn write(nodes: &[Node], writer: u64, number: u64) {
-    let deadline = Instant::now() + Duration::from_secs(15);
     let command = [writer.to_be_bytes(), number.to_be_bytes()].concat();
-    loop {
-        for node in nodes.iter().filter(|node| node.replica.status().role == Role::Leader) {
-            let inline = vec![body(writer, number)];
-            if node.replica.propose(command.clone(), inline).await.is_ok() {
-                return;
-            }
-        }
-        assert!(Instant::now() < deadline, "in vain: {writer} {number}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    propose(nodes, &command, vec![body(writer, number)]).await;
 }
 
 /// What was acknowledged to a writer is on every replica, with its bodies. Gives the last number,

@@ -25,6 +25,9 @@ const N_WRITES: u64 = 1300;
 /// those a checkpoint still holds.
 const SEGMENTS_MAX: usize = 8;
 
+/// Long enough for many rounds of upkeep: what is not written by then was not due.
+const SOME_ROUNDS: Duration = Duration::from_millis(500);
+
 /// Commands: a key. The body that came with the last one before dies.
 struct Places;
 
@@ -148,12 +151,12 @@ async fn checkpoint_after(upkeep: Upkeep, n_writes: u64) -> u64 {
     let (net, nodes) = alone(dir.path(), upkeep).await;
     found(&nodes).await;
     write(&nodes, 0..n_writes).await;
-    let rounds = tokio::time::Instant::now() + Duration::from_millis(300);
-    let at = || nodes[0].replica.status().checkpoint;
-    while at() == 0 && tokio::time::Instant::now() < rounds {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let at = at();
+    let mut status = nodes[0].replica.watch_status();
+    let is_written = status.wait_for(|status| status.checkpoint > 0);
+    let at = match tokio::time::timeout(SOME_ROUNDS, is_written).await {
+        Ok(Ok(status)) => status.checkpoint,
+        _ => 0,
+    };
     for node in nodes {
         node.stop(&net).await;
     }

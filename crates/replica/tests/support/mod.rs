@@ -285,6 +285,11 @@ pub async fn until(mut condition: impl FnMut() -> bool, what: &str) {
 
 /// Proposes wherever the leader is until it is done.
 pub async fn put(nodes: &[Node], command: &str, inline: Vec<mailbox::StoredChunk>) -> Vec<u8> {
+    propose(nodes, command.as_bytes(), inline).await
+}
+
+/// The same for a command that is no text.
+pub async fn propose(nodes: &[Node], command: &[u8], inline: Vec<mailbox::StoredChunk>) -> Vec<u8> {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(15);
     loop {
         for node in nodes.iter().filter(|node| node.replica.status().role == Role::Leader) {
@@ -292,7 +297,7 @@ pub async fn put(nodes: &[Node], command: &str, inline: Vec<mailbox::StoredChunk
                 return done;
             }
         }
-        assert!(tokio::time::Instant::now() < deadline, "in vain: {command}");
+        assert!(tokio::time::Instant::now() < deadline, "in vain: {command:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
