@@ -30,6 +30,8 @@ pub struct Options {
     pub reserve_segments: usize,
     /// A journal idle for so long appends a mark.
     pub mark_after: Duration,
+    /// A journal idle for so long after its mark appends another one, to see whether the disk lives.
+    pub probe_after: Duration,
     /// A segment with less than this share of a full one alive is copied forward, in percent.
     pub collect_below_percent: u64,
     /// Run a writer thread. Without one, the owner calls [`Journal::pump`](crate::Journal::pump):
@@ -46,6 +48,7 @@ impl Default for Options {
             hard_free_bytes: 256 << 20,
             reserve_segments: 2,
             mark_after: Duration::from_millis(200),
+            probe_after: Duration::from_secs(10),
             collect_below_percent: 25,
             threaded: true,
         }

@@ -80,11 +80,16 @@ impl Writer {
 
     /// The writer thread.
     pub fn run(mut self) {
-        let patience = self.shared.options.mark_after;
         loop {
+            let options = &self.shared.options;
+            let patience = if self.is_marked() { options.probe_after } else { options.mark_after };
             match self.shared.queue.take(patience) {
                 Taken::Requests(requests) => self.commit(requests),
-                Taken::Idle => self.mark(),
+                Taken::Idle => {
+                    // One more mark after the mark: who only waits never learns that a disk died.
+                    self.is_dirty = true;
+                    self.mark();
+                }
                 Taken::Closed => return self.mark(),
             }
         }
@@ -295,9 +300,14 @@ impl Writer {
         }
     }
 
-    /// States in the stream that everything before is durable, once per idle time.
+    /// The stream states already that everything is durable.
+    fn is_marked(&self) -> bool {
+        !self.is_dirty && self.lazy.is_empty()
+    }
+
+    /// States in the stream that everything before is durable.
     pub fn mark(&mut self) {
-        if !self.is_dirty && self.lazy.is_empty() || self.shared.poisoned().is_some() {
+        if self.is_marked() || self.shared.poisoned().is_some() {
             return;
         }
         let n_blobs = self.shared.index().open_blobs.len();

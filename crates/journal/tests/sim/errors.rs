@@ -1,12 +1,16 @@
 //! A write or sync error ends the disk.
 
 use std::io::ErrorKind;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use journal::sim::{Operation, SimStorage};
-use journal::{Error, Journal};
+use journal::{Error, Journal, Options};
 
-use crate::model::{AMPLE, Model, apply, entry, formatted, open, recovered_model, vote};
+use crate::model::{AMPLE, Model, apply, entry, formatted, open, options, recovered_model, vote};
+
+const PROBE: Duration = Duration::from_millis(20);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn journal_with_a_vote() -> (SimStorage, Journal) {
     let storage = formatted(AMPLE);
@@ -38,6 +42,25 @@ fn the_first_failed_write_or_sync_poisons_for_good() {
             assert!(is_poisoned(open(&storage.kill())));
             assert!(is_poisoned(open(&storage.power_cut(&mut || false))));
         }
+    }
+}
+
+#[test]
+fn a_disk_that_dies_while_nobody_writes_is_found_out() {
+    let storage = formatted(AMPLE);
+    let idle = Options { threaded: true, probe_after: PROBE, ..options() };
+    let (journal, _) = Journal::open(Arc::new(storage.clone()), idle).unwrap();
+    journal.append_wait(vec![vote(1, "kept")]).unwrap();
+    let until_marked = storage.n_operations(Operation::Sync) + 1;
+    let begun = Instant::now();
+    while storage.n_operations(Operation::Sync) < until_marked {
+        assert!(begun.elapsed() < PATIENCE, "no mark");
+        std::thread::yield_now();
+    }
+    storage.fail(Operation::Sync, 1, ErrorKind::Other);
+    while !journal.is_poisoned() {
+        assert!(begun.elapsed() < PATIENCE, "nobody asked the disk");
+        std::thread::yield_now();
     }
 }
 
