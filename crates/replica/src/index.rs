@@ -4,6 +4,7 @@
 //! The trait is small so that another engine can take sled's place; [`contract`] is what each has to
 //! pass.
 
+mod redo;
 mod sled;
 
 use std::path::Path;
@@ -18,8 +19,8 @@ pub struct IndexError(pub String);
 /// A batch of writes: key, and value or `None` for a removal.
 pub(crate) type Batch = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
-/// A sorted map of bytes whose batches are applied whole or not at all, also over a crash; after a
-/// crash the last batches may be missing.
+/// A sorted map of bytes whose batches are there whole or not at all after the process was killed; the last
+/// of them may be missing. After a power cut one may be there in part, which the digest of all rows tells.
 pub(crate) trait Index: Send + Sync {
     /// The value of exactly this key.
     fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError>;
@@ -32,8 +33,11 @@ pub(crate) trait Index: Send + Sync {
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), IndexError>;
 
-    /// Writes all of it, or nothing.
+    /// Writes all of it, or nothing. Whoever reads meanwhile may see a part of it.
     fn write(&self, batch: Batch) -> Result<(), IndexError>;
+
+    /// Writes what nobody relies on before all of it is there.
+    fn load(&self, rows: Batch) -> Result<(), IndexError>;
 
     /// Hands everything to the operating system.
     fn flush(&self) -> Result<(), IndexError>;

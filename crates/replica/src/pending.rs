@@ -12,10 +12,14 @@ use tokio::time::Instant;
 
 use crate::store::Applied;
 
-/// A layer goes to the index when it has so many rows, so that its batch stops readers only briefly,
+/// A layer goes to the index when it has so many rows, so that a start after a kill has little to replay,
 const ROWS_MAX: usize = 4096;
 /// or so many bytes: what one replica holds is at most a few times that.
 const BYTES_MAX: usize = 1 << 20;
+/// Of both, the share that makes a layer due: another one for each replica, so that those on one machine
+/// which apply the same entries do not all write at the same moment.
+const SHARE_MIN_PERCENT: usize = 50;
+const SHARES: usize = 51;
 /// Limit: times that a layer may grow beyond it while the one before is still being written.
 const OVERSIZE_MAX: usize = 4;
 /// What a row costs besides its key and value.
@@ -60,20 +64,28 @@ impl Layer {
         }
     }
 
-    fn exceeds(&self, times: usize) -> bool {
-        self.bytes > times * BYTES_MAX || self.rows.len() + self.places.len() > times * ROWS_MAX
+    fn exceeds(&self, percent: usize) -> bool {
+        let n_rows = self.rows.len() + self.places.len();
+        self.bytes > percent * BYTES_MAX / 100 || n_rows > percent * ROWS_MAX / 100
     }
 }
 
 /// What is ahead of the index.
-#[derive(Default)]
 pub(crate) struct Pending {
+    due_percent: usize,
     young: Layer,
     /// Being written at this moment; older than all of `young`.
     old: Option<Arc<Layer>>,
 }
 
 impl Pending {
+    pub fn new(replica: u64) -> Self {
+        // The golden ratio puts neighbours far apart.
+        let place = replica.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let due_percent = SHARE_MIN_PERCENT + place as usize % SHARES;
+        Self { due_percent, young: Layer::default(), old: None }
+    }
+
     /// What a commit changed.
     pub fn commit(
         &mut self,
@@ -132,12 +144,12 @@ impl Pending {
 
     /// Whether it is time to write to the index.
     pub fn is_due(&self) -> bool {
-        self.young.exceeds(1) && self.old.is_none()
+        self.young.exceeds(self.due_percent) && self.old.is_none()
     }
 
     /// Whether commits come faster than the index takes them.
     pub fn is_behind(&self) -> bool {
-        self.young.exceeds(OVERSIZE_MAX)
+        self.young.exceeds(OVERSIZE_MAX * 100)
     }
 
     /// Since when the oldest commit waits.

@@ -119,7 +119,7 @@ struct Before {
 
 impl Store {
     /// Rows as the index has them.
-    pub fn open(index: Box<dyn Index>) -> Result<Arc<Self>, IndexError> {
+    pub fn open(index: Box<dyn Index>, replica: u64) -> Result<Arc<Self>, IndexError> {
         let applied = match index.value(APPLIED)? {
             None => Applied::default(),
             Some(value) => {
@@ -130,7 +130,7 @@ impl Store {
         Ok(Arc::new(Self {
             index,
             commit: Mutex::new(applied),
-            pending: RwLock::default(),
+            pending: RwLock::new(Pending::new(replica)),
             writing: Mutex::default(),
             undo: Mutex::default(),
             recent: Mutex::default(),
@@ -196,7 +196,7 @@ impl Store {
             let value = seal(&key, &value);
             (key, Some(value))
         });
-        self.checked(self.index.write(sealed.collect()))
+        self.checked(self.index.load(sealed.collect()))
     }
 
     /// Writes where bodies are, without any entry.
@@ -659,7 +659,10 @@ fn batch(layer: &Layer) -> Batch {
         let value = value.as_ref().map(|value| seal(&key, value));
         batch.push((key, value));
     }
-    batch.extend(layer.places.iter().map(|(digest, place)| place_row(digest, *place)));
+    let mut places: Vec<_> = layer.places.iter().collect();
+    // Why: neighbours of the index lie in one page of it.
+    places.sort_unstable_by_key(|(digest, _)| **digest);
+    batch.extend(places.into_iter().map(|(digest, place)| place_row(digest, *place)));
     if let Some(applied) = &layer.applied {
         batch.push((APPLIED.to_vec(), Some(seal(APPLIED, &applied.encode()))));
     }

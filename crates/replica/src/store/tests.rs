@@ -61,7 +61,7 @@ proptest! {
     #[test]
     fn reads_see_pending_rows(steps in prop::collection::vec(step(), 1..60)) {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(index::open(dir.path(), 1 << 20).unwrap()).unwrap();
+        let store = Store::open(index::open(dir.path(), 1 << 20).unwrap(), 1).unwrap();
         let (mut model, mut views, mut begun) = (Model::new(), Vec::new(), None);
         for step in steps {
             match step {
@@ -104,7 +104,7 @@ fn what_was_settled_is_there_after_a_start_with_its_digest() {
     let dir = tempfile::tempdir().unwrap();
     let mut applied = Applied::default();
     {
-        let store = Store::open(index::open(dir.path(), 1 << 20).unwrap()).unwrap();
+        let store = Store::open(index::open(dir.path(), 1 << 20).unwrap(), 1).unwrap();
         for n in 0..100u8 {
             applied.digest.add(&[n], &[n, n]);
             let rows = RowChanges::from([(vec![n], Some(vec![n, n]))]);
@@ -117,7 +117,7 @@ fn what_was_settled_is_there_after_a_start_with_its_digest() {
             .unwrap();
         assert_eq!(store.row(&[7]), None);
     }
-    let store = Store::open(index::open(dir.path(), 1 << 20).unwrap()).unwrap();
+    let store = Store::open(index::open(dir.path(), 1 << 20).unwrap(), 1).unwrap();
     assert_eq!(store.applied(), applied);
     assert_eq!(store.row(&[7]), Some(vec![7, 7]));
     assert!(store.verify().unwrap());
@@ -126,7 +126,7 @@ fn what_was_settled_is_there_after_a_start_with_its_digest() {
 #[test]
 fn the_place_of_a_pending_body_is_changed_and_forgotten() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(index::open(dir.path(), 1 << 20).unwrap()).unwrap();
+    let store = Store::open(index::open(dir.path(), 1 << 20).unwrap(), 1).unwrap();
     let place = |offset| Pointer { segment: journal::SegmentId(1), offset, len: 9 };
     let (moved, dead, settled) = (Digest([1; 32]), Digest([2; 32]), Digest([3; 32]));
     store.place(&[(settled, place(3))]).unwrap();
