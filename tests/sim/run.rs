@@ -196,6 +196,8 @@ fn play(driver: &mut Driver<'_>, mut faults: Faults, phases: &[Arc<Phase>]) {
     phases[0].look.notify_one();
     let looked = || phases[0].looked.load(Ordering::Relaxed);
     driver.until(END_MS, "a last look at every mailbox", |_| looked());
+    // Why again: what a client gave up may still be committed, and is at some replicas first.
+    driver.until(CONVERGE_MS, "all replicas stay equal and whole", is_well);
     driver.world.missing_bodies().into_iter().for_each(|words| driver.world.complain(words));
     for state in driver.world.replica_states() {
         driver.world.record(Record::Replica(state));
