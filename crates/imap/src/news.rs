@@ -7,6 +7,7 @@ use mailbox::{Answer, MessageRecord, Query, Refusal, Uid, UidSet};
 
 use crate::context::Context;
 use crate::output::Output;
+use crate::refuse;
 use crate::selected::{Selected, Told};
 use crate::work::{Ending, Next, Work};
 
@@ -22,9 +23,6 @@ pub(crate) enum Tell {
     /// All there is, heard of or not.
     All,
 }
-
-/// Why a session ends whose mailbox cannot be looked at any more.
-pub(crate) const GONE: &str = "the selected mailbox is gone";
 
 /// Expunges told in one go before what was written is sent.
 const EXPUNGES_AT_ONCE: u64 = 2048;
@@ -208,9 +206,6 @@ impl Work for News {
 
     /// RFC 2180 3.3: who has a mailbox selected that is gone is sent away.
     fn refused(&mut self, _: &mut Context, refusal: Refusal) -> Next {
-        match refusal {
-            Refusal::NoSuchMailbox | Refusal::NoSuchAccount | Refusal::Suspended => Next::Abort,
-            _ => Self::done(),
-        }
+        refuse::farewell(&refusal).map_or_else(Self::done, Next::Bye)
     }
 }

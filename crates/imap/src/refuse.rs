@@ -6,6 +6,9 @@ use mailbox::dialogue::Trouble;
 use crate::parse::Fault;
 use crate::work::Ending;
 
+const NO_ACCOUNT: &str = "the account is deleted";
+const SUSPENDED: &str = "the account is suspended";
+
 /// A command that was not understood.
 pub(crate) fn fault(fault: Fault) -> Ending {
     match fault {
@@ -41,9 +44,8 @@ pub(crate) fn refusal(refusal: &Refusal) -> Ending {
         | Refusal::Moved(_)
         | Refusal::Moving => trouble(Trouble::Unavailable),
         Refusal::UploadGap | Refusal::ChunkMissing => trouble(Trouble::Unavailable),
-        Refusal::NoSuchAccount | Refusal::Suspended => {
-            Ending::no("the account is not available").code("CONTACTADMIN")
-        }
+        Refusal::NoSuchAccount => Ending::no(NO_ACCOUNT).code("CONTACTADMIN"),
+        Refusal::Suspended => Ending::no(SUSPENDED).code("CONTACTADMIN"),
         Refusal::Taken => Ending::no("taken").code("ALREADYEXISTS"),
         Refusal::NoSuchMailbox => Ending::no("no such mailbox").code("NONEXISTENT"),
         Refusal::MailboxExists => Ending::no("such a mailbox exists").code("ALREADYEXISTS"),
@@ -67,6 +69,16 @@ pub(crate) fn no_target(refusal_: &Refusal) -> Ending {
     match refusal_ {
         Refusal::NoSuchMailbox => Ending::no("no such mailbox").code("TRYCREATE"),
         other => refusal(other),
+    }
+}
+
+/// Why a session ends whose mailbox cannot be looked at any more; `None` if that can be tried again.
+pub(crate) fn farewell(refusal: &Refusal) -> Option<&'static str> {
+    match refusal {
+        Refusal::NoSuchMailbox => Some("the selected mailbox is gone"),
+        Refusal::NoSuchAccount => Some(NO_ACCOUNT),
+        Refusal::Suspended => Some(SUSPENDED),
+        _ => None,
     }
 }
 

@@ -15,7 +15,7 @@ use crate::limits::{
     LITERAL_BYTES_MAX, LOGIN_S, PENDING_BYTES_MAX, REFUSED_LOGINS_MAX, SKIPPED_BESIDE_BYTES_MAX,
     SKIPPED_BYTES_MAX,
 };
-use crate::news::{GONE, News, Tell};
+use crate::news::{News, Tell};
 use crate::parse;
 use crate::refuse;
 use crate::work::{Ending, Next, Status, Then, Work};
@@ -330,6 +330,7 @@ impl Session {
                 }
                 _ => self.finish(Some(current.tag), ending),
             },
+            Next::Bye(words) => self.bye(words),
             Next::Abort => self.phase = Phase::Close,
         }
         None
@@ -361,12 +362,12 @@ impl Session {
                 self.phase = Phase::News(current, ending, news, Wait::Nothing);
                 self.cx.out.pop().map(Step::Send)
             }
-            Next::Abort => {
+            Next::Bye(words) => {
                 self.finish(Some(current.tag), ending);
-                self.bye(GONE);
+                self.bye(words);
                 None
             }
-            Next::Input | Next::Done(_) => {
+            Next::Abort | Next::Input | Next::Done(_) => {
                 self.finish(Some(current.tag), ending);
                 None
             }

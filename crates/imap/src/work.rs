@@ -43,6 +43,8 @@ pub(crate) enum Next {
     Input,
     /// Nothing: it is over.
     Done(Ending),
+    /// To end the connection with these words.
+    Bye(&'static str),
     /// To end the connection here, for a response that was begun cannot be completed.
     Abort,
 }

@@ -8,8 +8,8 @@
 //!
 //! `store!` knows: `deliver MAILBOX FILE [FLAGS]`, `flag MAILBOX UIDS +FLAG`,
 //! `expunge MAILBOX UIDS`, `move MAILBOX UIDS TARGET`, `create MAILBOX`, `delete MAILBOX`,
-//! `zip` (from here on the client compresses), `quota OCTETS`, `purge`, `wait SECONDS`,
-//! `next TROUBLE` and `chunk TROUBLE`; a new session by `session [notls|starttls|private]` or,
+//! `zip` (from here on the client compresses), `quota OCTETS`, `purge`, `suspend`, `resume`,
+//! `remove` (the account), `wait SECONDS`, `next TROUBLE` and `chunk TROUBLE`; a new session by `session [notls|starttls|private]` or,
 //! logged in, `login`; `timeout`, `shutdown`, `end of input`.
 
 mod support;
@@ -17,7 +17,7 @@ mod support;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use mailbox::command::{Expunge, Housekeep, Move};
+use mailbox::command::{AccountChange, AccountState, ChangeAccount, Expunge, Housekeep, Move};
 use mailbox::dialogue::{Engine, Trouble};
 use mailbox::flags::Keyword;
 use mailbox::*;
@@ -147,15 +147,29 @@ impl Play {
             }
             ["next", trouble] => self.store.trouble = Some(parse_trouble(trouble)),
             ["chunk", trouble] => self.store.chunk_trouble = Some(parse_trouble(trouble)),
-            ["quota", octets] => self.store.set_quota(octets.parse().expect("a number")),
             ["wait", seconds] => {
                 self.store.now_ms += 1000 * seconds.parse::<u64>().expect("a number");
             }
             ["timeout"] => self.client.session.timed_out(),
             ["shutdown"] => self.client.session.shut_down(),
             ["end", "of", "input"] => self.client.session.end_of_input(),
-            _ => panic!("store! {text}"),
+            _ => self.change_account(&words),
         }
+    }
+
+    fn change_account(&mut self, words: &[&str]) {
+        match words {
+            ["suspend"] => self.set_state(AccountState::Suspended),
+            ["resume"] => self.set_state(AccountState::Active),
+            ["remove"] => self.command(Command::DeleteAccount(ACCOUNT)),
+            ["quota", octets] => self.store.set_quota(octets.parse().expect("a number")),
+            _ => panic!("store! {}", words.join(" ")),
+        }
+    }
+
+    fn set_state(&mut self, state: AccountState) {
+        let change = AccountChange::State(state);
+        self.command(Command::ChangeAccount(ChangeAccount { account: ACCOUNT, change }));
     }
 
     fn command(&mut self, command: Command) {

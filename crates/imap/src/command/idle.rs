@@ -6,7 +6,7 @@ use mailbox::dialogue::{Reply, Trouble};
 use crate::context::Context;
 use crate::input::{Gathered, Input};
 use crate::limits::EARLY_LINE_BYTES_MAX;
-use crate::news::{GONE, News, Tell};
+use crate::news::{News, Tell};
 use crate::work::{Ending, Next, Work};
 
 /// Waits for news and for DONE.
@@ -98,9 +98,6 @@ impl Work for Idling {
     fn refused(&mut self, cx: &mut Context, refusal: Refusal) -> Next {
         let Some(news) = &mut self.news else { return Next::Input };
         let next = news.refused(cx, refusal);
-        if matches!(next, Next::Abort) {
-            cx.out.text(&format!("* BYE {GONE}\r\n"));
-        }
         self.follow(next)
     }
 }
