@@ -5,6 +5,10 @@
 //! removed is committed, and that a message that cannot be read whole ends the connection rather
 //! than look complete.
 //!
+//! An account that is suspended or deleted ends its sessions at their next command, though they know
+//! the maildrop and read ahead: whoever knows nothing newer than [`ADMITTED_FOR_MS`] asks first. A new
+//! name or a new password ends no session, as in IMAP.
+//!
 //! Sizes in STAT and LIST are the stored octets. What is sent is the same except that a message
 //! which came in by APPEND may have bare line feeds, which become CRLF on the wire, and may lack its
 //! last line end, which is added.
@@ -40,6 +44,11 @@ pub const OUTPUT_BYTES_MAX: usize = 16 * 1024;
 /// Messages whose chunk lists are asked for at once, so that a client that drains the maildrop costs
 /// one query for so many RETR.
 pub const BODIES_AHEAD: usize = 32;
+
+/// For so long after the store last said so a session takes it that its account may be read. Why: less
+/// than it takes an operator to look what came of a suspension, and still a client that drains the
+/// maildrop at full speed asks ten times a second rather than once for each message.
+pub const ADMITTED_FOR_MS: u64 = 100;
 
 /// RFC 1939 3: an inactivity timer is at least ten minutes.
 pub const IDLE_LIMIT_S: u32 = 600;

@@ -50,6 +50,11 @@ impl Maildrop {
         }));
     }
 
+    /// Asks for no message, only whether the account may be read.
+    pub(crate) fn none(&self) -> Messages {
+        self.messages_query(UidSet::new(), false)
+    }
+
     /// Asks for the bodies of this message and those after it.
     pub(crate) fn bodies_ahead(&self, number: u32) -> Messages {
         let from = self.messages.iter().skip(number as usize - 1);

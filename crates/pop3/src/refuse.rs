@@ -1,6 +1,7 @@
 //! What `-ERR` says, with the codes of RFC 2449 8 and RFC 3206.
 
-use mailbox::dialogue::Trouble;
+use mailbox::dialogue::{Reply, Trouble};
+use mailbox::{Answer, Outcome, Refusal};
 
 pub(crate) const IN_USE: &str = "-ERR [IN-USE] Another session has this maildrop";
 pub(crate) const DENIED: &str = "-ERR [AUTH] Wrong name or password";
@@ -17,6 +18,21 @@ pub(crate) const TOO_MANY_ERRORS: &str = "-ERR Too many errors";
 pub(crate) const SHUTTING_DOWN: &str = "-ERR [SYS/TEMP] Going down, try again";
 pub(crate) const NOT_REMOVED: &str = "-ERR [SYS/TEMP] Some messages were not removed";
 pub(crate) const GONE: &str = "-ERR Message is gone";
+
+/// What to say when the account may not be used any more, before the connection is closed. RFC 3206 4
+/// has AUTH for commands that log in only; SYS/PERM is for any, and says that waiting will not help.
+pub(crate) fn ended(reply: &Reply) -> Option<&'static str> {
+    let (Reply::Answer(Answer::Refused(refusal)) | Reply::Outcome(Outcome::Refused(refusal))) =
+        reply
+    else {
+        return None;
+    };
+    match refusal {
+        Refusal::Suspended => Some("-ERR [SYS/PERM] Account suspended"),
+        Refusal::NoSuchAccount => Some("-ERR [SYS/PERM] Account deleted"),
+        _ => None,
+    }
+}
 
 /// What to say when a question could not be answered.
 pub(crate) fn trouble(trouble: Trouble) -> &'static str {

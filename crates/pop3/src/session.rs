@@ -1,5 +1,6 @@
 //! One POP3 connection.
 
+mod admit;
 mod authorize;
 mod retrieve;
 
@@ -40,6 +41,9 @@ pub struct Session {
     user: Option<String>,
     login: Option<Login>,
     maildrop: Option<Maildrop>,
+    now: LogTime,
+    /// When the store last said that the account may be read.
+    admitted: LogTime,
     n_auth_failures: u32,
     n_bad: u32,
     doing: Doing,
@@ -63,6 +67,8 @@ enum Doing {
     Opening,
     /// Asked for a page of its messages.
     Loading(Maildrop),
+    /// Asked whether the account may still be read.
+    Admitting(Request),
     /// Asked to give the lock back; then say this, and perhaps close.
     Unlocking { words: String, is_last: bool },
     /// Writing LIST or UIDL.
@@ -97,6 +103,8 @@ impl Session {
             user: None,
             login: None,
             maildrop: None,
+            now: LogTime(0),
+            admitted: LogTime(0),
             n_auth_failures: 0,
             n_bad: 0,
             doing: Doing::Commands,
@@ -184,18 +192,19 @@ impl Session {
             Err(BadLine::Parameters) => self.bad(refuse::PARAMETERS),
             Ok(Request::Capa) => self.capabilities(),
             Ok(Request::Quit) => self.quit(),
-            Ok(request) => match self.maildrop.take() {
-                None => self.authorize(request),
-                Some(mut maildrop) => {
-                    self.transact(request, &mut maildrop);
-                    self.maildrop = Some(maildrop);
-                }
-            },
+            Ok(request) if self.maildrop.is_none() => self.authorize(request),
+            Ok(request) => self.admit(request),
         }
     }
 
     /// A command in the TRANSACTION state (RFC 1939 5).
-    fn transact(&mut self, request: Request, maildrop: &mut Maildrop) {
+    fn transact(&mut self, request: Request) {
+        let Some(mut maildrop) = self.maildrop.take() else { return };
+        self.transact_in(&mut maildrop, request);
+        self.maildrop = Some(maildrop);
+    }
+
+    fn transact_in(&mut self, maildrop: &mut Maildrop, request: Request) {
         match request {
             Request::Stat => {
                 let (n_messages, n_bytes) = maildrop.stat();
@@ -276,7 +285,7 @@ impl Session {
                 Some(next) => self.remove(next),
                 None => self.unlock("+OK Bye", true),
             },
-            _ => self.unlock(refuse::NOT_REMOVED, true),
+            reply => self.unlock(refuse::ended(&reply).unwrap_or(refuse::NOT_REMOVED), true),
         }
     }
 
@@ -314,6 +323,7 @@ impl Engine for Session {
             Doing::Locking => self.locked(reply),
             Doing::Opening => self.opened(reply),
             Doing::Loading(maildrop) => self.loaded(reply, maildrop),
+            Doing::Admitting(request) => self.admitted(&reply, request),
             Doing::Unlocking { words, is_last } => {
                 self.say(&words);
                 self.login = None;
@@ -338,7 +348,9 @@ impl Engine for Session {
         self.doing = Doing::Commands;
     }
 
-    fn tick(&mut self, _: LogTime) {}
+    fn tick(&mut self, now: LogTime) {
+        self.now = now;
+    }
 
     fn idle_limit_s(&self) -> u32 {
         IDLE_LIMIT_S

@@ -145,6 +145,10 @@ impl Play {
                 let state = AccountChange::State(AccountState::Suspended);
                 self.shard.change_account(self.account(name), state);
             }
+            "delete" => {
+                let delete = Command::DeleteAccount(self.account(name));
+                assert_eq!(self.shard.command(delete, &[]), Outcome::Done);
+            }
             "deliver" => {
                 let outcome = self.shard.deliver(self.account(name), &unescape(rest));
                 assert!(matches!(outcome, Outcome::Appended(_)), "{outcome:?}");

@@ -136,6 +136,7 @@ impl Session {
                 let (n_messages, n_bytes) = maildrop.stat();
                 self.say(&format!("+OK {n_messages} messages, {n_bytes} octets"));
                 self.maildrop = Some(maildrop);
+                self.admitted = self.now;
                 self.n_bad = 0;
             }
             reply => self.unlock(trouble(&reply), false),

@@ -28,7 +28,7 @@ impl Session {
     pub(super) fn found(&mut self, reply: Reply, number: u32, wire: Wire) {
         let Some(maildrop) = &mut self.maildrop else { return };
         let Reply::Answer(Answer::Messages(records, _)) = reply else {
-            self.say(trouble(&reply));
+            self.not_found(&reply);
             return;
         };
         maildrop.set_bodies(records);
@@ -37,6 +37,13 @@ impl Session {
         match body {
             Some((body, size)) => self.begin(body, size, wire),
             None => self.say(refuse::GONE),
+        }
+    }
+
+    fn not_found(&mut self, reply: &Reply) {
+        match refuse::ended(reply) {
+            Some(words) => self.unlock(words, true),
+            None => self.say(trouble(reply)),
         }
     }
 
