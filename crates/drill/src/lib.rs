@@ -32,6 +32,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use args::Verb;
 use keeper::Keeper;
+use report::Report;
 use run::Ground;
 
 pub use args::{Drill, Options};
@@ -75,11 +76,16 @@ async fn on_file(file: &Path, domain: &str, options: &Options) -> Result<ExitCod
 
 async fn on_ground(ground: &Ground, options: &Options) -> Result<ExitCode> {
     let report = run::run(ground, options).await.context("drill")?;
-    if let Some(path) = &options.json {
+    tell(&report, options.json.as_deref(), options.html.as_deref())
+}
+
+/// Writes the report, prints it, and makes the verdict the exit status.
+fn tell(report: &Report, json: Option<&Path>, html: Option<&Path>) -> Result<ExitCode> {
+    if let Some(path) = json {
         fs::write(path, report.to_json()?).with_context(|| format!("write {}", path.display()))?;
     }
-    if let Some(path) = &options.html {
-        let page = report::page(&report);
+    if let Some(path) = html {
+        let page = report::page(report);
         fs::write(path, page).with_context(|| format!("write {}", path.display()))?;
     }
     println!("\n{}", report.table());
@@ -110,4 +116,71 @@ fn check_again(path: &Path) -> Result<ExitCode> {
         n_broken += violations.len();
     }
     Ok(if n_broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use report::ScenarioReport;
+
+    /// A delivery that was acknowledged, and what INBOX holds in the end.
+    fn history(in_the_end: &[&str]) -> History {
+        let (account, token, digest) = ("anna".to_owned(), "t1".to_owned(), "of t1".to_owned());
+        let deliver = Operation::Deliver {
+            mailbox: "INBOX".into(),
+            token,
+            digest: digest.clone(),
+            flags: Default::default(),
+        };
+        let verdict = Verdict::Acknowledged { reply: Reply::Done };
+        let (client, start_us, end_us) = (1, 1, 2);
+        let event = Event {
+            client,
+            account: account.clone(),
+            start_us,
+            end_us,
+            operation: deliver,
+            verdict,
+        };
+        let message = |token: &&str| ViewedMessage {
+            uid: 1,
+            token: (*token).to_owned(),
+            digest: Some(digest.clone()),
+            flags: None,
+            modseq: None,
+        };
+        let messages = in_the_end.iter().map(message).collect();
+        let view = View { uid_validity: 9, complete: true, messages, ..View::default() };
+        let last = Record::Final { account, mailbox: "INBOX".into(), view };
+        History { records: vec![Record::Event(event), last] }
+    }
+
+    fn report(history: &History) -> Report {
+        let mut one = ScenarioReport::of(Scenario::LeaderCrash, 1, history, &[]);
+        one.judged(check(history));
+        let mut report = Report::new(7, PathBuf::new());
+        report.scenarios.push(one);
+        report
+    }
+
+    #[test]
+    fn a_broken_promise_fails_the_drill_and_is_named_everywhere() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (json, html) = (dir.path().join("json"), dir.path().join("html"));
+        let read = |path: &Path| fs::read_to_string(path).expect("it was written");
+        for (in_the_end, wanted) in [(&["t1"][..], ExitCode::SUCCESS), (&[], ExitCode::FAILURE)] {
+            let report = report(&history(in_the_end));
+            let told = tell(&report, Some(&json), Some(&html)).expect("it can be written");
+            assert_eq!(told, wanted, "{}", report.table());
+            let value: serde_json::Value = serde_json::from_str(&read(&json)).expect("JSON");
+            let is_kept = wanted == ExitCode::SUCCESS;
+            assert_eq!(value["passed"], is_kept);
+            assert_eq!(read(&html).contains("<b>Passed.</b>"), is_kept);
+            assert_eq!(report.scenarios[0].line().starts_with("pass"), is_kept);
+            for words in [report.table(), read(&html), value["scenarios"][0].to_string()] {
+                let names = words.contains("NothingLost") || words.contains("nothing_lost");
+                assert_eq!(names && words.contains("t1"), !is_kept, "{words}");
+            }
+        }
+    }
 }
