@@ -35,10 +35,11 @@ const HERE: u8 = 1;
 const LATER: u8 = 2;
 
 impl Replica {
-    /// One chunk, verified: from this disk, or else from a peer, and then kept here again.
+    /// One chunk, verified: from this disk, or else from a peer, and then kept here again. Only when no
+    /// peer has it either, it is looked for in the whole journal.
     pub async fn chunk(&self, chunk: &ChunkRef) -> Result<StoredChunk, ChunkError> {
         let core = self.core().map_err(|_| ChunkError::Unavailable)?;
-        if let Some(stored) = core.good_copy(&chunk.digest) {
+        if let Some(stored) = core.located(&chunk.digest) {
             return Ok(stored);
         }
         let mut error = ChunkError::Unavailable;
@@ -54,27 +55,53 @@ impl Replica {
                 Err(_) => continue,
             }
         }
-        Err(error)
+        core.search(&chunk.digest).await.ok_or(error)
     }
 }
 
 impl Replica {
-    /// A chunk as it lies on this disk. Its stored bytes are verified, its digest is not: whoever
-    /// gets it does that.
+    /// A chunk as it lies on this disk, if it is at hand. Its stored bytes are verified, its digest is
+    /// not: whoever gets it does that.
     pub fn stored_chunk(&self, digest: &Digest) -> Option<StoredChunk> {
         let core = self.core().ok()?;
-        view::read_local(&core.claim.disk, core.owner(), &core.applying.store(), digest)
+        view::read_located(&core.claim.disk, &core.applying.store(), digest)
     }
 }
 
 impl Core {
-    /// A chunk of this disk, if its raw bytes are right.
-    pub fn good_copy(&self, digest: &Digest) -> Option<StoredChunk> {
-        let (disk, store) = (&self.claim.disk, self.applying.store());
-        let stored = view::read_local(disk, self.owner(), &store, digest)?;
+    /// A chunk of this disk, if its raw bytes are right; wherever it lies.
+    pub async fn good_copy(&self, digest: &Digest) -> Option<StoredChunk> {
+        match self.located(digest) {
+            Some(stored) => Some(stored),
+            None => self.search(digest).await,
+        }
+    }
+
+    /// The same, if the index leads to it.
+    pub fn located(&self, digest: &Digest) -> Option<StoredChunk> {
+        let store = self.applying.store();
+        self.right(view::read_located(&self.claim.disk, &store, digest)?)
+    }
+
+    /// The same, though the index does not lead to it.
+    pub async fn search(&self, digest: &Digest) -> Option<StoredChunk> {
+        let owner = self.owner()?;
+        // Limit: one at a time, since each reads the ends of all segments.
+        let _searching = self.searching.lock().await;
+        if let Some(stored) = self.located(digest) {
+            return Some(stored);
+        }
+        let (disk, store, digest) = (self.claim.disk.clone(), self.applying.store(), *digest);
+        let blocking = disk.blocking();
+        let looked = blocking.run(move || view::look_for(&disk, owner, &store, &digest)).await;
+        self.right(looked.ok()??)
+    }
+
+    /// A chunk whose raw bytes are right; else its place is damaged.
+    pub fn right(&self, stored: StoredChunk) -> Option<StoredChunk> {
         let is_right = view::raw(&stored).is_some();
-        if !is_right && let Ok(Some(at)) = store.locate(digest) {
-            disk.found_damage(at.segment, at.offset);
+        if !is_right && let Ok(Some(at)) = self.applying.store().locate(&stored.chunk.digest) {
+            self.claim.disk.found_damage(at.segment, at.offset);
         }
         is_right.then_some(stored)
     }
@@ -159,7 +186,7 @@ impl Core {
     }
 
     /// Answers a request for chunks.
-    pub fn serve_chunks(&self, meta: Bytes) -> Result<PeerResponse, PeerError> {
+    pub async fn serve_chunks(&self, meta: Bytes) -> Result<PeerResponse, PeerError> {
         let n_chunks = meta.len() / 32;
         if n_chunks > CHUNKS_MAX {
             return Err(refused("too many chunks"));
@@ -172,7 +199,7 @@ impl Core {
                 out.put_u8(LATER);
                 continue;
             }
-            match self.good_copy(&digest) {
+            match self.good_copy(&digest).await {
                 None => out.put_u8(ABSENT),
                 Some(stored) => {
                     out.put_u8(HERE);

@@ -5,6 +5,7 @@ use mailbox::{Digest, LogTime};
 
 use crate::error::ProposeError;
 use crate::replica::Replica;
+use crate::view;
 
 /// One chunk on one replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,19 +19,18 @@ pub struct Copy {
 }
 
 impl Replica {
-    /// How these chunks are here, each read and verified now.
+    /// How these chunks are here, each read and verified now: on a thread that may block.
     pub fn copies(&self, digests: &[Digest]) -> Result<Vec<Copy>, ProposeError> {
         let core = self.core()?;
         let store = core.applying.store();
+        let (disk, owner) = (&core.claim.disk, core.owner());
         let copy = |digest: &Digest| {
             // Why first: a place that is wrong may be put right by it.
-            let is_good = core.good_copy(digest).is_some();
+            let stored = view::read_local(disk, owner, &store, digest);
+            let is_good = stored.and_then(|stored| core.right(stored)).is_some();
             let place = store.locate(digest).ok().flatten();
-            Copy {
-                place,
-                is_good,
-                verified_at: place.and_then(|place| core.claim.disk.verified_at(place)),
-            }
+            let verified_at = place.and_then(|place| disk.verified_at(place));
+            Copy { place, is_good, verified_at }
         };
         Ok(digests.iter().map(copy).collect())
     }

@@ -36,6 +36,8 @@ pub(crate) struct Core {
     pub claim: Claim,
     pub memory: Arc<Memory>,
     pub receiving: tokio::sync::Mutex<Receiving>,
+    /// Held by who looks for a chunk in the whole journal.
+    pub searching: tokio::sync::Mutex<()>,
     pub care: Care,
 }
 
@@ -89,7 +91,8 @@ impl Core {
         let raft = raft.await.map_err(raft_error)?;
         applying.is_started.store(true, Ordering::Relaxed);
         let memory = network.memory.clone();
-        Ok(Self { raft, applying, network, claim, memory, receiving: Default::default(), care })
+        let (receiving, searching) = Default::default();
+        Ok(Self { raft, applying, network, claim, memory, receiving, searching, care })
     }
 
     /// How it is now.

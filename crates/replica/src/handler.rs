@@ -66,7 +66,7 @@ impl Replica {
                 let _installing = core.installing();
                 receive::install(&core, received).await?
             }
-            kind::CHUNKS => return core.serve_chunks(request.meta),
+            kind::CHUNKS => return core.serve_chunks(request.meta).await,
             kind::CHUNK_LIST => core.serve_list(request.meta)?,
             kind::ENTRY => return core.serve_entry(request.meta),
             kind::COMPARE => core.serve_compare(request.meta)?,

@@ -72,13 +72,18 @@ impl Bodies for View {
 }
 
 /// A chunk as it lies on this disk. Its bytes match what was written, not yet its digest. If the
-/// index does not lead to it, it is looked for among all bodies of its owner.
+/// index does not lead to it, it is looked for: on a thread that may block.
 pub(crate) fn read_local(
     disk: &Disk,
     owner: Option<ReplicaId>,
     store: &Store,
     digest: &Digest,
 ) -> Option<StoredChunk> {
+    read_located(disk, store, digest).or_else(|| look_for(disk, owner?, store, digest))
+}
+
+/// The same, if the index leads to it.
+pub(crate) fn read_located(disk: &Disk, store: &Store, digest: &Digest) -> Option<StoredChunk> {
     let mut gone = None;
     while let Some(pointer) = store.locate(digest).ok()? {
         if let Some(found) = read_at(disk, digest, pointer) {
@@ -89,8 +94,18 @@ pub(crate) fn read_local(
             break;
         }
     }
-    // Why: after a crash the index may have lost its place, or name one it is not at any more.
-    let (found, pointer) = find(disk, owner?, digest)?;
+    None
+}
+
+/// The same, looked for among all bodies of its owner, which reads the end of each segment: after a
+/// crash the index may have lost its place, or name one it is not at any more.
+pub(crate) fn look_for(
+    disk: &Disk,
+    owner: ReplicaId,
+    store: &Store,
+    digest: &Digest,
+) -> Option<StoredChunk> {
+    let (found, pointer) = find(disk, owner, digest)?;
     store.place(&[(*digest, pointer)]).ok()?;
     Some(found)
 }

@@ -96,7 +96,7 @@ impl Disk {
             for some in here.chunks(BATCH) {
                 let mut good = Vec::with_capacity(some.len());
                 for digest in some {
-                    match core.good_copy(digest) {
+                    match core.good_copy(digest).await {
                         Some(stored) => good.push(stored),
                         None => lost.push(*digest),
                     }
