@@ -253,7 +253,7 @@ impl Journey<'_> {
 
     async fn settle(&self) -> Result<()> {
         loop {
-            match self.step(self.to.shard, MoveStep::Settle, Vec::new()).await? {
+            match self.step(self.to.shard, MoveStep::Settle(self.to), Vec::new()).await? {
                 Outcome::Housekept { more: true } => {}
                 Outcome::Housekept { more: false } => return Ok(()),
                 other => bail!("settle: {other:?}"),

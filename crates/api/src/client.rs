@@ -221,8 +221,9 @@ impl Client {
                     place = self.follow(place, *to);
                     moves += 1;
                 }
-                // It is on its way, for a moment.
-                Outcome::Refused(Refusal::Moving) => pause_until(&mut pause, deadline).await?,
+                Outcome::Refused(Refusal::Moving) => {
+                    self.wait_for_arrival(place, &mut pause, deadline).await?;
+                }
                 Outcome::Refused(Refusal::NoSuchAccount) => {
                     self.shared.directory.forget(place.account);
                     return Ok(outcome);
@@ -271,7 +272,9 @@ impl Client {
                     place = self.follow(place, *to);
                     moves += 1;
                 }
-                Answer::Refused(Refusal::Moving) => pause_until(&mut pause, deadline).await?,
+                Answer::Refused(Refusal::Moving) => {
+                    self.wait_for_arrival(place, &mut pause, deadline).await?;
+                }
                 Answer::Refused(Refusal::NoSuchAccount) => {
                     self.shared.directory.forget(place.account);
                     return Ok(answer);
@@ -346,11 +349,6 @@ impl Client {
         });
         Arc::clone(link)
     }
-}
-
-/// Waits a moment, if there is one left.
-async fn pause_until(pause: &mut Pause, deadline: Instant) -> Result<(), Trouble> {
-    timeout_at(deadline, pause.wait()).await.map_err(|_| Trouble::Unavailable)
 }
 
 /// Whether an answer has every message asked for, as far as it goes.

@@ -325,9 +325,10 @@ pub enum MoveStep {
     /// beside them.
     #[n(4)]
     Receive(#[n(0)] Vec<MovedRow>, #[n(1)] u64),
-    /// There, once it is gone where it was: it is served. To be repeated while there is more.
+    /// There, once it is gone where it was: it is served, if this is the place it comes to. To be
+    /// repeated while there is more.
     #[n(5)]
-    Settle,
+    Settle(#[n(0)] Place),
 }
 
 /// A row of an account that moves.

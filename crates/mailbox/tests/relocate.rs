@@ -96,9 +96,11 @@ fn an_account_on_its_way_is_nowhere_to_be_seen() {
     assert_eq!(refused(&mut home, step(MoveStep::Arrive(to(1, 3), 5))), Refusal::Moving);
     let copied = changes(&home);
     home.run(step(MoveStep::Depart(copied)));
-    assert_eq!(away.run(step(MoveStep::Settle)), Outcome::Housekept { more: false });
+    let late = step(MoveStep::Settle(to(2, 1)));
+    assert_eq!(refused(&mut away, late), Refusal::Moving, "of an earlier journey to here");
+    assert_eq!(away.run(step(MoveStep::Settle(to(2, 2)))), Outcome::Housekept { more: false });
     assert_eq!(away.everything("INBOX").len(), 1);
-    let again = away.run(step(MoveStep::Settle));
+    let again = away.run(step(MoveStep::Settle(to(2, 2))));
     assert_eq!(again, Outcome::Housekept { more: false }, "a repetition");
     away.check();
 }

@@ -55,7 +55,7 @@ fn seeds(shard: &mut Shard) -> Vec<(Command, Vec<ChunkRef>)> {
         moving(MoveStep::Freeze(1)),
         moving(MoveStep::Depart(0)),
         moving(MoveStep::Arrive(place, 1)),
-        moving(MoveStep::Settle),
+        moving(MoveStep::Settle(place)),
     ];
     commands.into_iter().map(|command| (command, inline.clone())).collect()
 }

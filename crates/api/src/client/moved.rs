@@ -2,15 +2,22 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use mailbox::AccountId;
-use mailbox::command::Place;
+use mailbox::command::{MoveAccount, MoveStep, Place};
+use mailbox::dialogue::Trouble;
+use mailbox::{AccountId, Command, Outcome};
+use tokio::time::{Instant, timeout_at};
 
 use super::Client;
+use super::attempt::Pause;
 use super::watch::ShardWatch;
 
 /// Limit: accounts remembered (about 100 octets each). Who is forgotten is asked for again where it was.
 const ACCOUNTS_MAX: usize = 65_536;
+
+/// Whoever moves an account finishes that within milliseconds, if it can.
+const SETTLE_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 pub(super) struct Moved {
@@ -24,6 +31,13 @@ impl Moved {
             Some(later) if later.epoch > place.epoch => Place { alias: place.alias, ..*later },
             _ => place,
         }
+    }
+
+    /// Whether the shard that the account was at said that it went to this place.
+    fn was_said(&self, place: Place) -> bool {
+        let places = self.places();
+        let known = places.get(&place.account);
+        known.is_some_and(|known| (known.shard, known.epoch) == (place.shard, place.epoch))
     }
 
     fn learn(&self, to: Place) {
@@ -53,6 +67,27 @@ impl Client {
             ShardWatch::hand_over(&old.watch, &new.watch, to.account);
         }
         latest
+    }
+
+    /// Waits for an account that is on its way. Whoever moves it may have gone away when it had left
+    /// one shard and was not served at the other yet; that it left is all that has to be known to finish
+    /// this, so after a while whoever needs the account does.
+    pub(super) async fn wait_for_arrival(
+        &self,
+        place: Place,
+        pause: &mut Pause,
+        deadline: Instant,
+    ) -> Result<(), Trouble> {
+        let patience = self.shared.deadline.saturating_sub(SETTLE_AFTER);
+        if Instant::now() + patience > deadline && self.shared.moved.was_said(place) {
+            let step = MoveStep::Settle(Place { alias: false, ..place });
+            let settle = Command::MoveAccount(MoveAccount { account: place.account, step });
+            let settled = self.command_until(place.shard, settle, Vec::new(), deadline).await?;
+            if let Outcome::Housekept { .. } = settled {
+                return Ok(());
+            }
+        }
+        timeout_at(deadline, pause.wait()).await.map_err(|_| Trouble::Unavailable)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use api::mail::MailError;
 use mailbox::command::{NamedMailbox, Place};
 use mailbox::dialogue::Trouble;
-use mailbox::{Command, MailboxId, MailboxName, Outcome, ShardId};
+use mailbox::{Answer, Command, MailboxId, MailboxName, Outcome, Query, Refusal, ShardId};
 
 use crate::cluster::{ACCOUNT, Cluster, PATIENCE, PLACE};
 use crate::node::Fault;
@@ -209,4 +209,22 @@ async fn an_account_that_moved_is_followed() {
     cluster.world.move_to(Place { shard: ShardId(2), epoch: 2, ..PLACE });
     let outcome = tokio::time::timeout(PATIENCE, client.command(PLACE, command(), Vec::new()));
     assert_eq!(outcome.await.unwrap(), done(1));
+}
+
+#[tokio::test]
+async fn whoever_needs_an_account_finishes_a_move_that_was_broken_off() {
+    let cluster = Cluster::start(3);
+    let client = cluster.client();
+    // Nobody said that it left, so nobody may say that it has come.
+    cluster.world.leave_for(PLACE, 1);
+    let hasty = cluster.client_with_deadline(Duration::from_millis(1_500));
+    let refused = hasty.command(PLACE, command(), Vec::new()).await;
+    assert_eq!(refused, Err(Trouble::Unavailable));
+    let moved = Place { shard: ShardId(2), epoch: 2, ..PLACE };
+    cluster.world.leave_for(moved, 3);
+    assert_eq!(client.command(PLACE, command(), Vec::new()).await, done(1));
+    cluster.world.leave_for(moved, 3);
+    let reader = cluster.client();
+    let gone = Ok(Answer::Refused(Refusal::NoSuchAccount));
+    assert_eq!(reader.query(PLACE, Query::Account(ACCOUNT)).await, gone);
 }

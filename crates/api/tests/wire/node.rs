@@ -9,7 +9,7 @@ use api::meta::{MemberChange, MetaError, MetaHandler, Newer, Placements, Report}
 use api::peer::{BoxFuture, PeerError, PeerHandler, PeerRequest, PeerResponse};
 use api::placement::{ClusterId, DiskId, Node, Placement};
 use async_trait::async_trait;
-use mailbox::command::Place;
+use mailbox::command::{MoveAccount, MoveStep, Place};
 use mailbox::{
     AccountId, Address, Answer, Change, ChunkRef, Command, Digest, LogTime, MailboxId, Outcome,
     Query, Refusal, Request, SessionId, ShardId, StoredChunk,
@@ -57,6 +57,8 @@ struct State {
     places: BTreeMap<Address, Place>,
     groups: BTreeMap<Address, Vec<Address>>,
     moved: Option<Place>,
+    /// Steps until it is served where it moved to.
+    n_to_settle: u64,
     maildrop: Option<[u8; 16]>,
     changes: Vec<MemberChange>,
 }
@@ -117,6 +119,12 @@ impl World {
 
     pub fn move_to(&self, place: Place) {
         self.state.lock().unwrap().moved = Some(place);
+    }
+
+    /// The same, but who moved it went away so many steps before the end.
+    pub fn leave_for(&self, place: Place, n_to_settle: u64) {
+        self.move_to(place);
+        self.state.lock().unwrap().n_to_settle = n_to_settle;
     }
 
     pub fn change(&self, log_index: u64, change: Change) {
@@ -192,6 +200,16 @@ impl FakeNode {
         if let Some(place) = state.moved.filter(|place| place.shard != shard) {
             return Outcome::Refused(Refusal::Moved(place));
         }
+        if let Command::MoveAccount(MoveAccount { step: MoveStep::Settle(to), .. }) =
+            request.command
+        {
+            assert_eq!(Some(to), state.moved, "it was said where it went");
+            state.n_to_settle = state.n_to_settle.saturating_sub(1);
+            return Outcome::Housekept { more: state.n_to_settle > 0 };
+        }
+        if state.n_to_settle > 0 {
+            return Outcome::Refused(Refusal::Moving);
+        }
         state.n_done += 1;
         let outcome = Outcome::MailboxCreated(MailboxId(state.n_done));
         state.outcomes.insert((session, request.sequence), outcome.clone());
@@ -254,6 +272,7 @@ impl MailHandler for FakeNode {
             }),
             _ => match state.moved.filter(|place| place.shard != shard) {
                 Some(place) => Ok(Answer::Refused(Refusal::Moved(place))),
+                None if state.n_to_settle > 0 => Ok(Answer::Refused(Refusal::Moving)),
                 None => Ok(Answer::Refused(Refusal::NoSuchAccount)),
             },
         }

@@ -37,10 +37,10 @@ pub(crate) fn apply(
         }
         MoveStep::Arrive(to, token) => arrive(rows, account, moving, (*to, *token))?,
         MoveStep::Receive(received, token) => {
-            is_arriving(moving.as_ref(), Some(*token))?;
+            is_arriving(moving, *token)?;
             receive(rows, account, received, inline)?
         }
-        MoveStep::Settle => settle(rows, account, moving)?,
+        MoveStep::Settle(to) => settle(rows, account, (moving, *to))?,
     };
     Ok((outcome, changes))
 }
@@ -165,17 +165,19 @@ fn is_here(rows: &dyn Source, digest: &Digest, inline: &Inline) -> bool {
     inline.contains_key(digest) || row::has_any(rows, &table::chunk_everywhere(digest))
 }
 
-/// Puts what was held where it belongs, and serves the account when nothing is left.
+/// Puts what was held where it belongs, and serves the account when nothing is left. Who says so late,
+/// when the account has been elsewhere and comes once more, says it of another place.
 fn settle(
     rows: &mut Rows<'_>,
     account: AccountId,
-    moving: Option<Moving>,
+    (moving, to): (Option<Moving>, Place),
 ) -> Result<Outcome, Refusal> {
-    match is_arriving(moving.as_ref(), None) {
-        Err(_) if moving.is_none() && rows.row(&table::account(account)).is_some() => {
+    match moving {
+        Some(Moving::Arriving { to: here, .. }) if here == to => {}
+        None if rows.row(&table::account(account)).is_some() => {
             return Ok(Outcome::Housekept { more: false });
         }
-        other => other?,
+        other => return Err(elsewhere(other)),
     }
     let key = table::account(account);
     if rows.row(&key).or_else(|| rows.row(&table::held(account, &key))).is_none() {
@@ -205,11 +207,11 @@ fn settle(
     Ok(Outcome::Housekept { more: !is_last })
 }
 
-/// Whether rows come here, and by whom if that is asked for.
-fn is_arriving(moving: Option<&Moving>, by: Option<u64>) -> Result<(), Refusal> {
+/// Whether rows come here, sent by this one.
+fn is_arriving(moving: Option<Moving>, by: u64) -> Result<(), Refusal> {
     match moving {
-        Some(Moving::Arriving { token, .. }) if by.is_none_or(|by| by == *token) => Ok(()),
-        other => Err(elsewhere(other.cloned())),
+        Some(Moving::Arriving { token, .. }) if token == by => Ok(()),
+        other => Err(elsewhere(other)),
     }
 }
 
