@@ -20,6 +20,7 @@ const CHANGED: Password =
     Password { clear: "changed", plain: "AHUwMDAxQGV4YW1wbGUudGVzdABjaGFuZ2Vk" };
 /// The account's names, one after the other.
 const NAMES: &[&str] = &[USER, "second@example.test", "third@example.test"];
+const OTHER: &str = "u0002@example.test";
 const FRONTENDS: &[&str] = &["f1", "f2"];
 /// Deliveries, and rounds of the session, that show that both go on.
 const N_PROGRESS: usize = 5;
@@ -176,6 +177,25 @@ impl Load {
 }
 
 #[test]
+fn a_rename_to_a_name_that_is_taken_changes_nothing() -> Result<()> {
+    let demo = Demo::start(&["--no-sample-mail", "--accounts", "2"])?;
+    let refused = demo.ctl(&["account", "rename", USER, OTHER])?;
+    ensure!(!refused.status.success(), "{OTHER} has two accounts");
+    every_login(&demo, &SECRET, true)?;
+    for (n, frontend) in (1..).zip(FRONTENDS) {
+        let mut lmtp = Lmtp::connect(&demo.at(frontend, "lmtp")?)?;
+        let replies = lmtp.transaction(&[USER, OTHER], b"Subject: two\r\n\r\ntwo\r\n")?;
+        ensure!(replies.iter().all(|reply| reply.starts_with("250")), "{replies:?}");
+        for user in [USER, OTHER] {
+            let mut imap = Imap::login(&demo.at(frontend, "imap")?, user, SECRET.clear)?;
+            imap.ok("SELECT INBOX")?;
+            ensure!(imap.uids()?.len() == n, "mail of {user}: {:?}", imap.uids()?);
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn who_is_suspended_is_out_at_every_frontend_at_once() -> Result<()> {
     let demo = Demo::start(&["--accounts", "1"])?;
     // Every frontend remembers the password as right.
@@ -193,6 +213,8 @@ fn who_is_suspended_is_out_at_every_frontend_at_once() -> Result<()> {
     ensure!(idling.response()?.text.starts_with('+'), "IDLE did not begin");
     let mut draining = Pop3::login(&demo.at("f2", "pop3")?, USER, SECRET.clear)?;
     draining.ok("DELE 1")?;
+    // It reads ahead: nothing of what follows has to be asked for.
+    draining.retr(2)?;
     let mut lmtp = Lmtp::connect(&demo.at("f1", "lmtp")?)?;
 
     ctl(&demo, &["account", "suspend", USER])?;
@@ -204,8 +226,9 @@ fn who_is_suspended_is_out_at_every_frontend_at_once() -> Result<()> {
         ensure!(said.len() == 1 && status(&said[0].text) == "NO", "{command}: {said:?}");
         sent_away_at_the_latest_by_noop(imap).context(command)?;
     }
-    ensure!(draining.retr(2).is_err(), "a suspended maildrop is read");
-    ensure!(draining.ok("QUIT").is_err(), "a suspended maildrop is changed");
+    let refused = draining.retr(3).err().context("a suspended maildrop is read")?;
+    ensure!(refused.to_string().contains("-ERR [SYS/PERM] Account suspended"), "{refused}");
+    ensure!(draining.ok("QUIT").is_err(), "the connection stays");
     idling.end_idle(&idle)?;
     sent_away_at_the_latest_by_noop(idling).context("IDLE")?;
 
@@ -231,7 +254,13 @@ fn selected(demo: &Demo, frontend: &str) -> Result<Imap> {
 fn sent_away_at_the_latest_by_noop(mut imap: Imap) -> Result<()> {
     // Whoever was sent away already may not be able to say it.
     let _ = imap.start("NOOP");
-    while !imap.response()?.text.starts_with("* BYE") {}
+    let bye = loop {
+        let said = imap.response()?.text;
+        if said.starts_with("* BYE") {
+            break said;
+        }
+    };
+    ensure!(bye == "* BYE the account is suspended", "{bye}");
     ensure!(imap.response().is_err(), "the connection stays");
     Ok(())
 }

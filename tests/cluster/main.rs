@@ -1,5 +1,6 @@
 //! Tests with real processes: a demo cluster, its protocols, and `kill -9`.
 
+mod account_left;
 mod account_move;
 mod accounts;
 mod bad_input;

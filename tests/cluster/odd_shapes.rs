@@ -23,6 +23,8 @@ const DEPTH: usize = 90;
 const DEPTH_BEYOND: usize = 10_000;
 const N_PARTS: usize = 9_000;
 const N_PARTS_BEYOND: usize = 20_000;
+/// More than two chunks, which have 256 KiB.
+const N_LINE_ENDS: usize = 300_000;
 /// What a message's structure takes that is one text.
 const TEXT_BYTES_MAX: usize = 400;
 
@@ -91,7 +93,10 @@ fn told_by_imap(demo: &Demo, shapes: &[Shape], mailbox: &str) -> Result<()> {
         let body = if mailbox == "INBOX" { without_trace(&got)? } else { &got };
         ensure!(body == message, "{what} in {mailbox} comes back as {} octets", body.len());
         ensure!(told.contains(&format!("RFC822.SIZE {}", got.len())), "{what}: a wrong size");
-        for section in ["HEADER", "TEXT", "1", "1.1.1.1.MIME", "1.HEADER"] {
+        let halves = imap.ok(&format!("UID FETCH {uid} (BODY.PEEK[HEADER] BODY.PEEK[TEXT])"))?;
+        let halves = halves.iter().flat_map(|line| &line.literals).flatten();
+        ensure!(halves.eq(&got), "{what} in {mailbox}: header and text are not the message");
+        for section in ["1", "1.1.1.1.MIME", "1.HEADER"] {
             imap.ok(&format!("UID FETCH {uid} (BODY.PEEK[{section}]<0.100>)"))?;
         }
     }
@@ -145,6 +150,9 @@ fn shapes() -> Vec<Shape> {
         shape("too many parts", parts(N_PARTS_BEYOND), Told::Text),
         shape("no header field", b"\r\nonly text\r\n".to_vec(), Told::Text),
         shape("a header without end", many(1000, |n| format!("X-{n}: {n}\r\n")).into(), Told::Text),
+        // Wherever a message is cut, one of the two is cut between CR and LF.
+        shape("line ends", line_ends(""), Told::Text),
+        shape("line ends, one octet later", line_ends("x"), Told::Text),
     ];
     all.extend(large_fields());
     all
@@ -178,6 +186,10 @@ fn large_fields() -> Vec<Shape> {
         Shape { what, message, told }
     };
     fields.into_iter().map(shape).collect()
+}
+
+fn line_ends(before: &str) -> Vec<u8> {
+    format!("{HEAD}\r\n{before}{}", "\r\n".repeat(N_LINE_ENDS)).into_bytes()
 }
 
 fn many(n: usize, one: impl Fn(usize) -> String) -> String {
