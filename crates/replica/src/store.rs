@@ -29,6 +29,8 @@ const UNDO_BYTES_MAX: usize = 64 << 20;
 /// Rows read at once by a scan of a view, which reads more each time.
 const PAGE_ROWS_MIN: usize = 16;
 const PAGE_ROWS_MAX: usize = 1024;
+/// Octets after which such a page ends: more would come from the system for each scan, and go back.
+const PAGE_BYTES_MAX: usize = 64 << 10;
 /// Pending rows laid over the index at once by a scan.
 const PENDING_PAGE_ROWS: usize = 128;
 /// What was committed so long ago goes to the index though it is little.
@@ -484,6 +486,10 @@ impl Page {
         self.ends.push((key_end, self.bytes.len()));
     }
 
+    fn is_full(&self, n_rows: usize) -> bool {
+        self.ends.len() == n_rows || self.bytes.len() >= PAGE_BYTES_MAX
+    }
+
     fn rows(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let begins = std::iter::once(0).chain(self.ends.iter().map(|(_, end)| *end));
         begins.zip(&self.ends).map(|(begin, &(key_end, end))| {
@@ -599,9 +605,9 @@ impl Source for RowView {
             page.clear();
             self.store.scan(&from, to, &mut |key, value| {
                 page.push(key, value);
-                page.ends.len() < n_rows
+                !page.is_full(n_rows)
             });
-            let last = page.rows().last().filter(|_| page.ends.len() == n_rows);
+            let last = page.rows().last().filter(|_| page.is_full(n_rows));
             let end = last.map_or(Bound::Excluded(to), |(key, _)| Bound::Included(key));
             // Invariant: current rows are read first, see `row`.
             let mut laid = Laid::over(self.before(&from, end));

@@ -8,8 +8,11 @@ use crate::table::{self, Fields};
 /// How far apart two contents may be to count as neighbours.
 const NEAR: u64 = 16;
 /// Rows read in one go: few at first, more while all of them are wanted.
-const ROWS_MIN: usize = 16;
-const ROWS_MAX: usize = 512;
+const ROWS_MIN: u64 = 16;
+const ROWS_MAX: u64 = 256;
+
+/// Octets after which that is enough, so that it lies where the processor reaches it soon.
+const BYTES_MAX: usize = 256 * 1024;
 
 /// Reads metadata rows of one account.
 pub(super) struct Prefetch<'s> {
@@ -21,7 +24,7 @@ pub(super) struct Prefetch<'s> {
     /// The next of those read ahead.
     at: usize,
     last: Option<EmailId>,
-    n_rows: usize,
+    n_rows: u64,
 }
 
 impl<'s> Prefetch<'s> {
@@ -59,12 +62,14 @@ impl<'s> Prefetch<'s> {
         self.ahead.clear();
         self.octets.clear();
         self.at = 0;
-        let end = table::end_of(&table::table(self.account, table::Table::Metadata));
-        let (ahead, octets, n_max) = (&mut self.ahead, &mut self.octets, self.n_rows);
-        self.rows.scan(&table::metadata(self.account, from), &end, &mut |key, row| {
+        // Why an end: a source reads beyond what is visited.
+        let end = EmailId(from.0.saturating_add(self.n_rows));
+        let key = |email| table::metadata(self.account, email);
+        let (ahead, octets) = (&mut self.ahead, &mut self.octets);
+        self.rows.scan(&key(from), &key(end), &mut |key, row| {
             octets.extend_from_slice(row);
             ahead.push((EmailId(Fields(key).u64(18)), octets.len()));
-            ahead.len() < n_max
+            octets.len() < BYTES_MAX
         });
     }
 }

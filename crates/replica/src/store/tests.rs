@@ -141,3 +141,25 @@ fn the_place_of_a_pending_body_is_changed_and_forgotten() {
         assert_eq!(store.bodies(None, 9).unwrap().len(), 2);
     }
 }
+
+#[test]
+fn a_view_of_large_rows_sees_each_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(index::open(dir.path(), 1 << 20).unwrap()).unwrap();
+    let commit = |keys: std::ops::Range<u8>, value: &[u8]| {
+        let rows = keys.map(|key| (vec![key], Some(value.to_vec()))).collect();
+        store.commit((rows, Vec::new()), &[], Applied::default()).unwrap();
+    };
+    let value = vec![7; PAGE_BYTES_MAX / 5];
+    commit(0..100, &value);
+    store.settle().unwrap();
+    let view = store.view();
+    commit(40..60, &[1]);
+    let mut seen = Vec::new();
+    view.scan(&[1], &[99], &mut |key, row| {
+        assert!(row == value, "the row of {key:?} is a later one");
+        seen.push(key[0]);
+        true
+    });
+    assert_eq!(seen, (1..99).collect::<Vec<_>>());
+}
