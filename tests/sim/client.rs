@@ -163,6 +163,7 @@ fn everything(of: OfMailbox) -> Query {
         metadata: true,
         chunks: true,
         expunged: false,
+        only_envelope: false,
     })
 }
 

@@ -55,6 +55,7 @@ pub async fn status(
         metadata: false,
         chunks: true,
         expunged: true,
+        only_envelope: false,
     };
     let found = match ask(Query::Messages(query)).await? {
         Answer::Messages(found, _) => found.into_iter().next(),

@@ -98,6 +98,7 @@ async fn chunks_of(client: &Client, place: Place, mailbox: &str) -> Result<BTree
             metadata: false,
             chunks: true,
             expunged: false,
+            only_envelope: false,
         };
         let Answer::Messages(page, next) = ask(Query::Messages(query)).await? else {
             bail!("it cannot be listed");

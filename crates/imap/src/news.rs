@@ -68,6 +68,7 @@ impl News {
             metadata: false,
             chunks: false,
             expunged: false,
+            only_envelope: false,
         })))
     }
 

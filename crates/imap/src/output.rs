@@ -10,6 +10,9 @@ use crate::limits::SEND_BYTES;
 /// Slices at least this long are not copied.
 const WHOLE_BYTES: usize = 8 * 1024;
 
+/// A response of more than this is taken for a long one.
+const SHORT_BYTES: usize = 2 * 1024;
+
 /// Octets on their way to the client.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
@@ -38,7 +41,17 @@ impl Output {
 
     /// Adds octets.
     pub(crate) fn raw(&mut self, octets: &[u8]) {
+        if self.tail.len() + octets.len() > self.tail.capacity() {
+            self.grow(octets.len());
+        }
         self.tail.extend_from_slice(octets);
+    }
+
+    /// Why: a long response is sent in pieces of one size; growing to it step by step would copy each
+    /// piece several times.
+    fn grow(&mut self, n_more: usize) {
+        let is_long = self.tail.len() >= SHORT_BYTES;
+        self.tail.reserve(if is_long { n_more.max(SEND_BYTES) } else { n_more });
     }
 
     /// Adds text.
@@ -65,12 +78,14 @@ impl Output {
             return self.raw(octets);
         }
         self.raw(b"\"");
-        for byte in octets {
-            if matches!(byte, b'"' | b'\\') {
-                self.raw(b"\\");
-            }
-            self.raw(std::slice::from_ref(byte));
+        let is_special = |byte: &u8| matches!(byte, b'"' | b'\\');
+        let mut rest = octets;
+        while let Some(at) = rest.iter().position(is_special) {
+            self.raw(&rest[..at]);
+            self.raw(&[b'\\', rest[at]]);
+            rest = &rest[at + 1..];
         }
+        self.raw(rest);
         self.raw(b"\"");
     }
 

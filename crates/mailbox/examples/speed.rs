@@ -106,8 +106,9 @@ fn main() {
         let begin = Instant::now();
         let (mut n_records, mut n_pages) = (0, 0);
         let uids = UidSet::all();
-        let (metadata, chunks, expunged) = (false, false, false);
-        let mut query = Messages { of, uids, changed_since, metadata, chunks, expunged };
+        let (metadata, chunks, expunged, only_envelope) = (false, false, false, false);
+        let mut query =
+            Messages { of, uids, changed_since, metadata, chunks, expunged, only_envelope };
         loop {
             let asked = Query::Messages(query.clone());
             let Answer::Messages(records, next) = answer(&shard.rows, &NoBodies, &asked) else {

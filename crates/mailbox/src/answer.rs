@@ -2,6 +2,7 @@
 
 mod passed;
 
+use mime::PackedEnvelope;
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
@@ -225,6 +226,9 @@ pub struct MessageRecord {
     /// Where the whole metadata is, if `metadata` is an excerpt; see [`unstow`](crate::chunk::unstow).
     #[cbor(n(12), default)]
     pub metadata_chunks: Vec<ChunkRef>,
+    /// When only that was asked for, in the place of `metadata`, unless that is an excerpt.
+    #[n(13)]
+    pub envelope: Option<PackedEnvelope>,
 }
 
 /// Where a message's octets are.

@@ -32,6 +32,10 @@ use crate::uid_set::UidSet;
 pub const STATE_PAGE_MAX: u32 = 8192;
 /// Limit: messages in one page with metadata (about 1 KiB each).
 pub const METADATA_PAGE_MAX: u32 = 512;
+/// Limit: messages in one page with envelopes (about 300 octets each).
+pub const ENVELOPE_PAGE_MAX: u32 = 1024;
+/// Limit: octets of metadata after which a page ends: what a full one usually has.
+pub const METADATA_PAGE_BYTES_MAX: usize = 512 * 1024;
 
 /// A question to a shard.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -122,6 +126,9 @@ pub struct Messages {
     /// Whether expunged messages are wanted too (a session may fetch what it was not told is gone).
     #[n(5)]
     pub expunged: bool,
+    /// Of the metadata only the envelope is wanted; a node that does not know this gives all of it.
+    #[cbor(n(6), default)]
+    pub only_envelope: bool,
 }
 
 /// See [`Query::Vanished`].

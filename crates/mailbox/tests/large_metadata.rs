@@ -59,6 +59,41 @@ fn a_row_holds_an_excerpt_and_the_chunks_the_whole() {
 }
 
 #[test]
+fn an_envelope_is_told_alone_but_for_an_excerpts() {
+    let mut shard = Shard::with_account();
+    for raw in [mail("small"), many_parts(2000), mail("behind")] {
+        shard.deliver(&raw);
+    }
+    let query = Messages { metadata: true, only_envelope: true, ..list(shard.of("INBOX")) };
+    let records = shard.messages(query.clone());
+    let [small, large, behind] = &records[..] else { panic!("{} messages", records.len()) };
+    for (record, subject) in [(small, "small"), (behind, "behind")] {
+        assert_eq!(record.metadata, None);
+        let envelope = record.envelope.as_ref().expect("it was asked for").read();
+        assert_eq!(envelope.subject, Some(subject.as_bytes()));
+    }
+    assert_eq!(large.envelope, None);
+    assert_eq!(whole(&shard, large), Some(mime::scan(&many_parts(2000))));
+    let all = shard.messages(Messages { only_envelope: false, ..query });
+    assert!(all.iter().all(|record| record.metadata.is_some() && record.envelope.is_none()));
+}
+
+#[test]
+fn a_page_ends_after_so_many_octets_of_metadata() {
+    let mut shard = Shard::with_account();
+    let subject = "s".repeat(METADATA_ROW_BYTES_MAX / 2);
+    let n_messages = 2 * query::METADATA_PAGE_BYTES_MAX / subject.len();
+    for _ in 0..n_messages {
+        shard.deliver(format!("Subject: {subject}\r\n\r\nx\r\n").as_bytes());
+    }
+    let query = Messages { metadata: true, ..list(shard.of("INBOX")) };
+    let first = shard.ask(&Query::Messages(query.clone()));
+    let Answer::Messages(records, Some(_)) = first else { panic!("all came at once") };
+    assert!(records.len() > n_messages / 4 && records.len() < n_messages, "{}", records.len());
+    assert_eq!(shard.messages(query).len(), n_messages);
+}
+
+#[test]
 fn trace_fields_in_front_shift_the_whole() {
     let mut shard = Shard::with_account();
     let (raw, prefix) = (many_parts(2000), b"Return-Path: <a@example.test>\r\n");

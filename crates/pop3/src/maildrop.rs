@@ -82,6 +82,7 @@ impl Maildrop {
             metadata: false,
             chunks: is_for_bodies,
             expunged: is_for_bodies,
+            only_envelope: false,
         }
     }
 

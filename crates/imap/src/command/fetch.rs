@@ -39,6 +39,7 @@ enum Step {
 struct Fetching {
     fetch: Fetch,
     metadata: bool,
+    only_envelope: bool,
     chunks: bool,
     sets_seen: bool,
     step: Step,
@@ -69,16 +70,14 @@ pub(super) fn begin(cx: &mut Context, fetch: Fetch) -> Parsed<Box<dyn Work>> {
     let shows_structure = fetch.items.iter().any(|item| {
         matches!(
             item,
-            Item::Envelope
-                | Item::Structure { .. }
-                | Item::Preview
-                | Item::Binary(_)
-                | Item::BinarySize(_)
+            Item::Structure { .. } | Item::Preview | Item::Binary(_) | Item::BinarySize(_)
         )
     });
+    let shows_envelope = fetch.items.contains(&Item::Envelope);
     let has_size = fetch.items.iter().any(|item| matches!(item, Item::BinarySize(_)));
     Ok(Box::new(Fetching {
-        metadata: needs_structure || shows_structure,
+        metadata: needs_structure || shows_structure || shows_envelope,
+        only_envelope: !needs_structure && !shows_structure,
         chunks: sections().next().is_some() || has_size,
         sets_seen: !selected.read_only && sections().any(|section| !section.peek),
         step: Step::Page,
@@ -114,6 +113,7 @@ impl Fetching {
             chunks: self.chunks,
             // What the client was not told is gone can be fetched; it does not change any more.
             expunged: self.fetch.changed_since.is_none(),
+            only_envelope: self.only_envelope,
         };
         let is_lasting = !self.sets_seen
             && self.fetch.changed_since.is_none()

@@ -85,6 +85,7 @@ impl Searching {
             metadata: false,
             chunks: false,
             expunged: true,
+            only_envelope: false,
         })))
     }
 

@@ -171,6 +171,7 @@ impl Selecting {
             metadata: false,
             chunks: false,
             expunged: false,
+            only_envelope: false,
         })))
     }
 

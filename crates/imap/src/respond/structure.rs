@@ -43,7 +43,7 @@ fn write_single(out: &mut Output, part: &Part, extended: bool) {
     let _ = write!(out, " {}", part.body.len());
     if let PartKind::Message { envelope, part: inner } = &part.kind {
         out.text(" ");
-        envelope::write(out, envelope);
+        envelope::write(out, &(&**envelope).into());
         out.text(" ");
         write(out, inner, extended);
         let _ = write!(out, " {}", part.n_lines);

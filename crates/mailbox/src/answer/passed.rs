@@ -24,11 +24,16 @@ impl Passed {
         Self { row, read: OnceLock::new() }
     }
 
-    /// Whether it is an excerpt. Fields at the end that are not set are not written, so that a row
-    /// tells by its length that this one is not.
+    /// Whether it is an excerpt.
     pub(crate) fn is_excerpt(&self) -> bool {
-        let n_fields = Decoder::new(&self.row).array().ok().flatten();
-        n_fields.is_none_or(|n_fields| n_fields >= FIELDS_OF_EXCERPT) && self.excerpt.is_some()
+        Self::may_be_excerpt(&self.row) && self.excerpt.is_some()
+    }
+
+    /// Whether a row may be an excerpt. Fields at the end that are not set are not written, so that it
+    /// tells by its length when it is none.
+    pub(crate) fn may_be_excerpt(row: &[u8]) -> bool {
+        let n_fields = Decoder::new(row).array().ok().flatten();
+        n_fields.is_none_or(|n_fields| n_fields >= FIELDS_OF_EXCERPT)
     }
 }
 

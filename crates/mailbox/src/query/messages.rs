@@ -2,12 +2,17 @@
 
 use std::collections::BTreeSet;
 
+use mime::PackedEnvelope;
+
 use crate::answer::{Answer, Body, MessageRecord, Passed};
 use crate::command::OfMailbox;
 use crate::ids::{AccountId, EmailId, Uid};
 use crate::message;
 use crate::outcome::Refusal;
-use crate::query::{METADATA_PAGE_MAX, Messages, STATE_PAGE_MAX};
+use crate::query::prefetch::Prefetch;
+use crate::query::{
+    ENVELOPE_PAGE_MAX, METADATA_PAGE_BYTES_MAX, METADATA_PAGE_MAX, Messages, STATE_PAGE_MAX,
+};
 use crate::row::{self, ContentRow, GoneRow};
 use crate::rows::Source;
 use crate::state::State;
@@ -23,8 +28,11 @@ type Page = (Vec<(Uid, State, bool)>, Option<Uid>);
 pub(super) fn answer(rows: &dyn Source, query: &Messages) -> Result<Answer, Refusal> {
     let row = super::mailbox(rows, query.of)?;
     let messages = message::Messages::of(rows, query.of, &row);
-    let has_more = query.metadata || query.chunks;
-    let n_max = (if has_more { METADATA_PAGE_MAX } else { STATE_PAGE_MAX }) as usize;
+    let n_max = match (query.chunks, query.metadata, query.only_envelope) {
+        (false, false, _) => STATE_PAGE_MAX,
+        (false, true, true) => ENVELOPE_PAGE_MAX,
+        _ => METADATA_PAGE_MAX,
+    } as usize;
     let changed = query
         .changed_since
         .and_then(|since| changed_since(rows, query.of, (&messages, &query.uids), (since, n_max)));
@@ -36,13 +44,22 @@ pub(super) fn answer(rows: &dyn Source, query: &Messages) -> Result<Answer, Refu
     }
     let (found, mut next) = page;
     let mut records: Vec<MessageRecord> = Vec::with_capacity(found.len());
+    let mut prefetch = Prefetch::new(rows, query.of.account);
+    let mut n_bytes = 0;
     for (uid, state, expunged) in found {
         // Why: whoever asks holds the whole metadata of a page, and of one message it is megabytes.
-        if records.last().is_some_and(|last| !last.metadata_chunks.is_empty()) {
+        let is_large = records.last().is_some_and(|last| !last.metadata_chunks.is_empty());
+        if is_large || n_bytes >= METADATA_PAGE_BYTES_MAX {
             next = Some(uid);
             break;
         }
-        records.push(record(rows, query, (uid, state, expunged)));
+        let kept = query.metadata.then(|| {
+            prefetch.read(state.email, |row| {
+                n_bytes += row.len();
+                Kept::of(row, query.only_envelope)
+            })
+        });
+        records.push(record(rows, query, (uid, state, expunged), kept));
     }
     Ok(Answer::Messages(records, next))
 }
@@ -151,16 +168,35 @@ fn merge(present: Page, gone: Page, n_max: usize) -> Page {
     (found, next)
 }
 
+/// As much of a message's metadata as is told.
+enum Kept {
+    All(Passed),
+    Envelope(PackedEnvelope),
+}
+
+impl Kept {
+    fn of(row: &[u8], only_envelope: bool) -> Self {
+        // What an excerpt is of has to be read to know the envelope.
+        if only_envelope && !Passed::may_be_excerpt(row) {
+            let envelope = PackedEnvelope::of_metadata(row);
+            return Self::Envelope(envelope.expect("rows are verified when read"));
+        }
+        Self::All(Passed::row(row.to_vec()))
+    }
+}
+
 fn record(
     rows: &dyn Source,
     query: &Messages,
     (uid, state, expunged): (Uid, State, bool),
+    kept: Option<Kept>,
 ) -> MessageRecord {
     let account = query.of.account;
-    let metadata = query.metadata.then(|| {
-        let row = rows.row(&table::metadata(account, state.email));
-        Passed::row(row.expect("a message's content outlives it"))
-    });
+    let (metadata, envelope) = match kept {
+        Some(Kept::All(metadata)) => (Some(metadata), None),
+        Some(Kept::Envelope(envelope)) => (None, Some(envelope)),
+        None => (None, None),
+    };
     let body = query.chunks.then(|| {
         let content = content(rows, account, state.email);
         Body { chunks: content.split().0.to_vec(), digest: content.digest }
@@ -184,6 +220,7 @@ fn record(
         metadata,
         body,
         metadata_chunks,
+        envelope,
     }
 }
 

@@ -185,6 +185,7 @@ impl Play {
             metadata: false,
             chunks: true,
             expunged: false,
+            only_envelope: false,
         };
         let Answer::Messages(records, _) = self.shard.query(&Query::Messages(all)) else {
             panic!("INBOX has messages");

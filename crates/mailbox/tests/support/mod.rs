@@ -265,7 +265,8 @@ impl Shard {
 pub fn list(of: OfMailbox) -> Messages {
     let uids = UidSet::all();
     let (changed_since, metadata, chunks, expunged) = (None, false, false, false);
-    Messages { of, uids, changed_since, metadata, chunks, expunged }
+    let only_envelope = false;
+    Messages { of, uids, changed_since, metadata, chunks, expunged, only_envelope }
 }
 
 pub fn mail(subject: &str) -> Vec<u8> {

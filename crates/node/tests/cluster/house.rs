@@ -283,6 +283,7 @@ pub async fn bodies(client: &Client, place: Place) -> Vec<String> {
         metadata: false,
         chunks: true,
         expunged: false,
+        only_envelope: false,
     };
     let answer = client.query(place, Query::Messages(messages)).await;
     let Ok(Answer::Messages(messages, None)) = answer else { panic!("{answer:?}") };

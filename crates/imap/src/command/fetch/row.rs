@@ -176,12 +176,16 @@ impl Row {
                 return self.binary(cx, item, section);
             }
             Item::Flags => self.tell_flags(cx),
-            Item::Uid => out.text(&format!("UID {}", record.uid)),
+            Item::Uid => {
+                let _ = write!(out, "UID {}", record.uid);
+            }
             Item::InternalDate => {
                 let date = date::format_date_time(record.internal_date);
                 out.text(&format!("INTERNALDATE \"{date}\""));
             }
-            Item::Size => out.text(&format!("RFC822.SIZE {}", record.size)),
+            Item::Size => {
+                let _ = write!(out, "RFC822.SIZE {}", record.size);
+            }
             Item::ModSeq => out.text(&format!("MODSEQ ({})", record.modseq)),
             Item::EmailId => out.text(&format!("EMAILID (E{})", record.email_id.0)),
             Item::ThreadId => out.text(&format!("THREADID (T{})", record.thread_id.0)),
@@ -198,9 +202,10 @@ impl Row {
             }
             Item::Envelope => {
                 out.text("ENVELOPE ");
-                match metadata {
-                    Some(metadata) => envelope::write(out, &metadata.envelope),
-                    None => out.text("NIL"),
+                match (&record.envelope, metadata) {
+                    (Some(packed), _) => envelope::write(out, packed),
+                    (None, Some(metadata)) => envelope::write(out, &(&metadata.envelope).into()),
+                    (None, None) => out.text("NIL"),
                 }
             }
             Item::Structure { extended } => {
