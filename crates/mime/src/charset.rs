@@ -88,6 +88,15 @@ pub fn fold(text: &str) -> String {
     text.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
 }
 
+/// As [`fold`], of a text that is not wanted any more as it was.
+pub fn fold_in_place(text: &mut String) {
+    if text.is_ascii() {
+        text.make_ascii_lowercase();
+    } else {
+        *text = fold(text);
+    }
+}
+
 fn is_ascii(charset: &str) -> bool {
     let charset = charset.trim();
     ["", "us-ascii", "ascii", "ansi_x3.4-1968"]

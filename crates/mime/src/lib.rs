@@ -26,7 +26,7 @@ mod token;
 mod transfer;
 mod word;
 
-pub use charset::{CharsetDecoder, fold};
+pub use charset::{CharsetDecoder, fold, fold_in_place};
 pub use envelope::{Address, Envelope};
 pub use header::{HeaderField, HeaderFields, header_fields, unfold};
 pub use metadata::{Metadata, Range};
@@ -36,4 +36,4 @@ pub use scanner::{Scanner, scan};
 pub use sort::SortKeys;
 pub use subject::base_subject;
 pub use transfer::TransferDecoder;
-pub use word::decode_header;
+pub use word::{decode_header, push_header};

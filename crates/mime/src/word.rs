@@ -17,9 +17,21 @@ const PIECES_MAX: usize = 100;
 /// A header value as a person reads it: unfolded, RFC 2047 words decoded, raw 8-bit octets taken
 /// as UTF-8 or else windows-1252.
 pub fn decode_header(raw: &[u8]) -> String {
+    let mut text = String::with_capacity(raw.len());
+    push_header(&mut text, raw);
+    text
+}
+
+/// As [`decode_header`], added to a text.
+pub fn push_header(text: &mut String, raw: &[u8]) {
     let value = unfold(raw);
-    let mut rest = value.as_ref();
-    let mut text = String::with_capacity(rest.len());
+    match std::str::from_utf8(&value) {
+        Ok(plain) if !plain.contains("=?") => text.push_str(plain),
+        _ => push_words(text, &value),
+    }
+}
+
+fn push_words(text: &mut String, mut rest: &[u8]) {
     // Why: senders cut multi-byte characters between words, so octets of neighbouring words of
     // one charset are joined before they are decoded.
     let mut joined: Option<(String, Vec<u8>)> = None;
@@ -31,7 +43,7 @@ pub fn decode_header(raw: &[u8]) -> String {
             && joined.is_some()
             && plain.iter().all(|byte| matches!(byte, b' ' | b'\t'));
         if !is_between_words {
-            flush(&mut joined, &mut text);
+            flush(&mut joined, text);
             text.push_str(&decode_all("", plain));
         }
         rest = &rest[opening..];
@@ -40,18 +52,17 @@ pub fn decode_header(raw: &[u8]) -> String {
             match &mut joined {
                 Some((charset, octets)) if *charset == word.charset => octets.extend(word.octets),
                 _ => {
-                    flush(&mut joined, &mut text);
+                    flush(&mut joined, text);
                     joined = Some((word.charset, word.octets));
                 }
             }
         } else if !rest.is_empty() {
-            flush(&mut joined, &mut text);
+            flush(&mut joined, text);
             text.push_str("=?");
             rest = &rest[2..];
         }
     }
-    flush(&mut joined, &mut text);
-    text
+    flush(&mut joined, text);
 }
 
 fn flush(joined: &mut Option<(String, Vec<u8>)>, text: &mut String) {

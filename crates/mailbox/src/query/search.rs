@@ -7,12 +7,11 @@ use crate::answer::Answer;
 use crate::ids::{ModSeq, Uid};
 use crate::message::Messages;
 use crate::outcome::Refusal;
-use crate::query::prefetch::Prefetch;
 use crate::query::{Compare, Search, SearchKey};
 use crate::rows::Source;
 use crate::state::State;
 use crate::uid_set::UidSet;
-use content::{Candidate, InEnvelope, Needle};
+use content::{Candidate, InEnvelope, Needle, Reader};
 
 /// Limit: messages one page looks at by their state alone.
 const STATES_MAX: usize = 131_072;
@@ -32,7 +31,7 @@ pub(super) fn answer(
     let row = super::mailbox(rows, query.of)?;
     let messages = Messages::of(rows, query.of, &row);
     let plan = Plan::of(&query.key);
-    let mut prefetch = Prefetch::new(rows, query.of.account);
+    let mut reader = Reader::new(rows, bodies, query.of.account);
     let mut found = UidSet::new();
     let mut highest: Option<ModSeq> = None;
     let mut next = None;
@@ -48,8 +47,7 @@ pub(super) fn answer(
             }
             n_states += 1;
             let state = raw.read();
-            let mut candidate =
-                Candidate::new((rows, bodies), query.of.account, (&mut prefetch, &state));
+            let mut candidate = Candidate::new(&mut reader, &state);
             if plan.matches(uid, &state, &mut candidate) {
                 found.push(uid);
                 highest = highest.max(Some(state.modseq()));

@@ -1,12 +1,13 @@
 //! What SEARCH reads of one message, as little as the key needs: metadata, then its header, then
 //! its text parts, chunk by chunk.
 
-use mime::{Address, CharsetDecoder, Metadata, Part, PartKind, Range, TransferDecoder};
+use mime::{Addresses, CharsetDecoder, Metadata, Part, PartKind, Range, TransferDecoder};
 use minicbor::Decoder;
 
 use super::super::messages;
 use super::super::prefetch::Prefetch;
 use crate::Bodies;
+use crate::answer::Passed;
 use crate::chunk::{ChunkRef, unstow};
 use crate::codec;
 use crate::ids::AccountId;
@@ -25,27 +26,27 @@ pub(super) enum InEnvelope {
 impl InEnvelope {
     /// `None` for a header field that the envelope does not hold.
     pub(super) fn of(name: &str) -> Option<Self> {
-        Some(match name.to_ascii_lowercase().as_str() {
-            "subject" => Self::Text(1),
-            "from" => Self::List(2),
-            "to" => Self::List(5),
-            "cc" => Self::List(6),
-            "bcc" => Self::List(7),
-            "message-id" => Self::Text(9),
-            _ => return None,
-        })
+        const KEPT: [(&str, InEnvelope); 6] = [
+            ("subject", InEnvelope::Text(1)),
+            ("from", InEnvelope::List(2)),
+            ("to", InEnvelope::List(5)),
+            ("cc", InEnvelope::List(6)),
+            ("bcc", InEnvelope::List(7)),
+            ("message-id", InEnvelope::Text(9)),
+        ];
+        KEPT.iter().find(|kept| name.eq_ignore_ascii_case(kept.0)).map(|kept| kept.1)
     }
 
-    /// The field of encoded metadata, as a person reads it; `None` if there is none. What lies in
-    /// front of it is passed over, what lies behind it is not looked at.
-    fn read(self, metadata: &[u8]) -> Result<Option<String>, minicbor::decode::Error> {
+    /// Adds the field of encoded metadata to a text, as a person reads it; false if there is none. What
+    /// lies in front of it is passed over, what lies behind it is not looked at.
+    fn read(self, metadata: &[u8], text: &mut String) -> Result<bool, minicbor::decode::Error> {
         let mut decoder = Decoder::new(metadata);
         // Metadata, and in it first the envelope.
         decoder.array()?;
         let n_fields = decoder.array()?.unwrap_or(0) as usize;
         let (Self::Text(at) | Self::List(at)) = self;
         if at >= n_fields {
-            return Ok(None);
+            return Ok(false);
         }
         for _ in 0..at {
             decoder.skip()?;
@@ -53,21 +54,26 @@ impl InEnvelope {
         Ok(match self {
             Self::Text(_) => {
                 let value: Option<&minicbor::bytes::ByteSlice> = decoder.decode()?;
-                value.map(|value| mime::decode_header(value))
+                if let Some(value) = value {
+                    mime::push_header(text, value);
+                }
+                value.is_some()
             }
             Self::List(_) => {
-                let addresses: Vec<Address> = decoder.decode()?;
-                let text: Vec<String> = addresses.iter().map(address_text).collect();
-                (!addresses.is_empty()).then(|| text.join(", "))
+                let addresses: Addresses<'_> = decoder.decode()?;
+                for (i, address) in addresses.enumerate() {
+                    text.push_str(if i > 0 { ", " } else { "" });
+                    mime::push_header(text, address.name.unwrap_or_default());
+                    text.push_str(" <");
+                    mime::push_header(text, address.mailbox.unwrap_or_default());
+                    text.push('@');
+                    mime::push_header(text, address.host.unwrap_or_default());
+                    text.push('>');
+                }
+                !addresses.is_empty()
             }
         })
     }
-}
-
-/// Whether encoded metadata may be an excerpt: that is said in its last field.
-fn is_excerpt(metadata: &[u8]) -> Result<bool, minicbor::decode::Error> {
-    const N_FIELDS_OF_A_WHOLE: u64 = 6;
-    Ok(Decoder::new(metadata).array()?.is_none_or(|n_fields| n_fields > N_FIELDS_OF_A_WHOLE))
 }
 
 /// Text to look for, folded.
@@ -81,14 +87,34 @@ impl Needle {
     fn is_in(&self, text: &str) -> bool {
         self.0.is_empty() || mime::fold(text).contains(&self.0)
     }
+
+    /// The same; the text is folded where it is.
+    fn is_in_scratch(&self, text: &mut String) -> bool {
+        mime::fold_in_place(text);
+        text.contains(&self.0)
+    }
+}
+
+/// Where candidates are read, one after the other.
+pub(super) struct Reader<'s> {
+    rows: &'s dyn Source,
+    bodies: &'s dyn Bodies,
+    account: AccountId,
+    prefetch: Prefetch<'s>,
+    /// What was read last, so that not each message needs memory of its own.
+    text: String,
+}
+
+impl<'s> Reader<'s> {
+    pub(super) fn new(rows: &'s dyn Source, bodies: &'s dyn Bodies, account: AccountId) -> Self {
+        let prefetch = Prefetch::new(rows, account);
+        Self { rows, bodies, account, prefetch, text: String::new() }
+    }
 }
 
 /// One message under a search.
 pub(super) struct Candidate<'c, 's> {
-    rows: &'s dyn Source,
-    bodies: &'s dyn Bodies,
-    account: AccountId,
-    prefetch: &'c mut Prefetch<'s>,
+    reader: &'c mut Reader<'s>,
     state: &'c State,
     metadata: Option<Box<Metadata>>,
     has_read_metadata: bool,
@@ -98,16 +124,9 @@ pub(super) struct Candidate<'c, 's> {
 }
 
 impl<'c, 's> Candidate<'c, 's> {
-    pub(super) fn new(
-        (rows, bodies): (&'s dyn Source, &'s dyn Bodies),
-        account: AccountId,
-        (prefetch, state): (&'c mut Prefetch<'s>, &'c State),
-    ) -> Self {
+    pub(super) fn new(reader: &'c mut Reader<'s>, state: &'c State) -> Self {
         Self {
-            rows,
-            bodies,
-            account,
-            prefetch,
+            reader,
             state,
             metadata: None,
             has_read_metadata: false,
@@ -128,7 +147,8 @@ impl<'c, 's> Candidate<'c, 's> {
     /// The whole metadata, or the excerpt if no good copy of the whole is at hand.
     fn metadata(&mut self) -> &Metadata {
         self.has_read_metadata = true;
-        let (rows, account, email) = (self.rows, self.account, self.state.email);
+        let Reader { rows, bodies, account, .. } = *self.reader;
+        let email = self.state.email;
         let n_bytes_read = &mut self.n_bytes_read;
         self.metadata.get_or_insert_with(|| {
             let metadata = messages::metadata(rows, account, email);
@@ -136,7 +156,7 @@ impl<'c, 's> Candidate<'c, 's> {
                 return metadata;
             }
             let content = messages::content(rows, account, email);
-            let octets = content.split().1.iter().map(|chunk| self.bodies.chunk(chunk));
+            let octets = content.split().1.iter().map(|chunk| bodies.chunk(chunk));
             let octets: Option<Vec<_>> = octets.collect();
             let octets = octets.unwrap_or_default().concat();
             *n_bytes_read += octets.len() as u64;
@@ -147,8 +167,7 @@ impl<'c, 's> Candidate<'c, 's> {
     /// HEADER, and SUBJECT, FROM, ... which are short for it.
     pub(super) fn header_contains(&mut self, name: &str, needle: &Needle) -> bool {
         if let Some(field) = InEnvelope::of(name) {
-            let text = self.in_envelope(field).expect("rows are verified when read");
-            return text.is_some_and(|text| needle.is_in(&text));
+            return self.is_in(field, needle).expect("rows are verified when read");
         }
         let header = self.header();
         mime::header_fields(header).any(|field| {
@@ -157,17 +176,26 @@ impl<'c, 's> Candidate<'c, 's> {
         })
     }
 
-    /// A field of the envelope; an excerpt's may be cut short.
-    fn in_envelope(
+    /// Whether a field of the envelope contains the text; an excerpt's may be cut short.
+    fn is_in(
         &mut self,
         field: InEnvelope,
-    ) -> Result<Option<String>, minicbor::decode::Error> {
+        needle: &Needle,
+    ) -> Result<bool, minicbor::decode::Error> {
         self.has_read_metadata = true;
-        let text = self.prefetch.read(self.state.email, |row| match is_excerpt(row) {
-            Ok(false) => Some(field.read(row)),
-            _ => None,
+        let Reader { prefetch, text, .. } = &mut *self.reader;
+        text.clear();
+        let is_there = prefetch.read(self.state.email, |row| {
+            (!Passed::may_be_excerpt(row)).then(|| field.read(row, text))
         });
-        text.unwrap_or_else(|| field.read(&codec::encode(self.metadata())))
+        let is_there = match is_there {
+            Some(is_there) => is_there?,
+            None => {
+                let whole = codec::encode(self.metadata());
+                field.read(&whole, &mut self.reader.text)?
+            }
+        };
+        Ok(is_there && needle.is_in_scratch(&mut self.reader.text))
     }
 
     /// BODY: the text parts, decoded; and the headers of messages within.
@@ -240,7 +268,8 @@ impl<'c, 's> Candidate<'c, 's> {
     /// good copy is at hand is passed over: it matches nothing.
     fn visit(&mut self, range: Range, visit: &mut dyn FnMut(&[u8]) -> bool) {
         let chunks = self.chunks.take().unwrap_or_else(|| {
-            let content = messages::content(self.rows, self.account, self.state.email);
+            let Reader { rows, account, .. } = *self.reader;
+            let content = messages::content(rows, account, self.state.email);
             content.split().0.to_vec()
         });
         let mut at: u64 = 0;
@@ -250,7 +279,7 @@ impl<'c, 's> Candidate<'c, 's> {
             if end <= range.start || begin >= range.end {
                 continue;
             }
-            let Some(bytes) = self.bodies.chunk(chunk) else {
+            let Some(bytes) = self.reader.bodies.chunk(chunk) else {
                 continue;
             };
             self.n_bytes_read += bytes.len() as u64;
@@ -317,14 +346,6 @@ fn block_contains(block: &[u8], needle: &Needle) -> bool {
     })
 }
 
-fn address_text(address: &mime::Address) -> String {
-    let part = |part: &Option<Vec<u8>>| {
-        part.as_ref().map(|part| mime::decode_header(part)).unwrap_or_default()
-    };
-    let (name, mailbox, host) = (part(&address.name), part(&address.mailbox), part(&address.host));
-    format!("{name} <{mailbox}@{host}>")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -335,9 +356,11 @@ mod tests {
         let raw = b"From: Ann <a@x.test>, c@x.test\r\nTo: b@x.test\r\nCc: d@x.test\r\n\
             Bcc: e@x.test\r\nSubject: =?utf-8?q?h=C3=A9?=\r\nMessage-Id: <1@x.test>\r\n\r\n";
         let row = codec::encode(&mime::scan(raw));
-        assert!(!is_excerpt(&row).unwrap());
-        assert!(is_excerpt(&codec::encode(&mime::scan(raw).excerpt())).unwrap());
-        let read = |name: &str| InEnvelope::of(name).and_then(|field| field.read(&row).unwrap());
+        let read = |row: &[u8], name: &str| {
+            let mut text = String::new();
+            let field = InEnvelope::of(name).expect("the envelope has it");
+            field.read(row, &mut text).unwrap().then_some(text)
+        };
         for (name, wanted) in [
             ("From", "Ann <a@x.test>,  <c@x.test>"),
             ("to", " <b@x.test>"),
@@ -346,11 +369,11 @@ mod tests {
             ("subject", "hé"),
             ("message-id", "<1@x.test>"),
         ] {
-            assert_eq!(read(name).as_deref(), Some(wanted), "{name}");
+            assert_eq!(read(&row, name).as_deref(), Some(wanted), "{name}");
         }
         let row = codec::encode(&mime::scan(b"\r\n"));
         for name in ["from", "to", "cc", "bcc", "subject", "message-id"] {
-            assert_eq!(InEnvelope::of(name).unwrap().read(&row).unwrap(), None, "{name}");
+            assert_eq!(read(&row, name), None, "{name}");
         }
     }
 }
