@@ -21,6 +21,11 @@ impl PackedEnvelope {
         decoder.decode()
     }
 
+    /// How many octets it takes.
+    pub fn n_bytes(&self) -> usize {
+        self.0.len()
+    }
+
     /// What is in it.
     pub fn read(&self) -> EnvelopeRef<'_> {
         Decoder::new(&self.0).decode().expect("whoever made it has read it")

@@ -55,8 +55,12 @@ pub(super) fn answer(rows: &dyn Source, query: &Messages) -> Result<Answer, Refu
         }
         let kept = query.metadata.then(|| {
             prefetch.read(state.email, |row| {
-                n_bytes += row.len();
-                Kept::of(row, query.only_envelope)
+                let kept = Kept::of(row, query.only_envelope);
+                n_bytes += match &kept {
+                    Kept::All(_) => row.len(),
+                    Kept::Envelope(envelope) => envelope.n_bytes(),
+                };
+                kept
             })
         });
         records.push(record(rows, query, (uid, state, expunged), kept));

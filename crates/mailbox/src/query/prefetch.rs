@@ -11,8 +11,8 @@ const NEAR: u64 = 16;
 const ROWS_MIN: u64 = 16;
 const ROWS_MAX: u64 = 256;
 
-/// Octets after which that is enough, so that it lies where the processor reaches it soon.
-const BYTES_MAX: usize = 256 * 1024;
+/// Octets after which that is enough: more would come from the system for each query, and go back.
+const BYTES_MAX: usize = 64 * 1024;
 
 /// Reads metadata rows of one account.
 pub(super) struct Prefetch<'s> {
