@@ -31,6 +31,7 @@ fn bad_input_is_refused_and_the_connection_goes_on() -> Result<()> {
     pop3(&demo)?;
     lmtp_commands(&demo)?;
     lmtp_messages(&demo)?;
+    lmtp_ends(&demo)?;
     let longest = other.end()?;
     println!("another session waited {longest:?}");
     ensure!(before == pids(&demo)?, "a process ended");
@@ -201,6 +202,24 @@ fn lmtp_messages(demo: &Demo) -> Result<()> {
         let got = imap.fetch_body(uid)?;
         let body = crate::bytes::without_trace(&got)?;
         ensure!(body == want.as_bytes(), "UID {uid}: {} octets differ", body.len());
+    }
+    Ok(())
+}
+
+/// What only looks like the end of a message ends none: no command is smuggled in behind it.
+fn lmtp_ends(demo: &Demo) -> Result<()> {
+    let mut line = Line::connect(&demo.at("f1", "lmtp")?)?;
+    line.line()?;
+    for end in ["\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r\n.\r"] {
+        line.send(b"RSET\r\nLHLO tests.example.test\r\nMAIL FROM:<>\r\n")?;
+        line.send(format!("RCPT TO:<{USER}>\r\nDATA\r\n").as_bytes())?;
+        while !answer(&mut line)?.starts_with("354") {}
+        line.send(format!("Subject: one\r\n\r\none{end}NOOP\r\n.\r\n").as_bytes())?;
+        let said = answer(&mut line)?;
+        ensure!(said.starts_with("550 5.6.0"), "{end:?}: {said}");
+        line.send(b"VRFY\r\n")?;
+        let said = answer(&mut line)?;
+        ensure!(!said.starts_with("250"), "{end:?} has let a command through: {said}");
     }
     Ok(())
 }
