@@ -72,10 +72,12 @@ fn a_rename_under_load_changes_the_login_and_nothing_else() -> Result<()> {
 /// Deliveries at each frontend, and one session that idles and stores flags.
 struct Load {
     stop: Arc<AtomicBool>,
+    stop_session: Arc<AtomicBool>,
     /// Which of [`NAMES`] the account has.
     name: Arc<AtomicUsize>,
     acknowledged: Arc<Mutex<Vec<String>>>,
     n_rounds: Arc<AtomicUsize>,
+    /// The session's, and those of the deliveries.
     threads: Vec<JoinHandle<Result<()>>>,
 }
 
@@ -83,6 +85,7 @@ impl Load {
     fn begin(demo: &Demo) -> Result<Self> {
         let mut load = Self {
             stop: Arc::default(),
+            stop_session: Arc::default(),
             name: Arc::default(),
             acknowledged: Arc::default(),
             n_rounds: Arc::default(),
@@ -99,7 +102,7 @@ impl Load {
     /// Its connection lives through every rename.
     fn session(&self, mut imap: Imap) -> Result<JoinHandle<Result<()>>> {
         imap.ok("SELECT INBOX")?;
-        let (stop, n_rounds) = (self.stop.clone(), self.n_rounds.clone());
+        let (stop, n_rounds) = (self.stop_session.clone(), self.n_rounds.clone());
         Ok(std::thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
                 imap.idle_until(|text| text.ends_with(" EXISTS")).context("IDLE")?;
@@ -168,9 +171,13 @@ impl Load {
     }
 
     fn end(self) -> Result<Vec<String>> {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads {
-            thread.join().map_err(|_| anyhow::anyhow!("a client panicked"))??;
+        // Why in this order: the session may be waiting for one more delivery.
+        let mut threads = self.threads.into_iter();
+        for (stop, n_threads) in [(self.stop_session, 1), (self.stop, FRONTENDS.len())] {
+            stop.store(true, Ordering::Relaxed);
+            for thread in threads.by_ref().take(n_threads) {
+                thread.join().map_err(|_| anyhow::anyhow!("a client panicked"))??;
+            }
         }
         Ok(std::mem::take(&mut self.acknowledged.lock().expect("no panic holds it")))
     }
