@@ -10,7 +10,8 @@
 //! `expunge MAILBOX UIDS`, `move MAILBOX UIDS TARGET`, `create MAILBOX`, `delete MAILBOX`,
 //! `zip` (from here on the client compresses), `quota OCTETS`, `purge`, `suspend`, `resume`,
 //! `remove` (the account), `wait SECONDS`, `next TROUBLE` and `chunk TROUBLE`; a new
-//! session by `session [notls|starttls|private]` or, logged in, `login`; `timeout`, `shutdown`, `end of input`.
+//! session by `session [notls|starttls|private]` or, logged in, `login`;
+//! `timeout`, `shutdown`, `end of input`.
 
 mod support;
 
