@@ -162,3 +162,35 @@ fn decompress(packed: &[u8], raw_len: usize) -> Option<Vec<u8>> {
         decompressor.as_mut()?.decompress(packed, raw_len).ok()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // A test that cannot go on says where.
+
+    use journal::Record;
+    use mailbox::ShardId;
+
+    use super::*;
+    use crate::disk::DiskOptions;
+    use crate::local::Local;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_body_whose_place_was_forgotten_is_found_by_who_looks_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        Disk::format(dir.path()).unwrap();
+        let journal = journal::Options { reserve_segments: 0, ..journal::Options::default() };
+        let options = DiskOptions { journal, ..DiskOptions::default() };
+        let disk = Disk::open(dir.path(), options).unwrap();
+        let claim = disk.claim(0, ShardId(1)).await.unwrap();
+        let local = Local { disk: disk.clone(), replica: 0 };
+        let (store, _checkpoints) = local.open(&claim.log).await.unwrap();
+        let stored = StoredChunk::raw(Bytes::from_static(b"a body"));
+        let (digest, owner) = (stored.chunk.digest, ReplicaId(0));
+        let record = Record::Blobs { replica: owner, blobs: vec![crate::log::blob(&stored)] };
+        disk.write(vec![record]).await.unwrap();
+        assert_eq!(read_located(&disk, &store, &digest), None, "nobody looks through the journal");
+        assert_eq!(read_local(&disk, None, &store, &digest), None, "it may well be missing");
+        assert_eq!(read_local(&disk, Some(owner), &store, &digest), Some(stored.clone()));
+        assert_eq!(read_located(&disk, &store, &digest), Some(stored), "its place is known again");
+    }
+}
