@@ -37,6 +37,8 @@ struct Process {
     node: Arc<FakeNode>,
     address: SocketAddr,
     identity: Identity,
+    /// Holds the address until the first start.
+    listener: Mutex<Option<std::net::TcpListener>>,
 }
 
 impl Cluster {
@@ -56,7 +58,8 @@ impl Cluster {
             let address = listener.local_addr().unwrap();
             let node = Arc::new(FakeNode::new(name, Arc::clone(&world)));
             let identity = authority.identity(name, role);
-            nodes.insert((*name).to_owned(), Process { node, address, identity });
+            let listener = Mutex::new(Some(listener));
+            nodes.insert((*name).to_owned(), Process { node, address, identity, listener });
         }
         let cluster = Self { authority, world, nodes, running: Mutex::default() };
         cluster.place();
@@ -102,7 +105,9 @@ impl Cluster {
     pub fn run(&self, name: &str) {
         let process = &self.nodes[name];
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let listener = std::net::TcpListener::bind(process.address).unwrap();
+        let first = process.listener.lock().unwrap().take();
+        let again = || std::net::TcpListener::bind(process.address).unwrap();
+        let listener = first.unwrap_or_else(again);
         listener.set_nonblocking(true).unwrap();
         let listener = {
             let _inside = runtime.enter();
