@@ -145,7 +145,7 @@ fn the_place_of_a_pending_body_is_changed_and_forgotten() {
 #[test]
 fn a_view_of_large_rows_sees_each_once() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(index::open(dir.path(), 1 << 20).unwrap()).unwrap();
+    let store = Store::open(index::open(dir.path(), 1 << 20).unwrap(), 1).unwrap();
     let commit = |keys: std::ops::Range<u8>, value: &[u8]| {
         let rows = keys.map(|key| (vec![key], Some(value.to_vec()))).collect();
         store.commit((rows, Vec::new()), &[], Applied::default()).unwrap();
