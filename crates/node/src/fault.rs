@@ -20,7 +20,7 @@ pub(crate) use self::wipe::wipe_marked;
 use crate::shared::Shared;
 
 /// How long after its answer a process ends or falls silent, so that the answer gets out.
-const LAST_WORDS: Duration = Duration::from_millis(20);
+const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// What cuts this node off.
 #[derive(Clone, Debug, Default)]
@@ -101,7 +101,9 @@ impl FaultHandler for Faults {
             Fault::Probe => {}
             Fault::Crash => after_answer(process::abort),
             Fault::Restart => after_answer(process::terminate),
-            Fault::Pause(duration) => process::pause(duration).map_err(MetaError::Refused)?,
+            Fault::Pause(duration) => {
+                process::pause(duration, LAST_WORDS).map_err(MetaError::Refused)?;
+            }
             Fault::Partition { duration, peers_only } => self.partition(duration, peers_only)?,
             Fault::FillDisk { disk, duration } => self.fill(disk, duration)?,
             Fault::WipeDisk(disk) => {

@@ -21,8 +21,9 @@ pub(super) fn terminate() {
     unsafe { libc::kill(libc::getpid(), libc::SIGTERM) };
 }
 
-/// Stops this process for a time. A helper process made before lets it go on.
-pub(super) fn pause(duration: Duration) -> Result<(), String> {
+/// Stops this process for a time, `after` a while in which it can still answer. A helper process made before
+/// lets it go on.
+pub(super) fn pause(duration: Duration, after: Duration) -> Result<(), String> {
     // SAFETY: getpid(2) takes nothing.
     let me = unsafe { libc::getpid() };
     if me == 1 {
@@ -30,7 +31,7 @@ pub(super) fn pause(duration: Duration) -> Result<(), String> {
                     share the pod's process namespace"
             .into());
     }
-    let n_looks = (duration.as_millis() / LOOK_EVERY.as_millis()).max(1) as u64;
+    let n_looks = ((after + duration).as_millis() / LOOK_EVERY.as_millis()).max(1) as u64;
     // SAFETY: between fork and _exit the child calls only what may be called there (signal-safety(7)).
     let helper = unsafe { libc::fork() };
     match helper {
@@ -38,6 +39,7 @@ pub(super) fn pause(duration: Duration) -> Result<(), String> {
         0 => wake(me, n_looks),
         helper => {
             std::thread::spawn(move || {
+                std::thread::sleep(after);
                 // SAFETY: kill(2) takes numbers; the helper is our child until waitpid(2) took it.
                 unsafe {
                     libc::kill(me, libc::SIGSTOP);
