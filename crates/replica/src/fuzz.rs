@@ -5,6 +5,7 @@
 use std::cell::OnceCell;
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
@@ -87,7 +88,10 @@ fn file(bytes: &[u8]) {
 
 /// A small whole checkpoint file, and one whose rows are not compressed, for the seeds.
 pub fn seeds() -> std::io::Result<Vec<Vec<u8>>> {
-    let dir = std::env::temp_dir().join(format!("rookery-seeds-{}", std::process::id()));
+    // Why a number each: threads that ask at the same time would remove each other's directory.
+    static N_ASKED: AtomicU64 = AtomicU64::new(0);
+    let n = N_ASKED.fetch_add(1, Ordering::Relaxed);
+    let dir = std::env::temp_dir().join(format!("rookery-seeds-{}-{n}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
     let row = |n: u8| -> std::io::Result<_> { Ok((vec![6, n], (n != 3).then(|| vec![n; 20]))) };
     let mut rows = (0..5).map(row);
