@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
-use tokio::sync::{Notify, mpsc, oneshot};
+use futures_util::{StreamExt, stream};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 use tokio_stream::wrappers::ReceiverStream;
@@ -29,15 +29,13 @@ const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 const OVERHEAD_MAX: usize = 4096;
 /// Pause before the first attempt to reconnect.
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
-/// Longest pause between attempts; a peer that is back must be found before it campaigns.
-const PAUSE_MAX: Duration = Duration::from_millis(250);
+/// Longest pause between attempts; a peer that is back must be found before the next election.
+const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 type Answer = Result<PeerResponse, PeerError>;
 
 pub(super) struct Link {
     state: Mutex<State>,
-    /// Somebody wants to send while there is no connection.
-    wanted: Notify,
     task: OnceLock<AbortHandle>,
 }
 
@@ -82,11 +80,7 @@ impl Link {
             next_id: 1,
             waiting: HashMap::new(),
         };
-        let link = Arc::new(Self {
-            state: Mutex::new(state),
-            wanted: Notify::new(),
-            task: OnceLock::new(),
-        });
+        let link = Arc::new(Self { state: Mutex::new(state), task: OnceLock::new() });
         let frames = link.open();
         let task = tokio::spawn(Arc::clone(&link).run(channel, frames));
         let _ = link.task.set(task.abort_handle());
@@ -111,10 +105,7 @@ impl Link {
         state.next_id += 1;
         let queue = match &state.queue {
             Ok(queue) => queue,
-            Err(error) => {
-                self.wanted.notify_one();
-                return Err(error.clone());
-            }
+            Err(error) => return Err(error.clone()),
         };
         if queue.n_bytes.load(Ordering::Relaxed) > QUEUE_BYTES_MAX {
             return Err(PeerError::Unreachable("queue full".into()));
@@ -138,7 +129,7 @@ impl Link {
         let (frames, queued) = mpsc::channel(QUEUE_LEN_MAX);
         let n_bytes = Arc::new(AtomicUsize::new(0));
         self.state().queue = Ok(Queue { frames, n_bytes: Arc::clone(&n_bytes) });
-        Frames { queued, n_bytes }
+        Frames { first: None, queued, n_bytes }
     }
 
     /// Whoever waits is told; whoever sends is told until there is a new queue.
@@ -164,17 +155,20 @@ impl Link {
             self.fail(&PeerError::Unreachable(reason(&status)));
             pause = if connected { PAUSE_FIRST } else { (pause * 2).min(PAUSE_MAX) };
             sleep(pause).await;
-            if !connected {
-                self.wanted.notified().await;
-            }
             frames = self.open();
+            if !connected {
+                // Why wait: who asks after a long silence is told how the peer is now, and a peer that
+                // nobody asks for is not dialled.
+                frames.first = frames.queued.recv().await;
+            }
         }
     }
 
     /// One connection from beginning to end; whether there was one.
     async fn exchange(&self, mut client: RaftClient<Channel>, frames: Frames) -> (bool, Status) {
-        let Frames { queued, n_bytes } = frames;
-        let requests = ReceiverStream::new(queued).map(move |(size, frame)| {
+        let Frames { first, queued, n_bytes } = frames;
+        let queued = stream::iter(first).chain(ReceiverStream::new(queued));
+        let requests = queued.map(move |(size, frame)| {
             n_bytes.fetch_sub(size, Ordering::Relaxed);
             frame
         });
@@ -205,6 +199,8 @@ impl Link {
 
 /// The other end of a [`Queue`].
 struct Frames {
+    /// Taken out of the queue already.
+    first: Option<(usize, wire::RequestFrame)>,
     queued: mpsc::Receiver<(usize, wire::RequestFrame)>,
     n_bytes: Arc<AtomicUsize>,
 }

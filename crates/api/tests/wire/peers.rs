@@ -118,3 +118,18 @@ async fn a_peer_that_comes_back_is_found_again() {
     };
     timeout(Duration::from_secs(2), found).await.expect("found within the longest pause");
 }
+
+/// It failed once and nobody asked for it since: the first who does must not hear of that.
+#[tokio::test]
+async fn nobody_hears_of_a_failure_of_long_ago() {
+    let cluster = Cluster::start(1);
+    let transport = node_transport(&cluster);
+    cluster.kill("n1");
+    assert!(matches!(transport.call(request("n1", 1, 1)).await, Err(PeerError::Unreachable(_))));
+    cluster.run("n1");
+    tokio::time::pause();
+    // Time stands still while there is work, so this is after whatever the pause before an attempt is.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::resume();
+    transport.call(request("n1", 1, 2)).await.unwrap();
+}
