@@ -5,12 +5,14 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::redo::Redo;
 use super::{Batch, Index, IndexError};
 
-/// Handed to the operating system this often; what is younger is replayed after a kill.
+/// Handed to the operating system this often, and then cleaned up; what is younger comes from the redo file
+/// after a kill.
 const FLUSH_EVERY_MS: u64 = 2_000;
 
 /// After so many rows of a batch others get their turn.
@@ -22,7 +24,8 @@ const LOCK_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct SledIndex {
     db: sled::Db,
     tree: sled::Tree,
-    redo: Redo,
+    /// Held while a batch is written: the order of what is kept is that of what is put in.
+    redo: Mutex<Redo>,
 }
 
 impl SledIndex {
@@ -47,12 +50,23 @@ impl SledIndex {
             }
         };
         let tree = db.open_tree("rows").map_err(failed)?;
-        let index = Self { db, tree, redo: Redo::new(dir) };
-        if let Some(batch) = index.redo.left()? {
+        let index = Self { db, tree, redo: Mutex::new(Redo::new(dir)) };
+        let left = index.redo().left()?;
+        for batch in left {
             index.put(batch)?;
-            index.redo.clear()?;
         }
+        index.hand_over(&mut index.redo())?;
         Ok(index)
+    }
+
+    fn redo(&self) -> MutexGuard<'_, Redo> {
+        self.redo.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything goes to the operating system, and nothing has to be done again.
+    fn hand_over(&self, redo: &mut Redo) -> Result<(), IndexError> {
+        guarded(|| self.db.flush())?;
+        redo.clear()
     }
 
     fn put(&self, batch: Batch) -> Result<(), IndexError> {
@@ -94,13 +108,11 @@ impl Index for SledIndex {
     }
 
     fn write(&self, batch: Batch) -> Result<(), IndexError> {
-        if batch.len() > 1 {
-            self.redo.keep(&batch)?;
-            self.put(batch)?;
-            self.redo.clear()
-        } else {
-            self.put(batch)
-        }
+        let mut redo = self.redo();
+        redo.keep(&batch)?;
+        self.put(batch)?;
+        // Why not each time: it syncs.
+        if redo.is_full() { self.hand_over(&mut redo) } else { Ok(()) }
     }
 
     fn load(&self, rows: Batch) -> Result<(), IndexError> {
@@ -108,7 +120,7 @@ impl Index for SledIndex {
     }
 
     fn flush(&self) -> Result<(), IndexError> {
-        self.db.flush().map(drop).map_err(failed)
+        self.hand_over(&mut self.redo())
     }
 }
 
@@ -145,7 +157,7 @@ mod tests {
             let path = dir.path().join(n_done.to_string());
             let index = SledIndex::open(&path, 1 << 20).unwrap();
             index.write(before.clone()).unwrap();
-            index.redo.keep(&batch).unwrap();
+            index.redo().keep(&batch).unwrap();
             index.put(batch[..n_done].to_vec()).unwrap();
             drop(index);
             for _second_start in [false, true] {
@@ -153,7 +165,44 @@ mod tests {
                 for (key, value) in &batch {
                     assert_eq!(index.value(key).unwrap(), *value, "{n_done}");
                 }
-                assert!(index.redo.left().unwrap().is_none(), "{n_done}");
+                assert!(index.redo().left().unwrap().is_empty(), "{n_done}");
+            }
+        }
+    }
+
+    /// A process killed after any batch: what it leaves is what the operating system has by then.
+    #[test]
+    fn no_batch_is_lost_with_the_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = SledIndex::open(&dir.path().join("index"), 1 << 20).unwrap();
+        let mut rows = std::collections::BTreeMap::new();
+        for step in 0..60_u32 {
+            // Some of one row, and in all more than is kept.
+            let n_rows = if step % 5 == 0 { 1 } else { 30 };
+            let row = |n: u32| {
+                let key = (step * 17 + n * 7) % 101;
+                let value = (key % 3 != step % 3).then(|| vec![step as u8; 8_000]);
+                (key.to_be_bytes().to_vec(), value)
+            };
+            let batch: Batch = (0..n_rows).map(row).collect();
+            rows.extend(batch.clone());
+            index.write(batch).unwrap();
+            let left = dir.path().join(step.to_string());
+            copy_tree(&dir.path().join("index"), &left);
+            let after = SledIndex::open(&left, 1 << 20).unwrap();
+            let differing = rows.iter().filter(|(key, row)| after.value(key).unwrap() != **row);
+            assert_eq!(differing.count(), 0, "{step}");
+        }
+        assert!(index.redo().left().unwrap().len() < 59, "never handed over");
+    }
+
+    fn copy_tree(from: &Path, to: &Path) {
+        std::fs::create_dir(to).unwrap();
+        for item in std::fs::read_dir(from).unwrap() {
+            let item = item.unwrap();
+            match item.file_type().unwrap().is_dir() {
+                true => copy_tree(&item.path(), &to.join(item.file_name())),
+                false => drop(std::fs::copy(item.path(), to.join(item.file_name())).unwrap()),
             }
         }
     }
@@ -162,17 +211,23 @@ mod tests {
     #[test]
     fn a_batch_that_was_not_kept_whole_is_not_done() {
         let dir = tempfile::tempdir().unwrap();
-        let batch: Batch = vec![(vec![1], Some(vec![7; 100])), (vec![2], None)];
-        let redo = Redo::new(dir.path());
-        redo.keep(&batch).unwrap();
-        assert_eq!(redo.left().unwrap(), Some(batch));
+        let first: Batch = vec![(vec![1], Some(vec![7; 100])), (vec![2], None)];
+        let second: Batch = vec![(vec![3], Some(vec![8; 50]))];
+        let mut redo = Redo::new(dir.path());
+        redo.keep(&first).unwrap();
+        redo.keep(&second).unwrap();
+        assert_eq!(redo.left().unwrap(), [first.clone(), second]);
         let path = dir.path().join("redo");
         let whole = std::fs::read(&path).unwrap();
+        let first_len = 4 + (8 + 1 + 100) + (8 + 1) + 32;
         for len in 0..whole.len() {
             std::fs::write(&path, &whole[..len]).unwrap();
-            assert_eq!(redo.left().unwrap(), None, "{len}");
+            let expected: &[Batch] =
+                if len < first_len { &[] } else { std::slice::from_ref(&first) };
+            assert_eq!(redo.left().unwrap(), expected, "{len}");
         }
         let index = SledIndex::open(dir.path(), 1 << 20).unwrap();
-        assert_eq!(index.value(&[1]).unwrap(), None);
+        assert_eq!(index.value(&[1]).unwrap(), Some(vec![7; 100]));
+        assert_eq!(index.value(&[3]).unwrap(), None);
     }
 }
