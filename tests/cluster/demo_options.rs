@@ -1,6 +1,7 @@
 //! `rookery demo` as its help and the file it writes say it is.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -256,15 +257,48 @@ fn what_the_demo_prints_can_be_copied() -> Result<()> {
     ensure!(told.success(), "Ctrl-C");
     let ended = wait::until(END_WITHIN, "demo ended", || demo.0.try_wait()?.context("it runs"))?;
     ensure!(ended.success(), "the demo ended with {ended}");
-    for entry in std::fs::read_dir("/proc")?.flatten() {
-        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line).into_owned();
-        let ours = line.contains(&*home.path().to_string_lossy());
-        ensure!(!ours, "{} still runs: {line}", entry.path().display());
-    }
+    nothing_runs_below(home.path())?;
     let left: Vec<_> = std::fs::read_dir(home.path())?.flatten().map(|it| it.file_name()).collect();
     ensure!(left.len() == 2, "the demo left files: {left:?}");
     Ok(())
+}
+
+fn nothing_runs_below(home: &Path) -> Result<()> {
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        let ours = line.contains(&*home.to_string_lossy());
+        ensure!(!ours, "{} still runs: {line}", entry.path().display());
+    }
+    Ok(())
+}
+
+/// As `rookery demo | head` leaves it.
+#[test]
+fn a_demo_nobody_reads_ends_as_a_whole() -> Result<()> {
+    let home = tempfile::tempdir()?;
+    let base = tests::demo::free_ports()?.to_string();
+    let mut command = Command::new(rookery());
+    command.args(["demo", "--base-port", &base, "--no-sample-mail"]).env("TMPDIR", home.path());
+    let mut demo = Started(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?);
+    let mut said = BufReader::new(demo.0.stdout.take().context("no output")?);
+    let mut first = String::new();
+    said.read_line(&mut first)?;
+    drop(said);
+    wait::until(READY_WITHIN, "demo ready", || {
+        let dir = std::fs::read_dir(home.path())?.flatten().next().context("no directory")?;
+        let cluster = dir.path().join("cluster.json");
+        let mut ctl = Command::new(rookery());
+        ctl.arg("ctl").arg("--cluster").arg(cluster).args(["cluster", "health"]);
+        ensure!(ctl.output()?.status.success(), "not healthy yet");
+        Ok(())
+    })?;
+    ensure!(demo.0.try_wait()?.is_none(), "the demo ended when its reader went");
+    let told = Command::new("kill").args(["-INT", &demo.0.id().to_string()]).status()?;
+    ensure!(told.success(), "Ctrl-C");
+    let ended = wait::until(END_WITHIN, "demo ended", || demo.0.try_wait()?.context("it runs"))?;
+    ensure!(ended.success(), "the demo ended with {ended}");
+    nothing_runs_below(home.path())
 }
 
 #[test]

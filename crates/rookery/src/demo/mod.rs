@@ -158,26 +158,46 @@ async fn demo(options: &DemoOptions, drill: Option<&drill::Options>) -> Result<E
         () = stop.wait() => None,
     };
     let mut drilled = None;
-    match ready {
+    let outcome = match ready {
         Some(Ok(())) => {
             if let Some(drill) = drill {
                 drilled = Some(drill::on_cluster_file(&layout.file, drill).await);
+                Ok(())
             } else {
-                print_welcome(&layout, children.cluster(), started.elapsed())?;
-                while tokio::time::timeout(WATCH_INTERVAL, stop.wait()).await.is_err() {
-                    children.refresh()?;
-                }
+                watch(&layout, &mut children, &mut stop, started.elapsed()).await
             }
         }
-        Some(Err(error)) => {
-            children.end_all().await;
-            return Err(error.context(format!("start demo in {}", dir.display())));
-        }
-        None => {}
-    }
-    println!("ending all processes");
+        Some(Err(error)) => Err(error.context(format!("start demo in {}", dir.display()))),
+        None => Ok(()),
+    };
+    say("ending all processes");
+    // Why before the outcome is looked at: no child outlives the demo, whatever befell it.
     children.end_all().await;
+    outcome?;
     drilled.unwrap_or(Ok(ExitCode::SUCCESS))
+}
+
+/// Tells what runs where, and keeps that file true, until somebody wants the end.
+async fn watch(
+    layout: &Layout,
+    children: &mut Children,
+    stop: &mut Stop,
+    took: Duration,
+) -> Result<()> {
+    if let Err(error) = print_welcome(layout, children.cluster(), took) {
+        // Why on: whoever reads no output has the file.
+        tracing::warn!(%error, "standard output is closed");
+    }
+    while tokio::time::timeout(WATCH_INTERVAL, stop.wait()).await.is_err() {
+        children.refresh()?;
+    }
+    Ok(())
+}
+
+/// A line for whoever reads standard output, if anybody does.
+fn say(line: &str) {
+    // Why the result is dropped: the demo goes on, or to its end, without a reader.
+    drop(writeln!(std::io::stdout(), "{line}"));
 }
 
 async fn deliver_to_demo(dir: &Path, message: &[u8], to: &[String]) -> Result<ExitCode> {
