@@ -4,7 +4,7 @@
 //! that takes nothing or says nothing for too long is let go; while it is silent the connection
 //! holds no buffer.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -155,28 +155,33 @@ impl Connection {
     }
 }
 
-/// What is on its way to the client: small pieces gathered, and behind them at most one large one.
+/// What is on its way to the client: small pieces gathered, and between them at most one large one.
 struct Output {
     socket: Socket,
     gathered: BytesMut,
     large: Option<Bytes>,
+    /// Small pieces behind the large one.
+    behind: BytesMut,
 }
 
 impl Output {
     fn new(socket: Socket) -> Self {
-        Self { socket, gathered: BytesMut::new(), large: None }
+        Self { socket, gathered: BytesMut::new(), large: None, behind: BytesMut::new() }
     }
 
     /// Small pieces wait for company; a large one waits until something else is to be done, so that
     /// the next chunk of a message is fetched while this one is sent.
     async fn send(&mut self, octets: Bytes) -> io::Result<()> {
-        let is_full = self.gathered.len() + octets.len() > GATHER_BYTES;
         let is_large = octets.len() > LARGE_BYTES;
-        if self.large.is_some() || (is_full && !is_large) {
+        let small = if self.large.is_some() { &self.behind } else { &self.gathered };
+        let is_full = !is_large && small.len() + octets.len() > GATHER_BYTES;
+        if is_full || (is_large && self.large.is_some()) {
             self.flush().await?;
         }
         if is_large {
             self.large = Some(octets);
+        } else if self.large.is_some() {
+            self.behind.extend_from_slice(&octets);
         } else {
             self.gathered.extend_from_slice(&octets);
         }
@@ -185,11 +190,11 @@ impl Output {
 
     async fn flush(&mut self) -> io::Result<()> {
         let gathered = std::mem::take(&mut self.gathered);
-        self.socket.write_all(&gathered).await?;
-        if let Some(large) = self.large.take() {
-            self.socket.write_all(&large).await?;
-        }
-        Ok(())
+        let large = self.large.take().unwrap_or_default();
+        let behind = std::mem::take(&mut self.behind);
+        // Why together: a response is one packet for the client to wake up for.
+        let mut pieces = [IoSlice::new(&gathered), IoSlice::new(&large), IoSlice::new(&behind)];
+        self.socket.write_all(&mut pieces).await
     }
 
     /// Answers a question; when that takes long, or much was gathered, writes it meanwhile.

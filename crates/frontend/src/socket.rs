@@ -2,7 +2,7 @@
 //! here between calls: an idle connection holds no more than the kernel and rustls need.
 
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -68,18 +68,26 @@ impl Socket {
         }
     }
 
-    /// Writes all of it, as fast as the client takes it.
-    pub(crate) async fn write_all(&mut self, mut octets: &[u8]) -> io::Result<()> {
-        while !octets.is_empty() {
+    /// Writes all pieces, as fast as the client takes them.
+    pub(crate) async fn write_all(&mut self, mut pieces: &mut [IoSlice<'_>]) -> io::Result<()> {
+        // Why first: leaves out what is empty.
+        IoSlice::advance_slices(&mut pieces, 0);
+        while !pieces.is_empty() {
             let n = match self {
-                Self::Plain(stream) => timeout(STALLED_AFTER, stream.write(octets)).await??,
-                Self::Unix(stream) => timeout(STALLED_AFTER, stream.write(octets)).await??,
-                Self::Tls(stream) => timeout(STALLED_AFTER, stream.write(octets)).await??,
+                Self::Plain(stream) => {
+                    timeout(STALLED_AFTER, stream.write_vectored(pieces)).await??
+                }
+                Self::Unix(stream) => {
+                    timeout(STALLED_AFTER, stream.write_vectored(pieces)).await??
+                }
+                Self::Tls(stream) => {
+                    timeout(STALLED_AFTER, stream.write_vectored(pieces)).await??
+                }
             };
             if n == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
-            octets = &octets[n..];
+            IoSlice::advance_slices(&mut pieces, n);
         }
         if let Self::Tls(stream) = self {
             timeout(STALLED_AFTER, stream.flush()).await??;
