@@ -24,7 +24,6 @@ use futures_util::future::try_join_all;
 use mailbox::chunk::Codec;
 use mailbox::command::Place;
 use mailbox::dialogue::Trouble;
-use mailbox::query::Messages;
 use mailbox::{Address, Answer, ChunkRef, Command, Outcome, Query, Refusal, ShardId, StoredChunk};
 use tokio::time::{Instant, timeout_at};
 
@@ -259,8 +258,7 @@ impl Client {
         let deadline = Instant::now() + self.shared.deadline;
         place = self.shared.moved.latest(place);
         if let Query::Bodies(messages) = &query
-            && let Some(answer) = self.ask_once(place.shard, &query).await
-            && is_complete(messages, &answer)
+            && let Some(answer) = self.ask_lasting(place.shard, messages).await
         {
             return Ok(answer);
         }
@@ -277,6 +275,10 @@ impl Client {
                 }
                 Answer::Refused(Refusal::NoSuchAccount) => {
                     self.shared.directory.forget(place.account);
+                    return Ok(answer);
+                }
+                Answer::Opened(info, ..) => {
+                    self.shared.recent.opened(info.of, info.uid_validity);
                     return Ok(answer);
                 }
                 _ => return Ok(answer),
@@ -349,11 +351,4 @@ impl Client {
         });
         Arc::clone(link)
     }
-}
-
-/// Whether an answer has every message asked for, as far as it goes.
-fn is_complete(asked: &Messages, answer: &Answer) -> bool {
-    let Answer::Messages(records, next) = answer else { return false };
-    let n_later = next.map_or(0, |next| asked.uids.starting_at(next).n_uids());
-    records.len() as u64 == asked.uids.n_uids() - n_later
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mailbox::command::Place;
 use mailbox::dialogue::Trouble;
+use mailbox::query::Messages;
 use mailbox::{Answer, Query, ShardId, StoredChunk};
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::transport::Channel;
@@ -59,8 +60,23 @@ impl Client {
         }
     }
 
-    /// Asks whoever leads as far as is known, who need not be sure of it. `None` if that gives nothing.
-    pub(super) async fn ask_once(&self, shard: ShardId, query: &Query) -> Option<Answer> {
+    /// Asks whoever leads as far as is known, who need not be sure of it, for what never changes. `None`
+    /// if that gives not all of it. What is about one message is kept.
+    pub(super) async fn ask_lasting(&self, shard: ShardId, asked: &Messages) -> Option<Answer> {
+        let message = self.shared.recent.message(asked);
+        if let Some(kept) = message.and_then(|message| self.shared.recent.answer(&message)) {
+            return decode(&kept, "answer").ok();
+        }
+        let octets = self.ask_once(shard, &Query::Bodies(asked.clone())).await?;
+        let answer = decode(&octets, "answer").ok().filter(|answer| is_complete(asked, answer))?;
+        if let Some(message) = message {
+            self.shared.recent.answered(message, &octets);
+        }
+        Some(answer)
+    }
+
+    /// The encoded answer of whoever leads as far as is known.
+    async fn ask_once(&self, shard: ShardId, query: &Query) -> Option<Bytes> {
         let route = &self.link(shard).route;
         let leader = route.known()?;
         let message =
@@ -69,7 +85,7 @@ impl Client {
         let response = timeout(ONCE_TIMEOUT, client.query(message)).await.ok()?.ok()?.into_inner();
         let Told::Answer(answer) = response.result? else { return None };
         self.keep_beside(response.chunks);
-        decode(&answer, "answer").ok()
+        Some(answer)
     }
 
     fn keep_beside(&self, chunks: Vec<wire::Chunk>) {
@@ -110,6 +126,13 @@ impl Client {
             again(failed, &mut pause, deadline).await?;
         }
     }
+}
+
+/// Whether an answer has every message asked for, as far as it goes.
+fn is_complete(asked: &Messages, answer: &Answer) -> bool {
+    let Answer::Messages(records, next) = answer else { return false };
+    let n_later = next.map_or(0, |next| asked.uids.starting_at(next).n_uids());
+    records.len() as u64 == asked.uids.n_uids() - n_later
 }
 
 /// Whether to ask again, after a pause where that is due.

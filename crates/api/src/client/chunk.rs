@@ -57,7 +57,7 @@ impl Client {
         chunk: ChunkRef,
         deadline: Instant,
     ) -> Result<(StoredChunk, Bytes), Trouble> {
-        if let Some(stored) = self.shared.recent.take(&chunk) {
+        if let Some(stored) = self.shared.recent.chunk(&chunk) {
             let bytes = stored.bytes.clone();
             return Ok((stored, bytes));
         }

@@ -9,10 +9,11 @@ use api::meta::{MemberChange, MetaError, MetaHandler, Newer, Placements, Report}
 use api::peer::{BoxFuture, PeerError, PeerHandler, PeerRequest, PeerResponse};
 use api::placement::{ClusterId, DiskId, Node, Placement};
 use async_trait::async_trait;
-use mailbox::command::{MoveAccount, MoveStep, Place};
+use mailbox::command::{InternalDate, MoveAccount, MoveStep, OfMailbox, Place};
 use mailbox::{
-    AccountId, Address, Answer, Change, ChunkRef, Command, Digest, LogTime, MailboxId, Outcome,
-    Query, Refusal, Request, SessionId, ShardId, StoredChunk,
+    AccountId, Address, Answer, Change, ChunkRef, Command, Digest, EmailId, Flags, LogTime,
+    MailboxId, MailboxInfo, MailboxName, MessageRecord, ModSeq, Outcome, Query, Refusal, Request,
+    SessionId, ShardId, StoredChunk, ThreadId, Uid, UidSet, UidValidity,
 };
 use tokio::sync::{broadcast, watch};
 use tokio_stream::StreamExt;
@@ -61,6 +62,10 @@ struct State {
     n_to_settle: u64,
     maildrop: Option<[u8; 16]>,
     changes: Vec<MemberChange>,
+    /// Of the only mailbox, if there is one.
+    uid_validity: Option<UidValidity>,
+    /// Questions about what never changes.
+    n_lasting: u64,
 }
 
 impl Default for World {
@@ -101,6 +106,17 @@ impl World {
 
     pub fn n_sessions(&self) -> usize {
         self.state.lock().unwrap().sessions.len()
+    }
+
+    /// There is one mailbox, and this is its UIDVALIDITY.
+    pub fn mailbox(&self, uid_validity: u32) {
+        let uid_validity = UidValidity(uid_validity.try_into().unwrap());
+        self.state.lock().unwrap().uid_validity = Some(uid_validity);
+    }
+
+    /// How often nodes were asked about what never changes.
+    pub fn n_lasting(&self) -> u64 {
+        self.state.lock().unwrap().n_lasting
     }
 
     pub fn resolve(&self, address: &Address, place: Option<Place>) {
@@ -263,9 +279,18 @@ impl MailHandler for FakeNode {
     ) -> Result<Answer, MailError> {
         self.hear().await;
         self.check_leader()?;
+        let mut state = self.world.state.lock().unwrap();
+        if let Query::Bodies(asked) = &query {
+            state.n_lasting += 1;
+            let records = asked.uids.iter().map(record).collect();
+            return Ok(Answer::Messages(records, None));
+        }
         assert!(linearizable);
-        let state = self.world.state.lock().unwrap();
         match query {
+            Query::Open(named) => {
+                let info = opened(named.account, state.uid_validity.unwrap());
+                Ok(Answer::Opened(Box::new(info), UidSet::all(), None))
+            }
             Query::Resolve(address) => Ok(match state.groups.get(&address) {
                 Some(members) => Answer::Group(members.clone()),
                 None => Answer::Place(state.places.get(&address).copied()),
@@ -317,6 +342,47 @@ impl MailHandler for FakeNode {
         self.check_leader()?;
         self.world.state.lock().unwrap().maildrop.take_if(|holder| *holder == token);
         Ok(())
+    }
+}
+
+fn record(uid: Uid) -> MessageRecord {
+    MessageRecord {
+        uid,
+        modseq: ModSeq::LAST,
+        flags: Flags::default(),
+        internal_date: InternalDate { unix_s: 0, zone_minutes: 0 },
+        save_date: LogTime(0),
+        size: 1,
+        email_id: EmailId(u64::from(uid.value())),
+        thread_id: ThreadId(1),
+        uidl: None,
+        expunged: false,
+        metadata: None,
+        body: None,
+        metadata_chunks: Vec::new(),
+        envelope: None,
+    }
+}
+
+fn opened(account: AccountId, uid_validity: UidValidity) -> MailboxInfo {
+    MailboxInfo {
+        of: OfMailbox { account, mailbox: MailboxId(1) },
+        name: MailboxName::inbox(),
+        selectable: true,
+        has_children: false,
+        subscribed: false,
+        special_use: None,
+        uid_validity,
+        uid_next: Uid::LAST,
+        highest_modseq: ModSeq::LAST,
+        n_messages: 0,
+        n_unseen: 0,
+        n_deleted: 0,
+        n_recent: 0,
+        first_recent: Uid::LAST,
+        size_bytes: 0,
+        keywords: Vec::new(),
+        deleted_bytes: 0,
     }
 }
 

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mailbox::chunk::Codec;
-use mailbox::command::Place;
+use mailbox::command::{NamedMailbox, OfMailbox, Place};
 use mailbox::dialogue::Trouble;
-use mailbox::{AccountId, Answer, Query, Refusal, ShardId, StoredChunk};
+use mailbox::query::Messages;
+use mailbox::{
+    AccountId, Answer, MailboxId, MailboxName, Query, Refusal, ShardId, StoredChunk, Uid, UidSet,
+};
 
 use crate::cluster::{ACCOUNT, Cluster, PLACE, address};
 
@@ -123,4 +126,44 @@ async fn a_maildrop_has_one_holder() {
     assert_eq!(client.lock_maildrop(place, [2; 16]).await, Ok(false));
     assert_eq!(client.unlock_maildrop(place, [1; 16]).await, Ok(()));
     assert_eq!(client.lock_maildrop(place, [2; 16]).await, Ok(true));
+}
+
+#[tokio::test]
+async fn what_is_known_of_a_message_is_asked_for_once_while_its_uid_means_the_same() {
+    let cluster = Cluster::start(3);
+    let client = cluster.client();
+    let open = || Query::Open(NamedMailbox { account: ACCOUNT, name: MailboxName::inbox() });
+    let about = |first: u32, last: u32| {
+        let uids = UidSet::range(Uid::new(first).unwrap(), Uid::new(last).unwrap());
+        let of = OfMailbox { account: ACCOUNT, mailbox: MailboxId(1) };
+        Query::Bodies(Messages {
+            of,
+            uids,
+            changed_since: None,
+            metadata: false,
+            chunks: true,
+            expunged: true,
+            only_envelope: false,
+        })
+    };
+    let ask = async |query: Query| match client.query(PLACE, query).await {
+        Ok(Answer::Messages(records, None)) => records.len(),
+        other => panic!("{other:?}"),
+    };
+    // Who leads is found out by asking in earnest.
+    assert_eq!(client.recipient(&address("nobody@example.test")).await, Ok(None));
+    for n_asked in 1..3 {
+        assert_eq!(ask(about(1, 1)).await, 1);
+        assert_eq!(cluster.world.n_lasting(), n_asked, "nobody knows what the UID means");
+    }
+    for (uid_validity, n_asked) in [(7, 3), (8, 5)] {
+        cluster.world.mailbox(uid_validity);
+        client.query(PLACE, open()).await.unwrap();
+        for _ in 0..3 {
+            assert_eq!(ask(about(1, 1)).await, 1);
+            assert_eq!(cluster.world.n_lasting(), n_asked);
+        }
+        assert_eq!(ask(about(1, 2)).await, 2);
+        assert_eq!(cluster.world.n_lasting(), n_asked + 1, "only single messages are kept");
+    }
 }
