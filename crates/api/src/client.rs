@@ -7,6 +7,7 @@ mod attempt;
 mod chunk;
 mod command;
 mod directory;
+mod exchange;
 mod moved;
 mod nodes;
 mod placement;

@@ -43,9 +43,9 @@ impl Client {
         loop {
             let leader = timeout_at(deadline, route.leader()).await;
             let leader = leader.map_err(|_| Trouble::Unavailable)?;
-            let mut client = route.cluster.nodes.mail(&leader.node);
-            let failed = match route.attempt(&leader, deadline, client.query(message.clone())).await
-            {
+            let exchange = route.cluster.nodes.exchange(&leader.node);
+            let call = exchange.query(message.clone(), deadline);
+            let failed = match route.attempt(&leader, deadline, call).await {
                 Ok(wire::QueryResponse { result: Some(Told::Answer(answer)), chunks }) => {
                     self.keep_beside(chunks);
                     return decode(&answer, "answer").map_err(|_| Trouble::Unavailable);
@@ -81,8 +81,10 @@ impl Client {
         let leader = route.known()?;
         let message =
             wire::QueryRequest { shard: shard.0, query: encode(query), linearizable: false };
-        let mut client = route.cluster.nodes.mail(&leader.node);
-        let response = timeout(ONCE_TIMEOUT, client.query(message)).await.ok()?.ok()?.into_inner();
+        let exchange = route.cluster.nodes.exchange(&leader.node);
+        let deadline = Instant::now() + ONCE_TIMEOUT;
+        let call = exchange.query(message, deadline);
+        let response = timeout_at(deadline, call).await.ok()?.ok()?.into_inner();
         let Told::Answer(answer) = response.result? else { return None };
         self.keep_beside(response.chunks);
         Some(answer)

@@ -136,8 +136,8 @@ impl ShardLink {
             let Ok(leader) = timeout_at(proposal.deadline, self.route.leader()).await else {
                 break Trouble::Unavailable;
             };
-            let mut client = self.route.cluster.nodes.mail(&leader.node);
-            let call = client.propose(proposal.message.clone());
+            let exchange = self.route.cluster.nodes.exchange(&leader.node);
+            let call = exchange.propose(proposal.message.clone(), proposal.deadline);
             let failed = match self.route.attempt(&leader, proposal.deadline, call).await {
                 Ok(response) => match response.result {
                     Some(Proposed::Outcome(outcome)) => match decode(&outcome, "outcome") {

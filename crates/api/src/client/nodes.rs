@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tonic::transport::Channel;
 
 use super::ClientConfig;
+use super::exchange::Exchange;
 use crate::dial::{Dialer, MESSAGE_BYTES_MAX, Resolver, Target};
 use crate::placement::Placement;
 use crate::proto::mail::mail_client::MailClient;
@@ -18,6 +19,7 @@ pub(crate) struct Nodes {
     resolver: Resolver,
     placement: watch::Receiver<Arc<Placement>>,
     channels: Mutex<HashMap<Key, Channel>>,
+    exchanges: Mutex<HashMap<String, Arc<Exchange>>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -34,7 +36,8 @@ impl Nodes {
         let resolver: Resolver =
             Arc::new(move |name| known.borrow().node(name).map(|node| node.address.clone()));
         let channels = Mutex::new(HashMap::new());
-        Self { dialer, seeds: config.seeds, resolver, placement, channels }
+        let exchanges = Mutex::new(HashMap::new());
+        Self { dialer, seeds: config.seeds, resolver, placement, channels, exchanges }
     }
 
     /// The connection to a node, by name.
@@ -50,7 +53,18 @@ impl Nodes {
         named.chain(self.seeds.iter().cloned().map(Key::Seed)).map(|key| self.get(key)).collect()
     }
 
-    /// For everything but bodies that are read.
+    /// For commands and questions.
+    pub(super) fn exchange(&self, node: &str) -> Arc<Exchange> {
+        let mut exchanges = self.exchanges.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(exchange) = exchanges.get(node) {
+            return Arc::clone(exchange);
+        }
+        let exchange = Arc::new(Exchange::new(self.mail(node)));
+        exchanges.insert(node.to_owned(), Arc::clone(&exchange));
+        exchange
+    }
+
+    /// For everything else but bodies that are read.
     pub(super) fn mail(&self, node: &str) -> MailClient<Channel> {
         mail_client(self.channel(node))
     }

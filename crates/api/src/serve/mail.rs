@@ -2,22 +2,32 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use mailbox::{AccountId, ShardId, StoredChunk};
+use prost::Message;
 use tokio::sync::watch;
-use tonic::{Request, Response, Status};
+use tokio::time::timeout;
+use tonic::{Request, Response, Status, Streaming};
 
-use crate::convert::id;
 use crate::convert::mail::{change_to_wire, chunk_ref, decode, encode};
+use crate::convert::{Malformed, id};
+use crate::dial::MESSAGE_BYTES_MAX;
 use crate::mail::{MailError, MailHandler};
 use crate::proto::mail as wire;
 use crate::proto::mail::mail_server::Mail;
+use wire::request_frame::Request as Asked;
+use wire::response_frame::Response as Told;
 use wire::{chunk_response, maildrop_response, propose_response, query_response};
 
 /// Limit: changes in one message of a watch; those that are there at once travel together.
 const CHANGES_PER_MESSAGE_MAX: usize = 64;
 
+/// Limit: requests of one stream that are answered at once; above it nothing more is read.
+const RUNNING_MAX: usize = 4096;
+
+#[derive(Clone)]
 pub(super) struct MailService {
     pub(super) handler: Arc<dyn MailHandler>,
     pub(super) stopped: watch::Receiver<bool>,
@@ -25,41 +35,36 @@ pub(super) struct MailService {
 
 #[tonic::async_trait]
 impl Mail for MailService {
+    type ExchangeStream = Pin<Box<dyn Stream<Item = Result<wire::ResponseFrame, Status>> + Send>>;
     type WatchStream = Pin<Box<dyn Stream<Item = Result<wire::WatchResponse, Status>> + Send>>;
 
     async fn propose(
         &self,
         request: Request<wire::ProposeRequest>,
     ) -> Result<Response<wire::ProposeResponse>, Status> {
-        let message = request.into_inner();
-        let request = decode(&message.request, "request")?;
-        let chunks: Result<Vec<_>, _> =
-            message.chunks.into_iter().map(StoredChunk::try_from).collect();
-        let result = self.handler.propose(ShardId(message.shard), request, chunks?).await;
-        let result = match result {
-            Ok(outcome) => propose_response::Result::Outcome(encode(&outcome)),
-            Err(error) => propose_response::Result::Error(error.into()),
-        };
-        Ok(Response::new(wire::ProposeResponse { result: Some(result) }))
+        Ok(Response::new(self.put(request.into_inner()).await?))
     }
 
     async fn query(
         &self,
         request: Request<wire::QueryRequest>,
     ) -> Result<Response<wire::QueryResponse>, Status> {
-        let message = request.into_inner();
-        let query = decode(&message.query, "query")?;
-        let shard = ShardId(message.shard);
-        let mut chunks = Vec::new();
-        let result = match self.handler.query(shard, query, message.linearizable).await {
-            Ok(answer) => {
-                let beside = self.handler.beside(shard, &answer);
-                chunks = beside.into_iter().map(Into::into).collect();
-                query_response::Result::Answer(encode(&answer))
-            }
-            Err(error) => query_response::Result::Error(error.into()),
-        };
-        Ok(Response::new(wire::QueryResponse { result: Some(result), chunks }))
+        Ok(Response::new(self.ask(request.into_inner()).await?))
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<Streaming<wire::RequestFrame>>,
+    ) -> Result<Response<Self::ExchangeStream>, Status> {
+        let service = self.clone();
+        // Why only these end: what runs is told to the end, within the grace of the shutdown.
+        let frames = request.into_inner().take_until(Box::pin(super::ended(self.stopped.clone())));
+        let stream = frames
+            .filter_map(|frame| std::future::ready(frame.ok()))
+            .map(move |frame| service.clone().tell(frame))
+            .buffer_unordered(RUNNING_MAX)
+            .map(Ok);
+        Ok(Response::new(Box::pin(stream)))
     }
 
     async fn chunk(
@@ -133,6 +138,84 @@ impl Mail for MailService {
             Err(error) => maildrop_response::Result::Error(error.into()),
         };
         Ok(Response::new(wire::MaildropResponse { result: Some(result) }))
+    }
+}
+
+impl MailService {
+    async fn put(&self, message: wire::ProposeRequest) -> Result<wire::ProposeResponse, Malformed> {
+        let request = decode(&message.request, "request")?;
+        let chunks: Result<Vec<_>, _> =
+            message.chunks.into_iter().map(StoredChunk::try_from).collect();
+        let result = self.handler.propose(ShardId(message.shard), request, chunks?).await;
+        let result = match result {
+            Ok(outcome) => propose_response::Result::Outcome(encode(&outcome)),
+            Err(error) => propose_response::Result::Error(error.into()),
+        };
+        Ok(wire::ProposeResponse { result: Some(result) })
+    }
+
+    async fn ask(&self, message: wire::QueryRequest) -> Result<wire::QueryResponse, Malformed> {
+        let query = decode(&message.query, "query")?;
+        let shard = ShardId(message.shard);
+        let mut chunks = Vec::new();
+        let result = match self.handler.query(shard, query, message.linearizable).await {
+            Ok(answer) => {
+                let beside = self.handler.beside(shard, &answer);
+                chunks = beside.into_iter().map(Into::into).collect();
+                query_response::Result::Answer(encode(&answer))
+            }
+            Err(error) => query_response::Result::Error(error.into()),
+        };
+        Ok(wire::QueryResponse { result: Some(result), chunks })
+    }
+
+    /// Answers one request of a stream, within its deadline.
+    async fn tell(self, frame: wire::RequestFrame) -> wire::ResponseFrame {
+        let patience = Duration::from_millis(frame.deadline_ms.into());
+        let response = match frame.request {
+            Some(Asked::Propose(message)) => {
+                Some(Told::Propose(self.put_in_time(message, patience).await))
+            }
+            Some(Asked::Query(message)) => {
+                // Why a task: many cores read rows for one stream.
+                let asking = tokio::spawn(async move { self.ask_in_time(message, patience).await });
+                asking.await.ok().map(Told::Query)
+            }
+            None => None,
+        };
+        let told = wire::ResponseFrame { id: frame.id, response };
+        // Why here: on the stream it would end all that is under way.
+        if told.encoded_len() > MESSAGE_BYTES_MAX {
+            return wire::ResponseFrame { id: frame.id, response: None };
+        }
+        told
+    }
+
+    async fn put_in_time(
+        &self,
+        message: wire::ProposeRequest,
+        patience: Duration,
+    ) -> wire::ProposeResponse {
+        let error = match timeout(patience, self.put(message)).await {
+            Ok(Ok(response)) => return response,
+            Ok(Err(_)) => MailError::Invalid,
+            Err(_) => MailError::Unknown,
+        };
+        wire::ProposeResponse { result: Some(propose_response::Result::Error(error.into())) }
+    }
+
+    async fn ask_in_time(
+        &self,
+        message: wire::QueryRequest,
+        patience: Duration,
+    ) -> wire::QueryResponse {
+        let error = match timeout(patience, self.ask(message)).await {
+            Ok(Ok(response)) => return response,
+            Ok(Err(_)) => MailError::Invalid,
+            Err(_) => MailError::Unavailable,
+        };
+        let result = Some(query_response::Result::Error(error.into()));
+        wire::QueryResponse { result, chunks: Vec::new() }
     }
 }
 
