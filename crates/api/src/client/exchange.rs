@@ -228,7 +228,7 @@ mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
-    use futures_util::Stream;
+    use futures_util::{Stream, StreamExt};
     use hyper_util::rt::TokioIo;
     use tonic::transport::{Endpoint, Server};
     use tonic::{Request, Streaming};
@@ -313,7 +313,9 @@ mod tests {
     #[tokio::test]
     async fn a_node_that_knows_no_streams_is_called_as_before() {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
-        let incoming = tokio_stream::iter([Ok::<_, std::io::Error>(theirs)]);
+        // Why endless: a server whose connections have all come ends.
+        let incoming =
+            tokio_stream::iter([Ok::<_, std::io::Error>(theirs)]).chain(tokio_stream::pending());
         tokio::spawn(Server::builder().serve_with_incoming_shutdown(
             MailServer::new(Old),
             incoming,
