@@ -47,8 +47,8 @@ pub async fn status(target: &Target) -> Result<ClusterStatus> {
     Ok(ClusterStatus { status })
 }
 
-/// How long replicas have to apply what was committed when they were first asked. Why: each node says
-/// how it is every second, at its own time, and mail may arrive all the while.
+/// How long nodes have to say how they are, and replicas to apply what was committed when they were first
+/// asked. Why: each node says so every second, at its own time, and mail may arrive all the while.
 const CATCH_UP_MAX: Duration = Duration::from_secs(4);
 /// How often they are looked at meanwhile.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
@@ -56,12 +56,13 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// Fails with what is missing until every shard has a leader that a majority follows; with `whole`, until
 /// every copy of everything there was when this was asked is present on every placed replica.
 pub async fn health(target: &Target, whole: bool) -> Result<()> {
-    let until = Instant::now() + CATCH_UP_MAX;
+    let begun = Instant::now();
     let mut goals: BTreeMap<ShardId, u64> = BTreeMap::new();
     loop {
+        let elapsed = begun.elapsed();
         let status = status(target).await?;
         let placement = status.known()?;
-        let mut behind = Ok(());
+        let mut behind = if whole { status.check_news(elapsed) } else { Ok(()) };
         for shard in &placement.shards {
             let committed = status.check_leader(shard)?;
             if whole {
@@ -73,7 +74,7 @@ pub async fn health(target: &Target, whole: bool) -> Result<()> {
         if placement.shards.len() < 2 {
             bail!("the cluster has no data shard yet");
         }
-        if behind.is_ok() || Instant::now() >= until {
+        if behind.is_ok() || elapsed >= CATCH_UP_MAX {
             return behind;
         }
         tokio::time::sleep(LOOK_AGAIN_AFTER).await;
@@ -215,6 +216,18 @@ impl ClusterStatus {
             }
             if replica.applied == leader.applied && replica.digest != leader.digest {
                 bail!("shard {id}: {} differs from the leader", node.node.name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether each node that should have a replica said how it is within this time: what it said before
+    /// may be of a process that is gone.
+    fn check_news(&self, within: Duration) -> Result<()> {
+        for replica in self.known()?.shards.iter().flat_map(|shard| &shard.replicas) {
+            let age_ms = self.node(&replica.node).map_or(u64::MAX, |node| node.age_ms);
+            if u128::from(age_ms) > within.as_millis() {
+                bail!("{} has not said how it is since this was asked", replica.node);
             }
         }
         Ok(())

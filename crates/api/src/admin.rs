@@ -82,6 +82,8 @@ pub struct NodeStatus {
     pub scrubs: Vec<DiskScrub>,
     /// The disks it says it has; the cluster may know more.
     pub told: Vec<Disk>,
+    /// How long ago it said all this.
+    pub age_ms: u64,
 }
 
 /// Limit: chunks asked for at once; each is read.

@@ -43,6 +43,7 @@ impl Admin {
             replicas: report::replicas(&self.shared),
             scrubs: scrub::report(&self.shared),
             told: self.shared.disks.report(),
+            age_ms: 0,
         }
     }
 
@@ -67,6 +68,7 @@ impl Admin {
             replicas: report.replicas,
             scrubs: report.scrubs,
             told: report.disks,
+            age_ms: at.map_or(u64::MAX, |at| at.elapsed().as_millis() as u64),
         }
     }
 }

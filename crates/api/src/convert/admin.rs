@@ -48,6 +48,7 @@ impl From<&NodeStatus> for wire::NodeStatus {
             replicas: status.replicas.iter().map(Into::into).collect(),
             scrubs: status.scrubs.iter().map(Into::into).collect(),
             told: status.told.iter().map(Into::into).collect(),
+            age_ms: status.age_ms,
         }
     }
 }
@@ -64,6 +65,7 @@ impl TryFrom<wire::NodeStatus> for NodeStatus {
             replicas: collect(wire.replicas)?,
             scrubs: collect(wire.scrubs)?,
             told: collect(wire.told)?,
+            age_ms: wire.age_ms,
         })
     }
 }
