@@ -10,6 +10,7 @@
 pub mod address;
 pub mod answer;
 mod apply;
+mod brief;
 pub mod chunk;
 pub mod codec;
 pub mod command;
@@ -36,6 +37,7 @@ pub mod uid_set;
 
 pub use address::Address;
 pub use answer::{Answer, MailboxInfo, MessageRecord};
+pub use brief::Block;
 pub use chunk::{ChunkRef, Digest, Draft, NewMessage, StoredChunk};
 pub use command::{Command, Entry, Request};
 pub use flags::{FlagChange, Flags, Keyword, SystemFlags};

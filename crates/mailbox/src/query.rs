@@ -1,6 +1,7 @@
 //! Everything that can be asked of a shard. Long answers come in pages.
 
 mod account;
+mod briefs;
 mod mailboxes;
 mod messages;
 mod moving;

@@ -4,7 +4,10 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+use bytes::Bytes;
 use minicbor::{Decode, Encode};
+
+use crate::brief::Block;
 
 /// Where rows are kept between commands. A source that cannot read stops its replica; it never makes
 /// up an absent row.
@@ -14,6 +17,14 @@ pub trait Source {
 
     /// Visits rows with `from <= key < to` in ascending order until `visit` gives false.
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool);
+
+    /// Briefs that were kept, if none of the rows they were made of has changed.
+    fn briefs(&self, _block: &Block) -> Option<Bytes> {
+        None
+    }
+
+    /// Keeps briefs made of the rows as they are here; whoever has no room for them forgets them.
+    fn keep_briefs(&self, _block: &Block, _briefs: &Bytes) {}
 }
 
 /// What changed: key to new value, `None` for a removed row.

@@ -343,6 +343,14 @@ pub(crate) fn digest_of(key: &[u8]) -> Option<Digest> {
     Some(Digest(digest.try_into().expect("32 octets")))
 }
 
+/// Whose metadata this row is.
+pub(crate) fn of_metadata(key: &[u8]) -> Option<(AccountId, EmailId)> {
+    let is_metadata =
+        key.first() == Some(&ACCOUNT) && key.get(17) == Some(&(Table::Metadata as u8));
+    let number = key.get(18..).filter(|_| is_metadata)?.try_into().ok()?;
+    Some((AccountId(Fields(key).id(1)), EmailId(u64::from_be_bytes(number))))
+}
+
 /// What a row is that moves with its account.
 pub(crate) enum Kind {
     Upload,

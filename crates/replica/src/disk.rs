@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::appender::Appender;
 use crate::blocking::Blocking;
+use crate::briefs::Briefs;
 use crate::chunks::Throttle;
 use crate::codec::{self, Reader};
 use crate::core::Core;
@@ -76,6 +77,7 @@ pub struct Disk {
     resynced: Option<SegmentId>,
     state: Mutex<State>,
     ledger: Mutex<Ledger>,
+    briefs: Arc<Briefs>,
     /// Of bodies that replicas here lack.
     filling: Throttle,
     /// Scrub is to end.
@@ -169,6 +171,7 @@ impl Disk {
         }
         Ok(Arc::new(Self {
             dir: dir.to_path_buf(),
+            briefs: Arc::default(),
             filling: Throttle::new(options.fill_bytes_per_s),
             options,
             appender: Arc::new(appender),
@@ -179,6 +182,11 @@ impl Disk {
             hurried: Notify::new(),
             pretends_full: AtomicBool::new(false),
         }))
+    }
+
+    /// What queries keep for each other.
+    pub(crate) fn briefs(&self) -> Arc<Briefs> {
+        self.briefs.clone()
     }
 
     /// Who this disk is.

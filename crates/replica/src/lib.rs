@@ -7,6 +7,7 @@
 
 mod appender;
 mod blocking;
+mod briefs;
 mod checkpoint;
 mod chunks;
 mod codec;

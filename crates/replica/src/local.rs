@@ -112,8 +112,8 @@ impl Local {
         }
         let bad = |error: IndexError| Distrust::Damaged(error.to_string());
         let cache_bytes = self.disk.options().index_cache_bytes;
-        let store = Store::open(index::open(&path, cache_bytes).map_err(bad)?, self.replica)
-            .map_err(bad)?;
+        let index = index::open(&path, cache_bytes).map_err(bad)?;
+        let store = Store::open(index, self.replica, self.disk.briefs()).map_err(bad)?;
         let applied = store.applied();
         if note.as_ref().is_some_and(|note| note.applied != applied) {
             return Err(Distrust::Damaged("it is not as a clean stop left it".into()));
@@ -186,7 +186,8 @@ impl Local {
         std::fs::create_dir_all(&dir)?;
         let cache_bytes = self.disk.options().index_cache_bytes;
         let index = index::open(&path, cache_bytes).map_err(io::Error::other)?;
-        let store = Store::open(index, self.replica).map_err(io::Error::other)?;
+        let store = Store::open(index, self.replica, self.disk.briefs());
+        let store = store.map_err(io::Error::other)?;
         if let Some(checkpoint) = checkpoint {
             let mut rows = Vec::with_capacity(LOAD_ROWS);
             checkpoint.rows(&mut |key, value| {

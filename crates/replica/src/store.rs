@@ -16,8 +16,9 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
 use journal::Pointer;
-use mailbox::{Digest, RowChanges, RowDigest, Source};
+use mailbox::{Block, Digest, RowChanges, RowDigest, Source};
 
+use crate::briefs::{Briefs, StoreBriefs};
 use crate::codec::{self, Reader};
 use crate::index::{Batch, Index, IndexError};
 use crate::pending::{Layer, Pending};
@@ -100,6 +101,7 @@ pub(crate) struct Store {
     undo: Mutex<Undo>,
     /// What the one who commits looked at lately.
     recent: Mutex<Recent>,
+    briefs: StoreBriefs,
     damaged: AtomicBool,
 }
 
@@ -120,8 +122,12 @@ struct Before {
 }
 
 impl Store {
-    /// Rows as the index has them.
-    pub fn open(index: Box<dyn Index>, replica: u64) -> Result<Arc<Self>, IndexError> {
+    /// Rows as the index has them; `briefs` are where those of all replicas of the disk are kept.
+    pub fn open(
+        index: Box<dyn Index>,
+        replica: u64,
+        briefs: Arc<Briefs>,
+    ) -> Result<Arc<Self>, IndexError> {
         let applied = match index.value(APPLIED)? {
             None => Applied::default(),
             Some(value) => {
@@ -136,6 +142,7 @@ impl Store {
             writing: Mutex::default(),
             undo: Mutex::default(),
             recent: Mutex::default(),
+            briefs: StoreBriefs::new(briefs),
             damaged: AtomicBool::new(false),
         }))
     }
@@ -161,6 +168,8 @@ impl Store {
         let mut at = lock(&self.commit);
         let version = self.keep_before(&changes)?;
         lock(&self.recent).change(&changes);
+        // Invariant: after what was before is kept, so that whoever made briefs of it sees that it changed.
+        self.briefs.change(&changes);
         let (is_due, is_behind) = {
             let mut pending = self.pending.write().unwrap_or_else(PoisonError::into_inner);
             pending.commit((changes, new_keys), places, &applied);
@@ -564,6 +573,14 @@ impl RowView {
         &self.store
     }
 
+    /// Whether rows of a range have changed since.
+    fn is_outdated(&self, undo: &Undo, from: &[u8], to: &[u8]) -> bool {
+        let range = (Bound::Included(from), Bound::Excluded(to));
+        let is_later = |before: &Before| before.version > self.version;
+        self.version < undo.floor
+            || undo.chain.range::<[u8], _>(range).any(|(_, befores)| befores.iter().any(is_later))
+    }
+
     /// What rows of a range were that have changed since.
     fn before(&self, from: &[u8], to: Bound<&[u8]>) -> RowChanges {
         let undo = lock(&self.store.undo);
@@ -619,6 +636,18 @@ impl Source for RowView {
             from = last.to_vec();
             from.push(0);
             n_rows = (n_rows * 2).min(PAGE_ROWS_MAX);
+        }
+    }
+
+    fn briefs(&self, block: &Block) -> Option<Bytes> {
+        self.store.briefs.get(block)
+    }
+
+    fn keep_briefs(&self, block: &Block, briefs: &Bytes) {
+        let (from, to) = block.rows();
+        let undo = lock(&self.store.undo);
+        if !self.is_outdated(&undo, &from, &to) {
+            self.store.briefs.put(block, briefs);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use journal::{Location, Pointer, ReplicaId};
 use mailbox::chunk::{CHUNK_BYTES_MAX, Codec};
-use mailbox::{Bodies, ChunkRef, Digest, RowDigest, Source, StoredChunk};
+use mailbox::{Block, Bodies, ChunkRef, Digest, RowDigest, Source, StoredChunk};
 use zstd::bulk::Decompressor;
 
 use crate::codec;
@@ -61,6 +61,14 @@ impl Source for View {
 
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) {
         self.rows.scan(from, to, visit);
+    }
+
+    fn briefs(&self, block: &Block) -> Option<Bytes> {
+        self.rows.briefs(block)
+    }
+
+    fn keep_briefs(&self, block: &Block, briefs: &Bytes) {
+        self.rows.keep_briefs(block, briefs);
     }
 }
 

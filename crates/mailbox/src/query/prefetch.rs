@@ -6,7 +6,7 @@ use crate::rows::Source;
 use crate::table::{self, Fields};
 
 /// How far apart two contents may be to count as neighbours.
-const NEAR: u64 = 16;
+pub(super) const NEAR: u64 = 16;
 /// Rows read in one go: few at first, more while all of them are wanted.
 const ROWS_MIN: u64 = 16;
 const ROWS_MAX: u64 = 256;

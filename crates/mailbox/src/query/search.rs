@@ -1,6 +1,7 @@
 //! SEARCH: a page at a time, cheap keys first, bodies last and bounded.
 
 mod content;
+mod texts;
 
 use crate::Bodies;
 use crate::answer::Answer;
@@ -11,7 +12,8 @@ use crate::query::{Compare, Search, SearchKey};
 use crate::rows::Source;
 use crate::state::State;
 use crate::uid_set::UidSet;
-use content::{Candidate, InEnvelope, Needle, Reader};
+use content::{Candidate, Needle, Reader};
+use texts::InEnvelope;
 
 /// Limit: messages one page looks at by their state alone.
 const STATES_MAX: usize = 131_072;

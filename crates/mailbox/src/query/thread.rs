@@ -5,13 +5,16 @@ mod references;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher as _};
 
+use bytes::{Buf, BufMut};
 use minicbor::Decode;
 
 use crate::answer::{Answer, ThreadNode};
+use crate::brief::Kind;
 use crate::codec;
 use crate::ids::Uid;
 use crate::message::Messages;
 use crate::outcome::Refusal;
+use crate::query::briefs::Briefs;
 use crate::query::prefetch::Prefetch;
 use crate::query::sort::sent_unix_s;
 use crate::query::{Thread, ThreadBy};
@@ -54,16 +57,33 @@ struct Message {
     references: Vec<IdHash>,
 }
 
+/// Bits of the first octet of a brief. Behind it stand the hash of the message's own id, if it has one;
+/// how many references there are and their hashes; and the subject.
+const HAS_RE: u8 = 1;
+const HAS_ID: u8 = 2;
+
+/// Makes a brief of encoded metadata.
+fn make_brief(metadata: &[u8], brief: &mut Vec<u8>) {
+    let keys: OnlyKeys<'_> = codec::decode(metadata).expect("rows are verified when read");
+    let keys = keys.sort;
+    let has_id = if keys.message_id.is_some() { HAS_ID } else { 0 };
+    brief.put_u8(has_id | if keys.has_re { HAS_RE } else { 0 });
+    keys.message_id.iter().for_each(|id| brief.put_u64(hash(id)));
+    brief.put_u32(keys.references.len() as u32);
+    keys.references.iter().for_each(|id| brief.put_u64(hash(id)));
+    brief.extend_from_slice(mime::fold(keys.subject_base).as_bytes());
+}
+
 impl Message {
-    fn new(uid: Uid, sent_unix_s: i64, keys: &ThreadKeys<'_>) -> Self {
-        Self {
-            uid,
-            sent_unix_s,
-            subject: mime::fold(keys.subject_base),
-            has_re: keys.has_re,
-            id: keys.message_id.map(hash),
-            references: keys.references.iter().copied().map(hash).collect(),
-        }
+    /// `None` if the brief is none.
+    fn of_brief(uid: Uid, sent_unix_s: i64, mut brief: &[u8]) -> Option<Self> {
+        let bits = brief.try_get_u8().ok()?;
+        let id = (bits & HAS_ID != 0).then(|| brief.try_get_u64()).transpose().ok()?;
+        let n_references = brief.try_get_u32().ok()?;
+        let references = (0..n_references).map(|_| brief.try_get_u64().ok());
+        let references = references.collect::<Option<_>>()?;
+        let subject = std::str::from_utf8(brief).ok()?.to_owned();
+        Some(Self { uid, sent_unix_s, subject, has_re: bits & HAS_RE != 0, id, references })
     }
 }
 
@@ -76,15 +96,23 @@ fn hash(id: &str) -> IdHash {
 pub(super) fn answer(rows: &dyn Source, query: &Thread) -> Result<Answer, Refusal> {
     let row = super::mailbox(rows, query.of)?;
     let messages = Messages::of(rows, query.of, &row);
+    let mut briefs = Briefs::new(rows, query.of.account, (Kind::Relations, make_brief));
     let mut prefetch = Prefetch::new(rows, query.of.account);
+    let mut brief = Vec::new();
     let mut found = Vec::new();
     for range in query.uids.ranges() {
         messages.visit(rows, *range, &mut |uid, raw| {
             let state = raw.read();
-            found.push(prefetch.read(state.email, |row| {
-                let keys: OnlyKeys<'_> = codec::decode(row).expect("rows are verified when read");
-                Message::new(uid, sent_unix_s(&state), &keys.sort)
-            }));
+            let message = |brief: &[u8]| Message::of_brief(uid, sent_unix_s(&state), brief);
+            let message = match briefs.find(state.email) {
+                Some(brief) => message(brief),
+                None => {
+                    brief.clear();
+                    prefetch.read(state.email, |row| make_brief(row, &mut brief));
+                    message(&brief)
+                }
+            };
+            found.push(message.expect("briefs are made here"));
             true
         });
     }

@@ -61,7 +61,7 @@ proptest! {
     #[test]
     fn reads_see_pending_rows(steps in prop::collection::vec(step(), 1..60)) {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(index::open(dir.path(), 1 << 20).unwrap(), 1).unwrap();
+        let store = Store::open(index::open(dir.path(), 1 << 20).unwrap(), 1, Arc::default()).unwrap();
         let (mut model, mut views, mut begun) = (Model::new(), Vec::new(), None);
         for step in steps {
             match step {
@@ -104,7 +104,8 @@ fn what_was_settled_is_there_after_a_start_with_its_digest() {
     let dir = tempfile::tempdir().unwrap();
     let mut applied = Applied::default();
     {
-        let store = Store::open(index::open(dir.path(), 1 << 20).unwrap(), 1).unwrap();
+        let store =
+            Store::open(index::open(dir.path(), 1 << 20).unwrap(), 1, Arc::default()).unwrap();
         for n in 0..100u8 {
             applied.digest.add(&[n], &[n, n]);
             let rows = RowChanges::from([(vec![n], Some(vec![n, n]))]);
@@ -117,7 +118,7 @@ fn what_was_settled_is_there_after_a_start_with_its_digest() {
             .unwrap();
         assert_eq!(store.row(&[7]), None);
     }
-    let store = Store::open(index::open(dir.path(), 1 << 20).unwrap(), 1).unwrap();
+    let store = Store::open(index::open(dir.path(), 1 << 20).unwrap(), 1, Arc::default()).unwrap();
     assert_eq!(store.applied(), applied);
     assert_eq!(store.row(&[7]), Some(vec![7, 7]));
     assert!(store.verify().unwrap());
@@ -126,7 +127,7 @@ fn what_was_settled_is_there_after_a_start_with_its_digest() {
 #[test]
 fn the_place_of_a_pending_body_is_changed_and_forgotten() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(index::open(dir.path(), 1 << 20).unwrap(), 1).unwrap();
+    let store = Store::open(index::open(dir.path(), 1 << 20).unwrap(), 1, Arc::default()).unwrap();
     let place = |offset| Pointer { segment: journal::SegmentId(1), offset, len: 9 };
     let (moved, dead, settled) = (Digest([1; 32]), Digest([2; 32]), Digest([3; 32]));
     store.place(&[(settled, place(3))]).unwrap();
@@ -145,7 +146,7 @@ fn the_place_of_a_pending_body_is_changed_and_forgotten() {
 #[test]
 fn a_view_of_large_rows_sees_each_once() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(index::open(dir.path(), 1 << 20).unwrap(), 1).unwrap();
+    let store = Store::open(index::open(dir.path(), 1 << 20).unwrap(), 1, Arc::default()).unwrap();
     let commit = |keys: std::ops::Range<u8>, value: &[u8]| {
         let rows = keys.map(|key| (vec![key], Some(value.to_vec()))).collect();
         store.commit((rows, Vec::new()), &[], Applied::default()).unwrap();
@@ -162,4 +163,33 @@ fn a_view_of_large_rows_sees_each_once() {
         true
     });
     assert_eq!(seen, (1..99).collect::<Vec<_>>());
+}
+
+#[test]
+fn briefs_are_kept_of_rows_as_they_are_and_forgotten_when_these_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(index::open(dir.path(), 1 << 20).unwrap(), 1, Arc::default()).unwrap();
+    // Metadata as `mailbox` names them, of one account.
+    let key = |email: u64| [&[8][..], &[1; 16], &[0x0f], &email.to_be_bytes()].concat();
+    let block = |email| Block::changed_by(&key(email)).unwrap()[0];
+    let commit = |email: u64, value: Option<Vec<u8>>| {
+        let rows = RowChanges::from([(key(email), value)]);
+        store.commit((rows, Vec::new()), &[], Applied::default()).unwrap();
+    };
+    let briefs = Bytes::from_static(b"briefs");
+    commit(1, Some(vec![1]));
+    let before = store.view();
+    before.keep_briefs(&block(1), &briefs);
+    assert_eq!(store.view().briefs(&block(1)), Some(briefs.clone()));
+    for change in [Some(vec![2]), None] {
+        commit(2, change);
+        let view = store.view();
+        assert_eq!(view.briefs(&block(1)), None, "a neighbour changed");
+        before.keep_briefs(&block(1), &briefs);
+        assert_eq!(view.briefs(&block(1)), None, "made of rows that were");
+        before.keep_briefs(&block(1 << 20), &briefs);
+        assert_eq!(before.briefs(&block(1 << 20)), Some(briefs.clone()), "of rows that stayed");
+        view.keep_briefs(&block(1), &briefs);
+        assert_eq!(view.briefs(&block(1)), Some(briefs.clone()));
+    }
 }

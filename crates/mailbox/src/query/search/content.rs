@@ -1,97 +1,46 @@
 //! What SEARCH reads of one message, as little as the key needs: metadata, then its header, then
 //! its text parts, chunk by chunk.
 
-use mime::{Addresses, CharsetDecoder, Metadata, Part, PartKind, Range, TransferDecoder};
-use minicbor::Decoder;
+use memchr::memmem;
+use mime::{CharsetDecoder, Metadata, Part, PartKind, Range, TransferDecoder};
 
+use super::super::briefs::Briefs;
 use super::super::messages;
 use super::super::prefetch::Prefetch;
+use super::texts::{InEnvelope, make_brief};
 use crate::Bodies;
 use crate::answer::Passed;
+use crate::brief::Kind;
 use crate::chunk::{ChunkRef, unstow};
 use crate::codec;
 use crate::ids::AccountId;
 use crate::rows::Source;
 use crate::state::State;
 
-/// A header field that the envelope holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum InEnvelope {
-    /// As it was written, in this field of the envelope.
-    Text(usize),
-    /// A list of addresses, likewise.
-    List(usize),
-}
-
-impl InEnvelope {
-    /// `None` for a header field that the envelope does not hold.
-    pub(super) fn of(name: &str) -> Option<Self> {
-        const KEPT: [(&str, InEnvelope); 6] = [
-            ("subject", InEnvelope::Text(1)),
-            ("from", InEnvelope::List(2)),
-            ("to", InEnvelope::List(5)),
-            ("cc", InEnvelope::List(6)),
-            ("bcc", InEnvelope::List(7)),
-            ("message-id", InEnvelope::Text(9)),
-        ];
-        KEPT.iter().find(|kept| name.eq_ignore_ascii_case(kept.0)).map(|kept| kept.1)
-    }
-
-    /// Adds the field of encoded metadata to a text, as a person reads it; false if there is none. What
-    /// lies in front of it is passed over, what lies behind it is not looked at.
-    fn read(self, metadata: &[u8], text: &mut String) -> Result<bool, minicbor::decode::Error> {
-        let mut decoder = Decoder::new(metadata);
-        // Metadata, and in it first the envelope.
-        decoder.array()?;
-        let n_fields = decoder.array()?.unwrap_or(0) as usize;
-        let (Self::Text(at) | Self::List(at)) = self;
-        if at >= n_fields {
-            return Ok(false);
-        }
-        for _ in 0..at {
-            decoder.skip()?;
-        }
-        Ok(match self {
-            Self::Text(_) => {
-                let value: Option<&minicbor::bytes::ByteSlice> = decoder.decode()?;
-                if let Some(value) = value {
-                    mime::push_header(text, value);
-                }
-                value.is_some()
-            }
-            Self::List(_) => {
-                let addresses: Addresses<'_> = decoder.decode()?;
-                for (i, address) in addresses.enumerate() {
-                    text.push_str(if i > 0 { ", " } else { "" });
-                    mime::push_header(text, address.name.unwrap_or_default());
-                    text.push_str(" <");
-                    mime::push_header(text, address.mailbox.unwrap_or_default());
-                    text.push('@');
-                    mime::push_header(text, address.host.unwrap_or_default());
-                    text.push('>');
-                }
-                !addresses.is_empty()
-            }
-        })
-    }
-}
-
 /// Text to look for, folded.
-pub(super) struct Needle(String);
+pub(super) struct Needle(memmem::Finder<'static>);
 
 impl Needle {
     pub(super) fn new(text: &str) -> Self {
-        Self(mime::fold(text))
+        Self(memmem::Finder::new(&mime::fold(text)).into_owned())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.needle().is_empty()
     }
 
     fn is_in(&self, text: &str) -> bool {
-        self.0.is_empty() || mime::fold(text).contains(&self.0)
+        self.is_empty() || self.is_in_folded(mime::fold(text).as_bytes())
     }
 
     /// The same; the text is folded where it is.
     fn is_in_scratch(&self, text: &mut String) -> bool {
         mime::fold_in_place(text);
-        text.contains(&self.0)
+        self.is_in_folded(text.as_bytes())
+    }
+
+    fn is_in_folded(&self, text: &[u8]) -> bool {
+        self.0.find(text).is_some()
     }
 }
 
@@ -100,6 +49,7 @@ pub(super) struct Reader<'s> {
     rows: &'s dyn Source,
     bodies: &'s dyn Bodies,
     account: AccountId,
+    briefs: Briefs<'s>,
     prefetch: Prefetch<'s>,
     /// What was read last, so that not each message needs memory of its own.
     text: String,
@@ -107,8 +57,9 @@ pub(super) struct Reader<'s> {
 
 impl<'s> Reader<'s> {
     pub(super) fn new(rows: &'s dyn Source, bodies: &'s dyn Bodies, account: AccountId) -> Self {
+        let briefs = Briefs::new(rows, account, (Kind::Texts, make_brief));
         let prefetch = Prefetch::new(rows, account);
-        Self { rows, bodies, account, prefetch, text: String::new() }
+        Self { rows, bodies, account, briefs, prefetch, text: String::new() }
     }
 }
 
@@ -183,7 +134,10 @@ impl<'c, 's> Candidate<'c, 's> {
         needle: &Needle,
     ) -> Result<bool, minicbor::decode::Error> {
         self.has_read_metadata = true;
-        let Reader { prefetch, text, .. } = &mut *self.reader;
+        let Reader { briefs, prefetch, text, .. } = &mut *self.reader;
+        if let Some(brief) = briefs.find(self.state.email) {
+            return Ok(field.find(brief).is_some_and(|text| needle.is_in_folded(text)));
+        }
         text.clear();
         let is_there = prefetch.read(self.state.email, |row| {
             (!Passed::may_be_excerpt(row)).then(|| field.read(row, text))
@@ -200,7 +154,7 @@ impl<'c, 's> Candidate<'c, 's> {
 
     /// BODY: the text parts, decoded; and the headers of messages within.
     pub(super) fn body_contains(&mut self, needle: &Needle) -> bool {
-        if needle.0.is_empty() {
+        if needle.is_empty() {
             return true;
         }
         let metadata = self.metadata().clone();
@@ -209,7 +163,7 @@ impl<'c, 's> Candidate<'c, 's> {
 
     /// TEXT: header or body.
     pub(super) fn text_contains(&mut self, needle: &Needle) -> bool {
-        needle.0.is_empty() || block_contains(self.header(), needle) || self.body_contains(needle)
+        needle.is_empty() || block_contains(self.header(), needle) || self.body_contains(needle)
     }
 
     fn part_contains(&mut self, part: &Part, needle: &Needle) -> bool {
@@ -329,8 +283,8 @@ impl Finder<'_> {
 
     fn look_at(&mut self, text: &str) {
         self.window.push_str(&mime::fold(text));
-        self.is_found |= self.window.contains(&self.needle.0);
-        let mut passed = self.window.len().saturating_sub(self.needle.0.len());
+        self.is_found |= self.needle.is_in_folded(self.window.as_bytes());
+        let mut passed = self.window.len().saturating_sub(self.needle.0.needle().len());
         while !self.window.is_char_boundary(passed) {
             passed -= 1;
         }
@@ -359,7 +313,12 @@ mod tests {
         let read = |row: &[u8], name: &str| {
             let mut text = String::new();
             let field = InEnvelope::of(name).expect("the envelope has it");
-            field.read(row, &mut text).unwrap().then_some(text)
+            let read = field.read(row, &mut text).unwrap().then_some(text);
+            let mut brief = Vec::new();
+            make_brief(row, &mut brief);
+            let in_brief = field.find(&brief).map(|text| String::from_utf8_lossy(text));
+            assert_eq!(in_brief.as_deref(), read.as_deref().map(mime::fold).as_deref());
+            read
         };
         for (name, wanted) in [
             ("From", "Ann <a@x.test>,  <c@x.test>"),
