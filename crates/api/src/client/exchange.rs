@@ -5,9 +5,10 @@
 //! about nothing was sent. A node that does not know such streams is called as before.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::StreamExt;
 use prost::Message;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -24,6 +25,9 @@ use wire::response_frame::Response as Told;
 
 /// Limit: requests that wait to be sent.
 const QUEUE_LEN_MAX: usize = 4096;
+/// Limit: octets that wait to be sent, of requests that may have been given up meanwhile; some times what
+/// a connection has under way.
+const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Limit: octets an id takes in a frame.
 const ID_BYTES_MAX: usize = 16;
@@ -106,11 +110,12 @@ impl Drop for Exchange {
 /// One stream from its beginning to its end.
 struct Line {
     state: Mutex<State>,
+    n_bytes: Arc<AtomicUsize>,
 }
 
 struct State {
     /// `None` when the stream has ended.
-    frames: Option<mpsc::Sender<wire::RequestFrame>>,
+    frames: Option<mpsc::Sender<(usize, wire::RequestFrame)>>,
     next_id: u64,
     waiting: HashMap<u64, oneshot::Sender<Result<Told, Status>>>,
 }
@@ -119,7 +124,7 @@ impl Line {
     fn begin(client: MailClient<Channel>) -> Arc<Self> {
         let (frames, queued) = mpsc::channel(QUEUE_LEN_MAX);
         let state = State { frames: Some(frames), next_id: 1, waiting: HashMap::new() };
-        let line = Arc::new(Self { state: Mutex::new(state) });
+        let line = Arc::new(Self { state: Mutex::new(state), n_bytes: Arc::default() });
         let this = Arc::clone(&line);
         tokio::spawn(async move {
             let status = this.run(client, queued).await;
@@ -132,9 +137,14 @@ impl Line {
     async fn run(
         &self,
         mut client: MailClient<Channel>,
-        queued: mpsc::Receiver<wire::RequestFrame>,
+        queued: mpsc::Receiver<(usize, wire::RequestFrame)>,
     ) -> Status {
-        let mut responses = match client.exchange(ReceiverStream::new(queued)).await {
+        let n_bytes = Arc::clone(&self.n_bytes);
+        let requests = ReceiverStream::new(queued).map(move |(size, frame)| {
+            n_bytes.fetch_sub(size, Ordering::Relaxed);
+            frame
+        });
+        let mut responses = match client.exchange(requests).await {
             Ok(response) => response.into_inner(),
             Err(status) => return status,
         };
@@ -152,15 +162,23 @@ impl Line {
         let deadline_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
         let mut frame = wire::RequestFrame { id: 0, deadline_ms, request: Some(request) };
         // Why here: on the stream it would end all that is under way.
-        if frame.encoded_len() + ID_BYTES_MAX > MESSAGE_BYTES_MAX {
+        let size = frame.encoded_len();
+        if size + ID_BYTES_MAX > MESSAGE_BYTES_MAX {
             return Err(Status::out_of_range("request larger than a message may be"));
+        }
+        if self.n_bytes.load(Ordering::Relaxed) > QUEUE_BYTES_MAX {
+            return Err(never("too much waits to be sent"));
         }
         let mut state = self.state();
         frame.id = state.next_id;
         state.next_id += 1;
         let id = frame.id;
         let frames = state.frames.as_ref().ok_or_else(|| never("stream ended"))?;
-        frames.try_send(frame).map_err(|_| never("too much waits to be sent"))?;
+        self.n_bytes.fetch_add(size, Ordering::Relaxed);
+        if frames.try_send((size, frame)).is_err() {
+            self.n_bytes.fetch_sub(size, Ordering::Relaxed);
+            return Err(never("too much waits to be sent"));
+        }
         let (sender, answer) = oneshot::channel();
         state.waiting.insert(id, sender);
         drop(state);
@@ -228,7 +246,7 @@ mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
-    use futures_util::{Stream, StreamExt};
+    use futures_util::Stream;
     use hyper_util::rt::TokioIo;
     use tonic::transport::{Endpoint, Server};
     use tonic::{Request, Streaming};
@@ -350,5 +368,22 @@ mod tests {
             let status = exchange.query(question(), soon()).await.unwrap_err();
             assert!(never_sent(&status), "{status}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_a_node_that_takes_nothing_is_bounded() {
+        let connector = tower::service_fn(|_| {
+            std::future::pending::<Result<TokioIo<tokio::io::DuplexStream>, NotConnected>>()
+        });
+        let channel =
+            Endpoint::from_static("http://rookery.internal").connect_with_connector_lazy(connector);
+        let line = Line::begin(MailClient::new(channel));
+        let query = Bytes::from(vec![0; 8 * 1024 * 1024]);
+        let large = || {
+            Asked::Query(wire::QueryRequest { shard: 1, query: query.clone(), linearizable: false })
+        };
+        let n_taken = (0..100).take_while(|_| line.send(large(), soon()).is_ok()).count();
+        assert_eq!(n_taken, QUEUE_BYTES_MAX.div_ceil(8 * 1024 * 1024), "given up, but waiting");
+        assert!(never_sent(&line.send(large(), soon()).err().unwrap()));
     }
 }
