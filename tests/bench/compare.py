@@ -19,12 +19,19 @@ BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 PASSWORD = "secret"
 
 
+# Operations that write, read, drain, move and wait have accounts of their own: none finds the mailboxes
+# of another changed.
+USERS = {0: (1, 16), 1000: (17, 20), 250: (21, 36), 200: (37, 44)}
+IDLE_USERS = (45, 68)
+MOVE_USERS = (69, 72)
+
+
 class Operation:
     """One row: which port, what mailload is told, messages that must be there before, the ratio wanted."""
 
-    def __init__(self, label, port, words, fill=0, must=None, limits_ms=None):
+    def __init__(self, label, port, words, fill=0, must=None, limits_ms=None, users=None):
         self.label, self.port, self.words, self.fill = label, port, words.split(), fill
-        self.must, self.limits_ms = must, limits_ms
+        self.must, self.limits_ms, self.users = must, limits_ms, users or USERS[fill]
 
 
 OPERATIONS = {
@@ -34,7 +41,7 @@ OPERATIONS = {
     "append": Operation("APPEND, 4 clients", "imap", "imap-append --size 20k --clients 4", must=0.8),
     "store": Operation("STORE flags, 4 clients", "imap", "imap-store-flags --clients 4", 1000, 0.5),
     "store32": Operation("STORE flags, 32 clients", "imap", "imap-store-flags --clients 32", 1000, 1.0),
-    "move": Operation("MOVE, 4 clients", "imap", "imap-move --clients 4", 1000, 1.5),
+    "move": Operation("MOVE, 4 clients", "imap", "imap-move --clients 4", 1000, 1.5, users=MOVE_USERS),
     "headers": Operation("open a mailbox of 1,000", "imap", "imap-fetch-headers --clients 4", 1000, 1.5),
     "body": Operation("whole message", "imap", "imap-fetch-body --clients 4", 1000, 0.5),
     "part": Operation("BODY[1]", "imap", "imap-fetch-part --clients 4", 1000, 0.7),
@@ -44,12 +51,9 @@ OPERATIONS = {
     "drain": Operation("POP3 drain", "pop3", "pop3-drain --clients 4", 250, 0.5),
     "mixed": Operation("mixed", "imap", "mixed --clients 8", 200, 0.8),
     "idle": Operation("IDLE: delivery to EXISTS", "imap",
-                      "imap-idle-latency --clients 24 --active 4 --pace-ms 50", limits_ms=10),
+                      "imap-idle-latency --clients 24 --active 4 --pace-ms 50", limits_ms=10,
+                      users=IDLE_USERS),
 }
-# Operations that write, read, drain and wait have accounts of their own.
-USERS = {0: (1, 16), 1000: (17, 20), 250: (21, 36), 200: (37, 44)}
-IDLE_USERS = (45, 68)
-
 DOVECOT_CONF = """
 base_dir = {dir}/run
 state_dir = {dir}/state
@@ -143,7 +147,7 @@ class Dovecot:
 
 class Cluster:
     def __init__(self, rookery):
-        self.demo = Demo(rookery, "--accounts", "68", "--password", PASSWORD, "--no-sample-mail")
+        self.demo = Demo(rookery, "--accounts", "72", "--password", PASSWORD, "--no-sample-mail")
 
     def address(self, port):
         return ",".join(self.demo.addresses(port))
@@ -200,7 +204,7 @@ def load(a, side, port, words, users, limits):
 
 
 def measure(a, side, operation, filled):
-    users = IDLE_USERS if operation.limits_ms else USERS[operation.fill]
+    users = operation.users
     drains = operation.port == "pop3"
     if operation.fill and (drains or (side, users) not in filled):
         count = operation.fill * (users[1] - users[0] + 1)

@@ -7,6 +7,7 @@ use mailbox::command::Place;
 use mailbox::dialogue::Trouble;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tracing::warn;
 
 use crate::random;
@@ -15,6 +16,14 @@ use crate::store::{LockToken, Store};
 /// A lease is renewed three times in its life.
 const RENEW_AFTER: Duration = Duration::from_millis(api::mail::MAILDROP_LEASE_MS / 3);
 
+/// For so long a session waits for one that has the maildrop: that may be about to end, or its connection
+/// just broke. No client gives up so soon.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Between two looks whether it is free: at first,
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+/// and at most.
+const PAUSE_MAX: Duration = Duration::from_millis(160);
+
 /// The lock; dropping it gives it back, a little later.
 pub(crate) struct MaildropLock {
     stop: oneshot::Sender<()>,
@@ -22,11 +31,17 @@ pub(crate) struct MaildropLock {
 }
 
 impl MaildropLock {
-    /// Takes the lock; `None` if another session has it.
+    /// Takes the lock; `None` if another session has it and keeps it.
     pub(crate) async fn take(store: Arc<dyn Store>, place: Place) -> Result<Option<Self>, Trouble> {
         let token: LockToken = random::bytes();
-        if !store.lock_maildrop(place, token).await? {
-            return Ok(None);
+        let until = Instant::now() + PATIENCE;
+        let mut pause = PAUSE_MIN;
+        while !store.lock_maildrop(place, token).await? {
+            if Instant::now() + pause > until {
+                return Ok(None);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (2 * pause).min(PAUSE_MAX);
         }
         let (stop, stopped) = oneshot::channel();
         let keeper = tokio::spawn(keep(store, place, token, stopped));

@@ -57,6 +57,20 @@ async fn a_maildrop_is_one_sessions_and_free_when_that_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_meets_the_end_of_another_session_waits_for_it() {
+    let house = House::new("").await;
+    let mut first = house.client(Protocol::Pop3).await;
+    assert!(first.log_in("secret").await.starts_with("+OK"));
+    let mut second = house.client(Protocol::Pop3).await;
+    let end_of_first = async {
+        house.memory.until(|state| state.n_locked_out > 0).await;
+        assert_eq!(first.say("QUIT").await, "+OK Bye");
+    };
+    let (answer, ()) = tokio::join!(second.log_in("secret"), end_of_first);
+    assert!(answer.starts_with("+OK"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn passwords_are_checked_and_a_changed_one_counts_at_once() {
     let house = House::new("").await;
     for _ in 0..2 {

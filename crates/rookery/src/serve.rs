@@ -64,10 +64,9 @@ pub fn frontend(args: FrontendArgs) -> Result<ExitCode> {
     })
 }
 
-/// Runs a service on all cores until SIGTERM or SIGINT cancelled its token and it ended.
+/// Runs a service on all cores, or as many as `TOKIO_WORKER_THREADS` says, until SIGTERM or SIGINT cancelled its token and it ended.
 fn run(service: impl AsyncFnOnce(CancellationToken) -> Result<()>) -> Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.context("start runtime")?.block_on(async {
+    runtime().context("start runtime")?.block_on(async {
         let shutdown = CancellationToken::new();
         let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
@@ -81,4 +80,14 @@ fn run(service: impl AsyncFnOnce(CancellationToken) -> Result<()>) -> Result<Exi
         });
         service(shutdown).await.map(|()| ExitCode::SUCCESS)
     })
+}
+
+/// Why another kind for one thread: where no task can be another thread's, to wake one costs less.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let has_one_worker = std::env::var("TOKIO_WORKER_THREADS").is_ok_and(|n| n == "1");
+    let mut runtime = match has_one_worker {
+        true => tokio::runtime::Builder::new_current_thread(),
+        false => tokio::runtime::Builder::new_multi_thread(),
+    };
+    runtime.enable_all().build()
 }

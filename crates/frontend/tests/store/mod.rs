@@ -21,6 +21,7 @@ use crate::memory::Shard;
 pub struct State {
     pub shard: Shard,
     pub locks: BTreeMap<AccountId, LockToken>,
+    pub n_locked_out: usize,
     pub n_uploads: usize,
     /// The most stored octets that travelled beside one command.
     pub most_inline_bytes: usize,
@@ -38,6 +39,7 @@ impl Default for Memory {
         let state = State {
             shard: Shard::default(),
             locks: BTreeMap::new(),
+            n_locked_out: 0,
             n_uploads: 0,
             most_inline_bytes: 0,
             is_away: false,
@@ -56,9 +58,10 @@ impl Memory {
         look(&self.lock())
     }
 
-    pub fn change(&self, change: impl FnOnce(&mut State)) {
-        change(&mut self.lock());
+    pub fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let changed = change(&mut self.lock());
         self.changed.notify_waiters();
+        changed
     }
 
     /// Waits until something holds.
@@ -149,7 +152,11 @@ impl Store for Memory {
     }
 
     async fn lock_maildrop(&self, place: Place, token: LockToken) -> Result<bool, Trouble> {
-        Ok(*self.lock().locks.entry(place.account).or_insert(token) == token)
+        Ok(self.change(|state| {
+            let is_held = *state.locks.entry(place.account).or_insert(token) == token;
+            state.n_locked_out += usize::from(!is_held);
+            is_held
+        }))
     }
 
     async fn unlock_maildrop(&self, place: Place, token: LockToken) -> Result<(), Trouble> {
