@@ -1,5 +1,5 @@
-//! Briefs: what SEARCH and THREAD read of a message's metadata, short and ready for them. They are made
-//! for many neighbours at once, and a source that has room for them keeps them.
+//! Briefs: what SEARCH, THREAD and listings read of a message's metadata, short and ready for them. They are
+//! made for many neighbours at once, and a source that has room for them keeps them.
 //!
 //! Metadata never changes once it is written and no [`EmailId`] is used again, so a kept block can only
 //! lack contents that came later, or have some that nobody has any more.
@@ -22,6 +22,8 @@ pub(crate) enum Kind {
     Texts,
     /// Relations between messages, for THREAD.
     Relations,
+    /// Envelopes as listings tell them.
+    Envelopes,
 }
 
 /// Names the briefs of neighbouring contents.
@@ -39,9 +41,12 @@ impl Block {
     }
 
     /// The blocks that are not true any more when the row of this key changes.
-    pub fn changed_by(key: &[u8]) -> Option<[Block; 2]> {
+    pub fn changed_by(key: &[u8]) -> Option<[Block; 3]> {
         let (account, email) = table::of_metadata(key)?;
-        Some([Kind::Texts, Kind::Relations].map(|kind| Self::of(account, email, kind)))
+        Some(
+            [Kind::Texts, Kind::Relations, Kind::Envelopes]
+                .map(|kind| Self::of(account, email, kind)),
+        )
     }
 
     /// Where the rows lie that it is made of: from this key to before that one.

@@ -6,7 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
-use mailbox::query::{Query, Search, Thread, ThreadBy};
+use mailbox::query::{Messages, Query, Search, Thread, ThreadBy};
 use mailbox::*;
 use support::*;
 
@@ -53,8 +53,13 @@ impl Source for Keeping {
 }
 
 /// Of every kind of header that is told apart; those of a hundred addresses are too long for a brief, and
-/// those of three thousand for a row.
+/// those of three thousand, and a thousand parts, for a row.
 fn letter(n: usize) -> Vec<u8> {
+    if n % 250 == 67 {
+        let parts = "--b\r\nContent-Description: a part\r\n\r\nx\r\n".repeat(1000);
+        let header = "Subject: parts\r\nContent-Type: multipart/mixed; boundary=b";
+        return format!("{header}\r\n\r\n{parts}--b--\r\n").into_bytes();
+    }
     let (before, sender) = (n.saturating_sub(3), n % 7);
     let header = match n % 9 {
         0 => String::new(),
@@ -87,7 +92,12 @@ fn queries(of: command::OfMailbox) -> Vec<Query> {
     let searches = keys.map(|key| Query::Search(Search { of, among: among(), key }));
     let threads = [ThreadBy::References, ThreadBy::OrderedSubject]
         .map(|by| Query::Thread(Thread { of, uids: among(), by, from: 0 }));
-    searches.chain(threads).collect()
+    // Why from several on: a page ends behind a message whose row has an excerpt only.
+    let listings = [1, 40, 90, 150].map(|first| {
+        let uids = UidSet::range(uid(first), Uid::LAST);
+        Query::Messages(Messages { uids, metadata: true, only_envelope: true, ..list(of) })
+    });
+    searches.chain(threads).chain(listings).collect()
 }
 
 fn check(shard: &Shard, keeping: &mut Keeping, names: &[&str]) {

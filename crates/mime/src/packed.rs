@@ -21,9 +21,14 @@ impl PackedEnvelope {
         decoder.decode()
     }
 
-    /// How many octets it takes.
-    pub fn n_bytes(&self) -> usize {
-        self.0.len()
+    /// One again of what [`Self::octets`] gave.
+    pub fn of_octets(octets: &[u8]) -> Self {
+        Self(octets.into())
+    }
+
+    /// As it is stored.
+    pub fn octets(&self) -> &[u8] {
+        &self.0
     }
 
     /// What is in it.

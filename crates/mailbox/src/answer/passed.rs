@@ -24,6 +24,11 @@ impl Passed {
         Self { row, read: OnceLock::new() }
     }
 
+    /// Octets of the row.
+    pub(crate) fn n_bytes(&self) -> usize {
+        self.row.len()
+    }
+
     /// Whether it is an excerpt.
     pub(crate) fn is_excerpt(&self) -> bool {
         Self::may_be_excerpt(&self.row) && self.excerpt.is_some()

@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 use mime::PackedEnvelope;
 
 use crate::answer::{Answer, Body, MessageRecord, Passed};
+use crate::brief::Kind;
 use crate::command::OfMailbox;
 use crate::ids::{AccountId, EmailId, Uid};
 use crate::message;
 use crate::outcome::Refusal;
+use crate::query::briefs::Briefs;
 use crate::query::prefetch::Prefetch;
 use crate::query::{
     ENVELOPE_PAGE_MAX, METADATA_PAGE_BYTES_MAX, METADATA_PAGE_MAX, Messages, STATE_PAGE_MAX,
@@ -44,7 +46,7 @@ pub(super) fn answer(rows: &dyn Source, query: &Messages) -> Result<Answer, Refu
     }
     let (found, mut next) = page;
     let mut records: Vec<MessageRecord> = Vec::with_capacity(found.len());
-    let mut prefetch = Prefetch::new(rows, query.of.account);
+    let mut metadata = KeptMetadata::new(rows, query);
     let mut n_bytes = 0;
     for (uid, state, expunged) in found {
         // Why: whoever asks holds the whole metadata of a page, and of one message it is megabytes.
@@ -53,16 +55,8 @@ pub(super) fn answer(rows: &dyn Source, query: &Messages) -> Result<Answer, Refu
             next = Some(uid);
             break;
         }
-        let kept = query.metadata.then(|| {
-            prefetch.read(state.email, |row| {
-                let kept = Kept::of(row, query.only_envelope);
-                n_bytes += match &kept {
-                    Kept::All(_) => row.len(),
-                    Kept::Envelope(envelope) => envelope.n_bytes(),
-                };
-                kept
-            })
-        });
+        let kept = query.metadata.then(|| metadata.read(state.email));
+        n_bytes += kept.as_ref().map_or(0, Kept::n_bytes);
         records.push(record(rows, query, (uid, state, expunged), kept));
     }
     Ok(Answer::Messages(records, next))
@@ -178,7 +172,45 @@ enum Kept {
     Envelope(PackedEnvelope),
 }
 
+/// Reads that of one message after the other.
+struct KeptMetadata<'s> {
+    prefetch: Prefetch<'s>,
+    /// If these are enough.
+    envelopes: Option<Briefs<'s>>,
+}
+
+impl<'s> KeptMetadata<'s> {
+    fn new(rows: &'s dyn Source, query: &Messages) -> Self {
+        let account = query.of.account;
+        let of_envelopes = || Briefs::new(rows, account, (Kind::Envelopes, make_brief));
+        let envelopes = query.only_envelope.then(of_envelopes);
+        Self { prefetch: Prefetch::new(rows, account), envelopes }
+    }
+
+    fn read(&mut self, email: EmailId) -> Kept {
+        if let Some(envelope) = self.envelopes.as_mut().and_then(|briefs| briefs.find(email)) {
+            return Kept::Envelope(PackedEnvelope::of_octets(envelope));
+        }
+        let only_envelope = self.envelopes.is_some();
+        self.prefetch.read(email, |row| Kept::of(row, only_envelope))
+    }
+}
+
+/// None of an excerpt: what it is of has to be read to know the envelope.
+fn make_brief(metadata: &[u8], brief: &mut Vec<u8>) {
+    if let Kept::Envelope(envelope) = Kept::of(metadata, true) {
+        brief.extend_from_slice(envelope.octets());
+    }
+}
+
 impl Kept {
+    fn n_bytes(&self) -> usize {
+        match self {
+            Kept::All(metadata) => metadata.n_bytes(),
+            Kept::Envelope(envelope) => envelope.octets().len(),
+        }
+    }
+
     fn of(row: &[u8], only_envelope: bool) -> Self {
         // What an excerpt is of has to be read to know the envelope.
         if only_envelope && !Passed::may_be_excerpt(row) {
