@@ -32,6 +32,9 @@ const FEW_ROWS: usize = 64;
 const ROUNDS_MAX: u32 = 50;
 /// Attempts to copy the last changes in time.
 const ATTEMPTS_MAX: u32 = 20;
+/// Chunks remembered as sent, some 48 MiB of them: beyond it all are forgotten, and a body that several
+/// messages have may be sent again.
+const SENT_MAX: usize = 1 << 20;
 /// A shard that had the account before may need so long to forget it.
 const FORGET_PATIENCE: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -102,7 +105,7 @@ struct Journey<'c> {
     to: Place,
     /// Who this is, for the other shard.
     token: u64,
-    /// Chunks whose bodies the other shard has.
+    /// Chunks whose bodies the other shard has, as far as they are remembered.
     sent: BTreeSet<Digest>,
     done: Relocated,
 }
@@ -236,6 +239,9 @@ impl Journey<'_> {
         }
         let chunk = ChunkRef { digest, raw_len };
         let body = self.client.stored_chunk(self.from, chunk).await.map_err(trouble)?;
+        if self.sent.len() >= SENT_MAX {
+            self.sent.clear();
+        }
         self.sent.insert(digest);
         self.done.n_bytes += body.bytes.len() as u64;
         Ok(Some(body))

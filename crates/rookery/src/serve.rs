@@ -1,5 +1,6 @@
 //! `rookery node` and `rookery frontend`: configuration, signals, and the process around the library.
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -84,10 +85,13 @@ fn run(service: impl AsyncFnOnce(CancellationToken) -> Result<()>) -> Result<Exi
 
 /// Why another kind for one thread: where no task can be another thread's, to wake one costs less.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    let has_one_worker = std::env::var("TOKIO_WORKER_THREADS").is_ok_and(|n| n == "1");
-    let mut runtime = match has_one_worker {
-        true => tokio::runtime::Builder::new_current_thread(),
-        false => tokio::runtime::Builder::new_multi_thread(),
+    let n_workers = match std::env::var("TOKIO_WORKER_THREADS") {
+        Ok(n) => n.parse().ok(),
+        Err(_) => std::thread::available_parallelism().ok().map(NonZero::get),
+    };
+    let mut runtime = match n_workers {
+        Some(1) => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
     };
     runtime.enable_all().build()
 }
