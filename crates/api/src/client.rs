@@ -278,7 +278,7 @@ impl Client {
                     self.shared.directory.forget(place.account);
                     return Ok(answer);
                 }
-                Answer::Opened(info, ..) => {
+                Answer::Opened(info, ..) | Answer::Mailbox(info) => {
                     self.shared.recent.opened(info.of, info.uid_validity);
                     return Ok(answer);
                 }

@@ -80,6 +80,7 @@ impl News {
                 of: selected.of,
                 since: selected.vanished_modseq,
                 known: selected.view.uids(),
+                uid_validity: Some(selected.uid_validity),
             })));
         }
         self.begin_messages(selected, heard)

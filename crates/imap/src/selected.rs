@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use mailbox::command::OfMailbox;
 use mailbox::flags::Keyword;
-use mailbox::{Flags, MailboxId, MailboxInfo, MailboxName, ModSeq, Uid, UidSet};
+use mailbox::{Flags, MailboxId, MailboxInfo, MailboxName, ModSeq, Uid, UidSet, UidValidity};
 
 use crate::context::Enabled;
 use crate::limits::OWN_CHANGES_MAX;
@@ -18,6 +18,8 @@ use crate::view::View;
 #[derive(Debug)]
 pub(crate) struct Selected {
     pub(crate) of: OfMailbox,
+    /// Becomes another one when the shard was forced back to what one replica had: no UID counts then.
+    pub(crate) uid_validity: UidValidity,
     /// As it was when selected.
     pub(crate) name: MailboxName,
     pub(crate) read_only: bool,
@@ -47,6 +49,7 @@ impl Selected {
     pub(crate) fn new(info: &MailboxInfo, read_only: bool) -> Self {
         Self {
             of: info.of,
+            uid_validity: info.uid_validity,
             name: info.name.clone(),
             read_only,
             view: View::default(),

@@ -9,7 +9,7 @@
 //! `store!` knows: `deliver MAILBOX FILE [FLAGS]`, `flag MAILBOX UIDS +FLAG`,
 //! `expunge MAILBOX UIDS`, `move MAILBOX UIDS TARGET`, `create MAILBOX`, `delete MAILBOX`,
 //! `zip` (from here on the client compresses), `quota OCTETS`, `purge`, `suspend`, `resume`,
-//! `remove` (the account), `wait SECONDS`, `next TROUBLE` and `chunk TROUBLE`; a new
+//! `remove` (the account), `renumber`, `wait SECONDS`, `next TROUBLE` and `chunk TROUBLE`; a new
 //! session by `session [notls|starttls|private]` or, logged in, `login`;
 //! `timeout`, `shutdown`, `end of input`.
 
@@ -18,7 +18,9 @@ mod support;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use mailbox::command::{AccountChange, AccountState, ChangeAccount, Expunge, Housekeep, Move};
+use mailbox::command::{
+    AccountChange, AccountState, ChangeAccount, Expunge, Housekeep, Move, Renumber,
+};
 use mailbox::dialogue::{Engine, Trouble};
 use mailbox::flags::Keyword;
 use mailbox::*;
@@ -162,6 +164,7 @@ impl Play {
         match words {
             ["suspend"] => self.set_state(AccountState::Suspended),
             ["resume"] => self.set_state(AccountState::Active),
+            ["renumber"] => self.command(Command::Renumber(Renumber { after: None })),
             ["remove"] => self.command(Command::DeleteAccount(ACCOUNT)),
             ["quota", octets] => self.store.set_quota(octets.parse().expect("a number")),
             _ => panic!("store! {}", words.join(" ")),

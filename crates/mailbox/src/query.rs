@@ -21,7 +21,7 @@ use crate::address::Address;
 use crate::answer::Answer;
 use crate::command::{AccountState, NamedMailbox, OfMailbox};
 use crate::flags::{Keyword, SystemFlags};
-use crate::ids::{AccountId, EmailId, ThreadId, Uid};
+use crate::ids::{AccountId, EmailId, ThreadId, Uid, UidValidity};
 use crate::ledger;
 use crate::outcome::Refusal;
 use crate::row::{self, AccountRow, MailboxRow};
@@ -144,6 +144,9 @@ pub struct Vanished {
     /// Only these.
     #[n(2)]
     pub known: UidSet,
+    /// The UIDVALIDITY under which whoever asks knows them: under another one, this mailbox is not there.
+    #[n(3)]
+    pub uid_validity: Option<UidValidity>,
 }
 
 /// See [`Query::Search`].

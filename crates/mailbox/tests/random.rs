@@ -281,7 +281,12 @@ fn expunge_some(shard: &mut Shard, model: &mut Model, (at, uids, only): (usize, 
     }
     let Outcome::Expunged(expunged) = outcome else { panic!("{outcome:?}") };
     assert_eq!(expunged.uids, gone);
-    let vanished = query::Vanished { of: shard.of(NAMES[at]), since: before, known: UidSet::all() };
+    let vanished = query::Vanished {
+        of: shard.of(NAMES[at]),
+        since: before,
+        known: UidSet::all(),
+        uid_validity: None,
+    };
     assert_eq!(shard.ask(&query::Query::Vanished(vanished)), Answer::Vanished(gone));
 }
 

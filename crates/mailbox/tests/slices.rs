@@ -145,7 +145,7 @@ fn a_move_of_many_messages_loses_and_doubles_none_between_slices() {
     }
     assert!(n_slices > 1);
     assert_eq!(shard.uids("to"), all());
-    let vanished = Vanished { of: from, since: 0, known: UidSet::all() };
+    let vanished = Vanished { of: from, since: 0, known: UidSet::all(), uid_validity: None };
     assert_eq!(shard.ask(&Query::Vanished(vanished)), Answer::Vanished(all()));
     shard.check();
 }
@@ -181,7 +181,8 @@ fn expunged_messages_are_hidden_at_once_and_purged_later() {
     assert!(!is_chunk_live(&shard.rows, &digest));
     assert!(shard.messages(expunged).is_empty());
     // The log went too; what is absent is still told.
-    let vanished = Vanished { of, since: 0, known: UidSet::range(uid(1), uid(9)) };
+    let vanished =
+        Vanished { of, since: 0, known: UidSet::range(uid(1), uid(9)), uid_validity: None };
     let told = Answer::Vanished(UidSet::range(uid(1), uid(9)));
     assert_eq!(shard.ask(&Query::Vanished(vanished)), told);
     shard.check();

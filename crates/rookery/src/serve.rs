@@ -65,7 +65,8 @@ pub fn frontend(args: FrontendArgs) -> Result<ExitCode> {
     })
 }
 
-/// Runs a service on all cores, or as many as `TOKIO_WORKER_THREADS` says, until SIGTERM or SIGINT cancelled its token and it ended.
+/// Runs a service on all cores, or as many as `TOKIO_WORKER_THREADS` says, until SIGTERM or SIGINT cancelled
+/// its token and it ended.
 fn run(service: impl AsyncFnOnce(CancellationToken) -> Result<()>) -> Result<ExitCode> {
     runtime().context("start runtime")?.block_on(async {
         let shutdown = CancellationToken::new();

@@ -97,7 +97,12 @@ impl Fetching {
         let (of, known) = (selected.of, selected.named(&self.fetch.set));
         let since = self.fetch.changed_since.unwrap_or(0);
         self.step = Step::Vanished;
-        Next::Ask(Question::Query(Query::Vanished(Vanished { of, since, known })))
+        Next::Ask(Question::Query(Query::Vanished(Vanished {
+            of,
+            since,
+            known,
+            uid_validity: Some(selected.uid_validity),
+        })))
     }
 
     fn ask_page(&mut self, cx: &mut Context) -> Next {

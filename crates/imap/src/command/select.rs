@@ -148,7 +148,12 @@ impl Selecting {
         let (of, since, known) = (selected.of, resync.modseq, self.known.clone());
         selected.told_modseq = since.min(selected.told_modseq);
         self.step = Step::Vanished;
-        Next::Ask(Question::Query(Query::Vanished(Vanished { of, since, known })))
+        Next::Ask(Question::Query(Query::Vanished(Vanished {
+            of,
+            since,
+            known,
+            uid_validity: Some(selected.uid_validity),
+        })))
     }
 
     fn vanished(&mut self, cx: &mut Context, gone: &UidSet) -> Next {

@@ -12,6 +12,9 @@ use crate::uid_set::UidSet;
 
 pub(super) fn answer(rows: &dyn Source, query: &Vanished) -> Result<Answer, Refusal> {
     let row = super::mailbox(rows, query.of)?;
+    if query.uid_validity.is_some_and(|known| known != row.uid_validity) {
+        return Err(Refusal::NoSuchMailbox);
+    }
     if query.since >= row.expunge_floor {
         return Ok(Answer::Vanished(logged(rows, query)));
     }
