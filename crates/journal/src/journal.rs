@@ -297,6 +297,13 @@ impl Journal {
         self.shared.sync_health()
     }
 
+    /// Sequence of the last frame that is synced. It only grows, also over restarts, power cuts and
+    /// damage that leaves the last synced frame's head: a journal that wakes up with less
+    /// ([`Recovered::sequence`]) is not the one that said so, but an older copy.
+    pub fn synced_sequence(&self) -> u64 {
+        self.shared.synced_sequence.load(Relaxed)
+    }
+
     /// How often this disk was started, this start included.
     pub fn start_count(&self) -> u64 {
         self.shared.start_count

@@ -32,6 +32,9 @@ use replay::Replay;
 /// What the journal knows after a start.
 #[derive(Debug, Default)]
 pub struct Recovered {
+    /// Sequence of the last frame that was found, 0 if none was. Never less than what
+    /// [`Journal::synced_sequence`](crate::Journal::synced_sequence) said in an earlier life.
+    pub sequence: u64,
     /// Every replica this disk ever had; dead ones too, since their ids never come back.
     pub replicas: BTreeMap<ReplicaId, RecoveredReplica>,
     /// Bytes behind the last whole frame that were cut.
@@ -153,6 +156,7 @@ pub(crate) fn open(storage: Arc<dyn Storage>, options: Options) -> Result<Opened
     let first = files.keys().next().copied().unwrap_or_default();
     let past = read_past(&files, newest.map_or(first, |newest| newest.log_start), &mut replay)?;
     replay.judge();
+    replay.recovered.sequence = past.next_sequence - 1;
     let (mut index, open, next_sequence) =
         begin(&*storage, (disk, start_count), &options, (past, &mut replay))
             .map_err(|refusal| poison("begin a segment", refusal))?;

@@ -23,6 +23,8 @@ pub(crate) struct Shared {
     pub files: Files,
     pub queue: Queue,
     pub counters: Counters,
+    /// Sequence of the last frame that is synced, with everything before it.
+    pub synced_sequence: AtomicU64,
     index: Mutex<Index>,
     health: Mutex<Health>,
 }
@@ -79,6 +81,7 @@ impl Shared {
             start_count,
             options,
             counters: Counters::default(),
+            synced_sequence: AtomicU64::new(0),
             index: Mutex::new(index),
             health: Mutex::new(Health {
                 poisoned: None,

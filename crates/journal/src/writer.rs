@@ -66,6 +66,7 @@ impl Waiting {
 impl Writer {
     pub fn new(shared: Arc<Shared>, open: Open, (next_sequence, is_dirty): (u64, bool)) -> Self {
         let durable = Position { segment: open.segment, offset: open.end };
+        shared.synced_sequence.store(next_sequence - 1, Relaxed);
         Self {
             shared,
             open,
@@ -85,11 +86,7 @@ impl Writer {
             let patience = if self.is_marked() { options.probe_after } else { options.mark_after };
             match self.shared.queue.take(patience) {
                 Taken::Requests(requests) => self.commit(requests),
-                Taken::Idle => {
-                    // One more mark after the mark: who only waits never learns that a disk died.
-                    self.is_dirty = true;
-                    self.mark();
-                }
+                Taken::Idle => self.probe(),
                 Taken::Closed => return self.mark(),
             }
         }
@@ -250,6 +247,7 @@ impl Writer {
         let counters = &self.shared.counters;
         counters.n_frames.fetch_add(1, Relaxed);
         counters.n_bytes.fetch_add(end - self.open.end, Relaxed);
+        self.shared.synced_sequence.store(self.next_sequence, Relaxed);
         self.next_sequence += 1;
         self.open.end = end;
         self.open.written = self.open.written.max(written);
@@ -324,6 +322,15 @@ impl Writer {
         self.is_dirty = false;
     }
 
+    /// One more mark after the mark: who only waits never learns that a disk died.
+    fn probe(&mut self) {
+        let was_marked = self.is_marked();
+        self.is_dirty = true;
+        self.mark();
+        // Why: a full disk refuses it, and it is to be tried when the next probe is due, not before.
+        self.is_dirty &= !was_marked;
+    }
+
     fn spares(&self) -> Spares<'_> {
         Spares { storage: &*self.shared.storage, options: &self.shared.options }
     }
@@ -368,6 +375,7 @@ impl Writer {
         let sealed_end =
             rolled.map_err(|error| self.shared.poison(format!("roll a segment: {error}")))?;
         let end = manifests_len;
+        self.shared.synced_sequence.store(self.next_sequence - 1, Relaxed);
         {
             let mut index = self.shared.index();
             index.segments.insert(self.open.segment, sealed_end);
@@ -436,4 +444,44 @@ pub(crate) fn write_footer(
     // Durability: a sealed segment is whole before the next one begins.
     file.sync_data()?;
     Ok(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+    use crate::record::DiskId;
+    use crate::storage::sim::SimStorage;
+    use crate::{identity, recover};
+
+    const DISK_BYTES: u64 = 1 << 20;
+
+    #[test]
+    fn a_probe_that_a_full_disk_refuses_leaves_everything_as_it_was() {
+        let storage = SimStorage::new(DISK_BYTES);
+        identity::format(&storage, DiskId([1; 16])).unwrap();
+        let options = Options {
+            segment_bytes: 4096,
+            reserve_segments: 0,
+            hard_free_bytes: 0,
+            soft_free_bytes: 0,
+            threaded: false,
+            ..Options::default()
+        };
+        let mut writer = recover::open(Arc::new(storage.clone()), options).unwrap().writer;
+        storage.set_total_bytes(0);
+        let mut last = 0;
+        while writer.open.end > last {
+            last = writer.open.end;
+            writer.probe();
+            assert!(writer.is_marked(), "the next probe is not due at once");
+        }
+        let (segment, next_sequence) = (writer.open.segment, writer.next_sequence);
+        writer.probe();
+        assert_eq!((writer.open.segment, writer.next_sequence), (segment, next_sequence));
+        assert!(writer.is_marked() && writer.shared.poisoned().is_none());
+        storage.set_total_bytes(DISK_BYTES);
+        writer.probe();
+        assert!(writer.is_marked() && writer.open.segment > segment);
+    }
 }

@@ -46,30 +46,38 @@ pub fn cuts(storage: &SimStorage, random: &mut Random) -> Vec<SimStorage> {
     masks.into_iter().map(cut).collect()
 }
 
-/// Runs requests until one fails. The model of what was answered, and with the one in flight.
-fn run(storage: &SimStorage, requests: &[Vec<Record>]) -> (Model, Model) {
+/// The model of what was answered, and with the request in flight; and the last frame that was said to
+/// be synced.
+type Known = (Model, Model, u64);
+
+/// Runs requests until one fails.
+fn run(storage: &SimStorage, requests: &[Vec<Record>]) -> Known {
     let mut answered = Model::new();
-    let Ok((journal, _)) = open(storage) else { return (answered.clone(), answered) };
+    let Ok((journal, _)) = open(storage) else { return (answered.clone(), answered, 0) };
     for (i, records) in requests.iter().enumerate() {
         let mut in_flight = answered.clone();
         records.iter().for_each(|record| apply(&mut in_flight, record));
         if journal.append_wait(records.clone()).is_err() {
-            return (answered, in_flight);
+            return (answered, in_flight, journal.synced_sequence());
         }
         answered = in_flight;
         if i % 5 == 4 {
             journal.mark();
         }
     }
-    (answered.clone(), answered)
+    (answered.clone(), answered, journal.synced_sequence())
 }
 
-fn check(storage: &SimStorage, (answered, in_flight): &(Model, Model), what: &str) -> Model {
+/// What is found, and the last frame that is synced then.
+fn check(storage: &SimStorage, (answered, in_flight, synced): &Known, what: &str) -> (Model, u64) {
     let (journal, recovered) = open(storage).unwrap_or_else(|error| panic!("{what}: {error}"));
     assert_eq!(recovered.damaged, vec![], "{what}: a power cut is not damage");
     let found = recovered_model(&journal, &recovered).unwrap();
     assert!(found == *answered || found == *in_flight, "{what}: {found:#?}\n{answered:#?}");
-    found
+    let sequence = recovered.sequence;
+    assert!(sequence >= *synced, "{what}: frame {sequence} is the last, {synced} was synced");
+    assert!(journal.synced_sequence() > sequence, "{what}: a start is a frame at least");
+    (found, journal.synced_sequence())
 }
 
 #[test]
@@ -87,10 +95,10 @@ fn a_power_cut_at_any_operation_loses_nothing_that_was_answered() {
         for (i, disk) in cuts(&storage, &mut random).into_iter().enumerate() {
             n_disks += 1;
             let what = format!("cut at {at}, subset {i}");
-            let found = check(&disk, &models, &what);
+            let (found, synced) = check(&disk, &models, &what);
             // Nothing that open handed over may be lost by a cut right after.
             let bare = disk.power_cut(&mut || false);
-            check(&bare, &(found.clone(), found), &format!("{what}, cut again"));
+            check(&bare, &(found.clone(), found, synced), &format!("{what}, cut again"));
         }
     }
     assert!(n_disks > 300, "only {n_disks} disks");
@@ -135,8 +143,10 @@ fn a_killed_process_leaves_nothing_in_the_page_cache_only() {
         n_resynced += recovered.n_resynced;
         let found = recovered_model(&journal, &recovered).unwrap();
         assert!(found == models.0 || found == models.1, "killed at {at}");
+        let synced = journal.synced_sequence();
+        assert!(recovered.sequence >= models.2 && synced > recovered.sequence, "killed at {at}");
         let bare = killed.power_cut(&mut || false);
-        check(&bare, &(found.clone(), found), &format!("killed at {at}, then cut"));
+        check(&bare, &(found.clone(), found, synced), &format!("killed at {at}, then cut"));
     }
     assert!(n_resynced > 0);
 }
@@ -164,7 +174,9 @@ fn random_histories_survive_random_power_cuts() {
                 known.clone_from(&in_flight);
             }
             let cut = disk.power_cut(&mut || random.below(3) > 0);
-            let found = check(&cut, &(known, in_flight), &format!("round {round} life {life}"));
+            let models = (known, in_flight, journal.synced_sequence());
+            drop(journal);
+            let (found, _) = check(&cut, &models, &format!("round {round} life {life}"));
             (disk, known) = (cut, found);
         }
     }

@@ -119,6 +119,22 @@ fn every_single_bit_flip_is_noticed_and_never_served() {
     assert!(n_bits > 15_000, "{n_bits}");
 }
 
+/// A disk that rots is healed; it must not be taken for an older copy of itself.
+#[test]
+fn no_single_bit_flip_makes_a_journal_look_older() {
+    let (storage, ..) = small_journal();
+    let synced = open(&storage.kill()).unwrap().1.sequence;
+    assert!(synced > 10, "{synced}");
+    for name in storage.list().unwrap() {
+        for bit in 0..storage.written_len(&name) * 8 {
+            let rotten = storage.kill();
+            assert!(rotten.flip_bit(&name, bit));
+            let Ok((_, recovered)) = open(&rotten) else { continue };
+            assert!(recovered.sequence >= synced, "{name} bit {bit}: {}", recovered.sequence);
+        }
+    }
+}
+
 #[test]
 fn a_segment_that_vanished_is_damage() {
     let (storage, known, blobs) = small_journal();
