@@ -11,7 +11,8 @@ use crate::core::Core;
 use crate::raft::{LogId, Member, Vote};
 use crate::wire::{self, Seen, kind};
 
-/// What was seen of other replicas, since this one started.
+/// What was seen of other replicas: by this one since it started, and what they themselves said they
+/// had when it started.
 ///
 /// Of a vote no log is noted: a disk keeps what came before the vote if it keeps the vote, and what
 /// the voter had beyond its candidate's log is taken from it next.
@@ -82,7 +83,8 @@ impl Core {
         seen.is_beyond(log.vote().as_ref(), log.ends().0)
     }
 
-    /// Asks all peers what they saw of this replica.
+    /// Asks all peers what they saw of this replica, and notes what they have: those that ask this one
+    /// later must not find that it forgot them when it was restarted.
     pub async fn confirm(&self) -> Verdict {
         if self.claim.disk.is_held(self.network.shard) {
             return Verdict::Open;
@@ -103,10 +105,18 @@ impl Core {
         let mut n_answers = usize::from(voters.contains_key(&me));
         let asking = voters.iter().filter(|(id, _)| **id != me).map(|(id, member)| {
             let peer = self.network.peer(*id, member);
-            async move { peer.call(kind::SEEN, Bytes::new(), Vec::new(), peer.patience()).await }
+            async move {
+                let asked = peer.call(kind::SEEN, Bytes::new(), Vec::new(), peer.patience()).await;
+                let meta = asked.map_err(|error| error.to_string())?.meta;
+                let answer = wire::read_seen_answer(meta).map_err(|error| error.to_string())?;
+                Ok::<_, String>((peer.id(), answer))
+            }
         });
         for answer in futures_util::future::join_all(asking).await {
-            let Ok(Ok(seen)) = answer.map(|answer| wire::read_seen(answer.meta)) else { continue };
+            let Ok((peer, (seen, own))) = answer else { continue };
+            if let Some(Seen { vote: Some(vote), log_id }) = own {
+                self.memory.note(peer, vote, log_id);
+            }
             if seen.is_beyond(Some(&vote), last) {
                 return Verdict::RolledBack;
             }
@@ -127,6 +137,16 @@ mod tests {
 
     fn log_id(term: u64, index: u64) -> Option<LogId> {
         Some(LogId { leader_id: LeaderId { term, node_id: 1 }, index })
+    }
+
+    #[test]
+    fn who_answers_tells_of_itself_and_older_builds_do_without() {
+        let seen = Seen { vote: Some(Vote::new(3, 1)), log_id: log_id(3, 9) };
+        let own = Seen { vote: Some(Vote::new(4, 1)), log_id: None };
+        let answer = wire::put_seen_answer(&seen, &own);
+        assert_eq!(wire::read_seen(answer.clone()).unwrap(), seen);
+        assert_eq!(wire::read_seen_answer(answer).unwrap(), (seen.clone(), Some(own)));
+        assert_eq!(wire::read_seen_answer(wire::put_seen(&seen)).unwrap(), (seen, None));
     }
 
     #[test]

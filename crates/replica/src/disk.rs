@@ -73,6 +73,8 @@ pub struct Disk {
     dir: PathBuf,
     options: DiskOptions,
     appender: Arc<Appender>,
+    /// Batches its journal held when it was opened.
+    n_recovered: u64,
     /// Where this start put what may not have been synced before.
     resynced: Option<SegmentId>,
     state: Mutex<State>,
@@ -175,6 +177,7 @@ impl Disk {
             filling: Throttle::new(options.fill_bytes_per_s),
             options,
             appender: Arc::new(appender),
+            n_recovered: recovered.sequence,
             resynced,
             state: Mutex::new(state),
             ledger: Mutex::new(ledger),
@@ -197,6 +200,17 @@ impl Disk {
     /// How often it was started, this time included.
     pub fn start_count(&self) -> u64 {
         self.journal().start_count()
+    }
+
+    /// Batches its journal held when it was opened. Fewer than [`Disk::n_synced`] once told: what is
+    /// here is an older copy of the disk.
+    pub fn n_recovered(&self) -> u64 {
+        self.n_recovered
+    }
+
+    /// Batches in its journal that are synced, those of all earlier starts included.
+    pub fn n_synced(&self) -> u64 {
+        self.journal().synced_sequence()
     }
 
     /// The replicas that live on it, with their shards.

@@ -71,7 +71,7 @@ impl Replica {
             kind::ENTRY => return core.serve_entry(request.meta),
             kind::COMPARE => core.serve_compare(request.meta)?,
             kind::REBUILD => core.serve_rebuild(request.meta)?,
-            kind::SEEN => wire::put_seen(&core.memory.of(from)),
+            kind::SEEN => wire::put_seen_answer(&core.memory.of(from), &core.applying.log.shown()),
             kind::LOST => {
                 if core.has_lost(&wire::read_seen(request.meta).map_err(bad)?) {
                     core.care.was_rolled_back();

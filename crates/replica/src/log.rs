@@ -18,6 +18,7 @@ use crate::appender::Appender;
 use crate::codec;
 use crate::donor::Donor;
 use crate::raft::{Entry, LeaderId, LogId, Types, Vote};
+use crate::wire::Seen;
 
 /// Limit: bytes of entries in one request to a follower or one page of an apply.
 pub(crate) const PAGE_BYTES_MAX: usize = 1 << 20;
@@ -230,6 +231,22 @@ impl Log {
     /// The vote as it is on disk.
     pub fn vote(&self) -> Option<Vote> {
         self.lock().vote
+    }
+
+    /// The vote on disk, and the last entry there if it is of the leader voted for.
+    ///
+    /// Why only then: what an earlier leader left may still be cut back under the vote for one that has
+    /// not appended yet, and what is missing then was not lost.
+    pub fn shown(&self) -> Seen {
+        let state = self.lock();
+        let synced = state.slots.iter().rposition(|slot| slot.pointer.is_some());
+        let synced = synced.map(|at| (state.slots[at].leader_id, state.first + at as u64));
+        let voted_for = state.vote.map(|vote| vote.leader_id);
+        let (leader_id, index) = match synced {
+            Some((leader_id, index)) if Some(leader_id) == voted_for => (leader_id, index),
+            _ => return Seen { vote: state.vote, log_id: None },
+        };
+        Seen { vote: state.vote, log_id: Some(LogId { leader_id, index }) }
     }
 
     /// Whether an entry with this id is in the log or was purged from it.

@@ -166,15 +166,38 @@ pub(crate) struct Seen {
 
 pub(crate) fn put_seen(seen: &Seen) -> Bytes {
     let mut out = Vec::with_capacity(48);
-    out.put_u8(u8::from(seen.vote.is_some()));
-    if let Some(vote) = &seen.vote {
-        codec::put_vote(&mut out, vote);
-    }
-    codec::put_optional_log_id(&mut out, seen.log_id.as_ref());
+    add_seen(&mut out, seen);
     out.into()
 }
 
+fn add_seen(out: &mut Vec<u8>, seen: &Seen) {
+    out.put_u8(u8::from(seen.vote.is_some()));
+    if let Some(vote) = &seen.vote {
+        codec::put_vote(out, vote);
+    }
+    codec::put_optional_log_id(out, seen.log_id.as_ref());
+}
+
 pub(crate) fn read_seen(meta: Bytes) -> Result<Seen, BadBytes> {
-    let mut reader = Reader(meta);
+    next_seen(&mut Reader(meta))
+}
+
+fn next_seen(reader: &mut Reader) -> Result<Seen, BadBytes> {
     Ok(Seen { vote: reader.optional_vote()?, log_id: reader.optional_log_id()? })
+}
+
+/// The answer to [`kind::SEEN`]: what was seen of who asks, and behind it, where it does not disturb
+/// those that do not look for it, what is to be seen of who answers.
+pub(crate) fn put_seen_answer(seen: &Seen, own: &Seen) -> Bytes {
+    let mut out = Vec::with_capacity(96);
+    add_seen(&mut out, seen);
+    add_seen(&mut out, own);
+    out.into()
+}
+
+pub(crate) fn read_seen_answer(meta: Bytes) -> Result<(Seen, Option<Seen>), BadBytes> {
+    let mut reader = Reader(meta);
+    let seen = next_seen(&mut reader)?;
+    let own = (!reader.0.is_empty()).then(|| next_seen(&mut reader)).transpose()?;
+    Ok((seen, own))
 }
