@@ -20,4 +20,5 @@ mod odd_shapes;
 mod postfix;
 mod recovery;
 mod replacement;
+mod roll_back;
 mod rot;

@@ -250,6 +250,7 @@ mod tests {
             path: String::new(),
             start_id: 0,
             previous_start_id: 0,
+            n_synced: None,
         };
         let node = |at: usize| Node {
             name: names[at].into(),

@@ -48,6 +48,8 @@ pub struct Report {
     pub run_id: u64,
     /// Of the placement the node knows.
     pub placement_version: u64,
+    /// The node goes down now: what its disks have is noted before this is answered.
+    pub is_last: bool,
 }
 
 /// What scrub did and found on one disk since the node started.

@@ -102,6 +102,10 @@ pub struct Disk {
     /// What `start_id` was when the cluster admitted it last, as the disk has it.
     #[n(7)]
     pub previous_start_id: u64,
+    /// Batches in its journal that are synced; `None` when not told. When its node registers: those it
+    /// had when it was started first after the cluster admitted it last. The placement never has it.
+    #[n(8)]
+    pub n_synced: Option<u64>,
 }
 
 /// A disk with less free space refuses growth.

@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use api::placement::{ClusterId, DiskId, DiskState, META_SHARD, NodeId};
 use replica::{Disk, DiskOptions};
@@ -40,6 +41,10 @@ struct Label {
     /// Drawn at the first start after the cluster admitted the disk, and told to it.
     #[serde(default)]
     start: Option<String>,
+    /// Batches the disk had at that start. Kept, since each further start writes some: an older copy
+    /// that is refused must not grow until it passes for the disk.
+    #[serde(default)]
+    start_synced: Option<u64>,
     /// What `start` was when the cluster admitted the disk last. An older copy of the disk has another
     /// one than the cluster remembers.
     #[serde(default)]
@@ -61,6 +66,8 @@ pub(crate) struct Disks {
     /// The cluster they were admitted to.
     pub cluster: Option<ClusterId>,
     pub dirs: Vec<DataDir>,
+    /// The cluster took them as they are since they were opened.
+    are_admitted: AtomicBool,
 }
 
 impl Disks {
@@ -80,18 +87,13 @@ impl Disks {
         let cluster: Option<ClusterId> = cluster.and_then(|text| text.parse().ok());
         let mut dirs = Vec::with_capacity(labels.len());
         for (path, label) in config.data_dirs.iter().zip(labels) {
-            let mut label = match label {
+            let label = match label {
                 Some(label) => label,
                 None => format(path, &config.name, node_id, cluster)?,
             };
-            if label.start.is_none() {
-                let [a, b, c, d, e, f, g, h, ..] = random()?;
-                label.start =
-                    Some(format!("{:016x}", u64::from_be_bytes([a, b, c, d, e, f, g, h])));
-                // Durability: the disk knows this start before the cluster can hear of it.
-                write_label(path, &label)?;
-            }
-            dirs.push(open_one(path, label, options)?);
+            let mut dir = open_one(path, label, options)?;
+            dir.note_start()?;
+            dirs.push(dir);
         }
         if dirs.iter().all(|dir| dir.disk.is_none()) {
             let text = "no usable disk is left: add an empty directory to data_dirs";
@@ -101,7 +103,7 @@ impl Disks {
         if ids.len() != dirs.len() {
             return Err(Error::Directory("one disk is a copy of another: remove one".into()));
         }
-        Ok(Self { node_id, cluster, dirs })
+        Ok(Self { node_id, cluster, dirs, are_admitted: AtomicBool::new(false) })
     }
 
     /// Notes on every disk that it belongs to a cluster, for ever.
@@ -120,12 +122,14 @@ impl Disks {
             let label = Label {
                 cluster: Some(cluster.to_string()),
                 start: None,
+                start_synced: None,
                 admitted_start: dir.label.start.clone(),
                 ..dir.label.clone()
             };
             write_label(&dir.path, &label)?;
             disk.release();
         }
+        self.are_admitted.store(true, Ordering::Release);
         Ok(())
     }
 
@@ -134,14 +138,41 @@ impl Disks {
         self.dirs.iter().find(|dir| dir.disk_id == disk_id)?.disk.as_ref()
     }
 
-    /// How they are, as the cluster is told.
+    /// How they are, as the cluster is told. Until it took them it is not told how much is on them:
+    /// what it knows of must be less than they wake up with, should they be started once more.
     pub fn report(&self) -> Vec<api::placement::Disk> {
-        self.dirs.iter().map(DataDir::report).collect()
+        let is_told = self.are_admitted.load(Ordering::Acquire);
+        let of_now = |dir: &DataDir| dir.disk.as_ref().filter(|_| is_told).map(|it| it.n_synced());
+        self.dirs.iter().map(|dir| dir.report(of_now(dir))).collect()
+    }
+
+    /// How they are, as the cluster is told to be taken.
+    pub fn introduce(&self) -> Vec<api::placement::Disk> {
+        if self.are_admitted.load(Ordering::Acquire) {
+            return self.report();
+        }
+        self.dirs.iter().map(|dir| dir.report(dir.label.start_synced)).collect()
     }
 }
 
 impl DataDir {
-    fn report(&self) -> api::placement::Disk {
+    /// Notes on the disk that it was started, and what it had then, if this is the first start since
+    /// the cluster admitted it.
+    fn note_start(&mut self) -> Result<(), Error> {
+        let had = self.disk.as_ref().map(|disk| disk.n_recovered());
+        let label = &mut self.label;
+        if label.start.is_some() && (label.start_synced.is_some() || had.is_none()) {
+            return Ok(());
+        }
+        if label.start.is_none() {
+            label.start = Some(format!("{:016x}", random_u64()?));
+        }
+        label.start_synced = had;
+        // Durability: the disk knows this start before the cluster can hear of it.
+        write_label(&self.path, label)
+    }
+
+    fn report(&self, n_synced: Option<u64>) -> api::placement::Disk {
         let usage = self.disk.as_ref().and_then(|disk| disk.usage().ok());
         let poisoned = self.disk.as_ref().is_none_or(|disk| disk.is_poisoned());
         api::placement::Disk {
@@ -153,6 +184,7 @@ impl DataDir {
             path: self.path.display().to_string(),
             start_id: start_id(self.label.start.as_deref()),
             previous_start_id: start_id(self.label.admitted_start.as_deref()),
+            n_synced,
         }
     }
 }
@@ -241,6 +273,7 @@ fn format(
         disk_id: DiskId(disk_id).to_string(),
         cluster: cluster.map(|cluster| cluster.to_string()),
         start: None,
+        start_synced: None,
         admitted_start: None,
     };
     write_label(path, &label)?;

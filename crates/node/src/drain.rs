@@ -9,11 +9,13 @@ use tokio::time::Instant;
 
 use crate::founding::wait_until;
 use crate::replicas::Running;
+use crate::report;
 use crate::shared::Shared;
 
 /// How long handing over may take; then the elections of the others do it.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long to go on telling callers who leads now, after nothing is led here any more.
+/// How long to go on telling callers who leads now, after nothing is led here any more; and how long
+/// the last report may take.
 const LINGER: Duration = Duration::from_millis(150);
 /// When no majority answered for so long, nobody is there to hand over to.
 const ALONE_MS: u64 = 600;
@@ -29,9 +31,12 @@ pub(crate) async fn hand_over(shared: &Arc<Shared>) {
     let n_led = led.len();
     futures_util::future::join_all(led.into_iter().map(|running| one(running, deadline))).await;
     tracing::info!(n_led, "leaderships handed over");
-    if n_led > 0 {
-        tokio::time::sleep(LINGER).await;
-    }
+    let linger = async {
+        if n_led > 0 {
+            tokio::time::sleep(LINGER).await;
+        }
+    };
+    tokio::join!(linger, report::report_last(shared, LINGER));
 }
 
 /// Whether it leads, and there is somebody to hand over to.

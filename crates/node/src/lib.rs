@@ -18,6 +18,7 @@ mod http;
 mod leases;
 mod machine;
 mod mail;
+mod marks;
 mod members;
 pub mod meta;
 mod meta_group;
@@ -88,6 +89,7 @@ impl Node {
         tasks.spawn(admission::register(Arc::clone(&shared), seeds));
         tasks.spawn(replicas::follow_placement(Arc::clone(&shared)));
         tasks.spawn(report::report(Arc::clone(&shared)));
+        tasks.spawn(marks::mark(Arc::clone(&shared)));
         tasks.spawn(spread::spread(Arc::clone(&shared)));
         tasks.spawn(controller::control(Arc::clone(&shared)));
         tasks.spawn(housekeep::housekeep(Arc::clone(&shared)));

@@ -5,7 +5,7 @@
 //!
 //! Invariants: ids of replicas and shards come from counters here and are never given out twice; a
 //! shard's voters lie on different nodes; a poisoned disk stays poisoned; the placement's version
-//! ascends with every change and with nothing else.
+//! ascends with every change it shows and with nothing else.
 
 pub mod command;
 pub mod plan;
@@ -17,4 +17,4 @@ mod tests;
 
 pub use self::apply::apply;
 pub use self::command::{Command, Entry, Founding, Outcome};
-pub use self::rows::placement;
+pub use self::rows::{mark, placement};

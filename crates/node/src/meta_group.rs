@@ -13,7 +13,7 @@ use replica::{Role, Status};
 use crate::meta::{self, Command, Outcome};
 use crate::replicas::Running;
 use crate::shared::{Shared, lock};
-use crate::{members, refuse};
+use crate::{marks, members, refuse};
 
 /// How often a node without a meta replica looks whether it has one now.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -200,6 +200,9 @@ impl MetaHandler for MetaGroup {
     async fn report(&self, from: &str, report: Report) -> Result<Newer, MetaError> {
         self.0.meta_leader()?;
         let known = report.placement_version;
+        if report.is_last {
+            marks::note(&self.0, &report).await?;
+        }
         lock(&self.0.reports).insert(from.to_owned(), (Instant::now(), report));
         let placement = self.0.known.placement();
         Ok((placement.version > known).then_some(placement))

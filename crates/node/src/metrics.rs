@@ -4,8 +4,10 @@
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
+use api::placement::DiskId;
 use replica::{Role, Status, Usage};
 
+use crate::meta;
 use crate::scrub;
 use crate::shared::Shared;
 
@@ -99,6 +101,12 @@ fn disks(page: &mut Page, shared: &Shared) {
     each("rookery_journal_written_bytes_total", "counter", "Bytes written.", |it| {
         it.n_bytes_written
     });
+    let synced = dirs.iter().filter_map(|dir| {
+        Some((Some(("disk", dir.disk_id.to_string())), dir.disk.as_ref()?.n_synced()))
+    });
+    let help = "Batches in the journal that are synced, since the disk was new.";
+    page.family("rookery_journal_batches_total", "counter", help, synced);
+    marks(page, shared);
     let pending = dirs.iter().filter_map(|dir| {
         let pending = dir.disk.as_ref()?.sync_pending().as_millis();
         let pending = u64::try_from(pending).unwrap_or(u64::MAX);
@@ -106,6 +114,21 @@ fn disks(page: &mut Page, shared: &Shared) {
     });
     let help = "How long the sync under way takes already, in milliseconds.";
     page.family("rookery_disk_sync_pending_ms", "gauge", help, pending);
+}
+
+/// Where the meta group has a replica: what it remembers of all disks.
+fn marks(page: &mut Page, shared: &Shared) {
+    let Some(view) = shared.meta_replica().and_then(|it| it.replica.local_view().ok()) else {
+        return;
+    };
+    let placement = shared.known.placement();
+    let disks = placement.nodes.iter().flat_map(|node| &node.disks);
+    let marks = view.read(|rows, _| {
+        let mark = |id: DiskId| Some((Some(("disk", id.to_string())), meta::mark(rows, id)?));
+        disks.filter_map(|disk| mark(disk.disk_id)).collect::<Vec<Sample>>()
+    });
+    let help = "Batches the cluster knows each disk to have; with fewer it is refused.";
+    page.family("rookery_disk_marked_batches", "counter", help, marks.into_iter().flatten());
 }
 
 impl Page {

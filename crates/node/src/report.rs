@@ -10,6 +10,7 @@ use api::placement::{DiskState, Placement};
 use mailbox::{RowDigest, ShardId};
 use replica::{Role, Status};
 
+use crate::marks;
 use crate::meta::Command;
 use crate::replicas::Running;
 use crate::scrub;
@@ -51,15 +52,41 @@ fn is_settled(running: &Running) -> bool {
     status.role == Role::Stopped || status.leader.is_some() && !status.is_unconfirmed
 }
 
-async fn report_once(shared: &Arc<Shared>) {
-    let report = Report {
+/// The last word of a node that goes down.
+///
+/// Why: what is put back later may be older than this by less than the time between two marks.
+pub(crate) async fn report_last(shared: &Arc<Shared>, patience: Duration) {
+    if shared.known.placement().version == 0 || !shared.is_admitted() {
+        return;
+    }
+    let report = Report { is_last: true, ..present(shared) };
+    let told = async {
+        match shared.meta_leader() {
+            Ok(_) => marks::note(shared, &report).await,
+            Err(_) => shared.meta_client.report(&report, patience).await.map(drop),
+        }
+    };
+    match tokio::time::timeout(patience, told).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "last report not taken"),
+        Err(_) => tracing::debug!("last report not taken in time"),
+    }
+}
+
+fn present(shared: &Shared) -> Report {
+    Report {
         node: shared.config.name.clone(),
         disks: shared.disks.report(),
         replicas: replicas(shared),
         scrubs: scrub::report(shared),
         run_id: shared.run_id,
         placement_version: shared.known.placement().version,
-    };
+        is_last: false,
+    }
+}
+
+async fn report_once(shared: &Arc<Shared>) {
+    let report = present(shared);
     if shared.meta_leader().is_ok() {
         lock(&shared.reports).insert(report.node.clone(), (Instant::now(), report));
         act(shared).await;
@@ -77,12 +104,8 @@ async fn report_once(shared: &Arc<Shared>) {
 /// Notes leaders, poisoned disks and full ones where the placement does not have them.
 async fn act(shared: &Arc<Shared>) {
     let placement = shared.known.placement();
-    let reports: Vec<Report> = {
-        let mut reports = lock(&shared.reports);
-        reports.retain(|name, _| placement.node(name).is_some());
-        let fresh = reports.values().filter(|(at, _)| at.elapsed() < FRESH);
-        fresh.map(|(_, report)| report.clone()).collect()
-    };
+    lock(&shared.reports).retain(|name, _| placement.node(name).is_some());
+    let reports = fresh(shared);
     let mut commands = Vec::new();
     let leaders = new_leaders(&placement, &reports);
     if !leaders.is_empty() {
@@ -107,6 +130,13 @@ async fn act(shared: &Arc<Shared>) {
             tracing::debug!(%error, "report not acted on");
         }
     }
+}
+
+/// What nodes said lately.
+pub(crate) fn fresh(shared: &Shared) -> Vec<Report> {
+    let reports = lock(&shared.reports);
+    let fresh = reports.values().filter(|(at, _)| at.elapsed() < FRESH);
+    fresh.map(|(_, report)| report.clone()).collect()
 }
 
 /// Leaders that the placement does not name; of two that say so the later term counts.

@@ -133,7 +133,7 @@ impl Shared {
             node_id: self.disks.node_id,
             address: self.config.advertised(),
             zone: self.config.zone.clone(),
-            disks: self.disks.report(),
+            disks: self.disks.introduce(),
             draining: false,
             run_id: self.run_id,
         }

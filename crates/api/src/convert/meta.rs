@@ -131,6 +131,7 @@ impl From<&Disk> for wire::Disk {
             path: disk.path.clone(),
             start_id: disk.start_id,
             previous_start_id: disk.previous_start_id,
+            n_synced: disk.n_synced,
         }
     }
 }
@@ -155,6 +156,7 @@ impl TryFrom<wire::Disk> for Disk {
             path: wire.path,
             start_id: wire.start_id,
             previous_start_id: wire.previous_start_id,
+            n_synced: wire.n_synced,
         })
     }
 }
@@ -231,6 +233,7 @@ impl From<&Report> for wire::ReportRequest {
             scrubs: report.scrubs.iter().map(wire::DiskScrub::from).collect(),
             run_id: report.run_id,
             placement_version: report.placement_version,
+            is_last: report.is_last,
         }
     }
 }
@@ -246,6 +249,7 @@ impl TryFrom<wire::ReportRequest> for Report {
             scrubs: collect(wire.scrubs)?,
             run_id: wire.run_id,
             placement_version: wire.placement_version,
+            is_last: wire.is_last,
         })
     }
 }

@@ -86,6 +86,7 @@ async fn a_node_reports_to_the_leader_wherever_that_is() {
         path: "a".into(),
         start_id: 8,
         previous_start_id: 7,
+        n_synced: Some(0),
     };
     let replica = ReplicaReport {
         shard: SHARD,
@@ -117,6 +118,7 @@ async fn a_node_reports_to_the_leader_wherever_that_is() {
         scrubs: vec![scrub],
         run_id: 4,
         placement_version: 11,
+        is_last: true,
     };
     for leader in ["n1", "n2", "n3"] {
         cluster.world.lead(leader);

@@ -59,6 +59,7 @@ fn node(n: u8, disks: &[DiskId]) -> Node {
         path: "/srv".into(),
         start_id: 0,
         previous_start_id: 0,
+        n_synced: None,
     };
     Node {
         name: format!("n{n}"),
@@ -180,6 +181,7 @@ impl World {
                 replicas: Vec::new(),
                 run_id: known.run_id,
                 placement_version: 0,
+                is_last: false,
             };
             for shard in &placement.shards {
                 for placed in shard.replicas.iter().filter(|one| one.node == known.name) {

@@ -24,7 +24,9 @@ pub fn apply(rows: &mut Rows<'_>, entry: &Entry) -> Outcome {
         (_, None) => Err(Outcome::NoCluster),
         (command, Some(cluster)) => change(rows, command, cluster),
     };
-    if rows.n_writes() > before {
+    // Why: marks come all the time, and nobody has to hear of them.
+    let is_shown = !matches!(entry.command, Command::NoteMarks(_));
+    if is_shown && rows.n_writes() > before {
         let mut cluster = rows::cluster(rows).expect("only a formed cluster was changed");
         cluster.version += 1;
         rows::put_cluster(rows, &cluster);
@@ -55,6 +57,7 @@ fn change(rows: &mut Rows<'_>, command: &Command, cluster: Cluster) -> Applied {
         Command::RemoveReplica(shard, replica_id) => remove_replica(rows, *shard, *replica_id),
         Command::NoteLeaders(leaders) => note_leaders(rows, leaders),
         Command::NoteSpace(disk_id, free_bytes) => note_space(rows, *disk_id, *free_bytes),
+        Command::NoteMarks(marks) => note_marks(rows, marks),
         Command::RemoveNode(name) => remove_node(rows, name),
         Command::ForgetDisk(disk_id) => forget_disk(rows, *disk_id),
         Command::ForceShard(shard, replica_id) => force_shard(rows, *shard, *replica_id),
@@ -77,7 +80,9 @@ fn initialize(rows: &mut Rows<'_>, founding: &Founding, cluster: Option<Cluster>
     }
     check_founding(founding)?;
     for node in &founding.nodes {
-        rows::put_node(rows, node);
+        let mut node = node.clone();
+        node.disks.iter_mut().for_each(|disk| disk.n_synced = None);
+        rows::put_node(rows, &node);
     }
     let mut next_replica = 1;
     let all = std::iter::once(&founding.meta).chain(&founding.shards);
@@ -153,14 +158,15 @@ fn check_text<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<(), Outcom
     if fits { Ok(()) } else { Err(refused(format!("a text over {TEXT_BYTES_MAX} octets"))) }
 }
 
-/// A node's own word replaces what was known, but a disk never goes back: not to fewer starts, not
-/// from poisoned, not to another node. Disks it no longer names stay known, since replicas refer to
-/// them.
+/// A node's own word replaces what was known, but a disk never goes back: not to fewer starts or
+/// batches, not from poisoned, not to another node. Disks it no longer names stay known, since
+/// replicas refer to them.
 fn register_node(rows: &mut Rows<'_>, said: &Node) -> Applied {
     check_node(said)?;
     let mut node = said.clone();
     let known = rows::nodes(rows);
     for disk in &mut node.disks {
+        let n_synced = disk.n_synced.take();
         if rows::has_left(rows, disk.disk_id) {
             let (id, path) = (disk.disk_id, &disk.path);
             let text = format!("disk {id} in {path} has left this cluster: empty the directory");
@@ -178,6 +184,13 @@ fn register_node(rows: &mut Rows<'_>, said: &Node) -> Applied {
             let (id, was) = (disk.disk_id, old.start_count);
             let now = disk.start_count;
             let text = format!("disk {id} was rolled back: {was} starts, now {now}");
+            return Err(refused(format!("{text}: empty {}", disk.path)));
+        }
+        if let (Some(now), Some(was)) = (n_synced, rows::mark(rows, disk.disk_id))
+            && now < was
+        {
+            let id = disk.disk_id;
+            let text = format!("disk {id} was rolled back: {was} batches written, now {now}");
             return Err(refused(format!("{text}: empty {}", disk.path)));
         }
         let knows = [0, disk.start_id, disk.previous_start_id].contains(&old.start_id);
@@ -217,6 +230,18 @@ fn note_space(rows: &mut Rows<'_>, disk_id: DiskId, free_bytes: u64) -> Applied 
     Err(refused("no such disk"))
 }
 
+/// A mark never goes back either.
+fn note_marks(rows: &mut Rows<'_>, marks: &[(DiskId, u64)]) -> Applied {
+    let nodes = rows::nodes(rows);
+    let is_known = |id: DiskId| nodes.iter().flat_map(|n| &n.disks).any(|disk| disk.disk_id == id);
+    for (disk_id, n_synced) in marks.iter().filter(|(disk_id, _)| is_known(*disk_id)) {
+        if rows::mark(rows, *disk_id).is_none_or(|was| was < *n_synced) {
+            rows::put_mark(rows, *disk_id, *n_synced);
+        }
+    }
+    Ok(Outcome::Done)
+}
+
 fn set_disk_state(rows: &mut Rows<'_>, disk_id: DiskId, state: DiskState) -> Applied {
     for mut node in rows::nodes(rows) {
         if let Some(disk) = node.disks.iter_mut().find(|disk| disk.disk_id == disk_id) {
@@ -250,6 +275,7 @@ fn remove_node(rows: &mut Rows<'_>, name: &str) -> Applied {
     }
     for disk in &node.disks {
         rows::put_left(rows, disk.disk_id);
+        rows::remove_mark(rows, disk.disk_id);
     }
     rows::remove_node(rows, name);
     Ok(Outcome::Done)
@@ -264,6 +290,7 @@ fn forget_disk(rows: &mut Rows<'_>, disk_id: DiskId) -> Applied {
         if let Some(at) = node.disks.iter().position(|disk| disk.disk_id == disk_id) {
             node.disks.remove(at);
             rows::put_left(rows, disk_id);
+            rows::remove_mark(rows, disk_id);
             rows::put_node(rows, &node);
         }
     }

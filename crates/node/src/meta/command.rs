@@ -66,6 +66,10 @@ pub enum Command {
     /// So many bytes of a disk are free; told when it gets full, and when it is no more.
     #[n(14)]
     NoteSpace(#[n(0)] DiskId, #[n(1)] u64),
+    /// So many batches are synced on these disks: none of them wakes up with fewer, unless it is an
+    /// older copy. What is less than known changes nothing. The placement does not tell it.
+    #[n(15)]
+    NoteMarks(#[n(0)] Vec<(DiskId, u64)>),
 }
 
 /// A disk of a node, where a replica is to be.

@@ -1,5 +1,5 @@
-//! The rows of the meta group: one for the cluster, one for each node, shard and setting, and one for
-//! each disk that left.
+//! The rows of the meta group: one for the cluster, one for each node, shard and setting, one for each
+//! disk that left, and one for how much each disk is known to have.
 
 use api::placement::{ClusterId, DiskId, Node, Placement, Shard};
 use mailbox::{Rows, ShardId, Source, codec};
@@ -11,6 +11,7 @@ const NODE: &[u8] = b"node/";
 const SHARD: &[u8] = b"shard/";
 const SETTING: &[u8] = b"setting/";
 const LEFT: &[u8] = b"left/";
+const MARK: &[u8] = b"mark/";
 
 /// The cluster itself.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -79,6 +80,19 @@ pub(super) fn has_left(rows: &dyn Source, disk_id: DiskId) -> bool {
 
 pub(super) fn put_left(rows: &mut Rows<'_>, disk_id: DiskId) {
     rows.put(key(LEFT, &disk_id.0), Vec::new());
+}
+
+/// How many batches a disk is known to have synced.
+pub fn mark(rows: &dyn Source, disk_id: DiskId) -> Option<u64> {
+    rows.row(&key(MARK, &disk_id.0)).map(|row| read(&row))
+}
+
+pub(super) fn put_mark(rows: &mut Rows<'_>, disk_id: DiskId, n_synced: u64) {
+    rows.put(key(MARK, &disk_id.0), codec::encode(&n_synced));
+}
+
+pub(super) fn remove_mark(rows: &mut Rows<'_>, disk_id: DiskId) {
+    rows.remove(&key(MARK, &disk_id.0));
 }
 
 pub(super) fn shard(rows: &dyn Source, shard: ShardId) -> Option<Shard> {

@@ -7,7 +7,7 @@ use mailbox::{LogTime, RowDigest, Rows, ShardId};
 use proptest::prelude::*;
 
 use super::command::{Command, Entry, Founding, Outcome, Seat};
-use super::{apply, placement, plan};
+use super::{apply, mark as mark_of, placement, plan};
 
 /// Rows as a replica keeps them.
 #[derive(Clone, Default)]
@@ -48,6 +48,7 @@ fn disk(node: u8, disk: u8) -> Disk {
         path: format!("/srv/{disk}"),
         start_id: 1,
         previous_start_id: 0,
+        n_synced: None,
     }
 }
 
@@ -264,6 +265,40 @@ fn a_rolled_back_disk_and_a_disk_of_another_node_are_refused() {
     refused(store.apply(Command::RegisterNode(copy)), "is an older copy of itself");
     let thief = Node { disks: vec![disk(1, 0)], ..node(4, 1) };
     refused(store.apply(Command::RegisterNode(thief)), "belongs to node n1");
+}
+
+#[test]
+fn a_disk_with_fewer_batches_than_were_marked_is_refused() {
+    let mut store = cluster_of(3, 2, 1);
+    let said = |n_synced: Option<u64>| {
+        let mut said = node(1, 2);
+        said.disks[1].n_synced = n_synced;
+        Command::RegisterNode(said)
+    };
+    let (id, other) = (disk(1, 1).disk_id, DiskId([0xee; 16]));
+    let before = store.placement();
+    let mark = |n_synced| Command::NoteMarks(vec![(id, n_synced), (other, 7)]);
+    assert_eq!(store.apply(said(Some(3))), Outcome::Done, "nothing is known yet");
+    assert_eq!(store.apply(mark(500)), Outcome::Done);
+    assert_eq!(store.apply(mark(400)), Outcome::Done);
+    assert_eq!(mark_of(&store.rows, id), Some(500), "a mark never goes back");
+    assert_eq!(mark_of(&store.rows, other), None, "nobody has that disk");
+    assert_eq!(store.apply(said(Some(500))), Outcome::Done);
+    assert_eq!(store.apply(said(None)), Outcome::Done, "who does not tell is not judged");
+    assert_eq!(store.placement(), before, "nobody has to hear of marks");
+    let rows = store.rows.clone();
+    let Outcome::Refused(why) = store.apply(said(Some(499))) else { panic!("not refused") };
+    assert!(why.contains("was rolled back: 500 batches written, now 499: empty /srv/1"), "{why}");
+    assert_eq!(store.rows, rows);
+    let mut without = node(1, 1);
+    without.disks[0].n_synced = Some(1);
+    assert_eq!(store.apply(Command::RegisterNode(without)), Outcome::Done);
+    for shard in store.placement().shards {
+        let here = shard.replicas.iter().find(|replica| replica.disk_id == id);
+        assert!(here.is_none(), "the disk has to be empty to be forgotten");
+    }
+    assert_eq!(store.apply(Command::ForgetDisk(id)), Outcome::Done);
+    assert_eq!(mark_of(&store.rows, id), None);
 }
 
 #[test]
