@@ -22,6 +22,7 @@ const LASTS_MS: (u64, u64) = (50, 2_500);
 enum Undo {
     Start(String),
     NewDisk(String),
+    PutBack { node: String, lagging: Vec<String> },
     Heal,
     SpeedUp(String),
     CalmNet,
@@ -54,6 +55,13 @@ impl Faults {
         {
             self.crash(sim, &node, false);
         }
+        if self.world.plan.bug == Some(Bug::TrustOldDisks)
+            && !self.undo.iter().any(|(.., undo)| matches!(undo, Undo::PutBack { .. }))
+            && self.dice.chance(2)
+        {
+            let node = self.dice.pick(&self.world.plan.nodes()).clone();
+            self.begin_to_put_back(&node);
+        }
         if now >= self.next_ms {
             self.next_ms = now + self.dice.range(PAUSE_MS.0, PAUSE_MS.1);
             self.hurt(sim);
@@ -80,14 +88,15 @@ impl Faults {
                 self.world.machine(&node, |machine| machine.sync_ms = slow_ms);
                 self.later(format!("slow disk of {node}, {slow_ms} ms"), Undo::SpeedUp(node));
             }
-            78..=85 => {
+            78..=83 => {
                 let (slowest, loss) = (self.dice.range(3, 120), self.dice.range(0, 60));
                 self.world.net.set_quality((0, slowest), loss);
                 let name = format!("bad network, {slowest} ms, {loss} of 1,000 lost");
                 self.later(name, Undo::CalmNet);
             }
             _ if !self.world.plan.changes => {}
-            86..=88 => nodes.iter().for_each(|node| self.world.take_image(node)),
+            84..=86 => nodes.iter().for_each(|node| self.world.take_image(node)),
+            87..=88 => self.begin_to_put_back(&node),
             89..=92 => self.lose_disk(sim, &node),
             93..=97 => self.move_away(&node),
             _ => {
@@ -120,6 +129,49 @@ impl Faults {
         };
         self.world.replace_all(node);
         self.later(format!("{how} of the disk of {node}"), Undo::Start(node.into()));
+    }
+
+    /// A minority is cut off. In a while all processes die, and a disk comes back as it is now: with that
+    /// minority it would make a majority that never heard of what is acknowledged meanwhile.
+    fn begin_to_put_back(&mut self, node: &str) {
+        let nodes = self.world.plan.nodes();
+        let others = nodes.iter().filter(|other| *other != node);
+        let lagging: Vec<String> = others.take(self.world.plan.n_may_fail()).cloned().collect();
+        for (behind, other) in lagging.iter().flat_map(|one| nodes.iter().map(move |o| (one, o))) {
+            if !lagging.contains(other) {
+                self.world.net.cut(behind, other);
+                self.world.net.cut(other, behind);
+            }
+        }
+        self.world.take_image(node);
+        let name = format!("{lagging:?} lag behind, then the disk of {node} is put back");
+        let undo = Undo::PutBack { node: node.into(), lagging };
+        let now = self.world.now_ms();
+        self.world.trace(&name);
+        self.undo.push((now + self.dice.range(1_000, 2_500), now, name, undo));
+    }
+
+    fn put_back(&mut self, sim: &mut Sim<'_>, node: &str, lagging: &[String]) {
+        self.world.net.heal();
+        let is_up = self.world.machine(node, |machine| machine.is_up);
+        let may = self.world.may_lose(node) && self.world.may_roll_back(node);
+        if self.is_failing() || !is_up || !may {
+            return;
+        }
+        kill(sim, &self.world, node, 0);
+        self.world.roll_back(node);
+        let (now, soon) = (self.world.now_ms(), LASTS_MS.0);
+        let name = format!("the disk of {node} is put back");
+        self.world.trace(&name);
+        self.undo.push((now + soon, now, name, Undo::Start(node.into())));
+        for other in self.world.plan.nodes().iter().filter(|other| *other != node) {
+            let n_before = self.undo.len();
+            self.crash(sim, other, false);
+            // Those that know come last.
+            let away = if lagging.contains(other) { soon } else { self.dice.range(1_500, 2_500) };
+            self.undo[n_before..].iter_mut().for_each(|(due, ..)| *due = now + away);
+        }
+        self.world.replace_all(node);
     }
 
     /// Whether some disk failed and was not replaced yet.
@@ -236,6 +288,7 @@ impl Faults {
                     start(sim, &self.world, &node);
                 }
             }
+            Undo::PutBack { node, lagging } => self.put_back(sim, &node, &lagging),
             Undo::Heal => self.world.net.heal(),
             Undo::SpeedUp(node) => {
                 let sync_ms = self.world.plan.sync_ms;
@@ -249,8 +302,11 @@ impl Faults {
 
     /// Takes back everything, so that all must come right again.
     pub fn end(&mut self, sim: &mut Sim<'_>) {
-        for (_, since, name, undo) in std::mem::take(&mut self.undo) {
-            self.take_back(sim, since, name, undo);
+        // Why again: to take one back may do another thing that has to be.
+        while !self.undo.is_empty() {
+            for (_, since, name, undo) in std::mem::take(&mut self.undo) {
+                self.take_back(sim, since, name, undo);
+            }
         }
     }
 

@@ -24,6 +24,8 @@ const VIEWS_MAX: usize = 3;
 const FOLLOW_EVERY: Duration = Duration::from_millis(25);
 /// An idle journal marks the end of its last sync this often.
 const MARK_EVERY_MS: u64 = 200;
+/// How much is on a disk is noted this often; in a real cluster every ten seconds.
+const NOTE_EVERY_MS: u64 = 300;
 
 /// Runs until the process is killed.
 pub async fn run(world: Arc<World>, name: String, dice: Dice) -> turmoil::Result {
@@ -33,7 +35,14 @@ pub async fn run(world: Arc<World>, name: String, dice: Dice) -> turmoil::Result
         world.trace(format_args!("{name} has a disk that failed"));
         return std::future::pending().await;
     };
-    if !world.seats(|seats| seats.note_start(disk.disk_id(), disk.start_count())) {
+    let (id, starts, batches) = (disk.disk_id(), disk.start_count(), disk.n_recovered());
+    let was_put_back = world.machine(&name, |machine| machine.was_put_back);
+    if !was_put_back && batches < world.seats(|seats| seats.mark(id)) {
+        world.complain(format!("a disk looks old and is not: {name}, {batches} batches"));
+    }
+    let is_judged = was_put_back && world.plan.bug != Some(Bug::TrustOldDisks);
+    let told = if is_judged { batches } else { u64::MAX };
+    if !world.seats(|seats| seats.note_start(id, starts, told)) {
         world.trace(format_args!("{name} has an old disk"));
     }
     let tending = dice.fork();
@@ -84,7 +93,7 @@ fn open_disk(world: &Arc<World>, name: &str) -> Result<Option<Arc<Disk>>, String
 
 /// The disk: takes its time, then writes and syncs what waits.
 async fn write_back(world: Arc<World>, name: String, disk: std::sync::Weak<Disk>, dice: Dice) {
-    let mut mark_at = 0;
+    let (mut mark_at, mut note_at) = (0, 0);
     loop {
         let longest = world.machine(&name, |machine| machine.sync_ms);
         tokio::time::sleep(Duration::from_millis(dice.range(1, longest.max(1)))).await;
@@ -93,6 +102,10 @@ async fn write_back(world: Arc<World>, name: String, disk: std::sync::Weak<Disk>
         if world.now_ms() >= mark_at {
             disk.journal().mark();
             mark_at = world.now_ms() + MARK_EVERY_MS;
+        }
+        if world.now_ms() >= note_at {
+            world.seats(|seats| seats.note_mark(disk.disk_id(), disk.n_synced()));
+            note_at = world.now_ms() + NOTE_EVERY_MS;
         }
     }
 }

@@ -21,10 +21,12 @@ pub enum Bug {
     StaleReads,
     /// A replica forgets that it misses bodies, and votes and campaigns as if it had them.
     CampaignIncomplete,
+    /// A disk that has fewer batches than it had is used as it is.
+    TrustOldDisks,
 }
 
 impl Bug {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::AckBeforeSync,
         Self::SkipChecksum,
         Self::ReuseUid,
@@ -32,6 +34,7 @@ impl Bug {
         Self::RetryWithoutId,
         Self::StaleReads,
         Self::CampaignIncomplete,
+        Self::TrustOldDisks,
     ];
 
     /// The promises it breaks, one of which has to be named.
@@ -48,6 +51,7 @@ impl Bug {
                 &["ReadsAreCurrent", "StaysExpunged", "LastFlagWins", "MoveIsAtomic"]
             }
             Self::CampaignIncomplete => &["EveryCopyIsWhole", "not within"],
+            Self::TrustOldDisks => &["NothingLost", "ReadsAreCurrent", "NumbersAscend"],
         }
     }
 
@@ -97,7 +101,8 @@ impl Plan {
         let dice = Dice::new(seed ^ 0x0070_1a4e);
         let n_nodes = *dice.pick(&[3, 3, 3, 4, 5]);
         let forgets = bug == Some(Bug::CampaignIncomplete);
-        let is_safety = dice.chance(700) || forgets;
+        let trusts = bug == Some(Bug::TrustOldDisks);
+        let is_safety = dice.chance(700) || forgets || trusts;
         Self {
             seed,
             mode: if is_safety { Mode::Safety } else { Mode::Liveness },
@@ -111,7 +116,7 @@ impl Plan {
             checkpoints: dice.chance(500) || forgets,
             // Why not else: then some replica lacks bodies nearly always, and counts as failed.
             hasty: is_safety && (dice.chance(250) || forgets),
-            changes: dice.chance(600),
+            changes: dice.chance(600) || trusts,
             patience_ms: *dice.pick(&[800, 2_000, 6_000]),
             bug,
         }

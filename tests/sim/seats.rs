@@ -41,6 +41,8 @@ pub struct Seats {
     begun: Vec<ShardId>,
     /// How often each disk was started.
     starts: BTreeMap<[u8; 16], u64>,
+    /// How many batches each disk was known to have, when it was last marked.
+    marks: BTreeMap<[u8; 16], u64>,
     /// The last replica that was on a disk when it was put back.
     last_lost: BTreeMap<[u8; 16], u64>,
 }
@@ -88,20 +90,31 @@ impl Seats {
         self.begun.contains(&shard)
     }
 
-    /// A disk was started. One that counts fewer starts than it had is old: what lies on it is not
-    /// what its replicas knew.
-    pub fn note_start(&mut self, disk_id: [u8; 16], count: u64) -> bool {
+    /// A disk was started. One that counts fewer starts than it had, or has fewer batches, is old: what
+    /// lies on it is not what its replicas knew.
+    pub fn note_start(&mut self, disk_id: [u8; 16], count: u64, n_batches: u64) -> bool {
         let before = self.starts.insert(disk_id, count).unwrap_or(0);
-        if count > before {
+        if count > before && n_batches >= self.mark(disk_id) {
             return true;
         }
-        self.starts.insert(disk_id, before + 1);
+        self.starts.insert(disk_id, count.max(before + 1));
         let last = self.last_lost.get(&disk_id).copied().unwrap_or(u64::MAX);
         let is_lost = |seat: &&mut Seat| seat.disk_id == disk_id && seat.replica <= last;
         for seat in self.seats.values_mut().filter(is_lost) {
             seat.is_refused = true;
         }
         false
+    }
+
+    /// So many batches are synced on a disk.
+    pub fn note_mark(&mut self, disk_id: [u8; 16], n_batches: u64) {
+        let mark = self.marks.entry(disk_id).or_default();
+        *mark = n_batches.max(*mark);
+    }
+
+    /// How many batches a disk is known to have.
+    pub fn mark(&self, disk_id: [u8; 16]) -> u64 {
+        self.marks.get(&disk_id).copied().unwrap_or(0)
     }
 
     /// A disk was put back to what it once was; replicas made from now on may live on it again.

@@ -53,6 +53,8 @@ pub struct Machine {
     pub sync_ms: u64,
     /// What the disk was once, for a disk that is rolled back.
     pub image: Option<Image>,
+    /// It was rolled back once, so that it may be found to be old.
+    pub was_put_back: bool,
     /// The process that runs, for those who hurt it.
     pub disk: Weak<Disk>,
     pub replicas: Vec<Replica>,
@@ -74,6 +76,7 @@ pub struct Image {
     pub storage: SimStorage,
     pub dir: PathBuf,
     n_starts: u64,
+    n_batches: u64,
 }
 
 #[derive(Default)]
@@ -112,6 +115,7 @@ impl World {
             n_starts: 0,
             sync_ms: self.plan.sync_ms,
             image: None,
+            was_put_back: false,
             disk: Weak::new(),
             replicas: Vec::new(),
         };
@@ -146,6 +150,7 @@ impl World {
         self.machine(name, |machine| {
             drop(std::fs::remove_dir_all(&machine.dir));
             (machine.storage, machine.disk_id, machine.image) = (storage, disk_id, None);
+            machine.was_put_back = false;
         });
     }
 
@@ -156,20 +161,32 @@ impl World {
             drop(std::fs::remove_dir_all(&dir));
             copy_tree(&machine.dir, &dir);
             let (storage, n_starts) = (machine.storage.power_cut(&mut || false), machine.n_starts);
-            machine.image = Some(Image { storage, dir, n_starts });
+            // Why the most: of a process that is down only the starts tell.
+            let n_batches = machine.disk.upgrade().map_or(u64::MAX, |disk| disk.n_synced());
+            machine.image = Some(Image { storage, dir, n_starts, n_batches });
         });
     }
 
-    /// Puts a disk back to what was kept of it before its last start. False if nothing was.
+    /// Whether something was kept of a disk before its last start, or before it was marked last.
     ///
-    /// Why before: the count of its starts tells then, whoever of its peers was restarted meanwhile
-    /// and remembers nothing.
-    pub fn roll_back(&self, name: &str) -> bool {
+    /// Why before: the count of its starts or of its batches tells then, whoever of its peers was
+    /// restarted meanwhile and remembers nothing.
+    pub fn may_roll_back(&self, name: &str) -> bool {
+        let disk_id = self.machine(name, |machine| machine.disk_id);
+        let marked = self.seats(|seats| seats.mark(disk_id));
         self.machine(name, |machine| {
-            let n_starts = machine.n_starts;
-            let Some(image) = machine.image.take_if(|image| image.n_starts < n_starts) else {
-                return false;
-            };
+            let is_told =
+                |image: &Image| image.n_starts < machine.n_starts || image.n_batches < marked;
+            machine.image.as_ref().is_some_and(is_told)
+        })
+    }
+
+    /// Puts a disk back to what was kept of it. False if that may not be.
+    pub fn roll_back(&self, name: &str) -> bool {
+        let may = self.may_roll_back(name);
+        self.machine(name, |machine| {
+            let Some(image) = machine.image.take_if(|_| may) else { return false };
+            machine.was_put_back = true;
             drop(std::fs::remove_dir_all(&machine.dir));
             copy_tree(&image.dir, &machine.dir);
             shadow::settle(&machine.dir.join("checkpoints"));
