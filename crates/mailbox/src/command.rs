@@ -36,6 +36,9 @@ use crate::uid_set::UidSet;
 
 /// Limit: rows one command may change, so that no command holds up a shard noticeably.
 pub const ROWS_MAX: usize = 2048;
+/// Limit: rows that one slice of a command changes, if the command can be sliced; a row costs some 20 us on
+/// each replica, and all that others ask of the shard waits for the slice.
+pub const SLICE_ROWS_MAX: usize = 512;
 
 /// One entry of a shard's log: what was asked, and when the leader put it there.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

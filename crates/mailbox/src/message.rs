@@ -14,10 +14,11 @@ use crate::state::State;
 use crate::table::{self, Fields, Table};
 use crate::uid_set::UidSet;
 
-/// UIDs of an extent that are merged with settled ones at a time.
+/// UIDs of an extent that are merged with settled ones at a time: few at first, since most slices end soon.
+const MERGED_MIN: u32 = 128;
 const MERGED_MAX: u32 = 4096;
 /// Limit: messages one slice looks at, so that no EXPUNGE of a few among a million stops a shard.
-const EXAMINED_MAX: usize = 16_384;
+const EXAMINED_MAX: usize = 4096;
 
 /// Where a mailbox's messages are looked up.
 #[derive(Clone)]
@@ -59,7 +60,7 @@ impl RawState<'_> {
     fn found(&self, uid: Uid) -> Found {
         let staged =
             self.extent.map(|(first, extent)| (extent.staging, uid.value() - first.value()));
-        Found { uid, state: self.read(), staged }
+        Found { uid, state: self.read(), row: self.row.into(), staged }
     }
 }
 
@@ -68,6 +69,8 @@ impl RawState<'_> {
 pub(crate) struct Found {
     pub uid: Uid,
     pub state: State,
+    /// As it lies there: whoever writes over it need not look again.
+    row: Box<[u8]>,
     /// Its row in an extent.
     staged: Option<(UploadId, u32)>,
 }
@@ -185,8 +188,10 @@ impl Messages {
         visit: &mut dyn FnMut(Uid, RawState<'_>) -> bool,
     ) -> bool {
         let mut from = first.value();
+        let mut n_merged = MERGED_MIN;
         while from <= last.value() {
-            let to = last.value().min(from.saturating_add(MERGED_MAX - 1));
+            let to = last.value().min(from.saturating_add(n_merged - 1));
+            n_merged = MERGED_MAX.min(2 * n_merged);
             let mut merged: BTreeMap<Uid, (Vec<u8>, bool)> = BTreeMap::new();
             let range = (Uid::new(from).unwrap_or(first), Uid::new(to).unwrap_or(last));
             self.visit_settled(rows, range, &mut |uid, raw| {
@@ -248,8 +253,12 @@ pub(crate) fn change(ledger: &mut Ledger<'_, '_>, mailbox: MailboxId, found: &Fo
     let row = ledger.loaded(mailbox);
     uncount(row, found.uid, &found.state);
     count(row, found.uid, new);
-    take(ledger, mailbox, found, true);
-    ledger.rows.put(table::by_uid(account, Table::State, mailbox, found.uid), new.write());
+    take(ledger, mailbox, found);
+    let key = table::by_uid(account, Table::State, mailbox, found.uid);
+    match found.staged {
+        Some(_) => ledger.rows.put_new(key, new.write()),
+        None => ledger.rows.put_known(key, &found.row, new.write()),
+    }
     let index = table::by_modseq(account, Table::Modseq, mailbox, new.modseq, found.uid.value());
     ledger.rows.put_new(index, table::marker());
     ledger.touch(mailbox, new.modseq());
@@ -267,12 +276,12 @@ pub(crate) fn expunge(
     uncount(ledger.loaded(mailbox), found.uid, &found.state);
     ledger.usage.storage_bytes -= found.state.size;
     ledger.usage.n_messages -= 1;
-    take(ledger, mailbox, found, false);
+    take_whole(ledger, mailbox, found);
     let gone = GoneRow { state: found.state.clone(), expunged_at: ledger.now, modseq };
-    row::save(ledger.rows, table::by_uid(account, Table::Gone, mailbox, found.uid), &gone);
+    row::save_new(ledger.rows, table::by_uid(account, Table::Gone, mailbox, found.uid), &gone);
     let log =
         table::by_modseq(account, Table::Expunged, mailbox, modseq.value(), found.uid.value());
-    ledger.rows.put(log, table::marker());
+    ledger.rows.put_new(log, table::marker());
     ledger.touch(mailbox, modseq);
 }
 
@@ -323,31 +332,37 @@ pub(crate) fn settle(
     let account = ledger.account;
     let uid = Uid::new(first.value() + rank).expect("an extent begins with a UID");
     let state = RawState { row, extent: Some((first, extent)) }.read();
-    ledger.rows.remove(&table::staged(account, extent.staging, rank));
-    ledger.rows.put(table::by_uid(account, Table::State, mailbox, uid), state.write());
+    ledger.rows.remove_known(table::staged(account, extent.staging, rank), row);
+    ledger.rows.put_new(table::by_uid(account, Table::State, mailbox, uid), state.write());
     let index = table::by_modseq(account, Table::Modseq, mailbox, state.modseq, uid.value());
-    ledger.rows.put(index, table::marker());
+    ledger.rows.put_new(index, table::marker());
 }
 
 /// Removes a message of a deleted mailbox for good.
 pub(crate) fn reclaim(ledger: &mut Ledger<'_, '_>, mailbox: MailboxId, found: &Found) {
-    take(ledger, mailbox, found, false);
+    take_whole(ledger, mailbox, found);
     content::release(ledger, found.state.email);
 }
 
-/// Removes the rows of a state, but for the one a change writes over.
-fn take(ledger: &mut Ledger<'_, '_>, mailbox: MailboxId, found: &Found, is_written: bool) {
+/// Removes the rows of a state.
+fn take_whole(ledger: &mut Ledger<'_, '_>, mailbox: MailboxId, found: &Found) {
+    take(ledger, mailbox, found);
+    if found.staged.is_none() {
+        let key = table::by_uid(ledger.account, Table::State, mailbox, found.uid);
+        ledger.rows.remove_known(key, &found.row);
+    }
+}
+
+/// The same, but for the one a change writes over.
+fn take(ledger: &mut Ledger<'_, '_>, mailbox: MailboxId, found: &Found) {
     let account = ledger.account;
     if let Some((staging, rank)) = found.staged {
-        ledger.rows.remove(&table::staged(account, staging, rank));
+        ledger.rows.remove_known(table::staged(account, staging, rank), &found.row);
         return;
     }
     let (modseq, uid) = (found.state.modseq, found.uid);
     let index = table::by_modseq(account, Table::Modseq, mailbox, modseq, uid.value());
     ledger.rows.remove_known(index, &table::marker());
-    if !is_written {
-        ledger.rows.remove(&table::by_uid(account, Table::State, mailbox, uid));
-    }
 }
 
 fn count(row: &mut MailboxRow, uid: Uid, state: &State) {

@@ -9,7 +9,7 @@
 //! a change is noted that was not copied, so nothing acknowledged stays behind; and nobody settles
 //! before the other shard's log says `Left`, so never do two shards serve one account.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use minicbor::{Decode, Encode};
 
@@ -93,15 +93,14 @@ pub(crate) fn begin(rows: &mut Rows<'_>) {
 
 /// Notes what this entry changed of accounts that are leaving, whoever changed it.
 pub(crate) fn note(rows: &mut Rows<'_>) {
-    let mut changed: BTreeMap<AccountId, BTreeSet<Vec<u8>>> = BTreeMap::new();
-    for key in rows.take_touched() {
-        if let Some(account) = table::account_of(&key) {
-            changed.entry(account).or_default().insert(key);
-        }
-    }
-    for (account, keys) in changed {
-        let keys = keys.into_iter().map(Into::into).collect();
+    let touched = rows.take_touched();
+    let accounts: BTreeSet<AccountId> =
+        touched.iter().filter_map(|key| table::account_of(key)).collect();
+    for account in accounts {
         if let Some(Moving::Leaving { to, n_changes, frozen_until }) = of(rows, account) {
+            let is_of_it = |key: &&Vec<u8>| table::account_of(key) == Some(account);
+            let keys: BTreeSet<&Vec<u8>> = touched.iter().filter(is_of_it).collect();
+            let keys = keys.into_iter().cloned().map(Into::into).collect();
             let n_changes = n_changes + 1;
             row::save(rows, table::changed(account, n_changes), &ChangedKeys { keys });
             let moving = Moving::Leaving { to, n_changes, frozen_until };

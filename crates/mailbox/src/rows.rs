@@ -37,6 +37,8 @@ pub struct Rows<'a> {
     digest: RowDigest,
     n_writes: usize,
     new_keys: Vec<Vec<u8>>,
+    /// What the source holds under the keys that changed, if that is wanted.
+    before: Option<RowChanges>,
     /// Keys written or removed by the entry that is applied now.
     touched: Vec<Vec<u8>>,
 }
@@ -45,12 +47,19 @@ impl<'a> Rows<'a> {
     /// No changes yet; `digest` is the one kept with the source.
     pub fn new(source: &'a dyn Source, digest: RowDigest) -> Self {
         let (new_keys, touched) = (Vec::new(), Vec::new());
-        Self { source, changes: RowChanges::new(), digest, n_writes: 0, new_keys, touched }
+        let (changes, before) = (RowChanges::new(), None);
+        Self { source, changes, digest, n_writes: 0, new_keys, before, touched }
+    }
+
+    /// From here on what the source holds under each key that changes is kept for [`Rows::take_before`].
+    pub fn keep_before(&mut self) {
+        self.before = Some(RowChanges::new());
     }
 
     /// Writes a row.
     pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        self.forget(&key);
+        let before = self.forget(&key);
+        self.note_before(&key, before.as_deref());
         self.digest.add(&key, &value);
         self.n_writes += 1;
         self.touched.push(key.clone());
@@ -60,6 +69,7 @@ impl<'a> Rows<'a> {
     /// Writes a row whose key was never used before, without looking.
     pub(crate) fn put_new(&mut self, key: Vec<u8>, value: Vec<u8>) {
         debug_assert!(self.row(&key).is_none(), "the row is there already");
+        self.note_before(&key, None);
         self.digest.add(&key, &value);
         self.n_writes += 1;
         if !self.changes.contains_key(&key) {
@@ -69,9 +79,21 @@ impl<'a> Rows<'a> {
         self.changes.insert(key, Some(value));
     }
 
+    /// Writes over a row that is known to hold this, without looking.
+    pub(crate) fn put_known(&mut self, key: Vec<u8>, before: &[u8], value: Vec<u8>) {
+        debug_assert!(self.row(&key).as_deref() == Some(before), "the row is another one");
+        self.note_before(&key, Some(before));
+        self.digest.subtract(&key, before);
+        self.digest.add(&key, &value);
+        self.n_writes += 1;
+        self.touched.push(key.clone());
+        self.changes.insert(key, Some(value));
+    }
+
     /// Removes a row that is known to hold this, without looking.
     pub(crate) fn remove_known(&mut self, key: Vec<u8>, value: &[u8]) {
         debug_assert!(self.row(&key).as_deref() == Some(value), "the row is another one");
+        self.note_before(&key, Some(value));
         self.digest.subtract(&key, value);
         self.n_writes += 1;
         self.touched.push(key.clone());
@@ -85,13 +107,12 @@ impl<'a> Rows<'a> {
 
     /// Removes a row, and tells whether it was there.
     pub(crate) fn take(&mut self, key: &[u8]) -> bool {
-        let was_there = self.forget(key);
-        if was_there {
-            self.n_writes += 1;
-            self.touched.push(key.to_vec());
-            self.changes.insert(key.to_vec(), None);
-        }
-        was_there
+        let Some(before) = self.forget(key) else { return false };
+        self.note_before(key, Some(&before));
+        self.n_writes += 1;
+        self.touched.push(key.to_vec());
+        self.changes.insert(key.to_vec(), None);
+        true
     }
 
     /// How many rows were written or removed; a row counts each time.
@@ -115,17 +136,31 @@ impl<'a> Rows<'a> {
         std::mem::take(&mut self.new_keys)
     }
 
+    /// What the source holds under the keys that changed, if it was to be kept.
+    pub fn take_before(&mut self) -> RowChanges {
+        self.before.take().unwrap_or_default()
+    }
+
     /// What to write to the source, and the digest it has afterwards.
     pub fn into_changes(self) -> (RowChanges, RowDigest) {
         (self.changes, self.digest)
     }
 
-    fn forget(&mut self, key: &[u8]) -> bool {
+    fn forget(&mut self, key: &[u8]) -> Option<Vec<u8>> {
         let old = self.row(key);
         if let Some(old) = &old {
             self.digest.subtract(key, old);
         }
-        old.is_some()
+        old
+    }
+
+    /// A key is about to change, and this is there now.
+    fn note_before(&mut self, key: &[u8], value: Option<&[u8]>) {
+        if let Some(before) = &mut self.before
+            && !self.changes.contains_key(key)
+        {
+            before.insert(key.to_vec(), value.map(<[u8]>::to_vec));
+        }
     }
 }
 

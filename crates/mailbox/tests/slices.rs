@@ -202,3 +202,52 @@ fn a_deleted_mailbox_is_gone_at_once_and_reclaimed_in_steps() {
     assert!(shard.chunks.keys().all(|digest| !is_chunk_live(&shard.rows, digest)));
     shard.check();
 }
+
+/// Rows, and how many of them were looked at.
+struct Counted<'s> {
+    rows: &'s Shard,
+    n_rows: std::cell::Cell<usize>,
+}
+
+impl Source for Counted<'_> {
+    fn row(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.n_rows.set(self.n_rows.get() + 1);
+        self.rows.rows.row(key)
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) {
+        self.rows.rows.scan(from, to, &mut |key, value| {
+            self.n_rows.set(self.n_rows.get() + 1);
+            visit(key, value)
+        });
+    }
+}
+
+#[test]
+fn a_slice_looks_at_few_more_rows_than_it_changes() {
+    let mut shard = filled();
+    let (of, to) = (shard.of("INBOX"), shard.of("to"));
+    // Where the messages lie in an extent, and where each has a row of its own.
+    shard.slices(copy(of, to, all(), 1));
+    for of in [to, of] {
+        let flags = FlagChange::Add(system(SystemFlags::DELETED));
+        let commands = [
+            store(of, all(), flags),
+            copy(of, shard.of("INBOX"), all(), 2),
+            r#move(of, shard.of("INBOX"), all()),
+            expunge(of, all(), false),
+        ];
+        for command in commands {
+            let request = shard.request(command.clone());
+            let entry = Entry { time: LogTime(shard.now_ms), request };
+            let counted = Counted { rows: &shard, n_rows: Default::default() };
+            let mut rows = Rows::new(&counted, shard.digest);
+            apply(&mut rows, &entry, &[]);
+            let (n_looked_at, n_writes) = (counted.n_rows.get(), rows.n_writes());
+            assert!(n_writes > 200, "{n_writes} rows changed by {command:?}");
+            // Why so many in a test: what is not looked at there is looked at to see that it is right.
+            let n_max = 4 * n_writes;
+            assert!(n_looked_at < n_max, "{n_looked_at} for {n_writes} by {command:?}");
+        }
+    }
+}

@@ -3,7 +3,7 @@
 //! as one extent of the mailbox, whatever its size, by writing one row.
 
 use super::store;
-use crate::command::{Copy, ROWS_MAX};
+use crate::command::{Copy, SLICE_ROWS_MAX};
 use crate::content;
 use crate::ids::{ModSeq, Uid};
 use crate::ledger::Ledger;
@@ -15,7 +15,7 @@ use crate::table::{self, Table};
 use crate::uid_set::UidSet;
 
 /// Limit: messages one slice copies; each costs two rows and its content's.
-const SLICE_MAX: usize = (ROWS_MAX - 96) / 3;
+const SLICE_MAX: usize = (SLICE_ROWS_MAX - 96) / 3;
 /// Limit: ranges of UIDs in one staged COPY, since they are kept with it.
 const RANGES_MAX: usize = 16_384;
 
@@ -125,7 +125,8 @@ fn stage(
     ledger.modseq()?;
     for (rank, state) in (first_rank..).zip(states) {
         content::refer(ledger, state.email);
-        ledger.rows.put(table::staged(ledger.account, cmd.staging, rank), state.write());
+        // Invariant: none was staged under this rank, see above.
+        ledger.rows.put_new(table::staged(ledger.account, cmd.staging, rank), state.write());
     }
     Ok(staging)
 }

@@ -1,6 +1,6 @@
 //! EXPUNGE, UID EXPUNGE, CLOSE, and POP3's QUIT.
 
-use crate::command::{Expunge, OfMailbox, ROWS_MAX};
+use crate::command::{self, Expunge, OfMailbox};
 use crate::flags::SystemFlags;
 use crate::ledger::Ledger;
 use crate::message::{self, Messages};
@@ -11,7 +11,7 @@ use crate::uid_set::UidSet;
 /// Rows a message takes.
 const ROWS_PER_MESSAGE: usize = 4;
 /// Limit: rows one slice takes.
-const SLICE_ROWS_MAX: usize = ROWS_MAX - 48;
+const SLICE_ROWS_MAX: usize = command::SLICE_ROWS_MAX - 48;
 
 pub(crate) fn apply(ledger: &mut Ledger<'_, '_>, cmd: &Expunge) -> Result<Outcome, Refusal> {
     let of = OfMailbox { account: ledger.account, mailbox: cmd.mailbox };

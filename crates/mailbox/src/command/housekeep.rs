@@ -3,7 +3,7 @@
 
 mod reclaim;
 
-use crate::command::{AccountState, Housekeep, ROWS_MAX, upload};
+use crate::command::{AccountState, Housekeep, ROWS_MAX, SLICE_ROWS_MAX, upload};
 use crate::content::{self, CHUNKS_MAX, ROWS_PER_CONTENT_MAX};
 use crate::ids::{AccountId, LogTime, MailboxId, UploadId};
 use crate::ledger::Ledger;
@@ -24,18 +24,23 @@ const SESSION_ROWS_MAX: usize = 256;
 
 /// What is left of the rows of one command.
 struct Budget {
+    /// Nothing more is begun beyond it,
+    n_writes: usize,
+    /// and nothing that might go beyond this.
     n_writes_max: usize,
 }
 
 impl Budget {
     /// Whether something that takes so many rows still fits.
     fn fits(&self, n_writes: usize, n_rows: usize) -> bool {
-        n_writes + n_rows <= self.n_writes_max
+        n_writes < self.n_writes && n_writes + n_rows <= self.n_writes_max
     }
 }
 
 pub(crate) fn apply(rows: &mut Rows<'_>, now: LogTime, cmd: &Housekeep) -> Outcome {
-    let budget = Budget { n_writes_max: rows.n_writes() + ROWS_MAX - 2 };
+    let n_writes = rows.n_writes();
+    let budget =
+        Budget { n_writes: n_writes + SLICE_ROWS_MAX, n_writes_max: n_writes + ROWS_MAX - 2 };
     let mut done = session::expire(rows, cmd.sessions_before, now, SESSION_ROWS_MAX);
     done &= expire_uploads(rows, now, cmd.uploads_before, &budget);
     done &= expire_stagings(rows, now, cmd.uploads_before, &budget);
@@ -186,7 +191,7 @@ fn settle(rows: &mut Rows<'_>, now: LogTime, budget: &Budget) -> bool {
         let is_there = is_alive && ledger.mailbox(mailbox).is_ok();
         if let Some(extent) = extent.filter(|_| is_there) {
             let staged = table::all_staged(account, extent.staging);
-            for staged in row::first_keys(ledger.rows, &staged, ROWS_MAX / 3) {
+            for staged in row::first_keys(ledger.rows, &staged, SLICE_ROWS_MAX / 3) {
                 if !budget.fits(n_writes + ledger.n_writes(), 8) {
                     ledger.close();
                     return false;

@@ -1,7 +1,7 @@
 //! MOVE: in one command a message leaves one mailbox and arrives in the other.
 
 use super::store;
-use crate::command::{Move, ROWS_MAX};
+use crate::command::{self, Move};
 use crate::content;
 use crate::ids::MailboxId;
 use crate::ledger::Ledger;
@@ -13,7 +13,7 @@ use crate::uid_set::UidSet;
 /// Rows a message takes: four in its old mailbox, two in the new one, and its content's.
 const ROWS_PER_MESSAGE: usize = 7;
 /// Limit: rows one slice takes.
-const SLICE_ROWS_MAX: usize = ROWS_MAX - 96;
+const SLICE_ROWS_MAX: usize = command::SLICE_ROWS_MAX - 96;
 
 pub(crate) fn apply(ledger: &mut Ledger<'_, '_>, cmd: &Move) -> Result<Outcome, Refusal> {
     slice(ledger, cmd.from, cmd.to, &cmd.uids)

@@ -1,6 +1,6 @@
 //! STORE
 
-use crate::command::{OfMailbox, ROWS_MAX, Store};
+use crate::command::{OfMailbox, SLICE_ROWS_MAX, Store};
 use crate::flags::{FlagChange, Flags, KEYWORDS_MAX};
 use crate::ids::Uid;
 use crate::ledger::Ledger;
@@ -9,7 +9,7 @@ use crate::outcome::{Outcome, Refusal, Stored, StoredFlags};
 use crate::uid_set::UidSet;
 
 /// Limit: messages one slice looks at; a change costs four rows, one more than an arrival.
-const SLICE_MAX: usize = (ROWS_MAX - 48) / 4;
+const SLICE_MAX: usize = (SLICE_ROWS_MAX - 48) / 4;
 
 pub(crate) fn apply(ledger: &mut Ledger<'_, '_>, cmd: &Store) -> Result<Outcome, Refusal> {
     let (slice, next) = slice(ledger, cmd.mailbox, &cmd.uids, SLICE_MAX)?;

@@ -52,11 +52,20 @@ impl Shard {
     /// Applies an entry as it is.
     pub fn entry(&mut self, entry: &Entry, inline: &[ChunkRef]) -> Applied {
         let mut rows = Rows::new(&self.rows, self.digest);
+        rows.keep_before();
         let applied = apply(&mut rows, entry, inline);
         let n_writes = rows.n_writes();
-        assert!(n_writes <= command::ROWS_MAX, "{n_writes} rows in one command: {entry:?}");
+        let is_sliced = matches!(
+            entry.request.command,
+            Command::Store(_) | Command::Copy(_) | Command::Move(_) | Command::Expunge(_)
+        );
+        let n_writes_max = if is_sliced { command::SLICE_ROWS_MAX } else { command::ROWS_MAX };
+        assert!(n_writes <= n_writes_max, "{n_writes} rows in one command: {entry:?}");
+        let before = rows.take_before();
         let (changes, digest) = rows.into_changes();
+        assert!(changes.keys().eq(before.keys()), "other rows than were changed by {entry:?}");
         for (key, value) in changes {
+            assert_eq!(before[&key], self.rows.get(&key).cloned(), "before {entry:?}");
             match value {
                 Some(value) => self.rows.insert(key, value),
                 None => self.rows.remove(&key),

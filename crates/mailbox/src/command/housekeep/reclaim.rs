@@ -2,7 +2,7 @@
 
 use super::{Budget, ROWS_PER_ITEM_MAX, ROWS_PER_UPLOAD_MAX, is_alive};
 use crate::command::delete_account::WHOLE_ACCOUNT;
-use crate::command::{OfMailbox, ROWS_MAX, upload};
+use crate::command::{OfMailbox, ROWS_MAX, SLICE_ROWS_MAX, upload};
 use crate::content;
 use crate::ids::{AccountId, LogTime, MailboxId, UploadId};
 use crate::ledger::Ledger;
@@ -68,7 +68,8 @@ fn empty_mailbox(
         return true;
     };
     let messages = Messages::of(ledger.rows, OfMailbox { account, mailbox }, &row);
-    let (slice, next) = messages.slice(ledger.rows, &UidSet::all(), ROWS_MAX, &mut |_| true);
+    let n_max = SLICE_ROWS_MAX / 2;
+    let (slice, next) = messages.slice(ledger.rows, &UidSet::all(), n_max, &mut |_| true);
     for found in &slice {
         if !budget.fits(n_writes + ledger.n_writes(), ROWS_PER_ITEM_MAX) {
             return false;
