@@ -3,6 +3,9 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+/// Niceness of what gives way: it gets a tenth of a core that others want, and all of one that nobody wants.
+const ASIDE_NICE: i32 = 10;
+
 /// How blocking work is done; follows [`journal::Options::threaded`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Blocking {
@@ -20,6 +23,24 @@ impl Blocking {
         }
         let done = catch_unwind(AssertUnwindSafe(work));
         done.map_err(|panic| io::Error::other(crate::state::words(&*panic)))
+    }
+
+    /// Does it in a thread of its own that gives way to all others: much work that nobody waits for.
+    pub async fn run_aside<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<T> {
+        if !self.is_threaded {
+            return self.run(work).await;
+        }
+        let (done, told) = tokio::sync::oneshot::channel();
+        std::thread::Builder::new().name("aside".into()).spawn(move || {
+            // Why the result is dropped: where it may not give way it is done all the same.
+            let _ = rustix::process::setpriority_process(None, ASIDE_NICE);
+            // Why no matter: whoever wanted it may have been cancelled.
+            drop(done.send(work()));
+        })?;
+        told.await.map_err(io::Error::other)
     }
 
     /// Does it, and nobody waits; in a simulation it is done when this returns.

@@ -4,11 +4,12 @@
 mod file;
 mod merge;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use mailbox::{RowChanges, RowDigest, Source};
 
@@ -16,11 +17,17 @@ use self::file::Row;
 pub(crate) use self::file::{Head, Part, sync_dir};
 pub(crate) use self::merge::Merged;
 use crate::blocking::Blocking;
+use crate::pending::share_percent;
 use crate::store::{Applied, RowView, Store};
 use crate::upkeep::Upkeep;
 
-/// A delta is due after so many bytes of changed keys in memory, whatever [`Upkeep`] says.
+/// A delta is due after so many bytes of changed keys in memory, whatever [`Upkeep`] says; of that, each
+/// replica takes a share of its own, so that those of one machine do not all write at the same moment.
 const DELTA_KEY_BYTES: usize = 16 << 20;
+
+/// Rows read from a view, some half a millisecond of work, after which others get as much of the core.
+const ROWS_PER_TURN: usize = 64;
+const PAUSE: Duration = Duration::from_micros(500);
 
 /// Base and deltas, oldest first. The files stay readable as long as this lives.
 #[derive(Clone, Debug)]
@@ -77,7 +84,8 @@ impl Checkpoint {
 /// Which rows changed since the last checkpoint.
 #[derive(Default)]
 pub(crate) struct Dirty {
-    keys: HashSet<Vec<u8>>,
+    /// Why not hashed: a table that grows is copied whole, and whoever commits waits for it.
+    keys: BTreeSet<Vec<u8>>,
     key_bytes: usize,
     bytes: usize,
     entries: u64,
@@ -101,10 +109,10 @@ impl Dirty {
     }
 
     /// Whether a delta is due.
-    pub fn is_due(&self, upkeep: &Upkeep) -> bool {
+    pub fn is_due(&self, upkeep: &Upkeep, replica: u64) -> bool {
         self.bytes >= upkeep.delta_bytes
             || self.entries >= upkeep.delta_entries
-            || self.key_bytes >= DELTA_KEY_BYTES
+            || self.key_bytes >= DELTA_KEY_BYTES / 100 * share_percent(replica)
     }
 }
 
@@ -262,7 +270,12 @@ impl Checkpoints {
     pub async fn build(self: &Arc<Self>, store: Arc<Store>) -> io::Result<Checkpoint> {
         let _writing = self.writing.lock().await;
         let this = self.clone();
-        self.blocking.run(move || this.build_now(&store)).await?
+        let checkpoint = self.blocking.run(move || this.build_now(&store)).await??;
+        if !self.is_to_be_merged(&checkpoint) {
+            return Ok(checkpoint);
+        }
+        let this = self.clone();
+        self.blocking.run_aside(move || this.merge(&checkpoint)).await?
     }
 
     fn build_now(&self, store: &Arc<Store>) -> io::Result<Checkpoint> {
@@ -284,14 +297,24 @@ impl Checkpoints {
         if is_doubted {
             self.is_doubted.store(false, Ordering::Relaxed);
             self.tidy()?;
-            return Ok(checkpoint);
-        }
-        let deltas = &checkpoint.parts[1..];
-        let deltas_len: u64 = deltas.iter().map(|part| part.len).sum();
-        if deltas.len() >= self.n_deltas_max || deltas_len > checkpoint.parts[0].len.max(1 << 20) {
-            return self.merge(&checkpoint);
         }
         Ok(checkpoint)
+    }
+
+    /// Whether the files got many.
+    fn is_to_be_merged(&self, checkpoint: &Checkpoint) -> bool {
+        let deltas = &checkpoint.parts[1..];
+        let deltas_len: u64 = deltas.iter().map(|part| part.len).sum();
+        deltas.len() >= self.n_deltas_max || deltas_len > checkpoint.parts[0].len.max(1 << 20)
+    }
+
+    /// Lets others go first after some rows of a view.
+    fn give_way(&self, n_rows: &mut usize) {
+        *n_rows += 1;
+        if n_rows.is_multiple_of(ROWS_PER_TURN) && self.blocking.is_threaded {
+            // Why not a low priority: whoever commits would wait for the locks of a thread that does not run.
+            std::thread::sleep(PAUSE);
+        }
     }
 
     fn delta(&self, view: &RowView, dirty: &Dirty) -> io::Result<Checkpoint> {
@@ -305,17 +328,18 @@ impl Checkpoints {
         }
         let mut parts = current.map_or(Vec::new(), |current| current.parts);
         let head = Head { from, applied };
+        let mut n_rows = 0;
         let row = |key: &Vec<u8>| -> io::Result<Row> {
+            self.give_way(&mut n_rows);
             let value = view.try_row(key).map_err(io::Error::other)?;
             Ok((key.clone(), value))
         };
-        let mut keys: Vec<_> = dirty.keys.iter().collect();
-        keys.sort_unstable();
+        let keys = dirty.keys.iter();
         let part = if parts.is_empty() {
             let present = |row: &io::Result<Row>| !matches!(row, Ok((_, None)));
-            Part::write(&self.dir, &head, &mut keys.into_iter().map(row).filter(present))?
+            Part::write(&self.dir, &head, &mut keys.map(row).filter(present))?
         } else {
-            Part::write(&self.dir, &head, &mut keys.into_iter().map(row))?
+            Part::write(&self.dir, &head, &mut keys.map(row))?
         };
         parts.push(part);
         let checkpoint = Checkpoint { parts };
@@ -327,7 +351,9 @@ impl Checkpoints {
     fn base(&self, view: &RowView) -> io::Result<Checkpoint> {
         let applied = view.applied().clone();
         let mut digest = RowDigest::default();
+        let mut n_rows = 0;
         let mut rows = view.rows().map(|row| {
+            self.give_way(&mut n_rows);
             let (key, value) = row.map_err(io::Error::other)?;
             digest.add(&key, &value);
             Ok((key, Some(value)))

@@ -16,7 +16,7 @@ use crate::disk::Disk;
 use crate::error::Error;
 use crate::index::{self, IndexError};
 use crate::log::Log;
-use crate::store::{Applied, Store};
+use crate::store::{Applied, Changed, Store};
 
 /// An index that did not open and count by then is given up.
 const OPEN_MAX: Duration = Duration::from_secs(60);
@@ -201,7 +201,7 @@ impl Local {
         }
         self.relocate(&store, self.disk.journal().segments())?;
         let applied = checkpoint.map_or(Applied::default(), |found| found.applied().clone());
-        store.commit(Default::default(), &[], applied).map_err(io::Error::other)?;
+        store.commit(Changed::default(), &[], applied).map_err(io::Error::other)?;
         store.settle().map_err(io::Error::other)?;
         for generation in old {
             // Why the result is dropped: a directory that stays only takes space, and goes at the

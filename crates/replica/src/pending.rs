@@ -20,10 +20,18 @@ const BYTES_MAX: usize = 1 << 20;
 /// which apply the same entries do not all write at the same moment.
 const SHARE_MIN_PERCENT: usize = 50;
 const SHARES: usize = 51;
-/// Limit: times that a layer may grow beyond it while the one before is still being written.
+/// Limit: times that a layer may grow beyond it while the one before is still being written: 4 MiB, and as
+/// much of the one before, for each replica.
 const OVERSIZE_MAX: usize = 4;
 /// What a row costs besides its key and value.
 const ROW_BYTES: usize = 96;
+
+/// The share of a limit at which a replica does what is due.
+pub(crate) fn share_percent(replica: u64) -> usize {
+    // The golden ratio puts neighbours far apart.
+    let place = replica.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    SHARE_MIN_PERCENT + place as usize % SHARES
+}
 
 /// What some commits left.
 #[derive(Default)]
@@ -70,20 +78,37 @@ impl Layer {
     }
 }
 
+/// How far the index is behind what was committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Lag {
+    /// Little waits.
+    Little,
+    /// It is time to write to the index.
+    Due,
+    /// That is being done, and the next layer is large enough already: who changes much should wait.
+    Behind,
+    /// As much waits as may.
+    Full,
+}
+
 /// What is ahead of the index.
 pub(crate) struct Pending {
     due_percent: usize,
     young: Layer,
+    /// Somebody is about to take `young`.
+    is_called: bool,
     /// Being written at this moment; older than all of `young`.
     old: Option<Arc<Layer>>,
 }
 
 impl Pending {
     pub fn new(replica: u64) -> Self {
-        // The golden ratio puts neighbours far apart.
-        let place = replica.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        let due_percent = SHARE_MIN_PERCENT + place as usize % SHARES;
-        Self { due_percent, young: Layer::default(), old: None }
+        Self {
+            due_percent: share_percent(replica),
+            young: Layer::default(),
+            is_called: false,
+            old: None,
+        }
     }
 
     /// What a commit changed.
@@ -142,14 +167,26 @@ impl Pending {
         (page, rest)
     }
 
-    /// Whether it is time to write to the index.
-    pub fn is_due(&self) -> bool {
-        self.young.exceeds(self.due_percent) && self.old.is_none()
+    /// How far the index is behind.
+    pub fn lag(&self) -> Lag {
+        if self.young.exceeds(OVERSIZE_MAX * 100) {
+            return Lag::Full;
+        }
+        match (self.young.exceeds(self.due_percent), self.is_writing()) {
+            (false, _) => Lag::Little,
+            (true, false) => Lag::Due,
+            (true, true) => Lag::Behind,
+        }
     }
 
-    /// Whether commits come faster than the index takes them.
-    pub fn is_behind(&self) -> bool {
-        self.young.exceeds(OVERSIZE_MAX * 100)
+    /// Whether the index is being written to, or about to be.
+    pub fn is_writing(&self) -> bool {
+        self.is_called || self.old.is_some()
+    }
+
+    /// Somebody will [`Pending::take`] what there is.
+    pub fn call(&mut self) {
+        self.is_called = true;
     }
 
     /// Since when the oldest commit waits.
@@ -159,6 +196,7 @@ impl Pending {
 
     /// What to write next. It stays readable until [`Pending::written`].
     pub fn take(&mut self) -> Option<Arc<Layer>> {
+        self.is_called = false;
         if self.young.is_empty() {
             return None;
         }

@@ -5,10 +5,11 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use journal::Pointer;
-use mailbox::{Change, ChunkRef, Digest, RowChanges, Rows, Source};
+use mailbox::{Change, ChunkRef, Digest, Rows, Source};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
 use tokio::sync::{broadcast, watch};
@@ -19,16 +20,24 @@ use crate::index::IndexError;
 use crate::local::Local;
 use crate::log::Log;
 use crate::machine::{Machine, MachineApplied};
+use crate::pending::Lag;
 use crate::raft::{
     Entry, LeaderId, LogId, Member, Payload, Response, SnapshotMeta, StoredMembership, Types,
 };
-use crate::store::{Applied, Lost, Store};
+use crate::store::{Applied, Changed, Lost, Store};
 
 /// Limit: entries and bytes applied in one batch of the index.
 const BATCH_ENTRIES_MAX: usize = 256;
 const BATCH_BYTES_MAX: usize = 8 << 20;
-/// Limit: row writes after which a batch ends, so that one batch stops readers only briefly.
-const BATCH_WRITES_MAX: usize = 8192;
+/// Limit: row writes after which a batch ends: some 10 ms of work, for which all else that this thread does
+/// waits.
+const BATCH_WRITES_MAX: usize = 1024;
+
+/// An entry that writes so many rows is a slice of some large command: its answer, and so the next slice,
+/// waits while the index is behind. A delivery writes some 20.
+const BULK_WRITES_MIN: usize = 128;
+/// Limit: how long it waits at most. Whoever it is for is patient for seconds.
+const BULK_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// A snapshot as openraft passes it on.
 pub(crate) type Snapshot = openraft::Snapshot<LeaderId, u64, Member, Checkpoint>;
@@ -96,10 +105,16 @@ pub(crate) struct Applier(pub Arc<Applying>);
 
 /// What came of one batch before it was written.
 struct Batch {
-    changes: RowChanges,
-    new_keys: Vec<Vec<u8>>,
+    changed: Changed,
     applied: Applied,
-    results: Vec<(u64, MachineApplied)>,
+    results: Vec<Done>,
+}
+
+/// What came of one entry.
+struct Done {
+    index: u64,
+    result: MachineApplied,
+    n_writes: usize,
 }
 
 impl Applier {
@@ -108,10 +123,13 @@ impl Applier {
         let ran = catch_unwind(AssertUnwindSafe(|| {
             let mut applied = store.applied();
             let mut rows = Rows::new(store, applied.digest);
+            if store.has_views() {
+                rows.keep_before();
+            }
             let mut results = Vec::with_capacity(entries.len());
             for (entry, _) in entries {
                 let log_id = entry.log_id;
-                let mut result = MachineApplied::default();
+                let (mut result, n_writes) = (MachineApplied::default(), rows.n_writes());
                 match &entry.payload {
                     Payload::Blank => {}
                     Payload::Membership(membership) => {
@@ -125,17 +143,65 @@ impl Applier {
                     }
                 }
                 applied.log_id = Some(log_id);
-                results.push((log_id.index, result));
+                let n_writes = rows.n_writes() - n_writes;
+                results.push(Done { index: log_id.index, result, n_writes });
                 if rows.n_writes() >= BATCH_WRITES_MAX {
                     break;
                 }
             }
-            let new_keys = rows.take_new_keys();
-            let (changes, digest) = rows.into_changes();
+            let (new_keys, before) = (rows.take_new_keys(), rows.take_before());
+            let (rows, digest) = rows.into_changes();
             applied.digest = digest;
-            Batch { changes, new_keys, applied, results }
+            Batch { changed: Changed { rows, new_keys, before }, applied, results }
         }));
         ran.map_err(|panic| io::Error::other(words(&*panic)))
+    }
+
+    /// Tells everybody what was done. What changed much is answered when the index has caught up.
+    fn answer(
+        &self,
+        store: &Arc<Store>,
+        done: impl Iterator<Item = (EntryResponder<Types>, Done)>,
+        lag: Lag,
+    ) {
+        for ((_, responder), done) in done {
+            for change in done.result.changes {
+                // Why: nobody listening is no failure.
+                drop(self.0.changes.send((done.index, change)));
+            }
+            self.0.next_index.send_replace(done.index + 1);
+            let Some(responder) = responder else { continue };
+            let response = Response(done.result.response);
+            if lag < Lag::Behind || done.n_writes < BULK_WRITES_MIN {
+                responder.send(response);
+                continue;
+            }
+            let store = store.clone();
+            drop(tokio::spawn(async move {
+                // Why no matter: it was done, and may be answered at any time.
+                drop(tokio::time::timeout(BULK_WAIT_MAX, store.written()).await);
+                responder.send(response);
+            }));
+        }
+    }
+
+    /// Has the index written when it is time, and waits when it is too far behind.
+    async fn keep_up(&self, store: &Arc<Store>, lag: Lag) -> io::Result<()> {
+        let disk = &self.0.local.disk;
+        match lag {
+            Lag::Due if disk.has_room_for_index() => store.begin_settling(disk.blocking()),
+            Lag::Little | Lag::Due | Lag::Behind => {}
+            Lag::Full => {
+                // Why not written here: others share this thread.
+                store.written().await;
+                if store.is_damaged() {
+                    return Err(io::Error::other("the index could not be written"));
+                }
+                // Why whatever room there is: a replica that can keep no more stops.
+                store.begin_settling(disk.blocking());
+            }
+        }
+        Ok(())
     }
 
     async fn places(&self, entry: &Entry) -> io::Result<Vec<(Digest, Pointer)>> {
@@ -157,30 +223,20 @@ impl Applier {
             for (entry, _) in &entries[..n_done] {
                 places.append(&mut self.places(entry).await?);
             }
-            let is_due = {
+            let lag = {
                 let mut dirty = self.0.checkpoints.dirty();
-                dirty.note(&batch.changes, n_done);
+                dirty.note(&batch.changed.rows, n_done);
                 let (log_id, digest) = (batch.applied.log_id, batch.applied.digest);
-                let is_due = store
-                    .commit((batch.changes, batch.new_keys), &places, batch.applied)
-                    .map_err(io::Error::other)?;
+                let lag = store.commit(batch.changed, &places, batch.applied);
+                let lag = lag.map_err(io::Error::other)?;
                 self.0.samples.note(log_id, digest);
-                is_due
+                lag
             };
-            if is_due && self.0.local.disk.has_room_for_index() {
-                // Why the result is dropped: a failure marks the index damaged, and it is rebuilt.
-                self.0.local.disk.blocking().begin(move || drop(store.settle()));
-            }
-            let responders = entries.drain(..n_done).map(|(_, responder)| responder);
-            for (responder, (index, result)) in responders.zip(batch.results) {
-                for change in result.changes {
-                    // Why: nobody listening is no failure.
-                    drop(self.0.changes.send((index, change)));
-                }
-                if let Some(responder) = responder {
-                    responder.send(Response(result.response));
-                }
-                self.0.next_index.send_replace(index + 1);
+            self.answer(&store, entries.drain(..n_done).zip(batch.results), lag);
+            self.keep_up(&store, lag).await?;
+            if !entries.is_empty() {
+                // Why: what else this thread does is not kept waiting by all there is to apply.
+                tokio::task::yield_now().await;
             }
         }
         Ok(())

@@ -7,8 +7,9 @@
 //! The index has no snapshots, so a [`RowView`] brings its own: while views exist, a commit keeps what
 //! it is about to overwrite. A view that lives so long that this grows beyond a limit is given up.
 
-use std::collections::{BTreeMap, VecDeque, btree_map};
-use std::iter::Peekable;
+mod pages;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
@@ -17,11 +18,14 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes};
 use journal::Pointer;
 use mailbox::{Block, Digest, RowChanges, RowDigest, Source};
+use tokio::sync::watch;
 
+use self::pages::{Laid, Page};
+use crate::blocking::Blocking;
 use crate::briefs::{Briefs, StoreBriefs};
 use crate::codec::{self, Reader};
 use crate::index::{Batch, Index, IndexError};
-use crate::pending::{Layer, Pending};
+use crate::pending::{Lag, Layer, Pending};
 use crate::raft::{LogId, StoredMembership};
 use crate::recent::Recent;
 
@@ -30,8 +34,6 @@ const UNDO_BYTES_MAX: usize = 64 << 20;
 /// Rows read at once by a scan of a view, which reads more each time.
 const PAGE_ROWS_MIN: usize = 16;
 const PAGE_ROWS_MAX: usize = 1024;
-/// Octets after which such a page ends: more would come from the system for each scan, and go back.
-const PAGE_BYTES_MAX: usize = 64 << 10;
 /// Pending rows laid over the index at once by a scan.
 const PENDING_PAGE_ROWS: usize = 128;
 /// What was committed so long ago goes to the index though it is little.
@@ -78,6 +80,22 @@ impl Applied {
     }
 }
 
+/// What some entries changed.
+#[derive(Default)]
+pub(crate) struct Changed {
+    pub rows: RowChanges,
+    /// Keys that had no row before.
+    pub new_keys: Vec<Vec<u8>>,
+    /// What rows were before, as far as that is known.
+    pub before: RowChanges,
+}
+
+impl From<(RowChanges, Vec<Vec<u8>>)> for Changed {
+    fn from((rows, new_keys): (RowChanges, Vec<Vec<u8>>)) -> Self {
+        Self { rows, new_keys, before: RowChanges::new() }
+    }
+}
+
 /// Why a view cannot go on; carried by an unwinding that whoever reads catches.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Lost {
@@ -98,11 +116,22 @@ pub(crate) struct Store {
     pending: RwLock<Pending>,
     /// Held by whoever writes to the index what was pending.
     writing: Mutex<()>,
+    /// Told whenever somebody has written, or could not.
+    written: watch::Sender<()>,
     undo: Mutex<Undo>,
     /// What the one who commits looked at lately.
     recent: Mutex<Recent>,
     briefs: StoreBriefs,
     damaged: AtomicBool,
+}
+
+/// Tells those who wait that a writer is done, however it ended.
+struct Told<'s>(&'s watch::Sender<()>);
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(());
+    }
 }
 
 #[derive(Default)]
@@ -140,6 +169,7 @@ impl Store {
             commit: Mutex::new(applied),
             pending: RwLock::new(Pending::new(replica)),
             writing: Mutex::default(),
+            written: watch::Sender::default(),
             undo: Mutex::default(),
             recent: Mutex::default(),
             briefs: StoreBriefs::new(briefs),
@@ -157,35 +187,50 @@ impl Store {
         self.damaged.load(Ordering::Relaxed)
     }
 
-    /// Takes what some entries changed, and which keys are new, with the place of their bodies, all or
-    /// nothing. Gives whether it is time to [`Store::settle`].
+    /// Takes what some entries changed, with the place of their bodies, all or nothing. Gives how far the
+    /// index is behind now.
     pub fn commit(
         &self,
-        (changes, new_keys): (RowChanges, Vec<Vec<u8>>),
+        changed: impl Into<Changed>,
         places: &[(Digest, Pointer)],
         applied: Applied,
-    ) -> Result<bool, IndexError> {
+    ) -> Result<Lag, IndexError> {
+        let Changed { rows: changes, new_keys, before } = changed.into();
         let mut at = lock(&self.commit);
-        let version = self.keep_before(&changes)?;
+        let version = self.keep_before(&changes, before)?;
         lock(&self.recent).change(&changes);
         // Invariant: after what was before is kept, so that whoever made briefs of it sees that it changed.
         self.briefs.change(&changes);
-        let (is_due, is_behind) = {
+        let lag = {
             let mut pending = self.pending.write().unwrap_or_else(PoisonError::into_inner);
             pending.commit((changes, new_keys), places, &applied);
-            (pending.is_due(), pending.is_behind())
+            pending.lag()
         };
         *at = applied;
         lock(&self.undo).version = version;
-        drop(at);
-        if is_behind {
-            self.settle()?;
+        Ok(lag)
+    }
+
+    /// Has what was committed so far written to the index, and does not wait for it.
+    pub fn begin_settling(self: &Arc<Self>, blocking: Blocking) {
+        self.pending.write().unwrap_or_else(PoisonError::into_inner).call();
+        let store = self.clone();
+        // Why the result is dropped: a failure marks the index damaged, and it is rebuilt.
+        blocking.begin(move || drop(store.settle()));
+    }
+
+    /// Until the index has what is being written to it, or can take nothing any more.
+    pub async fn written(&self) {
+        let mut written = self.written.subscribe();
+        // Order: whoever ends after this was looked at is heard of.
+        if self.pending().is_writing() && !self.is_damaged() {
+            drop(written.changed().await);
         }
-        Ok(is_due && !is_behind)
     }
 
     /// Writes to the index what was committed so far.
     pub fn settle(&self) -> Result<(), IndexError> {
+        let _told = Told(&self.written);
         let _one_at_a_time = lock(&self.writing);
         let layer = self.pending.write().unwrap_or_else(PoisonError::into_inner).take();
         let Some(layer) = layer else { return Ok(()) };
@@ -334,15 +379,24 @@ impl Store {
         self.index.flush()
     }
 
+    /// Whether there is a view, so that what rows were is wanted with the next commit.
+    pub fn has_views(&self) -> bool {
+        !lock(&self.undo).views.is_empty()
+    }
+
     /// Keeps the old values of rows that views may still want. Gives the version to be.
-    fn keep_before(&self, changes: &RowChanges) -> Result<u64, IndexError> {
+    fn keep_before(&self, changes: &RowChanges, mut before: RowChanges) -> Result<u64, IndexError> {
         let mut undo = lock(&self.undo);
         let version = undo.version + 1;
         if undo.views.is_empty() {
             return Ok(version);
         }
         for key in changes.keys() {
-            let value = self.known(key)?;
+            let value = match before.remove(key) {
+                Some(value) => value,
+                // Why: a view that came meanwhile.
+                None => self.known(key)?,
+            };
             undo.bytes += key.len() + value.as_ref().map_or(0, Vec::len) + 96;
             undo.chain.entry(key.clone()).or_default().push(Before { version, value });
         }
@@ -434,76 +488,6 @@ impl Store {
         let result = bad.map_or(scanned, Err);
         self.checked(result).unwrap_or_else(|error| give_up(error.into()));
         laid.finish(visit)
-    }
-}
-
-/// Rows laid over others that are visited in ascending order.
-struct Laid {
-    over: Peekable<btree_map::IntoIter<Vec<u8>, Option<Vec<u8>>>>,
-    more: bool,
-}
-
-impl Laid {
-    fn over(rows: RowChanges) -> Self {
-        Self { over: rows.into_iter().peekable(), more: true }
-    }
-
-    /// Visits a row, or what lies over it, after what comes before.
-    fn visit(
-        &mut self,
-        key: &[u8],
-        value: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
-    ) -> bool {
-        while self.more
-            && let Some((at, row)) = self.over.next_if(|(at, _)| at.as_slice() < key)
-        {
-            self.more = row.is_none_or(|row| visit(&at, &row));
-        }
-        self.more = self.more
-            && match self.over.next_if(|(at, _)| at.as_slice() == key) {
-                Some((at, row)) => row.is_none_or(|row| visit(&at, &row)),
-                None => visit(key, value),
-            };
-        self.more
-    }
-
-    /// Visits what comes after all others.
-    fn finish(mut self, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> bool {
-        self.more && self.over.all(|(at, row)| row.is_none_or(|row| visit(&at, &row)))
-    }
-}
-
-/// Rows read at once, in two allocations whatever their number.
-#[derive(Default)]
-struct Page {
-    bytes: Vec<u8>,
-    /// Where each key and each value ends.
-    ends: Vec<(usize, usize)>,
-}
-
-impl Page {
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.ends.clear();
-    }
-
-    fn push(&mut self, key: &[u8], value: &[u8]) {
-        self.bytes.extend_from_slice(key);
-        let key_end = self.bytes.len();
-        self.bytes.extend_from_slice(value);
-        self.ends.push((key_end, self.bytes.len()));
-    }
-
-    fn is_full(&self, n_rows: usize) -> bool {
-        self.ends.len() == n_rows || self.bytes.len() >= PAGE_BYTES_MAX
-    }
-
-    fn rows(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let begins = std::iter::once(0).chain(self.ends.iter().map(|(_, end)| *end));
-        begins.zip(&self.ends).map(|(begin, &(key_end, end))| {
-            (&self.bytes[begin..key_end], &self.bytes[key_end..end])
-        })
     }
 }
 
@@ -654,8 +638,8 @@ impl Source for RowView {
 
 impl Drop for RowView {
     fn drop(&mut self) {
-        let mut undo = lock(&self.store.undo);
-        let undo = &mut *undo;
+        let mut locked = lock(&self.store.undo);
+        let undo = &mut *locked;
         if let Some(count) = undo.views.get_mut(&self.version) {
             *count -= 1;
             if *count > 0 {
@@ -664,8 +648,11 @@ impl Drop for RowView {
             undo.views.remove(&self.version);
         }
         let Some((&oldest, _)) = undo.views.first_key_value() else {
-            undo.chain.clear();
+            let chain = std::mem::take(&mut undo.chain);
             undo.bytes = 0;
+            drop(locked);
+            // Why only now: it may be large, and whoever commits waits for the lock.
+            drop(chain);
             return;
         };
         if oldest <= self.version || undo.chain.len() < 4096 {

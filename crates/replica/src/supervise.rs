@@ -341,7 +341,7 @@ impl Core {
         let upkeep = &self.claim.disk.options().upkeep;
         let pinned_bytes = self.claim.disk.journal().pinned_bytes(replica);
         let is_pinning = pinned_bytes > upkeep.pinned_bytes;
-        let is_due = self.applying.checkpoints.dirty().is_due(upkeep);
+        let is_due = self.applying.checkpoints.dirty().is_due(upkeep, self.claim.replica);
         let store = self.applying.store();
         // Why: without room the rows are better off in memory, and come from the log after a kill.
         if store.is_stale() && self.claim.disk.has_room_for_index() {

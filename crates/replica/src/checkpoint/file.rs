@@ -60,9 +60,29 @@ pub(crate) struct Part {
     rows_at: u64,
 }
 
+/// Octets of a part that are synced at a time. The system writes no more of them at once, so that a sync of
+/// the journal on the same disk, which somebody waits for, is never far behind them in the disk's queue.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// A file that is synced piece by piece.
+struct SyncingFile(File);
+
+impl Write for SyncingFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.0.write(&bytes[..bytes.len().min(PIECE_BYTES)])?;
+        // Why: not for safety, see `PIECE_BYTES`.
+        self.0.sync_data()?;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Bytes of a part, hashed on their way out.
 struct HashingFile {
-    file: BufWriter<File>,
+    file: BufWriter<SyncingFile>,
     hasher: blake3::Hasher,
 }
 
@@ -104,7 +124,7 @@ impl Part {
     ) -> io::Result<Arc<Self>> {
         let name = head.name();
         let beside = dir.join(format!("{name}.new"));
-        let file = BufWriter::with_capacity(1 << 20, File::create(&beside)?);
+        let file = BufWriter::with_capacity(PIECE_BYTES, SyncingFile(File::create(&beside)?));
         let mut out = HashingFile { file, hasher: blake3::Hasher::new() };
         out.write_all(&head.encode())?;
         let mut encoder = zstd::stream::write::Encoder::new(out, COMPRESSION_LEVEL)?;
@@ -122,7 +142,7 @@ impl Part {
         out.file.write_all(hash.as_bytes())?;
         let file = out.file.into_inner().map_err(|error| error.into_error())?;
         // Durability: contents before the name, the name before anybody counts on the file.
-        file.sync_all()?;
+        file.0.sync_all()?;
         let path = dir.join(name);
         std::fs::rename(&beside, &path)?;
         sync_dir(dir)?;

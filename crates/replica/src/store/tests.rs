@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+use futures_util::FutureExt;
 use proptest::prelude::*;
 
+use super::pages::PAGE_BYTES_MAX;
 use super::*;
 use crate::index;
 
@@ -67,8 +69,12 @@ proptest! {
             match step {
                 Step::Commit(changes) => {
                     let mut rows = RowChanges::new();
-                    let mut new_keys = Vec::new();
+                    let (mut new_keys, mut before) = (Vec::new(), RowChanges::new());
+                    let is_before_known = changes.len() % 2 == 0;
                     for (key, value) in changes {
+                        if is_before_known && !rows.contains_key(&vec![key]) {
+                            before.insert(vec![key], model.get(&vec![key]).cloned());
+                        }
                         let is_known = model.contains_key(&vec![key]) || rows.contains_key(&vec![key]);
                         if value.is_some() && !is_known {
                             new_keys.push(vec![key]);
@@ -80,7 +86,8 @@ proptest! {
                             None => model.remove(&vec![key]),
                         };
                     }
-                    store.commit((rows, new_keys), &[], Applied::default()).unwrap();
+                    let changed = Changed { rows, new_keys, before };
+                    store.commit(changed, &[], Applied::default()).unwrap();
                 }
                 Step::Settle => {
                     finish(&store, &mut begun);
@@ -192,4 +199,47 @@ fn briefs_are_kept_of_rows_as_they_are_and_forgotten_when_these_change() {
         view.keep_briefs(&block(1), &briefs);
         assert_eq!(view.briefs(&block(1)), Some(briefs.clone()));
     }
+}
+
+#[tokio::test]
+async fn who_waits_for_the_index_goes_on_when_it_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(index::open(dir.path(), 1 << 20).unwrap(), 1, Arc::default()).unwrap();
+    let mut keys = 0..u32::MAX;
+    let mut commit = |n_rows: usize| {
+        let keys: Vec<_> = keys.by_ref().take(n_rows).map(|n| n.to_be_bytes().to_vec()).collect();
+        let rows = keys.iter().map(|key| (key.clone(), Some(vec![7]))).collect();
+        store.commit((rows, keys), &[], Applied::default()).unwrap()
+    };
+    assert_eq!(commit(1), Lag::Little);
+    store.written().now_or_never().expect("nobody writes");
+    assert_eq!(commit(4096), Lag::Due);
+    // Somebody was called, and was not there yet.
+    store.pending.write().unwrap().call();
+    assert_eq!(commit(1), Lag::Behind);
+    let mut begun = store.pending.write().unwrap().take();
+    assert_eq!(commit(1), Lag::Little, "what is being written does not count");
+    assert_eq!(commit(4096), Lag::Behind);
+    assert_eq!(commit(3 * 4096), Lag::Full);
+    let mut first = std::pin::pin!(store.written());
+    assert_eq!(first.as_mut().now_or_never(), None);
+    finish(&store, &mut begun);
+    // Whoever writes next tells of what was written before as well.
+    store.settle().unwrap();
+    first.now_or_never().expect("it was written");
+    assert_eq!(commit(1), Lag::Little);
+}
+
+#[tokio::test]
+async fn nobody_waits_for_an_index_that_takes_nothing_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(index::open(dir.path(), 1 << 20).unwrap(), 1, Arc::default()).unwrap();
+    store.pending.write().unwrap().call();
+    let mut waiting = std::pin::pin!(store.written());
+    assert_eq!(waiting.as_mut().now_or_never(), None);
+    // A writer that failed.
+    store.give_up();
+    drop(Told(&store.written));
+    waiting.now_or_never().expect("it was told");
+    store.written().now_or_never().expect("it is damaged");
 }
