@@ -263,7 +263,13 @@ impl Client {
         } else {
             let message = AppendMessage { message, flags: flags.clone(), internal_date: None };
             let (account, mailbox) = (inbox.account, inbox.mailbox);
-            Command::Append(Append { account, mailbox, messages: vec![message], replaces: None })
+            Command::Append(Append {
+                account,
+                mailbox,
+                messages: vec![message],
+                replaces: None,
+                name: None,
+            })
         };
         let start = self.frontend.world.moment();
         let answered = self.command(command, chunks).await.map(|outcome| match outcome {
@@ -367,9 +373,16 @@ impl Client {
         let into = self.account.of_mailbox(to).mailbox;
         let is_split = is_move && self.frontend.world.plan.bug == Some(Bug::NonAtomicMove);
         let staging = UploadId([self.dice.next() as u8; 16]);
-        let copy = Copy { account, from: source, to: into, uids: uids.clone(), staging };
+        let copy =
+            Copy { account, from: source, to: into, uids: uids.clone(), staging, to_name: None };
         let command = match is_move && !is_split {
-            true => Command::Move(Move { account, from: source, to: into, uids: uids.clone() }),
+            true => Command::Move(Move {
+                account,
+                from: source,
+                to: into,
+                uids: uids.clone(),
+                to_name: None,
+            }),
             false => Command::Copy(copy),
         };
         let start = self.frontend.world.moment();

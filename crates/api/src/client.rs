@@ -206,16 +206,28 @@ impl Client {
     /// that nothing was done, `Unknown` that it could not be found out.
     pub async fn command(
         &self,
-        mut place: Place,
+        place: Place,
         command: Command,
         chunks: Vec<StoredChunk>,
     ) -> Result<Outcome, Trouble> {
+        self.command_and(place, command, chunks, None).await.map(|(outcome, _)| outcome)
+    }
+
+    /// The same, with the answer to a query about the account as the command left it. No answer: it has
+    /// to be asked by itself.
+    pub async fn command_and(
+        &self,
+        mut place: Place,
+        command: Command,
+        chunks: Vec<StoredChunk>,
+        then: Option<Query>,
+    ) -> Result<(Outcome, Option<Answer>), Trouble> {
         let deadline = Instant::now() + self.shared.deadline;
         place = self.shared.moved.latest(place);
         let (mut moves, mut pause) = (0, Pause::new());
         loop {
-            let outcome =
-                self.command_until(place.shard, command.clone(), chunks.clone(), deadline).await?;
+            let asked = (command.clone(), chunks.clone(), then.as_ref());
+            let (outcome, answer) = self.command_until(place.shard, asked, deadline).await?;
             match &outcome {
                 Outcome::Refused(Refusal::Moved(to)) if moves < MOVES_MAX => {
                     place = self.follow(place, *to);
@@ -226,9 +238,12 @@ impl Client {
                 }
                 Outcome::Refused(Refusal::NoSuchAccount) => {
                     self.shared.directory.forget(place.account);
-                    return Ok(outcome);
+                    return Ok((outcome, None));
                 }
-                _ => return Ok(outcome),
+                _ => {
+                    let is_told = |answer: &Answer| !matches!(answer, Answer::Refused(_));
+                    return Ok((outcome, answer.filter(is_told)));
+                }
             }
         }
     }
@@ -250,7 +265,8 @@ impl Client {
         chunks: Vec<StoredChunk>,
     ) -> Result<Outcome, Trouble> {
         let deadline = Instant::now() + self.shared.deadline;
-        self.command_until(shard, command, chunks, deadline).await
+        let done = self.command_until(shard, (command, chunks, None), deadline).await;
+        done.map(|(outcome, _)| outcome)
     }
 
     /// Reads what every earlier acknowledged command left; what never changes, from whoever takes

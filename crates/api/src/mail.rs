@@ -59,14 +59,16 @@ pub type Changes = Pin<Box<dyn Stream<Item = Result<(u64, Change), MailError>> +
 /// The shards of a node. A future may be dropped at any await, when the caller went away.
 #[async_trait]
 pub trait MailHandler: Send + Sync + 'static {
-    /// Puts a request into the shard's log and waits until it is applied.
+    /// Puts a request into the shard's log and waits until it is applied; then answers a query, if there
+    /// is one, from the rows as they are then.
     /// Chunks are as they came: the handler verifies their digests before it proposes.
     async fn propose(
         &self,
         shard: ShardId,
         request: Request,
         chunks: Vec<StoredChunk>,
-    ) -> Result<Outcome, MailError>;
+        then: Option<Query>,
+    ) -> Result<(Outcome, Option<Answer>), MailError>;
 
     /// Answers from the rows; if `linearizable`, after every change acknowledged before.
     async fn query(

@@ -135,6 +135,10 @@ impl Desk {
             Question::Command(command, inline) => {
                 self.command(*command, inline).await.map(Reply::Outcome)
             }
+            Question::CommandAnd(command, inline, then) => {
+                let done = self.command_and(*command, inline, Some(*then)).await;
+                done.map(|(outcome, answer)| Reply::OutcomeAnd(outcome, answer))
+            }
             Question::Commands(commands) => Ok(Reply::Outcomes(self.commands(commands).await)),
             Question::BeginBody(accounts) => self.begin_body(&accounts),
             Question::Body(octets) => self.push_body(octets).await,
@@ -223,17 +227,31 @@ impl Desk {
         command: Command,
         inline: Vec<StoredChunk>,
     ) -> Result<Outcome, Trouble> {
+        self.command_and(command, inline, None).await.map(|(outcome, _)| outcome)
+    }
+
+    /// Does a command, and finds out what a query about its account finds then.
+    async fn command_and(
+        &self,
+        command: Command,
+        inline: Vec<StoredChunk>,
+        then: Option<Query>,
+    ) -> Result<(Outcome, Option<Answer>), Trouble> {
         let account = account_of_command(&command).ok_or(Trouble::Unavailable)?;
         // Pieces sent ahead that did not arrive: their story is the better one to tell.
         let is_body = matches!(command, Command::Deliver(_) | Command::Append(_));
         if is_body && let Some(came_of_it) = self.failures.get(&account) {
             return match came_of_it {
-                Ok(Outcome::Refused(refusal)) => Ok(Outcome::Refused(refusal.clone())),
-                Ok(_) => Ok(Outcome::Refused(Refusal::UploadGap)),
+                Ok(Outcome::Refused(refusal)) => Ok((Outcome::Refused(refusal.clone()), None)),
+                Ok(_) => Ok((Outcome::Refused(Refusal::UploadGap), None)),
                 Err(trouble) => Err(*trouble),
             };
         }
-        self.shared.store.command(self.place(account)?, command, inline).await
+        let (store, place) = (&self.shared.store, self.place(account)?);
+        match then.filter(|then| account_of_query(then) == Some(account)) {
+            Some(then) => store.command_and(place, command, inline, then).await,
+            None => Ok((store.command(place, command, inline).await?, None)),
+        }
     }
 
     async fn commands(
@@ -325,7 +343,7 @@ fn account_of_query(query: &Query) -> Option<AccountId> {
         Query::Mailbox(mailbox) | Query::Open(mailbox) => Some(mailbox.account),
         Query::Uids(uids) => Some(uids.of.account),
         Query::Messages(messages) | Query::Bodies(messages) => Some(messages.of.account),
-        Query::Vanished(vanished) => Some(vanished.of.account),
+        Query::Vanished(vanished) | Query::News(vanished, _) => Some(vanished.of.account),
         Query::Search(search) => Some(search.of.account),
         Query::Sort(sort) => Some(sort.of.account),
         Query::Thread(thread) => Some(thread.of.account),

@@ -138,7 +138,9 @@ impl Kind {
     /// `None` for what is answered without the cluster.
     pub(crate) fn of(question: &Question) -> Option<Self> {
         match question {
-            Question::Command(..) | Question::Commands(_) => Some(Self::Command),
+            Question::Command(..) | Question::CommandAnd(..) | Question::Commands(_) => {
+                Some(Self::Command)
+            }
             Question::Query(_) => Some(Self::Query),
             Question::Chunk(..) => Some(Self::Chunk),
             Question::Recipient(_) => Some(Self::Recipient),

@@ -28,6 +28,18 @@ pub trait Store: Send + Sync + 'static {
         inline: Vec<StoredChunk>,
     ) -> Result<Outcome, Trouble>;
 
+    /// The same, and what a query about the account finds right after it, as far as that comes without
+    /// another call.
+    async fn command_and(
+        &self,
+        place: Place,
+        command: Command,
+        inline: Vec<StoredChunk>,
+        _then: Query,
+    ) -> Result<(Outcome, Option<Answer>), Trouble> {
+        Ok((self.command(place, command, inline).await?, None))
+    }
+
     /// Reads what every earlier acknowledged command left.
     async fn query(&self, place: Place, query: Query) -> Result<Answer, Trouble>;
 
@@ -72,6 +84,16 @@ impl Store for Client {
         inline: Vec<StoredChunk>,
     ) -> Result<Outcome, Trouble> {
         Client::command(self, place, command, inline).await
+    }
+
+    async fn command_and(
+        &self,
+        place: Place,
+        command: Command,
+        inline: Vec<StoredChunk>,
+        then: Query,
+    ) -> Result<(Outcome, Option<Answer>), Trouble> {
+        Client::command_and(self, place, command, inline, Some(then)).await
     }
 
     async fn query(&self, place: Place, query: Query) -> Result<Answer, Trouble> {

@@ -1,5 +1,9 @@
 //! Every limit of this crate, with where its number comes from.
 
+/// Limit: octets of a message that is taken in before it is known whether its mailbox is there. Most are
+/// smaller; whoever sends more waits for one question first.
+pub(crate) const UNASKED_BYTES_MAX: u64 = 64 * 1024;
+
 /// Octets of one command line after login, its literals not counted: 10,000 UIDs in a set fit.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
 /// Octets of one command line before login: RFC 7162 4 asks servers to take 8 KiB.

@@ -1,11 +1,13 @@
 //! Keeps the client's picture of the selected mailbox true: asks what changed since it was last
 //! told, and tells it. Runs at the end of commands and during IDLE.
 
+use mailbox::command::OfMailbox;
 use mailbox::dialogue::{Question, Reply, Trouble};
 use mailbox::query::{Messages, Vanished};
 use mailbox::{Answer, MessageRecord, Query, Refusal, Uid, UidSet};
 
 use crate::context::Context;
+use crate::number_set::intersect;
 use crate::output::Output;
 use crate::refuse;
 use crate::selected::{Selected, Told};
@@ -30,81 +32,103 @@ const EXPUNGES_AT_ONCE: u64 = 2048;
 #[derive(Debug)]
 enum Step {
     Begin,
-    Vanished { heard: u64 },
-    Expunges { left: UidSet, heard: u64 },
-    Messages { heard: u64, first_page: Option<u64>, grew: bool },
+    /// Asked with what was heard of so far.
+    Asked {
+        heard: u64,
+        first_page: Option<u64>,
+        grew: bool,
+    },
+    /// Expunges not told yet, and the messages that are told then.
+    Expunges {
+        left: UidSet,
+        heard: u64,
+        then: Page,
+    },
+}
+
+/// Messages that changed, ascending, and where to go on.
+type Page = (Vec<MessageRecord>, Option<Uid>);
+
+/// What was asked for together with a command: news of a mailbox of which this had been heard.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    of: OfMailbox,
+    heard: u64,
+}
+
+/// What came of that.
+pub(crate) struct Early {
+    pub(crate) ahead: Ahead,
+    pub(crate) answer: Answer,
 }
 
 /// Tells what is new in the selected mailbox.
 pub(crate) struct News {
     step: Step,
     tell: Tell,
+    early: Option<Early>,
 }
 
 impl News {
     /// `None` when there is nothing to tell.
-    pub(crate) fn new(cx: &Context, tell: Tell) -> Option<Self> {
+    pub(crate) fn new(cx: &Context, tell: Tell, early: Option<Early>) -> Option<Self> {
         let selected = cx.selected.as_ref()?;
-        let wanted = match tell {
-            Tell::Nothing => false,
-            Tell::NoExpunges => selected.has_changes(),
-            Tell::Heard => selected.has_changes() || selected.has_expunges(),
-            Tell::All => true,
-        };
-        wanted.then_some(Self { step: Step::Begin, tell })
+        // Why: the command may have selected another one.
+        let early = early.filter(|early| early.ahead.of == selected.of);
+        is_wanted(selected, tell).then_some(Self { step: Step::Begin, tell, early })
+    }
+
+    /// What would be asked now, to be asked together with a command.
+    pub(crate) fn ahead(cx: &Context, tell: Tell) -> Option<(Ahead, Query)> {
+        let selected = cx.selected.as_ref().filter(|selected| is_wanted(selected, tell))?;
+        let ahead = Ahead { of: selected.of, heard: selected.heard_modseq };
+        Some((ahead, query(selected, tell)))
     }
 
     fn done() -> Next {
         Next::Done(Ending::ok(""))
     }
 
-    fn ask_messages(&mut self, selected: &Selected, uids: UidSet, step: Step) -> Next {
-        self.step = step;
-        let changed_since = Some(selected.told_modseq);
-        Next::Ask(Question::Query(Query::Messages(Messages {
-            of: selected.of,
-            uids,
-            changed_since,
-            metadata: false,
-            chunks: false,
-            expunged: false,
-            only_envelope: false,
-        })))
-    }
-
-    fn begin(&mut self, selected: &Selected) -> Next {
-        let heard = selected.heard_modseq;
-        if self.tell != Tell::NoExpunges && (self.tell == Tell::All || selected.has_expunges()) {
-            self.step = Step::Vanished { heard };
-            return Next::Ask(Question::Query(Query::Vanished(Vanished {
-                of: selected.of,
-                since: selected.vanished_modseq,
-                known: selected.view.uids(),
-                uid_validity: Some(selected.uid_validity),
-            })));
+    fn begin(&mut self, cx: &mut Context) -> Next {
+        if let Some(Early { ahead, answer }) = self.early.take() {
+            self.step = Step::Asked { heard: ahead.heard, first_page: None, grew: false };
+            return self.answered(cx, answer);
         }
-        self.begin_messages(selected, heard)
+        let Some(selected) = &cx.selected else { return Self::done() };
+        self.step = Step::Asked { heard: selected.heard_modseq, first_page: None, grew: false };
+        Next::Ask(Question::Query(query(selected, self.tell)))
     }
 
-    fn begin_messages(&mut self, selected: &Selected, heard: u64) -> Next {
-        let step = Step::Messages { heard, first_page: None, grew: false };
-        self.ask_messages(selected, UidSet::all(), step)
+    fn answered(&mut self, cx: &mut Context, answer: Answer) -> Next {
+        match (&self.step, answer) {
+            (Step::Asked { heard, .. }, Answer::News(gone, records, next)) => {
+                let heard = *heard;
+                self.tell_expunges(cx, &gone, heard, (records, next))
+            }
+            (Step::Asked { .. }, Answer::Messages(records, next)) => {
+                self.tell_messages(cx, &records, next)
+            }
+            _ => Self::done(),
+        }
     }
 
-    fn tell_expunges(&mut self, cx: &mut Context, left: &UidSet, heard: u64) -> Next {
+    fn tell_expunges(&mut self, cx: &mut Context, left: &UidSet, heard: u64, then: Page) -> Next {
         let (out, selected, enabled) = cx.parts();
         let Some(selected) = selected else { return Self::done() };
         let n_before = left.n_uids();
         let now: UidSet = left.iter().take(EXPUNGES_AT_ONCE as usize).collect();
-        selected.expunge(out, enabled, &now);
+        // Why only known ones: some may have been told by the command that this ends.
+        selected.expunge(out, enabled, &intersect(&now, &selected.view.uids()));
         if n_before > now.n_uids() {
             let left = crate::number_set::subtract(left, &now);
-            self.step = Step::Expunges { left, heard };
+            self.step = Step::Expunges { left, heard, then };
             return Next::More;
         }
         selected.vanished_modseq = selected.vanished_modseq.max(heard);
         selected.unsure_of_expunges = false;
-        self.begin_messages(selected, heard)
+        self.step = Step::Asked { heard, first_page: None, grew: false };
+        let (records, next) = then;
+        self.tell_messages(cx, &records, next)
     }
 
     fn tell_messages(
@@ -113,7 +137,7 @@ impl News {
         records: &[MessageRecord],
         next: Option<Uid>,
     ) -> Next {
-        let Step::Messages { heard, first_page, mut grew } = self.step else {
+        let Step::Asked { heard, first_page, mut grew } = self.step else {
             return Self::done();
         };
         let (out, selected, enabled) = cx.parts();
@@ -131,14 +155,50 @@ impl News {
         let first_page = first_page.unwrap_or(greatest);
         if let Some(next) = next {
             let rest = UidSet::range(next, Uid::LAST);
-            let step = Step::Messages { heard, first_page: Some(first_page), grew };
-            return self.ask_messages(selected, rest, step);
+            self.step = Step::Asked { heard, first_page: Some(first_page), grew };
+            return Next::Ask(Question::Query(Query::Messages(changed(selected, rest))));
         }
         selected.told_modseq = selected.told_modseq.max(heard).max(first_page);
         selected.heard_modseq = selected.heard_modseq.max(selected.told_modseq);
         selected.forget_own();
         selected.unsure_of_changes = false;
         Self::done()
+    }
+}
+
+fn is_wanted(selected: &Selected, tell: Tell) -> bool {
+    match tell {
+        Tell::Nothing => false,
+        Tell::NoExpunges => selected.has_changes(),
+        Tell::Heard => selected.has_changes() || selected.has_expunges(),
+        Tell::All => true,
+    }
+}
+
+fn query(selected: &Selected, tell: Tell) -> Query {
+    let messages = changed(selected, UidSet::all());
+    if tell != Tell::NoExpunges && (tell == Tell::All || selected.has_expunges()) {
+        let vanished = Vanished {
+            of: selected.of,
+            since: selected.vanished_modseq,
+            known: selected.view.uids(),
+            uid_validity: Some(selected.uid_validity),
+        };
+        return Query::News(vanished, messages);
+    }
+    Query::Messages(messages)
+}
+
+/// Messages that changed since that was told.
+fn changed(selected: &Selected, uids: UidSet) -> Messages {
+    Messages {
+        of: selected.of,
+        uids,
+        changed_since: Some(selected.told_modseq),
+        metadata: false,
+        chunks: false,
+        expunged: false,
+        only_envelope: false,
     }
 }
 
@@ -161,7 +221,8 @@ fn tell_flags(
     enabled: crate::context::Enabled,
     record: &MessageRecord,
 ) {
-    if selected.is_own(record.uid, record.modseq) {
+    // Why the second: asked together with a command of our own, the answer has what that did.
+    if selected.is_own(record.uid, record.modseq) || record.modseq.value() <= selected.told_modseq {
         return;
     }
     let told = Told {
@@ -176,23 +237,13 @@ fn tell_flags(
 
 impl Work for News {
     fn go_on(&mut self, cx: &mut Context, reply: Option<Reply>) -> Next {
-        let step = std::mem::replace(&mut self.step, Step::Begin);
-        match (step, reply) {
-            (Step::Begin, None) => match &cx.selected {
-                Some(selected) => self.begin(selected),
-                None => Self::done(),
+        match reply {
+            Some(Reply::Answer(answer)) => self.answered(cx, answer),
+            None => match std::mem::replace(&mut self.step, Step::Begin) {
+                Step::Begin => self.begin(cx),
+                Step::Expunges { left, heard, then } => self.tell_expunges(cx, &left, heard, then),
+                Step::Asked { .. } => Self::done(),
             },
-            (Step::Vanished { heard }, Some(Reply::Answer(Answer::Vanished(gone)))) => {
-                self.tell_expunges(cx, &gone, heard)
-            }
-            (Step::Expunges { left, heard }, None) => self.tell_expunges(cx, &left, heard),
-            (
-                step @ Step::Messages { .. },
-                Some(Reply::Answer(Answer::Messages(records, next))),
-            ) => {
-                self.step = step;
-                self.tell_messages(cx, &records, next)
-            }
             _ => Self::done(),
         }
     }

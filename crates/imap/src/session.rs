@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use mailbox::dialogue::{Engine, Reply, Step};
+use mailbox::dialogue::{Engine, Question, Reply, Step};
 use mailbox::{Answer, Change, LogTime, Outcome};
 
 use crate::command::{self, Begun};
@@ -15,7 +15,7 @@ use crate::limits::{
     LITERAL_BYTES_MAX, LOGIN_S, PENDING_BYTES_MAX, REFUSED_LOGINS_MAX, SKIPPED_BESIDE_BYTES_MAX,
     SKIPPED_BYTES_MAX,
 };
-use crate::news::{News, Tell};
+use crate::news::{Ahead, Early, News, Tell};
 use crate::parse;
 use crate::refuse;
 use crate::work::{Ending, Next, Status, Then, Work};
@@ -29,6 +29,9 @@ pub struct Session {
     phase: Phase,
     /// The reply to the open question.
     reply: Option<Reply>,
+    /// News that were asked for together with a command, and those that came.
+    ahead: Option<Ahead>,
+    early: Option<Early>,
     /// Octets of literals accepted for the command being gathered.
     literal_bytes: u64,
     n_bad: u32,
@@ -89,6 +92,8 @@ impl Session {
             is_going_down: false,
             phase: Phase::Gather,
             reply: None,
+            ahead: None,
+            early: None,
             literal_bytes: 0,
             n_bad: 0,
             n_refused_logins: 0,
@@ -303,7 +308,10 @@ impl Session {
             Wait::Input => current.work.feed(&mut self.cx, &mut self.input),
             Wait::Nothing => current.work.go_on(&mut self.cx, None),
             Wait::Reply => match self.reply.take() {
-                Some(reply) => resume(current.work.as_mut(), &mut self.cx, reply),
+                Some(reply) => {
+                    let reply = self.put_by(reply);
+                    resume(current.work.as_mut(), &mut self.cx, reply)
+                }
                 None => {
                     self.phase = Phase::Work(current, wait);
                     return Some(Step::Wait);
@@ -312,6 +320,7 @@ impl Session {
         };
         match next {
             Next::Ask(question) => {
+                let question = self.with_news(question, current.tell);
                 self.phase = Phase::Work(current, Wait::Reply);
                 return Some(Step::Ask(question));
             }
@@ -324,7 +333,7 @@ impl Session {
                 // Input may have come already.
                 return if wait == Wait::Input { self.wait_for_input() } else { None };
             }
-            Next::Done(ending) => match News::new(&self.cx, current.tell) {
+            Next::Done(ending) => match News::new(&self.cx, current.tell, self.early.take()) {
                 Some(news) if ending.skip.is_none() => {
                     self.phase = Phase::News(current, ending, news, Wait::Nothing);
                 }
@@ -334,6 +343,27 @@ impl Session {
             Next::Abort => self.phase = Phase::Close,
         }
         None
+    }
+
+    /// News that wait to be told are asked for together with a command, so that they cost no call of
+    /// their own.
+    fn with_news(&mut self, question: Question, tell: Tell) -> Question {
+        (self.ahead, self.early) = (None, None);
+        let Question::Command(command, inline) = question else { return question };
+        let Some((ahead, query)) = News::ahead(&self.cx, tell) else {
+            return Question::Command(command, inline);
+        };
+        self.ahead = Some(ahead);
+        Question::CommandAnd(command, inline, Box::new(query))
+    }
+
+    /// Puts by the news that came with a reply.
+    fn put_by(&mut self, reply: Reply) -> Reply {
+        let Reply::OutcomeAnd(outcome, answer) = reply else { return reply };
+        // Why not a refusal: asked by itself it ends the session where it should.
+        let answer = answer.filter(|answer| !matches!(answer, Answer::Refused(_)));
+        self.early = self.ahead.take().zip(answer).map(|(ahead, answer)| Early { ahead, answer });
+        Reply::Outcome(outcome)
     }
 
     fn news(

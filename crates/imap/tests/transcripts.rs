@@ -131,7 +131,13 @@ impl Play {
             ["move", of, uids, to] => {
                 let (from, to) = (self.store.of(of).mailbox, self.store.of(to).mailbox);
                 let uids = parse_uids(uids);
-                self.command(Command::Move(Move { account: ACCOUNT, from, to, uids }));
+                self.command(Command::Move(Move {
+                    account: ACCOUNT,
+                    from,
+                    to,
+                    uids,
+                    to_name: None,
+                }));
             }
             ["create", name] => {
                 let (account, name) = (ACCOUNT, parse_name(name));

@@ -69,6 +69,9 @@ pub enum Answer {
     /// ChangedRows, up to which change, and whether there are more.
     #[n(15)]
     ChangedRows(#[n(0)] Vec<MovedRow>, #[n(1)] u64, #[n(2)] bool),
+    /// News: which messages are gone, messages ascending by UID, and where to go on with these.
+    #[n(16)]
+    News(#[n(0)] UidSet, #[n(1)] Vec<MessageRecord>, #[n(2)] Option<Uid>),
     /// Resolve: the address is a group's; these are its members.
     #[n(20)]
     Group(#[n(0)] Vec<Address>),

@@ -545,6 +545,9 @@ pub struct Append {
     /// REPLACE: expunged in the same moment; refused if it is gone.
     #[n(3)]
     pub replaces: Option<Replaced>,
+    /// If given, the mailbox that has this name then, whatever `mailbox` says.
+    #[cbor(n(4), default)]
+    pub name: Option<MailboxName>,
 }
 
 /// The message that an [`Append`] replaces (RFC 8508).
@@ -621,6 +624,10 @@ pub struct Copy {
     /// Names the staging shared by the slices of one COPY; the last slice publishes it.
     #[n(4)]
     pub staging: UploadId,
+    /// If given, the mailbox that has this name then, whatever `to` says. Later slices name the mailbox
+    /// that the first one found.
+    #[cbor(n(5), default)]
+    pub to_name: Option<MailboxName>,
 }
 
 /// See [`Command::Move`].
@@ -638,6 +645,9 @@ pub struct Move {
     /// Which; absent ones are skipped.
     #[n(3)]
     pub uids: UidSet,
+    /// If given, the mailbox that has this name then, whatever `to` says.
+    #[cbor(n(4), default)]
+    pub to_name: Option<MailboxName>,
 }
 
 /// See [`Command::Expunge`].

@@ -77,6 +77,8 @@ pub enum Question {
     Query(Query),
     /// -> [`Reply::Outcome`]. Chunks in `inline` travel beside the command.
     Command(Box<Command>, Vec<StoredChunk>),
+    /// The same, and what this query finds right after the command -> [`Reply::OutcomeAnd`].
+    CommandAnd(Box<Command>, Vec<StoredChunk>, Box<Query>),
     /// Independent commands, done side by side -> [`Reply::Outcomes`] in the same order.
     Commands(Vec<(Command, Vec<StoredChunk>)>),
     /// A body begins that is meant for these accounts -> [`Reply::Done`].
@@ -136,6 +138,8 @@ pub enum Reply {
     Answer(Answer),
     /// Command.
     Outcome(Outcome),
+    /// CommandAnd; without an answer the query has to be asked by itself.
+    OutcomeAnd(Outcome, Option<Answer>),
     /// Commands.
     Outcomes(Vec<Result<Outcome, Trouble>>),
     /// EndBody.

@@ -113,6 +113,9 @@ pub struct Copied {
     /// Move: HIGHESTMODSEQ of the mailbox moved from, afterwards.
     #[n(4)]
     pub modseq: Option<ModSeq>,
+    /// The target.
+    #[cbor(n(5), default)]
+    pub to: Option<MailboxId>,
 }
 
 /// What EXPUNGE did.

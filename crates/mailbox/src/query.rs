@@ -89,6 +89,9 @@ pub enum Query {
     /// The rows of an account that is leaving which changed after so many changes.
     #[n(15)]
     ChangedRows(#[n(0)] AccountId, #[n(1)] u64),
+    /// What became of a mailbox since: expunges and messages, of the same moment.
+    #[n(16)]
+    News(#[n(0)] Vanished, #[n(1)] Messages),
     /// Groups whose addresses this shard keeps, in order, after this one.
     #[n(20)]
     Groups(#[n(0)] Option<Address>),
@@ -344,7 +347,7 @@ impl Query {
             Self::Mailbox(named) | Self::Open(named) => Some(named.account),
             Self::Uids(query) => Some(query.of.account),
             Self::Messages(query) | Self::Bodies(query) => Some(query.of.account),
-            Self::Vanished(query) => Some(query.of.account),
+            Self::Vanished(query) | Self::News(query, _) => Some(query.of.account),
             Self::Search(query) => Some(query.of.account),
             Self::Sort(query) => Some(query.of.account),
             Self::Thread(query) => Some(query.of.account),
@@ -376,10 +379,21 @@ pub(crate) fn answer(
         Query::Uids(query) => uids::answer(rows, query),
         Query::Messages(query) | Query::Bodies(query) => messages::answer(rows, query),
         Query::Vanished(query) => vanished::answer(rows, query),
+        Query::News(vanished, messages) => news(rows, vanished, messages),
         Query::Search(query) => search::answer(rows, bodies, query),
         Query::Sort(query) => sort::answer(rows, query),
         Query::Thread(query) => thread::answer(rows, query),
         Query::Open(named) => uids::open(rows, named),
+    }
+}
+
+fn news(rows: &dyn Source, gone: &Vanished, changed: &Messages) -> Result<Answer, Refusal> {
+    match (vanished::answer(rows, gone)?, messages::answer(rows, changed)?) {
+        (Answer::Vanished(gone), Answer::Messages(messages, next)) => {
+            Ok(Answer::News(gone, messages, next))
+        }
+        // Why: what is refused came back above.
+        _ => Err(Refusal::NoSuchMailbox),
     }
 }
 

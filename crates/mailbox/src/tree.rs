@@ -39,6 +39,18 @@ pub(crate) fn find(
     Some((node, load(rows, account, node)))
 }
 
+/// Where messages go: the mailbox of this name if one is given, else the one of this id.
+pub(crate) fn target(
+    rows: &dyn Source,
+    account: AccountId,
+    id: MailboxId,
+    name: Option<&MailboxName>,
+) -> Result<MailboxId, Refusal> {
+    let Some(name) = name else { return Ok(id) };
+    let found = find(rows, account, name).and_then(|(_, node)| node.mailbox);
+    found.ok_or(Refusal::NoSuchMailbox)
+}
+
 /// A node that is known to be there.
 pub(crate) fn load(rows: &dyn Source, account: AccountId, node: u64) -> NodeRow {
     row::load(rows, &table::node(account, node)).expect("a node that is named has a row")

@@ -26,6 +26,7 @@ fn seeds(shard: &mut Shard) -> Vec<(Command, Vec<ChunkRef>)> {
             mailbox,
             messages: vec![append.clone(), append],
             replaces: None,
+            name: Some(name("a/b")),
         }),
         Command::Upload(Upload { account, upload, sequence: 0, chunks: inline.clone() }),
         store(of, UidSet::all(), FlagChange::Add(system(SystemFlags(255)))),

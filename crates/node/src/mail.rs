@@ -77,7 +77,8 @@ impl MailHandler for Mail {
         shard: ShardId,
         request: Request,
         chunks: Vec<StoredChunk>,
-    ) -> Result<Outcome, MailError> {
+        then: Option<Query>,
+    ) -> Result<(Outcome, Option<Answer>), MailError> {
         let running = self.running(shard)?;
         self.refuse_if_forced(shard)?;
         self.refuse_if_draining(&running)?;
@@ -89,8 +90,14 @@ impl MailHandler for Mail {
         let kib = u32::try_from(size / 1024 + 1).map_err(|_| MailError::TooLarge)?;
         let _room = self.0.in_flight.try_acquire_many(kib).map_err(|_| MailError::Overloaded)?;
         // The replica verifies every chunk against its digest before it proposes.
-        let response = running.replica.propose(command, chunks).await.map_err(refuse::propose)?;
-        mailbox::codec::decode(&response).map_err(|_| MailError::Unknown)
+        let Some(then) = then else {
+            let response = running.replica.propose(command, chunks).await;
+            return Ok((outcome(&response.map_err(refuse::propose)?)?, None));
+        };
+        // Why no round: whatever was acknowledged before this command came lies before it in the log.
+        let proposed = running.replica.propose_and_view(command, chunks).await;
+        let (response, view) = proposed.map_err(refuse::propose)?;
+        Ok((outcome(&response)?, answer(view, Arc::new(then)).await))
     }
 
     async fn query(
@@ -188,6 +195,10 @@ impl MailHandler for Mail {
         lock(&running.leases).unlock(status.term, account, token);
         Ok(())
     }
+}
+
+fn outcome(response: &[u8]) -> Result<Outcome, MailError> {
+    mailbox::codec::decode(response).map_err(|_| MailError::Unknown)
 }
 
 /// Hands changes on until this replica is not sure to lead any more; says why it ended.

@@ -119,9 +119,29 @@ impl Replica {
         command: Vec<u8>,
         inline: Vec<StoredChunk>,
     ) -> Result<Vec<u8>, ProposeError> {
-        let inner = &self.inner;
+        self.propose_in(&*self.core()?, command, inline).await
+    }
+
+    /// The same, with a view of what was applied up to this command or later.
+    pub async fn propose_and_view(
+        &self,
+        command: Vec<u8>,
+        inline: Vec<StoredChunk>,
+    ) -> Result<(Vec<u8>, View), ProposeError> {
+        // Why one core: another one, begun meanwhile, may not have applied it yet.
         let core = self.core()?;
-        self.check_leads(&core)?;
+        let response = self.propose_in(&core, command, inline).await?;
+        Ok((response, self.view_of(&core)))
+    }
+
+    async fn propose_in(
+        &self,
+        core: &Core,
+        command: Vec<u8>,
+        inline: Vec<StoredChunk>,
+    ) -> Result<Vec<u8>, ProposeError> {
+        let inner = &self.inner;
+        self.check_leads(core)?;
         if !inline.is_empty() && inner.config.disk.refuses_growth() {
             return Err(ProposeError::Full);
         }

@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use mailbox::dialogue::Trouble;
-use mailbox::{Command, LogTime, Outcome, Refusal, Request, SessionId, ShardId, StoredChunk};
+use mailbox::{
+    Answer, Command, LogTime, Outcome, Query, Refusal, Request, SessionId, ShardId, StoredChunk,
+};
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
@@ -31,19 +33,19 @@ struct Proposal {
 /// What came of a proposal.
 struct Settled {
     outcome: Outcome,
+    answer: Option<Answer>,
     /// An earlier attempt's answer was lost, so `outcome` may not be the whole truth.
     after_loss: bool,
 }
 
 impl Client {
-    /// Does a command exactly once.
+    /// Does a command exactly once; gives the answer to a query from what it left, if there is one.
     pub(super) async fn command_until(
         &self,
         shard: ShardId,
-        command: Command,
-        chunks: Vec<StoredChunk>,
+        (command, chunks, then): (Command, Vec<StoredChunk>, Option<&Query>),
         deadline: Instant,
-    ) -> Result<Outcome, Trouble> {
+    ) -> Result<(Outcome, Option<Answer>), Trouble> {
         let link = self.link(shard);
         let patience = deadline.min(Instant::now() + OVERLOAD_PATIENCE);
         let permit = timeout_at(patience, link.sessions.permits.acquire()).await;
@@ -56,13 +58,15 @@ impl Client {
             expires: expiry(deadline),
             command,
         };
+        let then = then.map(encode).unwrap_or_default();
         loop {
             let session = link.session(deadline).await?;
             let ticket = Ticket::new(session);
             request.session = Some(ticket.session.id);
             request.sequence = ticket.sequence;
             request.lowest_unanswered = ticket.lowest_unanswered;
-            let proposal = Proposal::new(shard, &request, chunks.clone(), deadline);
+            let mut proposal = Proposal::new(shard, &request, chunks.clone(), deadline);
+            proposal.message.then = then.clone();
             let settled = link.propose(&proposal).await?;
             match settled.outcome {
                 Outcome::Refused(Refusal::NoSuchSession) => {
@@ -77,7 +81,7 @@ impl Client {
                     warn!(%shard, "command expired before it was applied");
                     return Err(Trouble::Unavailable);
                 }
-                outcome => return Ok(outcome),
+                outcome => return Ok((outcome, settled.answer)),
             }
         }
     }
@@ -86,7 +90,8 @@ impl Client {
 impl Proposal {
     fn new(shard: ShardId, request: &Request, chunks: Vec<wire::Chunk>, deadline: Instant) -> Self {
         let request: Bytes = encode(request);
-        Self { message: wire::ProposeRequest { shard: shard.0, request, chunks }, deadline }
+        let then = Bytes::new();
+        Self { message: wire::ProposeRequest { shard: shard.0, request, chunks, then }, deadline }
     }
 }
 
@@ -141,7 +146,10 @@ impl ShardLink {
             let failed = match self.route.attempt(&leader, proposal.deadline, call).await {
                 Ok(response) => match response.result {
                     Some(Proposed::Outcome(outcome)) => match decode(&outcome, "outcome") {
-                        Ok(outcome) => return Ok(Settled { outcome, after_loss }),
+                        Ok(outcome) => {
+                            let answer = decode(&response.answer, "answer").ok();
+                            return Ok(Settled { outcome, answer, after_loss });
+                        }
                         Err(_) => break Trouble::Unknown,
                     },
                     Some(Proposed::Error(error)) => self.route.told(&leader, error.into()),

@@ -272,7 +272,7 @@ mod tests {
         ) -> Result<Response<wire::ProposeResponse>, Status> {
             let outcome = request.into_inner().request;
             let result = Some(wire::propose_response::Result::Outcome(outcome));
-            Ok(Response::new(wire::ProposeResponse { result }))
+            Ok(Response::new(wire::ProposeResponse { answer: Bytes::new(), result }))
         }
 
         async fn query(

@@ -82,7 +82,8 @@ impl Client {
         if Instant::now() + patience > deadline && self.shared.moved.was_said(place) {
             let step = MoveStep::Settle(Place { alias: false, ..place });
             let settle = Command::MoveAccount(MoveAccount { account: place.account, step });
-            let settled = self.command_until(place.shard, settle, Vec::new(), deadline).await?;
+            let settle = (settle, Vec::new(), None);
+            let (settled, _) = self.command_until(place.shard, settle, deadline).await?;
             if let Outcome::Housekept { .. } = settled {
                 return Ok(());
             }

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use mailbox::{AccountId, ShardId, StoredChunk};
 use prost::Message;
@@ -146,12 +147,19 @@ impl MailService {
         let request = decode(&message.request, "request")?;
         let chunks: Result<Vec<_>, _> =
             message.chunks.into_iter().map(StoredChunk::try_from).collect();
-        let result = self.handler.propose(ShardId(message.shard), request, chunks?).await;
-        let result = match result {
-            Ok(outcome) => propose_response::Result::Outcome(encode(&outcome)),
-            Err(error) => propose_response::Result::Error(error.into()),
+        let then = match message.then.is_empty() {
+            true => None,
+            false => Some(decode(&message.then, "query")?),
         };
-        Ok(wire::ProposeResponse { result: Some(result) })
+        let result = self.handler.propose(ShardId(message.shard), request, chunks?, then).await;
+        let (result, answer) = match result {
+            Ok((outcome, answer)) => {
+                let answer = answer.map(|answer| encode(&answer)).unwrap_or_default();
+                (propose_response::Result::Outcome(encode(&outcome)), answer)
+            }
+            Err(error) => (propose_response::Result::Error(error.into()), Bytes::new()),
+        };
+        Ok(wire::ProposeResponse { result: Some(result), answer })
     }
 
     async fn ask(&self, message: wire::QueryRequest) -> Result<wire::QueryResponse, Malformed> {
@@ -201,7 +209,10 @@ impl MailService {
             Ok(Err(_)) => MailError::Invalid,
             Err(_) => MailError::Unknown,
         };
-        wire::ProposeResponse { result: Some(propose_response::Result::Error(error.into())) }
+        wire::ProposeResponse {
+            answer: Bytes::new(),
+            result: Some(propose_response::Result::Error(error.into())),
+        }
     }
 
     async fn ask_in_time(

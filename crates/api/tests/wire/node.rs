@@ -240,7 +240,8 @@ impl MailHandler for FakeNode {
         shard: ShardId,
         request: Request,
         _chunks: Vec<StoredChunk>,
-    ) -> Result<Outcome, MailError> {
+        _then: Option<Query>,
+    ) -> Result<(Outcome, Option<Answer>), MailError> {
         self.hear().await;
         self.check_leader()?;
         let open = matches!(request.command, Command::OpenSession(_));
@@ -267,7 +268,7 @@ impl MailHandler for FakeNode {
             Some(Fault::DoneAndSilent | Fault::Silent | Fault::DoneSilentAndSessionsLost) => {
                 std::future::pending().await
             }
-            _ => result,
+            _ => result.map(|outcome| (outcome, None)),
         }
     }
 

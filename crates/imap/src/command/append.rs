@@ -10,7 +10,7 @@ use mailbox::{Answer, Command, MailboxId, MailboxName, Outcome, Refusal, UidSet,
 use super::copy::{find, found};
 use crate::context::Context;
 use crate::input::{Gathered, Input, Literal};
-use crate::limits::{APPEND_MESSAGES_MAX, LINE_BYTES_MAX, SLICE_BYTES_MAX};
+use crate::limits::{APPEND_MESSAGES_MAX, LINE_BYTES_MAX, SLICE_BYTES_MAX, UNASKED_BYTES_MAX};
 use crate::number_set::NumberSet;
 use crate::parse::{self, AppendHead, MessageHead};
 use crate::refuse;
@@ -39,7 +39,6 @@ pub(crate) struct Append {
     replaces: Option<(bool, NumberSet)>,
     /// What `replaces` named.
     replaced: Option<Replaced>,
-    target: Option<MailboxId>,
     step: Step,
     /// The message on its way.
     head: MessageHead,
@@ -59,7 +58,6 @@ impl Append {
             mailbox: head.mailbox,
             replaces: head.replaces,
             replaced: None,
-            target: None,
             step: Step::Begin,
             head: head.message,
             left: literal.len,
@@ -211,11 +209,11 @@ impl Append {
     }
 
     fn commit(&mut self, cx: &Context) -> Next {
-        let Some(mailbox) = self.target else { return misplaced() };
         self.step = Step::Commit;
         let messages = std::mem::take(&mut self.messages);
+        let (mailbox, name) = (MailboxId(0), Some(self.mailbox.clone()));
         let (account, replaces) = (cx.account(), self.replaced);
-        let append = command::Append { account, mailbox, messages, replaces };
+        let append = command::Append { account, mailbox, messages, replaces, name };
         let inline = std::mem::take(&mut self.inline);
         Next::Ask(Question::Command(Box::new(Command::Append(append)), inline))
     }
@@ -228,16 +226,19 @@ impl Work for Append {
                 if let Err(ending) = self.find_replaced(cx) {
                     return self.refuse(ending);
                 }
+                // Why: the command itself tells that there is no such mailbox.
+                if self.left <= UNASKED_BYTES_MAX {
+                    return self.begin_body(cx);
+                }
                 self.step = Step::Find;
                 find(cx, &self.mailbox)
             }
-            (Step::Find, Some(Reply::Answer(answer @ Answer::Mailbox(_)))) => match found(answer) {
-                Ok(target) => {
-                    self.target = Some(target);
-                    self.begin_body(cx)
+            (Step::Find, Some(Reply::Answer(answer @ Answer::Mailbox(_)))) => {
+                match found(&answer) {
+                    Ok(()) => self.begin_body(cx),
+                    Err(ending) => self.refuse(ending),
                 }
-                Err(ending) => self.refuse(ending),
-            },
+            }
             (Step::BeginBody, Some(Reply::Done)) => {
                 if self.literal.is_synchronising {
                     cx.out.text("+ go on\r\n");

@@ -11,10 +11,40 @@ use crate::parse::{Fault, Parsed};
 use crate::refuse;
 use crate::work::{Ending, Next, Work, misplaced};
 
+/// Where messages go: named with the first slice, and what that found with those after it, so that a
+/// mailbox which is renamed meanwhile gets all of them.
+pub(super) struct Target {
+    name: MailboxName,
+    found: Option<MailboxId>,
+}
+
+impl Target {
+    pub(super) fn new(name: MailboxName) -> Self {
+        Self { name, found: None }
+    }
+
+    pub(super) fn name(&self) -> &MailboxName {
+        &self.name
+    }
+
+    /// For the next slice: an id that is looked at when there is no name.
+    pub(super) fn say(&self) -> (MailboxId, Option<MailboxName>) {
+        match self.found {
+            Some(found) => (found, None),
+            None => (MailboxId(0), Some(self.name.clone())),
+        }
+    }
+
+    /// What a slice found; tells this session of arrivals.
+    pub(super) fn note(&mut self, cx: &mut Context, copied: &Copied) {
+        self.found = copied.to.or(self.found);
+        self.found.into_iter().for_each(|found| cx.note_arrivals(found));
+    }
+}
+
 /// Copies, slice by slice; the store shows the copies with the last slice.
 struct Copying {
-    to: MailboxName,
-    target: Option<MailboxId>,
+    to: Target,
     staging: UploadId,
     left: UidSet,
 }
@@ -26,19 +56,19 @@ pub(super) fn begin(
     to: MailboxName,
 ) -> Parsed<Box<dyn Work>> {
     let left = cx.selected().resolve(uid, set).map_err(Fault::Bad)?;
-    Ok(Box::new(Copying { to, target: None, staging: cx.new_upload(), left }))
+    Ok(Box::new(Copying { to: Target::new(to), staging: cx.new_upload(), left }))
 }
 
-/// Asks for the mailbox that messages go to.
+/// Asks for the mailbox that messages would go to, where none are sent.
 pub(super) fn find(cx: &Context, name: &MailboxName) -> Next {
     let name = NamedMailbox { account: cx.account(), name: name.clone() };
     Next::Ask(Question::Query(Query::Mailbox(name)))
 }
 
-/// The mailbox that messages go to, from the answer to [`find`].
-pub(super) fn found(answer: Answer) -> Result<MailboxId, Ending> {
+/// Whether messages could go there, from the answer to [`find`].
+pub(super) fn found(answer: &Answer) -> Result<(), Ending> {
     match answer {
-        Answer::Mailbox(info) if info.selectable => Ok(info.of.mailbox),
+        Answer::Mailbox(info) if info.selectable => Ok(()),
         Answer::Mailbox(_) => Err(refuse::no_target(&Refusal::NoSuchMailbox)),
         _ => Err(Ending::no("internal error").code("SERVERBUG")),
     }
@@ -54,16 +84,17 @@ pub(super) fn copyuid(copied: &Copied) -> Option<String> {
 
 impl Copying {
     fn ask(&self, cx: &mut Context) -> Next {
-        let Some(to) = self.target else { return misplaced() };
         if self.left.is_empty() {
-            return Next::Done(Ending::ok("nothing to copy"));
+            return find(cx, self.to.name());
         }
+        let (to, to_name) = self.to.say();
         let copy = command::Copy {
             account: cx.account(),
             from: cx.selected().of.mailbox,
             to,
             uids: self.left.clone(),
             staging: self.staging,
+            to_name,
         };
         Next::Ask(Question::Command(Box::new(Command::Copy(copy)), vec![]))
     }
@@ -72,29 +103,28 @@ impl Copying {
 impl Work for Copying {
     fn go_on(&mut self, cx: &mut Context, reply: Option<Reply>) -> Next {
         match reply {
-            None => find(cx, &self.to),
-            Some(Reply::Answer(answer)) => match found(answer) {
-                Ok(target) => {
-                    self.target = Some(target);
-                    self.ask(cx)
+            None => self.ask(cx),
+            Some(Reply::Answer(answer)) => {
+                let found = found(&answer);
+                Next::Done(found.map_or_else(|ending| ending, |()| Ending::ok("nothing to copy")))
+            }
+            Some(Reply::Outcome(Outcome::Copied(copied))) => {
+                self.to.note(cx, &copied);
+                match copied.next {
+                    Some(next) => {
+                        self.left = self.left.starting_at(next);
+                        self.ask(cx)
+                    }
+                    // Durability: the last slice, committed by a majority, made all copies visible.
+                    None => {
+                        let ending = Ending::ok("copied");
+                        Next::Done(match copyuid(&copied) {
+                            Some(code) => ending.code(code),
+                            None => ending,
+                        })
+                    }
                 }
-                Err(ending) => Next::Done(ending),
-            },
-            Some(Reply::Outcome(Outcome::Copied(copied))) => match copied.next {
-                Some(next) => {
-                    self.left = self.left.starting_at(next);
-                    self.ask(cx)
-                }
-                // Durability: the last slice, committed by a majority, made all copies visible.
-                None => {
-                    self.target.into_iter().for_each(|target| cx.note_arrivals(target));
-                    let ending = Ending::ok("copied");
-                    Next::Done(match copyuid(&copied) {
-                        Some(code) => ending.code(code),
-                        None => ending,
-                    })
-                }
-            },
+            }
             _ => misplaced(),
         }
     }

@@ -34,7 +34,7 @@ impl Idling {
     }
 
     fn begin_news(&mut self, cx: &mut Context, tell: Tell) -> Next {
-        self.news = News::new(cx, tell);
+        self.news = News::new(cx, tell, None);
         match &mut self.news {
             Some(news) => {
                 let next = news.go_on(cx, None);

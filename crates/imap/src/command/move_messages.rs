@@ -3,9 +3,9 @@
 use mailbox::command;
 use mailbox::dialogue::{Question, Reply};
 use mailbox::outcome::Copied;
-use mailbox::{Command, MailboxId, MailboxName, Outcome, Refusal, UidSet};
+use mailbox::{Command, MailboxName, Outcome, Refusal, UidSet};
 
-use super::copy::{copyuid, find, found};
+use super::copy::{Target, copyuid, find, found};
 use super::must_be_writable;
 use crate::context::Context;
 use crate::number_set::NumberSet;
@@ -15,8 +15,7 @@ use crate::work::{Ending, Next, Work, misplaced};
 
 /// Moves, slice by slice; each message at once.
 struct Moving {
-    to: MailboxName,
-    target: Option<MailboxId>,
+    to: Target,
     left: UidSet,
 }
 
@@ -28,17 +27,17 @@ pub(super) fn begin(
 ) -> Parsed<Box<dyn Work>> {
     must_be_writable(cx)?;
     let left = cx.selected().resolve(uid, set).map_err(Fault::Bad)?;
-    Ok(Box::new(Moving { to, target: None, left }))
+    Ok(Box::new(Moving { to: Target::new(to), left }))
 }
 
 impl Moving {
     fn ask(&self, cx: &mut Context) -> Next {
-        let Some(to) = self.target else { return misplaced() };
         if self.left.is_empty() {
-            return Next::Done(Ending::ok("done"));
+            return find(cx, self.to.name());
         }
-        let from = cx.selected().of.mailbox;
-        let moving = command::Move { account: cx.account(), from, to, uids: self.left.clone() };
+        let (account, from) = (cx.account(), cx.selected().of.mailbox);
+        let (to, to_name) = self.to.say();
+        let moving = command::Move { account, from, to, uids: self.left.clone(), to_name };
         Next::Ask(Question::Command(Box::new(Command::Move(moving)), vec![]))
     }
 
@@ -57,17 +56,14 @@ impl Moving {
 impl Work for Moving {
     fn go_on(&mut self, cx: &mut Context, reply: Option<Reply>) -> Next {
         match reply {
-            None => find(cx, &self.to),
-            Some(Reply::Answer(answer)) => match found(answer) {
-                Ok(target) => {
-                    self.target = Some(target);
-                    self.ask(cx)
-                }
-                Err(ending) => Next::Done(ending),
-            },
+            None => self.ask(cx),
+            Some(Reply::Answer(answer)) => {
+                let found = found(&answer);
+                Next::Done(found.map_or_else(|ending| ending, |()| Ending::ok("done")))
+            }
             Some(Reply::Outcome(Outcome::Copied(copied))) => {
                 Self::moved(cx, &copied);
-                self.target.into_iter().for_each(|target| cx.note_arrivals(target));
+                self.to.note(cx, &copied);
                 match copied.next {
                     Some(next) => {
                         self.left = self.left.starting_at(next);

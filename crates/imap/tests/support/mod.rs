@@ -135,7 +135,13 @@ impl Store {
             messages.push(AppendMessage { message, flags: flags.clone(), internal_date: None });
         }
         self.apply(
-            Command::Append(Append { account: ACCOUNT, mailbox, messages, replaces: None }),
+            Command::Append(Append {
+                account: ACCOUNT,
+                mailbox,
+                messages,
+                replaces: None,
+                name: None,
+            }),
             &refs,
         )
     }
@@ -175,6 +181,11 @@ impl Store {
             Question::Command(command, inline) => {
                 let refs: Vec<_> = inline.iter().map(|chunk| chunk.chunk).collect();
                 Reply::Outcome(self.apply(*command, &refs))
+            }
+            Question::CommandAnd(command, inline, then) => {
+                let refs: Vec<_> = inline.iter().map(|chunk| chunk.chunk).collect();
+                let outcome = self.apply(*command, &refs);
+                Reply::OutcomeAnd(outcome, Some(self.ask(&then)))
             }
             Question::BeginBody(_) => {
                 self.body.clear();

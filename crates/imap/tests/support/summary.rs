@@ -17,6 +17,9 @@ pub(super) fn of(store: &Store, question: &Question) -> String {
             };
             format!("{}{beside}", of_command(store, command))
         }
+        Question::CommandAnd(command, _, then) => {
+            format!("{}, then {}", of_command(store, command), of_query(store, then))
+        }
         Question::BeginBody(_) => "begin body".into(),
         Question::Body(octets) => format!("body {} octets", octets.len()),
         Question::EndBody => "end body".into(),
@@ -64,6 +67,10 @@ fn of_query(store: &Store, query: &Query) -> String {
             vanished.since,
             vanished.known
         ),
+        Query::News(vanished, messages) => {
+            let changed = of_query(store, &Query::Messages(messages.clone()));
+            format!("news: {}; {changed}", of_query(store, &Query::Vanished(vanished.clone())))
+        }
         Query::Search(search) => {
             format!("search {} {} {:?}", name(store, search.of), search.among, search.key)
         }
@@ -85,6 +92,10 @@ fn of_query(store: &Store, query: &Query) -> String {
 
 fn of_command(store: &Store, command: &Command) -> String {
     let at = |mailbox| store.name_of(mailbox);
+    let to = |mailbox, name: &Option<MailboxName>| match name {
+        Some(name) => name.join('/'),
+        None => at(mailbox),
+    };
     match command {
         Command::CreateMailbox(create) => match create.special_use {
             Some(special_use) => format!("create {} as {special_use:?}", create.name.join('/')),
@@ -110,7 +121,8 @@ fn of_command(store: &Store, command: &Command) -> String {
             });
             let replaces = append.replaces.map(|it| format!(" for {} {}", at(it.mailbox), it.uid));
             let heads = heads.collect::<String>();
-            format!("append {}{heads}{}", at(append.mailbox), replaces.unwrap_or_default())
+            let into = to(append.mailbox, &append.name);
+            format!("append {into}{heads}{}", replaces.unwrap_or_default())
         }
         Command::Store(store) => {
             let change = match &store.change {
@@ -124,8 +136,12 @@ fn of_command(store: &Store, command: &Command) -> String {
             };
             format!("store {} {} {change}{since}", at(store.mailbox), store.uids)
         }
-        Command::Copy(copy) => format!("copy {} {} to {}", at(copy.from), copy.uids, at(copy.to)),
-        Command::Move(it) => format!("move {} {} to {}", at(it.from), it.uids, at(it.to)),
+        Command::Copy(it) => {
+            format!("copy {} {} to {}", at(it.from), it.uids, to(it.to, &it.to_name))
+        }
+        Command::Move(it) => {
+            format!("move {} {} to {}", at(it.from), it.uids, to(it.to, &it.to_name))
+        }
         Command::Expunge(expunge) => format!("expunge {} {}", at(expunge.mailbox), expunge.uids),
         other => format!("{other:?}"),
     }

@@ -10,6 +10,7 @@ use crate::ledger::Ledger;
 use crate::message;
 use crate::outcome::{Appended, Outcome, Refusal};
 use crate::state::State;
+use crate::tree;
 use crate::uid_set::UidSet;
 
 /// Rows a message takes besides those of its chunks.
@@ -34,13 +35,14 @@ pub(crate) fn apply(
         internal_date: append.internal_date.unwrap_or(now),
     });
     let arrivals = arrivals.collect();
+    let mailbox = tree::target(ledger.rows, ledger.account, cmd.mailbox, cmd.name.as_ref())?;
     let Some(replaced) = cmd.replaces else {
-        return arrive_all(ledger, cmd.mailbox, arrivals, inline);
+        return arrive_all(ledger, mailbox, arrivals, inline);
     };
     let only = UidSet::range(replaced.uid, replaced.uid);
     let (found, _) = store::slice(ledger, replaced.mailbox, &only, 1)?;
     let found = found.first().ok_or(Refusal::NoSuchMessage)?;
-    let mut outcome = arrive_all(ledger, cmd.mailbox, arrivals, inline)?;
+    let mut outcome = arrive_all(ledger, mailbox, arrivals, inline)?;
     let modseq = ledger.modseq()?;
     message::expunge(ledger, replaced.mailbox, found, modseq);
     message::expunged(ledger, replaced.mailbox, &only, modseq);

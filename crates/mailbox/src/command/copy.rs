@@ -12,6 +12,7 @@ use crate::outcome::{Copied, Outcome, Refusal};
 use crate::row::{self, ExtentRow, StagingRow};
 use crate::state::State;
 use crate::table::{self, Table};
+use crate::tree;
 use crate::uid_set::UidSet;
 
 /// Limit: messages one slice copies; each costs two rows and its content's.
@@ -20,6 +21,8 @@ const SLICE_MAX: usize = (SLICE_ROWS_MAX - 96) / 3;
 const RANGES_MAX: usize = 16_384;
 
 pub(crate) fn apply(ledger: &mut Ledger<'_, '_>, cmd: &Copy) -> Result<Outcome, Refusal> {
+    let to = tree::target(ledger.rows, ledger.account, cmd.to, cmd.to_name.as_ref())?;
+    let cmd = &Copy { to, to_name: None, uids: cmd.uids.clone(), ..*cmd };
     let key = table::staging(ledger.account, cmd.staging);
     let staging: Option<StagingRow> = row::load(ledger.rows, &key);
     if staging.as_ref().is_some_and(|row| row.dropped || row.from != cmd.from || row.to != cmd.to) {
@@ -46,6 +49,7 @@ pub(crate) fn apply(ledger: &mut Ledger<'_, '_>, cmd: &Copy) -> Result<Outcome, 
                 target,
                 next: Some(next),
                 modseq: None,
+                to: Some(cmd.to),
             }))
         }
         (Some(staging), None) => {
@@ -77,7 +81,14 @@ fn copy_at_once(
         }
     }
     let uid_validity = ledger.mailbox(cmd.to)?.uid_validity;
-    Ok(Outcome::Copied(Copied { uid_validity, source, target, next: None, modseq: None }))
+    Ok(Outcome::Copied(Copied {
+        uid_validity,
+        source,
+        target,
+        next: None,
+        modseq: None,
+        to: Some(cmd.to),
+    }))
 }
 
 /// Copies a slice where nobody looks.
@@ -165,5 +176,6 @@ fn publish(
         target,
         next: None,
         modseq: None,
+        to: Some(cmd.to),
     }))
 }

@@ -8,6 +8,7 @@ use crate::ledger::Ledger;
 use crate::message;
 use crate::outcome::{Copied, Outcome, Refusal};
 use crate::state::State;
+use crate::tree;
 use crate::uid_set::UidSet;
 
 /// Rows a message takes: four in its old mailbox, two in the new one, and its content's.
@@ -16,7 +17,8 @@ const ROWS_PER_MESSAGE: usize = 7;
 const SLICE_ROWS_MAX: usize = command::SLICE_ROWS_MAX - 96;
 
 pub(crate) fn apply(ledger: &mut Ledger<'_, '_>, cmd: &Move) -> Result<Outcome, Refusal> {
-    slice(ledger, cmd.from, cmd.to, &cmd.uids)
+    let to = tree::target(ledger.rows, ledger.account, cmd.to, cmd.to_name.as_ref())?;
+    slice(ledger, cmd.from, to, &cmd.uids)
 }
 
 /// Moves the first messages of a set.
@@ -49,5 +51,6 @@ pub(super) fn slice(
         message::expunged(ledger, from, &source, modseq);
         gone_modseq = Some(modseq);
     }
-    Ok(Outcome::Copied(Copied { uid_validity, source, target, next, modseq: gone_modseq }))
+    let modseq = gone_modseq;
+    Ok(Outcome::Copied(Copied { uid_validity, source, target, next, modseq, to: Some(to) }))
 }

@@ -222,6 +222,10 @@ impl Play {
             Question::Command(command, inline) => {
                 Reply::Outcome(self.shard.command(*command, &inline))
             }
+            Question::CommandAnd(command, inline, then) => {
+                let outcome = self.shard.command(*command, &inline);
+                Reply::OutcomeAnd(outcome, Some(self.shard.query(&then)))
+            }
             Question::Commands(commands) => {
                 let outcomes = commands.into_iter().map(|command| self.one_of_many(command));
                 Reply::Outcomes(outcomes.collect())

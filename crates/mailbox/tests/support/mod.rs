@@ -202,7 +202,7 @@ impl Shard {
             inline.extend(chunks);
             messages.push(AppendMessage { message, flags: flags.clone(), internal_date: None });
         }
-        let append = Append { account: ACCOUNT, mailbox, messages, replaces: None };
+        let append = Append { account: ACCOUNT, mailbox, messages, replaces: None, name: None };
         self.apply(Command::Append(append), &inline).outcome
     }
 
@@ -338,11 +338,17 @@ pub fn store(of: OfMailbox, uids: UidSet, change: FlagChange) -> Command {
 pub fn copy(from: OfMailbox, to: OfMailbox, uids: UidSet, staging: u8) -> Command {
     let staging = UploadId([staging; 16]);
     let (account, from, to) = (from.account, from.mailbox, to.mailbox);
-    Command::Copy(Copy { account, from, to, uids, staging })
+    Command::Copy(Copy { account, from, to, uids, staging, to_name: None })
 }
 
 pub fn r#move(from: OfMailbox, to: OfMailbox, uids: UidSet) -> Command {
-    Command::Move(Move { account: from.account, from: from.mailbox, to: to.mailbox, uids })
+    Command::Move(Move {
+        account: from.account,
+        from: from.mailbox,
+        to: to.mailbox,
+        uids,
+        to_name: None,
+    })
 }
 
 pub fn expunge(of: OfMailbox, uids: UidSet, only_deleted: bool) -> Command {
