@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::ops::Range;
 
 use bytes::Bytes;
 
@@ -54,6 +55,19 @@ impl Output {
         self.tail.reserve(if is_long { n_more.max(SEND_BYTES) } else { n_more });
     }
 
+    /// How much gathered since something was passed through or taken.
+    pub(crate) fn tail_len(&self) -> usize {
+        self.tail.len()
+    }
+
+    /// Adds once more what was added there.
+    pub(crate) fn again(&mut self, range: Range<usize>) {
+        if self.tail.len() + range.len() > self.tail.capacity() {
+            self.grow(range.len());
+        }
+        self.tail.extend_from_within(range);
+    }
+
     /// Adds text.
     pub(crate) fn text(&mut self, text: &str) {
         self.raw(text.as_bytes());
@@ -72,15 +86,20 @@ impl Output {
 
     /// A quoted string, or a literal where quotes cannot hold it.
     pub(crate) fn string(&mut self, octets: &[u8]) {
-        let quotable = |byte: &u8| matches!(byte, b' '..=b'~');
-        if octets.len() > 1000 || !octets.iter().all(quotable) {
+        let is_special = |byte: &u8| matches!(byte, b'"' | b'\\');
+        let (mut is_quotable, mut has_special) = (octets.len() <= 1000, false);
+        // Why no early end: so the compiler looks at many octets at once.
+        for byte in octets {
+            is_quotable &= matches!(byte, b' '..=b'~');
+            has_special |= is_special(byte);
+        }
+        if !is_quotable {
             self.literal_mark(octets.len() as u64);
             return self.raw(octets);
         }
         self.raw(b"\"");
-        let is_special = |byte: &u8| matches!(byte, b'"' | b'\\');
         let mut rest = octets;
-        while let Some(at) = rest.iter().position(is_special) {
+        while has_special && let Some(at) = rest.iter().position(is_special) {
             self.raw(&rest[..at]);
             self.raw(&[b'\\', rest[at]]);
             rest = &rest[at + 1..];

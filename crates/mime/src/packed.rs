@@ -116,7 +116,7 @@ pub struct AddressRef<'b> {
 /// A list of addresses where it is stored.
 ///
 /// Invariant: as many addresses as it says; who made it looked.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Addresses<'b> {
     n_left: u64,
     octets: &'b [u8],

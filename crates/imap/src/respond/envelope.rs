@@ -11,10 +11,18 @@ pub(crate) fn write(out: &mut Output, envelope: &PackedEnvelope) {
     out.nstring(envelope.date);
     out.text(" ");
     out.nstring(envelope.subject);
-    let lists =
-        [envelope.from, envelope.sender, envelope.reply_to, envelope.to, envelope.cc, envelope.bcc];
-    for list in lists {
-        out.text(" ");
+    let begin = out.tail_len();
+    write_list(out, envelope.from);
+    let from = begin..out.tail_len();
+    for list in [envelope.sender, envelope.reply_to] {
+        // Why: most are the author's, and copied faster than written.
+        if list == envelope.from {
+            out.again(from.clone());
+        } else {
+            write_list(out, list);
+        }
+    }
+    for list in [envelope.to, envelope.cc, envelope.bcc] {
         write_list(out, list);
     }
     out.text(" ");
@@ -26,9 +34,9 @@ pub(crate) fn write(out: &mut Output, envelope: &PackedEnvelope) {
 
 fn write_list(out: &mut Output, list: Addresses<'_>) {
     if list.is_empty() {
-        return out.text("NIL");
+        return out.text(" NIL");
     }
-    out.text("(");
+    out.text(" (");
     for address in list {
         out.text("(");
         out.nstring(address.name);
