@@ -4,9 +4,12 @@
 //! Metadata never changes once it is written and no [`EmailId`] is used again, so a kept block can only
 //! lack contents that came later, or have some that nobody has any more.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use bytes::{BufMut, Bytes};
 
 use crate::ids::{AccountId, EmailId};
+use crate::rows::RowChanges;
 use crate::table::{self, Fields};
 
 /// Contents in one block: enough that its look-up costs each of them little, and few enough that all are
@@ -14,6 +17,10 @@ use crate::table::{self, Fields};
 pub(crate) const CONTENTS: u64 = 128;
 /// A brief that is longer is left out, so that a block stays below 256 KiB.
 const BRIEF_BYTES_MAX: usize = 2048;
+
+/// So many contents that came to an account at once are a whole mailbox being filled, which is likely to be
+/// searched. Of single messages the briefs are made when somebody asks.
+const MANY: usize = 32;
 
 /// Which briefs these are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,6 +54,31 @@ impl Block {
             [Kind::Texts, Kind::Relations, Kind::Envelopes]
                 .map(|kind| Self::of(account, email, kind)),
         )
+    }
+
+    /// The blocks of accounts to which many contents came with these changes, as far as no more will come to
+    /// them: those of which a later neighbour is there.
+    pub fn completed_by(changes: &RowChanges) -> Vec<Block> {
+        let mut came = BTreeMap::<AccountId, (usize, BTreeSet<u64>)>::new();
+        let written = changes.iter().filter(|(_, value)| value.is_some());
+        for (account, email) in written.filter_map(|(key, _)| table::of_metadata(key)) {
+            let (n_contents, numbers) = came.entry(account).or_default();
+            *n_contents += 1;
+            numbers.insert(email.0 / CONTENTS);
+        }
+        let of_many = came.into_iter().filter(|(_, (n_contents, _))| *n_contents >= MANY);
+        let blocks = of_many.flat_map(|(account, (_, mut numbers))| {
+            numbers.pop_last();
+            let first = numbers.first().copied();
+            numbers.extend(first.and_then(|first| first.checked_sub(1)));
+            let kind = Kind::Texts;
+            numbers.into_iter().map(move |number| Block { account, number, kind })
+        });
+        blocks.collect()
+    }
+
+    pub(crate) fn with(self, kind: Kind) -> Self {
+        Self { kind, ..self }
     }
 
     /// Where the rows lie that it is made of: from this key to before that one.
@@ -131,6 +163,28 @@ mod tests {
             assert_eq!(find(&block, EmailId(CONTENTS + n)), wanted, "{n}");
         }
         assert_eq!(find(b"", EmailId(1)), None);
+    }
+
+    #[test]
+    fn blocks_are_complete_when_many_came_and_a_later_one_is_there() {
+        let key = |account, email| table::metadata(AccountId([account; 16]), EmailId(email));
+        let completed = |emails: &mut dyn Iterator<Item = (u8, u64)>| {
+            let came = emails.map(|(account, email)| (key(account, email), Some(Vec::new())));
+            let blocks = Block::completed_by(&came.collect());
+            blocks.iter().map(|block| (block.account.0[0], block.number)).collect::<Vec<_>>()
+        };
+        let many = MANY as u64;
+        let around = 3 * CONTENTS - many / 2..3 * CONTENTS + many / 2;
+        let of = |account: u8| around.clone().map(move |email| (account, email));
+        assert_eq!(completed(&mut of(1)), [(1, 1), (1, 2)], "and the one before");
+        assert_eq!(completed(&mut of(1).skip(1)), []);
+        assert_eq!(completed(&mut of(1).skip(1).chain(of(2))), [(2, 1), (2, 2)]);
+        assert_eq!(completed(&mut (0..CONTENTS).map(|email| (1, email))), []);
+        assert_eq!(completed(&mut (0..=CONTENTS).map(|email| (1, email))), [(1, 0)]);
+        let far = (1..many).map(|email| (1, email)).chain([(1, u64::MAX)]);
+        assert_eq!(completed(&mut far.into_iter()), [(1, 0)], "what lies between is not there");
+        let gone = around.map(|email| (key(1, email), None)).collect();
+        assert_eq!(Block::completed_by(&gone), []);
     }
 
     #[test]

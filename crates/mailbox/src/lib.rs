@@ -77,6 +77,12 @@ pub fn answer(rows: &dyn Source, bodies: &dyn Bodies, query: &Query) -> Answer {
     query::answer(rows, bodies, query).unwrap_or_else(Answer::Refused)
 }
 
+/// Makes the briefs that searches and threads will want of these contents, in one read of their rows, and
+/// has the source keep those that it does not have: the first query then costs what the next ones do.
+pub fn prepare(rows: &dyn Source, block: &Block) {
+    query::prepare(rows, block);
+}
+
 /// Whether any message or upload of this shard still refers to the chunk.
 pub fn is_chunk_live(rows: &dyn Source, digest: &Digest) -> bool {
     row::has_any(rows, &table::chunk_everywhere(digest))

@@ -18,6 +18,7 @@ struct Keeping {
     rows: Stored,
     briefs: RefCell<HashMap<Block, Bytes>>,
     n_found: Cell<usize>,
+    n_made: Cell<usize>,
 }
 
 impl Keeping {
@@ -48,6 +49,7 @@ impl Source for Keeping {
     }
 
     fn keep_briefs(&self, block: &Block, briefs: &Bytes) {
+        self.n_made.set(self.n_made.get() + 1);
         self.briefs.borrow_mut().insert(*block, briefs.clone());
     }
 }
@@ -135,6 +137,35 @@ fn what_is_kept_changes_no_answer() {
     keeping.n_found.set(0);
     check(&shard, &mut keeping, &["INBOX", "Sent"]);
     assert!(keeping.n_found.get() > 100, "what was kept was found {:?} times", keeping.n_found);
+}
+
+/// The first search after a mailbox was filled makes what was not prepared, and no more.
+#[test]
+fn what_was_prepared_is_not_made_again() {
+    let mut shard = Shard::with_account();
+    shard.is_checked_seldom = true;
+    for n in 0..300 {
+        shard.deliver(&letter(n));
+    }
+    let mut keeping = Keeping::default();
+    keeping.follow(&shard.rows);
+    let came = shard.rows.iter().map(|(key, row)| (key.clone(), Some(row.clone()))).collect();
+    let blocks = Block::completed_by(&came);
+    assert_eq!(blocks.len(), 2, "the last of three is not complete");
+    for block in blocks.iter().chain(&blocks) {
+        prepare(&keeping, block);
+    }
+    assert_eq!(keeping.n_made.get(), 4, "for searches and for threads, once");
+    let of = shard.of("INBOX");
+    let from = SearchKey::Header("from".into(), "s1@".into());
+    let search = Query::Search(Search { of, among: UidSet::all(), key: from });
+    let by = ThreadBy::References;
+    let thread = Query::Thread(Thread { of, uids: UidSet::all(), by, from: 0 });
+    for (query, n_made) in [(search, 5), (thread, 6)] {
+        assert_eq!(answer(&keeping, &shard, &query), shard.ask(&query));
+        assert_eq!(keeping.n_made.get(), n_made, "the last block alone");
+    }
+    check(&shard, &mut keeping, &["INBOX"]);
 }
 
 /// What is told of a content comes from its own row also when briefs lack it or have others.

@@ -5,10 +5,13 @@
 //! them with the store: never is anything told of rows that were replaced.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use mailbox::{Block, RowChanges};
+
+use crate::store::Store;
 
 /// Limit: octets kept for all replicas of a disk, a sixteenth of the GiB that a node with a million
 /// messages may take. It holds what searches read of some 400,000 messages.
@@ -74,6 +77,21 @@ impl Drop for StoreBriefs {
         let own: Vec<_> = kept.order.iter().filter(|(store, _)| *store == self.store).collect();
         let own: Vec<_> = own.into_iter().copied().collect();
         own.iter().for_each(|block| kept.forget(block));
+    }
+}
+
+/// Makes the briefs of mailboxes that are being filled, while their rows are still at hand: whoever searches
+/// such a one first would have each of them read from the disk.
+pub(crate) fn prepare(store: &Arc<Store>, came: &RowChanges) {
+    for block in Block::completed_by(came) {
+        // Why one for each: what is overwritten while there is a view has to be kept.
+        let view = store.view();
+        let made = catch_unwind(AssertUnwindSafe(|| mailbox::prepare(&view, &block)));
+        if made.is_err() {
+            // Why nothing more: whoever asks makes them, and finds what is wrong.
+            return;
+        }
+        std::thread::yield_now();
     }
 }
 

@@ -186,10 +186,12 @@ impl Applier {
     }
 
     /// Has the index written when it is time, and waits when it is too far behind.
-    async fn keep_up(&self, store: &Arc<Store>, lag: Lag) -> io::Result<()> {
+    async fn keep_up(&self, store: &Arc<Store>, lag: Lag, is_asked: bool) -> io::Result<()> {
         let disk = &self.0.local.disk;
         match lag {
-            Lag::Due if disk.has_room_for_index() => store.begin_settling(disk.blocking()),
+            Lag::Due if disk.has_room_for_index() => {
+                store.begin_settling(disk.blocking(), is_asked);
+            }
             Lag::Little | Lag::Due | Lag::Behind => {}
             Lag::Full => {
                 // Why not written here: others share this thread.
@@ -198,7 +200,7 @@ impl Applier {
                     return Err(io::Error::other("the index could not be written"));
                 }
                 // Why whatever room there is: a replica that can keep no more stops.
-                store.begin_settling(disk.blocking());
+                store.begin_settling(disk.blocking(), is_asked);
             }
         }
         Ok(())
@@ -215,6 +217,8 @@ impl Applier {
     }
 
     async fn apply_all(&self, mut entries: Vec<EntryResponder<Types>>) -> io::Result<()> {
+        // Why so: the leader has somebody to answer.
+        let is_asked = entries.iter().any(|(_, responder)| responder.is_some());
         while !entries.is_empty() {
             let store = self.0.store();
             let batch = self.run(&store, &entries)?;
@@ -233,7 +237,7 @@ impl Applier {
                 lag
             };
             self.answer(&store, entries.drain(..n_done).zip(batch.results), lag);
-            self.keep_up(&store, lag).await?;
+            self.keep_up(&store, lag, is_asked).await?;
             if !entries.is_empty() {
                 // Why: what else this thread does is not kept waiting by all there is to apply.
                 tokio::task::yield_now().await;

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 use self::pages::{Laid, Page};
 use crate::blocking::Blocking;
-use crate::briefs::{Briefs, StoreBriefs};
+use crate::briefs::{self, Briefs, StoreBriefs};
 use crate::codec::{self, Reader};
 use crate::index::{Batch, Index, IndexError};
 use crate::pending::{Lag, Layer, Pending};
@@ -211,12 +211,19 @@ impl Store {
         Ok(lag)
     }
 
-    /// Has what was committed so far written to the index, and does not wait for it.
-    pub fn begin_settling(self: &Arc<Self>, blocking: Blocking) {
+    /// Has what was committed so far written to the index, and does not wait for it. Where queries are
+    /// answered, they are prepared for what came.
+    pub fn begin_settling(self: &Arc<Self>, blocking: Blocking, is_asked: bool) {
         self.pending.write().unwrap_or_else(PoisonError::into_inner).call();
         let store = self.clone();
         // Why the result is dropped: a failure marks the index damaged, and it is rebuilt.
-        blocking.begin(move || drop(store.settle()));
+        blocking.begin(move || {
+            if let Ok(Some(layer)) = store.write_pending()
+                && is_asked
+            {
+                briefs::prepare(&store, &layer.rows);
+            }
+        });
     }
 
     /// Until the index has what is being written to it, or can take nothing any more.
@@ -230,13 +237,17 @@ impl Store {
 
     /// Writes to the index what was committed so far.
     pub fn settle(&self) -> Result<(), IndexError> {
+        self.write_pending().map(drop)
+    }
+
+    fn write_pending(&self) -> Result<Option<Arc<Layer>>, IndexError> {
         let _told = Told(&self.written);
         let _one_at_a_time = lock(&self.writing);
         let layer = self.pending.write().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(layer) = layer else { return Ok(()) };
+        let Some(layer) = layer else { return Ok(None) };
         self.checked(self.index.write(batch(&layer)))?;
         self.pending.write().unwrap_or_else(PoisonError::into_inner).written();
-        Ok(())
+        Ok(Some(layer))
     }
 
     /// Whether something was committed long ago and is still not in the index.

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::brief::{self, Block, Kind, Packer};
 use crate::ids::{AccountId, EmailId};
 use crate::query::prefetch::NEAR;
+use crate::query::{search, thread};
 use crate::rows::Source;
 
 /// Neighbours that were wanted one after the other before a block is made: whoever looks at a few messages
@@ -49,6 +50,29 @@ impl<'s> Briefs<'s> {
             *briefs = Some(made(self.rows, block, self.make));
         }
         brief::find(briefs.as_ref()?, email)
+    }
+}
+
+/// See [`crate::prepare`].
+pub(crate) fn prepare(rows: &dyn Source, block: &Block) {
+    let wanted = [search::BRIEFS, thread::BRIEFS].map(|(kind, make)| (block.with(kind), make));
+    let mut lacking: Vec<_> = wanted
+        .into_iter()
+        .filter(|(block, _)| rows.briefs(block).is_none())
+        .map(|(block, make)| (block, make, Packer::new()))
+        .collect();
+    if lacking.is_empty() {
+        return;
+    }
+    let (from, to) = block.rows();
+    rows.scan(&from, &to, &mut |key, row| {
+        for (_, make, packer) in &mut lacking {
+            packer.add(key, |brief| make(row, brief));
+        }
+        true
+    });
+    for (block, _, packer) in lacking {
+        rows.keep_briefs(&block, &packer.finish());
     }
 }
 

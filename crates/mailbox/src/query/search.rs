@@ -5,9 +5,11 @@ mod texts;
 
 use crate::Bodies;
 use crate::answer::Answer;
+use crate::brief::Kind;
 use crate::ids::{ModSeq, Uid};
 use crate::message::Messages;
 use crate::outcome::Refusal;
+use crate::query::briefs::Make;
 use crate::query::{Compare, Search, SearchKey};
 use crate::rows::Source;
 use crate::state::State;
@@ -24,6 +26,9 @@ const BODY_BYTES_MAX: u64 = 16 << 20;
 
 const MS_PER_DAY: u64 = 86_400_000;
 const S_PER_DAY: i64 = 86_400;
+
+/// The briefs that searches read.
+pub(super) const BRIEFS: (Kind, Make) = (Kind::Texts, texts::make_brief);
 
 pub(super) fn answer(
     rows: &dyn Source,

@@ -14,7 +14,7 @@ use crate::codec;
 use crate::ids::Uid;
 use crate::message::Messages;
 use crate::outcome::Refusal;
-use crate::query::briefs::Briefs;
+use crate::query::briefs::{Briefs, Make};
 use crate::query::prefetch::Prefetch;
 use crate::query::sort::sent_unix_s;
 use crate::query::{Thread, ThreadBy};
@@ -62,6 +62,9 @@ struct Message {
 const HAS_RE: u8 = 1;
 const HAS_ID: u8 = 2;
 
+/// The briefs that threading reads.
+pub(super) const BRIEFS: (Kind, Make) = (Kind::Relations, make_brief);
+
 /// Makes a brief of encoded metadata.
 fn make_brief(metadata: &[u8], brief: &mut Vec<u8>) {
     let keys: OnlyKeys<'_> = codec::decode(metadata).expect("rows are verified when read");
@@ -96,7 +99,7 @@ fn hash(id: &str) -> IdHash {
 pub(super) fn answer(rows: &dyn Source, query: &Thread) -> Result<Answer, Refusal> {
     let row = super::mailbox(rows, query.of)?;
     let messages = Messages::of(rows, query.of, &row);
-    let mut briefs = Briefs::new(rows, query.of.account, (Kind::Relations, make_brief));
+    let mut briefs = Briefs::new(rows, query.of.account, BRIEFS);
     let mut prefetch = Prefetch::new(rows, query.of.account);
     let mut brief = Vec::new();
     let mut found = Vec::new();

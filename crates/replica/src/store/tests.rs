@@ -201,6 +201,47 @@ fn briefs_are_kept_of_rows_as_they_are_and_forgotten_when_these_change() {
     }
 }
 
+/// Metadata of a message without any header field.
+fn metadata() -> Vec<u8> {
+    let mut row = minicbor::Encoder::new(Vec::new());
+    // The envelope, the structure, and the keys of which a thread needs the base subject, whether it is
+    // a reply, and references.
+    row.array(3).unwrap().array(0).unwrap().null().unwrap();
+    row.array(11).unwrap().null().unwrap().null().unwrap().str("").unwrap().bool(false).unwrap();
+    for _ in 4..10 {
+        row.null().unwrap();
+    }
+    row.array(0).unwrap();
+    row.into_writer()
+}
+
+#[test]
+fn a_mailbox_that_is_filled_is_ready_to_be_searched_where_queries_are_answered() {
+    for is_asked in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let index = index::open(dir.path(), 1 << 20).unwrap();
+        let store = Store::open(index, 1, Arc::default()).unwrap();
+        let key = |email: u64| [&[8][..], &[1; 16], &[0x0f], &email.to_be_bytes()].concat();
+        let n_kept = || {
+            let view = store.view();
+            let blocks = [1, 129, 257].map(|email| Block::changed_by(&key(email)).unwrap());
+            blocks.map(|kinds| kinds.iter().filter(|kind| view.briefs(kind).is_some()).count())
+        };
+        let fill = |emails: std::ops::Range<u64>| {
+            let rows = emails.map(|email| (key(email), Some(metadata()))).collect();
+            store.commit((rows, Vec::new()), &[], Applied::default()).unwrap();
+            // As in a simulation: it is done when this returns.
+            store.begin_settling(Blocking { is_threaded: false }, is_asked);
+        };
+        fill(0..100);
+        assert_eq!(n_kept(), [0, 0, 0], "more may come");
+        fill(100..200);
+        assert_eq!(n_kept(), if is_asked { [2, 0, 0] } else { [0, 0, 0] });
+        fill(200..257);
+        assert_eq!(n_kept(), if is_asked { [2, 2, 0] } else { [0, 0, 0] });
+    }
+}
+
 #[tokio::test]
 async fn who_waits_for_the_index_goes_on_when_it_was_written() {
     let dir = tempfile::tempdir().unwrap();

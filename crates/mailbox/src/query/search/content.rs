@@ -7,10 +7,9 @@ use mime::{CharsetDecoder, Metadata, Part, PartKind, Range, TransferDecoder};
 use super::super::briefs::Briefs;
 use super::super::messages;
 use super::super::prefetch::Prefetch;
-use super::texts::{InEnvelope, make_brief};
+use super::texts::InEnvelope;
 use crate::Bodies;
 use crate::answer::Passed;
-use crate::brief::Kind;
 use crate::chunk::{ChunkRef, unstow};
 use crate::codec;
 use crate::ids::AccountId;
@@ -57,7 +56,7 @@ pub(super) struct Reader<'s> {
 
 impl<'s> Reader<'s> {
     pub(super) fn new(rows: &'s dyn Source, bodies: &'s dyn Bodies, account: AccountId) -> Self {
-        let briefs = Briefs::new(rows, account, (Kind::Texts, make_brief));
+        let briefs = Briefs::new(rows, account, super::BRIEFS);
         let prefetch = Prefetch::new(rows, account);
         Self { rows, bodies, account, briefs, prefetch, text: String::new() }
     }
@@ -302,6 +301,7 @@ fn block_contains(block: &[u8], needle: &Needle) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::texts::make_brief;
     use super::*;
 
     /// The fields are found by their place, so they must be where they are looked for.
