@@ -130,14 +130,8 @@ impl Play {
             }
             ["move", of, uids, to] => {
                 let (from, to) = (self.store.of(of).mailbox, self.store.of(to).mailbox);
-                let uids = parse_uids(uids);
-                self.command(Command::Move(Move {
-                    account: ACCOUNT,
-                    from,
-                    to,
-                    uids,
-                    to_name: None,
-                }));
+                let (account, uids, to_name) = (ACCOUNT, parse_uids(uids), None);
+                self.command(Command::Move(Move { account, from, to, uids, to_name }));
             }
             ["create", name] => {
                 let (account, name) = (ACCOUNT, parse_name(name));

@@ -90,12 +90,28 @@ fn of_query(store: &Store, query: &Query) -> String {
     }
 }
 
+/// Where a command says that messages go.
+fn target(store: &Store, mailbox: MailboxId, name: Option<&MailboxName>) -> String {
+    name.map_or_else(|| store.name_of(mailbox), |name| name.join('/'))
+}
+
+fn of_append(store: &Store, append: &command::Append) -> String {
+    let heads = append.messages.iter().map(|message| {
+        let date = match message.internal_date {
+            Some(date) => format!(" at {} {:+}", date.unix_s, date.zone_minutes),
+            None => String::new(),
+        };
+        format!(" ({}){date} {} octets", flags(&message.flags), message.message.size)
+    });
+    let replaces =
+        append.replaces.map(|it| format!(" for {} {}", store.name_of(it.mailbox), it.uid));
+    let heads = heads.collect::<String>();
+    let into = target(store, append.mailbox, append.name.as_ref());
+    format!("append {into}{heads}{}", replaces.unwrap_or_default())
+}
+
 fn of_command(store: &Store, command: &Command) -> String {
     let at = |mailbox| store.name_of(mailbox);
-    let to = |mailbox, name: &Option<MailboxName>| match name {
-        Some(name) => name.join('/'),
-        None => at(mailbox),
-    };
     match command {
         Command::CreateMailbox(create) => match create.special_use {
             Some(special_use) => format!("create {} as {special_use:?}", create.name.join('/')),
@@ -111,19 +127,7 @@ fn of_command(store: &Store, command: &Command) -> String {
             format!("{verb} {}", subscribe.name.join('/'))
         }
         Command::ClaimRecent(of) => format!("claim recent {}", name(store, *of)),
-        Command::Append(append) => {
-            let heads = append.messages.iter().map(|message| {
-                let date = match message.internal_date {
-                    Some(date) => format!(" at {} {:+}", date.unix_s, date.zone_minutes),
-                    None => String::new(),
-                };
-                format!(" ({}){date} {} octets", flags(&message.flags), message.message.size)
-            });
-            let replaces = append.replaces.map(|it| format!(" for {} {}", at(it.mailbox), it.uid));
-            let heads = heads.collect::<String>();
-            let into = to(append.mailbox, &append.name);
-            format!("append {into}{heads}{}", replaces.unwrap_or_default())
-        }
+        Command::Append(append) => of_append(store, append),
         Command::Store(store) => {
             let change = match &store.change {
                 FlagChange::Replace(to) => format!("={}", flags(to)),
@@ -137,10 +141,20 @@ fn of_command(store: &Store, command: &Command) -> String {
             format!("store {} {} {change}{since}", at(store.mailbox), store.uids)
         }
         Command::Copy(it) => {
-            format!("copy {} {} to {}", at(it.from), it.uids, to(it.to, &it.to_name))
+            format!(
+                "copy {} {} to {}",
+                at(it.from),
+                it.uids,
+                target(store, it.to, it.to_name.as_ref())
+            )
         }
         Command::Move(it) => {
-            format!("move {} {} to {}", at(it.from), it.uids, to(it.to, &it.to_name))
+            format!(
+                "move {} {} to {}",
+                at(it.from),
+                it.uids,
+                target(store, it.to, it.to_name.as_ref())
+            )
         }
         Command::Expunge(expunge) => format!("expunge {} {}", at(expunge.mailbox), expunge.uids),
         other => format!("{other:?}"),
