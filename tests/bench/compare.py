@@ -8,7 +8,8 @@ and Dovecot (apt-get install dovecot-imapd dovecot-pop3d dovecot-lmtpd). Dovecot
 each change (mail_fsync=always); the cluster keeps three copies and answers when a majority has synced.
 A row has the medians of both rates, their ratio, the ratio it must have, the ratio of the median times,
 and the CPU time that all server processes of each side took for one operation. Absolute figures are
-those of one machine and one minute. `--write` puts the table between the marks in that file. Exit
+those of one machine and one minute. For `slow` a library is preloaded into the servers of both sides
+(`slow_sync.c`, built with cc), so that every sync takes 5 ms longer. `--write` puts the table between the marks in that file. Exit
 status 1 if a row stays under what it must. Nothing else should run meanwhile.
 """
 import argparse, json, os, pathlib, platform, shutil, socket, statistics, subprocess, sys, tempfile, time
@@ -24,14 +25,15 @@ PASSWORD = "secret"
 USERS = {0: (1, 16), 1000: (17, 20), 250: (21, 36), 200: (37, 44)}
 IDLE_USERS = (45, 68)
 MOVE_USERS = (69, 72)
+SLOW_SYNC_MS = 5
 
 
 class Operation:
     """One row: which port, what mailload is told, messages that must be there before, the ratio wanted."""
 
-    def __init__(self, label, port, words, fill=0, must=None, limits_ms=None, users=None):
+    def __init__(self, label, port, words, fill=0, must=None, limits_ms=None, users=None, slow=False):
         self.label, self.port, self.words, self.fill = label, port, words.split(), fill
-        self.must, self.limits_ms, self.users = must, limits_ms, users or USERS[fill]
+        self.must, self.limits_ms, self.users, self.slow = must, limits_ms, users or USERS[fill], slow
 
 
 OPERATIONS = {
@@ -53,8 +55,11 @@ OPERATIONS = {
     "idle": Operation("IDLE: delivery to EXISTS", "imap",
                       "imap-idle-latency --clients 24 --active 4 --pace-ms 50", limits_ms=10,
                       users=IDLE_USERS),
+    "slow": Operation(f"deliver 20 kB, 16 clients, each sync {SLOW_SYNC_MS} ms slower", "lmtp",
+                      "deliver --size 20k --clients 16", must=3.0, slow=True),
 }
 DOVECOT_CONF = """
+import_environment = $import_environment LD_PRELOAD SLOW_SYNC_MS
 base_dir = {dir}/run
 state_dir = {dir}/state
 log_path = {dir}/log
@@ -238,6 +243,39 @@ def machine():
     return f"{os.cpu_count()} cores ({model or platform.machine()}), {memory} GiB, Linux {platform.release()}"
 
 
+def slow_syncs(directory):
+    """What makes the syncs of a process slow that is started with it."""
+    library = pathlib.Path(directory) / "slow_sync.so"
+    pathlib.Path(directory).chmod(0o755)
+    source = pathlib.Path(__file__).resolve().parent / "slow_sync.c"
+    subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", library, source], check=True)
+    return {"LD_PRELOAD": str(library), "SLOW_SYNC_MS": str(SLOW_SYNC_MS)}
+
+
+def sitting(a, operations, environment, lines):
+    """Measures operations with servers that have this environment too; whether all are as they must be."""
+    all_fine, filled, dovecot, cluster = True, set(), None, None
+    os.environ.update(environment)
+    try:
+        dovecot, cluster = Dovecot(a.dovecot_port), Cluster(a.rookery)
+        for name in environment:
+            del os.environ[name]
+        for operation in operations:
+            results = {cluster: [], dovecot: []}
+            for _ in range(a.rounds):
+                for side in (cluster, dovecot):
+                    results[side].append(measure(a, side, operation, filled))
+            fine, line = row(operation, results[cluster], results[dovecot])
+            all_fine &= fine
+            lines.append(line)
+            print(line, flush=True)
+    finally:
+        for side in (cluster, dovecot):
+            if side:
+                side.close()
+    return all_fine
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mailload", required=True)
@@ -251,26 +289,15 @@ def main():
     unknown = [name for name in a.only.split(",") if name not in OPERATIONS]
     if unknown:
         sys.exit(f"no operation {unknown[0]}: one of {' '.join(OPERATIONS)}")
-    dovecot, cluster = Dovecot(a.dovecot_port), None
     lines = ["| operation | ours/s | Dovecot/s | ratio | must | p50 ms | CPU ms each | errors |",
              "|---|---|---|---|---|---|---|---|"]
-    all_fine, filled = True, set()
-    try:
-        cluster = Cluster(a.rookery)
-        print("\n".join(lines), flush=True)
-        for name in a.only.split(","):
-            results = {cluster: [], dovecot: []}
-            for _ in range(a.rounds):
-                for side in (cluster, dovecot):
-                    results[side].append(measure(a, side, OPERATIONS[name], filled))
-            fine, line = row(OPERATIONS[name], results[cluster], results[dovecot])
-            all_fine &= fine
-            lines.append(line)
-            print(line, flush=True)
-    finally:
-        for side in (cluster, dovecot):
-            if side:
-                side.close()
+    print("\n".join(lines), flush=True)
+    all_fine = True
+    for slow in (False, True):
+        operations = [OPERATIONS[name] for name in a.only.split(",") if OPERATIONS[name].slow == slow]
+        if operations:
+            with tempfile.TemporaryDirectory(prefix="rookery-bench-") as keep:
+                all_fine &= sitting(a, operations, slow_syncs(keep) if slow else {}, lines)
     lines.append(f"\nThree nodes and two frontends against one Dovecot, all on {machine()}; load {os.getloadavg()[0]:.1f}.")
     print(lines[-1])
     if a.write:
