@@ -240,10 +240,7 @@ impl Client {
                     self.shared.directory.forget(place.account);
                     return Ok((outcome, None));
                 }
-                _ => {
-                    let is_told = |answer: &Answer| !matches!(answer, Answer::Refused(_));
-                    return Ok((outcome, answer.filter(is_told)));
-                }
+                _ => return Ok((outcome, answer)),
             }
         }
     }

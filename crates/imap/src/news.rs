@@ -7,6 +7,7 @@ use mailbox::query::{Messages, Vanished};
 use mailbox::{Answer, MessageRecord, Query, Refusal, Uid, UidSet};
 
 use crate::context::Context;
+use crate::limits::AHEAD_RUNS_MAX;
 use crate::number_set::intersect;
 use crate::output::Output;
 use crate::refuse;
@@ -80,9 +81,7 @@ impl News {
 
     /// What would be asked now, to be asked together with a command.
     pub(crate) fn ahead(cx: &Context, tell: Tell) -> Option<(Ahead, Query)> {
-        let selected = cx.selected.as_ref().filter(|selected| is_wanted(selected, tell))?;
-        let ahead = Ahead { of: selected.of, heard: selected.heard_modseq };
-        Some((ahead, query(selected, tell)))
+        ahead(cx.selected.as_ref()?, tell)
     }
 
     fn done() -> Next {
@@ -175,6 +174,18 @@ fn is_wanted(selected: &Selected, tell: Tell) -> bool {
     }
 }
 
+fn ahead(selected: &Selected, tell: Tell) -> Option<(Ahead, Query)> {
+    if !is_wanted(selected, tell) {
+        return None;
+    }
+    let query = query(selected, tell);
+    let fits = match &query {
+        Query::News(vanished, _) => vanished.known.ranges().len() <= AHEAD_RUNS_MAX,
+        _ => true,
+    };
+    fits.then_some((Ahead { of: selected.of, heard: selected.heard_modseq }, query))
+}
+
 fn query(selected: &Selected, tell: Tell) -> Query {
     let messages = changed(selected, UidSet::all());
     if tell != Tell::NoExpunges && (tell == Tell::All || selected.has_expunges()) {
@@ -260,5 +271,51 @@ impl Work for News {
     /// RFC 2180 3.3: who has a mailbox selected that is gone is sent away.
     fn refused(&mut self, _: &mut Context, refusal: Refusal) -> Next {
         refuse::farewell(&refusal).map_or_else(Self::done, Next::Bye)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mailbox::{AccountId, MailboxId, MailboxInfo, MailboxName, ModSeq, UidValidity};
+
+    use super::*;
+
+    fn selected() -> Selected {
+        let info = MailboxInfo {
+            of: OfMailbox { account: AccountId([7; 16]), mailbox: MailboxId(1) },
+            name: MailboxName::inbox(),
+            selectable: true,
+            has_children: false,
+            subscribed: false,
+            special_use: None,
+            uid_validity: UidValidity(std::num::NonZeroU32::MIN),
+            uid_next: Uid::FIRST,
+            highest_modseq: ModSeq::FIRST,
+            n_messages: 0,
+            n_unseen: 0,
+            n_deleted: 0,
+            n_recent: 0,
+            first_recent: Uid::FIRST,
+            size_bytes: 0,
+            deleted_bytes: 0,
+            keywords: Vec::new(),
+        };
+        Selected::new(&info, false)
+    }
+
+    /// Every second UID, so many.
+    fn runs(n: usize) -> UidSet {
+        (0..n as u32).map(|k| Uid::new(2 * k + 1).expect("a UID")).collect()
+    }
+
+    #[test]
+    fn what_is_known_in_too_many_runs_is_not_asked_about_with_a_command() {
+        for (n_runs, fits) in [(AHEAD_RUNS_MAX, true), (AHEAD_RUNS_MAX + 1, false)] {
+            let mut selected = selected();
+            selected.view.append(&runs(n_runs));
+            assert!(ahead(&selected, Tell::Heard).is_none(), "nothing was heard of");
+            selected.unsure_of_expunges = true;
+            assert_eq!(ahead(&selected, Tell::Heard).is_some(), fits, "{n_runs} runs");
+        }
     }
 }

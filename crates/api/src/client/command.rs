@@ -147,7 +147,9 @@ impl ShardLink {
                 Ok(response) => match response.result {
                     Some(Proposed::Outcome(outcome)) => match decode(&outcome, "outcome") {
                         Ok(outcome) => {
-                            let answer = decode(&response.answer, "answer").ok();
+                            let answer = Some(response.answer).filter(|answer| !answer.is_empty());
+                            // Why not told: whoever asked asks again by itself.
+                            let answer = answer.and_then(|answer| decode(&answer, "answer").ok());
                             return Ok(Settled { outcome, answer, after_loss });
                         }
                         Err(_) => break Trouble::Unknown,

@@ -28,6 +28,9 @@ const CHANGES_PER_MESSAGE_MAX: usize = 64;
 /// Limit: requests of one stream that are answered at once; above it nothing more is read.
 const RUNNING_MAX: usize = 4096;
 
+/// Limit: octets of an answer that travels with the outcome of a command: half of what a message may have.
+const ANSWER_BESIDE_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
+
 #[derive(Clone)]
 pub(super) struct MailService {
     pub(super) handler: Arc<dyn MailHandler>,
@@ -154,7 +157,10 @@ impl MailService {
         let result = self.handler.propose(ShardId(message.shard), request, chunks?, then).await;
         let (result, answer) = match result {
             Ok((outcome, answer)) => {
-                let answer = answer.map(|answer| encode(&answer)).unwrap_or_default();
+                let answer = answer.map(|answer| encode(&answer));
+                // Why: with a larger one the outcome could not be told either.
+                let answer = answer.filter(|answer| answer.len() <= ANSWER_BESIDE_BYTES_MAX);
+                let answer = answer.unwrap_or_default();
                 (propose_response::Result::Outcome(encode(&outcome)), answer)
             }
             Err(error) => (propose_response::Result::Error(error.into()), Bytes::new()),

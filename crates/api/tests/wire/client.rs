@@ -3,9 +3,12 @@
 use std::time::{Duration, Instant};
 
 use api::mail::MailError;
-use mailbox::command::{NamedMailbox, Place};
+use mailbox::command::{NamedMailbox, OfMailbox, Place};
 use mailbox::dialogue::Trouble;
-use mailbox::{Answer, Command, MailboxId, MailboxName, Outcome, Query, Refusal, ShardId};
+use mailbox::query::Vanished;
+use mailbox::{
+    Answer, Command, MailboxId, MailboxName, Outcome, Query, Refusal, ShardId, Uid, UidSet,
+};
 
 use crate::cluster::{ACCOUNT, Cluster, PATIENCE, PLACE};
 use crate::node::Fault;
@@ -62,6 +65,25 @@ async fn a_leader_killed_after_it_did_the_command_is_replaced_without_doing_it_a
     assert_eq!(call.await.unwrap(), done(2));
     assert!(elected.elapsed() < Duration::from_millis(500), "{:?}", elected.elapsed());
     assert_eq!(cluster.world.n_done(), 2);
+}
+
+#[tokio::test]
+async fn an_answer_comes_with_the_outcome_unless_it_is_too_large() {
+    let cluster = Cluster::start(3);
+    let client = cluster.client();
+    for (n_runs, is_told) in [(3, true), (1_000_000, false)] {
+        // Every second UID: none lies beside another.
+        let uids = (0..n_runs).map(|k| Uid::new(2 * k + 1_000_001).unwrap());
+        let known = UidSet::from_ranges(uids.map(|uid| (uid, uid)).collect());
+        let of = OfMailbox { account: ACCOUNT, mailbox: MailboxId(1) };
+        let then = Vanished { of, since: 0, known: known.clone(), uid_validity: None };
+        let then = Some(Query::Vanished(then));
+        let done = client.command_and(PLACE, command(), Vec::new(), then).await;
+        let (outcome, answer) = done.unwrap();
+        assert!(matches!(outcome, Outcome::MailboxCreated(_)), "{outcome:?}");
+        assert_eq!(answer, is_told.then_some(Answer::Vanished(known)), "{n_runs} runs");
+    }
+    assert_eq!(cluster.world.n_done(), 2, "each command was done once");
 }
 
 #[tokio::test]

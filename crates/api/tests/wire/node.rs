@@ -240,7 +240,7 @@ impl MailHandler for FakeNode {
         shard: ShardId,
         request: Request,
         _chunks: Vec<StoredChunk>,
-        _then: Option<Query>,
+        then: Option<Query>,
     ) -> Result<(Outcome, Option<Answer>), MailError> {
         self.hear().await;
         self.check_leader()?;
@@ -268,7 +268,11 @@ impl MailHandler for FakeNode {
             Some(Fault::DoneAndSilent | Fault::Silent | Fault::DoneSilentAndSessionsLost) => {
                 std::future::pending().await
             }
-            _ => result.map(|outcome| (outcome, None)),
+            _ => result.map(|outcome| match then {
+                // Everything is gone that anybody knows.
+                Some(Query::Vanished(it)) => (outcome, Some(Answer::Vanished(it.known))),
+                _ => (outcome, None),
+            }),
         }
     }
 

@@ -141,20 +141,12 @@ fn of_command(store: &Store, command: &Command) -> String {
             format!("store {} {} {change}{since}", at(store.mailbox), store.uids)
         }
         Command::Copy(it) => {
-            format!(
-                "copy {} {} to {}",
-                at(it.from),
-                it.uids,
-                target(store, it.to, it.to_name.as_ref())
-            )
+            let to = target(store, it.to, it.to_name.as_ref());
+            format!("copy {} {} to {to}", at(it.from), it.uids)
         }
         Command::Move(it) => {
-            format!(
-                "move {} {} to {}",
-                at(it.from),
-                it.uids,
-                target(store, it.to, it.to_name.as_ref())
-            )
+            let to = target(store, it.to, it.to_name.as_ref());
+            format!("move {} {} to {to}", at(it.from), it.uids)
         }
         Command::Expunge(expunge) => format!("expunge {} {}", at(expunge.mailbox), expunge.uids),
         other => format!("{other:?}"),
