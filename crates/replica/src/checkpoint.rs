@@ -1,29 +1,26 @@
 //! Checkpoints of one replica: a base file and the deltas after it. They are what the index is built
 //! from again, what a follower far behind receives, and what lets the log be cut.
 
+mod dirty;
 mod file;
 mod merge;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mailbox::{RowChanges, RowDigest, Source};
+use mailbox::{RowDigest, Source};
 
+use self::dirty::Dirty;
 use self::file::Row;
 pub(crate) use self::file::{Head, Part, sync_dir};
 pub(crate) use self::merge::Merged;
 use crate::blocking::Blocking;
-use crate::pending::share_percent;
 use crate::store::{Applied, RowView, Store};
 use crate::upkeep::Upkeep;
-
-/// A delta is due after so many bytes of changed keys in memory, whatever [`Upkeep`] says; of that, each
-/// replica takes a share of its own, so that those of one machine do not all write at the same moment.
-const DELTA_KEY_BYTES: usize = 16 << 20;
 
 /// Rows read from a view, some half a millisecond of work, after which others get as much of the core.
 const ROWS_PER_TURN: usize = 64;
@@ -78,41 +75,6 @@ impl Checkpoint {
         } else {
             Err(io::Error::new(io::ErrorKind::InvalidData, "checkpoint misses its digest"))
         }
-    }
-}
-
-/// Which rows changed since the last checkpoint.
-#[derive(Default)]
-pub(crate) struct Dirty {
-    /// Why not hashed: a table that grows is copied whole, and whoever commits waits for it.
-    keys: BTreeSet<Vec<u8>>,
-    key_bytes: usize,
-    bytes: usize,
-    entries: u64,
-}
-
-impl Dirty {
-    /// A batch is about to be written. The lock is held until it is.
-    pub fn note(&mut self, changes: &RowChanges, n_entries: usize) {
-        self.entries += n_entries as u64;
-        for (key, value) in changes {
-            self.bytes += key.len() + value.as_ref().map_or(0, Vec::len);
-            self.insert(key);
-        }
-    }
-
-    fn insert(&mut self, key: &[u8]) {
-        if !self.keys.contains(key) {
-            self.key_bytes += key.len() + 48;
-            self.keys.insert(key.to_vec());
-        }
-    }
-
-    /// Whether a delta is due.
-    pub fn is_due(&self, upkeep: &Upkeep, replica: u64) -> bool {
-        self.bytes >= upkeep.delta_bytes
-            || self.entries >= upkeep.delta_entries
-            || self.key_bytes >= DELTA_KEY_BYTES / 100 * share_percent(replica)
     }
 }
 
@@ -288,10 +250,7 @@ impl Checkpoints {
         let is_doubted = self.is_doubted();
         let built = if is_doubted { self.base(&view) } else { self.delta(&view, &taken) };
         if built.is_err() {
-            let mut dirty = self.dirty();
-            taken.keys.iter().for_each(|key| dirty.insert(key));
-            dirty.bytes += taken.bytes;
-            dirty.entries += taken.entries;
+            self.dirty().add(&taken);
         }
         let checkpoint = built?;
         if is_doubted {
@@ -329,12 +288,12 @@ impl Checkpoints {
         let mut parts = current.map_or(Vec::new(), |current| current.parts);
         let head = Head { from, applied };
         let mut n_rows = 0;
-        let row = |key: &Vec<u8>| -> io::Result<Row> {
+        let row = |key: &[u8]| -> io::Result<Row> {
             self.give_way(&mut n_rows);
             let value = view.try_row(key).map_err(io::Error::other)?;
-            Ok((key.clone(), value))
+            Ok((key.to_vec(), value))
         };
-        let keys = dirty.keys.iter();
+        let keys = dirty.keys().into_iter();
         let part = if parts.is_empty() {
             let present = |row: &io::Result<Row>| !matches!(row, Ok((_, None)));
             Part::write(&self.dir, &head, &mut keys.map(row).filter(present))?
@@ -434,7 +393,7 @@ impl Checkpoints {
 
     /// The changed keys, to be found again after a clean stop.
     pub fn dirty_keys(&self) -> Vec<Vec<u8>> {
-        self.dirty().keys.iter().cloned().collect()
+        self.dirty().keys().into_iter().map(<[u8]>::to_vec).collect()
     }
 
     /// The changed keys as a clean stop left them.

@@ -1,0 +1,108 @@
+//! Which rows changed since the last checkpoint.
+
+use std::collections::HashSet;
+
+use mailbox::RowChanges;
+
+use crate::pending::share_percent;
+use crate::upkeep::Upkeep;
+
+/// A delta is due after so many bytes of changed keys in memory, whatever [`Upkeep`] says; of that, each
+/// replica takes a share of its own, so that those of one machine do not all write at the same moment.
+const KEY_BYTES_MAX: usize = 16 << 20;
+/// Keys among which one that changes again is recognised: whoever commits looks for each, and so few stay in
+/// the processor's cache. The few rows that change with every command are kept once for so many others.
+const YOUNG_KEYS: usize = 2048;
+/// What a key costs besides its bytes.
+const OVERHEAD_BYTES: usize = 48;
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct Dirty {
+    /// Why bounded: a table that grows is copied whole, and whoever commits waits for it.
+    young: HashSet<Vec<u8>>,
+    /// Those before, in no order; some are there more than once.
+    old: Vec<Vec<Vec<u8>>>,
+    key_bytes: usize,
+    bytes: usize,
+    entries: u64,
+}
+
+impl Dirty {
+    /// A batch is about to be written. The lock is held until it is.
+    pub fn note(&mut self, changes: &RowChanges, n_entries: usize) {
+        self.entries += n_entries as u64;
+        for (key, value) in changes {
+            self.bytes += key.len() + value.as_ref().map_or(0, Vec::len);
+            self.insert(key);
+        }
+    }
+
+    pub fn insert(&mut self, key: &[u8]) {
+        if self.young.contains(key) {
+            return;
+        }
+        if self.young.len() >= YOUNG_KEYS {
+            self.old.push(self.young.drain().collect());
+        }
+        self.key_bytes += key.len() + OVERHEAD_BYTES;
+        self.young.insert(key.to_vec());
+    }
+
+    /// What another one had too, which could not be written.
+    pub fn add(&mut self, other: &Self) {
+        other.keys().into_iter().for_each(|key| self.insert(key));
+        self.bytes += other.bytes;
+        self.entries += other.entries;
+    }
+
+    /// All keys in their order, each once.
+    pub fn keys(&self) -> Vec<&[u8]> {
+        let all = self.old.iter().flatten().chain(&self.young);
+        let mut keys: Vec<&[u8]> = all.map(Vec::as_slice).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys
+    }
+
+    /// Whether a delta is due.
+    pub fn is_due(&self, upkeep: &Upkeep, replica: u64) -> bool {
+        self.bytes >= upkeep.delta_bytes
+            || self.entries >= upkeep.delta_entries
+            || self.key_bytes >= KEY_BYTES_MAX / 100 * share_percent(replica)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_found_in_order_and_once_however_many_there_are() {
+        let mut dirty = Dirty::default();
+        let key = |n: u32| n.wrapping_mul(0x9e37_79b9).to_be_bytes();
+        let n_keys = YOUNG_KEYS as u32 * 3 + 7;
+        for n in 0..n_keys {
+            dirty.insert(b"changes with every command");
+            dirty.insert(&key(n));
+        }
+        let mut expected: Vec<Vec<u8>> = (0..n_keys).map(|n| key(n).to_vec()).collect();
+        expected.push(b"changes with every command".to_vec());
+        expected.sort();
+        assert_eq!(dirty.keys(), expected);
+        let mut other = Dirty::default();
+        other.insert(b"another");
+        other.add(&dirty);
+        assert_eq!(other.keys().len(), expected.len() + 1);
+    }
+
+    #[test]
+    fn many_keys_are_due_though_little_was_written() {
+        let (mut dirty, upkeep) = (Dirty::default(), Upkeep::default());
+        let n_keys = (KEY_BYTES_MAX / (4 + OVERHEAD_BYTES)) as u32;
+        (0..n_keys / 4).for_each(|n| dirty.insert(&n.to_be_bytes()));
+        assert!(!dirty.is_due(&upkeep, 1));
+        (0..n_keys + 1).for_each(|n| dirty.insert(&n.to_be_bytes()));
+        assert!(dirty.is_due(&upkeep, 1));
+    }
+}
