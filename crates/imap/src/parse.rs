@@ -44,7 +44,7 @@ pub(crate) enum Command {
     Namespace,
     Select(Select),
     Create(Create),
-    Delete(MailboxName),
+    Delete(Given),
     Rename { from: MailboxName, to: Given },
     Subscribe { name: MailboxName, on: bool },
     List(List),
@@ -148,7 +148,7 @@ fn plain_command(cursor: &mut Cursor<'_>, verb: &str) -> Parsed<Command> {
         "SELECT" => Ok(Command::Select(select::parse(cursor, false)?)),
         "EXAMINE" => Ok(Command::Select(select::parse(cursor, true)?)),
         "CREATE" => Ok(Command::Create(select::parse_create(cursor)?)),
-        "DELETE" => Ok(Command::Delete(cursor.mailbox()?)),
+        "DELETE" => Ok(Command::Delete(cursor.given_mailbox()?)),
         "RENAME" => {
             let from = cursor.mailbox()?;
             cursor.space()?;

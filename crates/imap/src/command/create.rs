@@ -22,7 +22,7 @@ impl Work for Creating {
             }
             // Durability: the outcome comes from a command committed by a majority.
             Some(Reply::Outcome(Outcome::MailboxCreated(id))) => {
-                list::write_old_name(cx, &self.0.given);
+                list::write_old_name(cx, &self.0.given, "");
                 Next::Done(Ending::ok("created").code(format!("MAILBOXID (M{})", id.0)))
             }
             _ => misplaced(),

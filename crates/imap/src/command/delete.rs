@@ -1,28 +1,31 @@
 //! DELETE (RFC 9051 6.3.5).
 
 use mailbox::dialogue::{Question, Reply};
-use mailbox::{Command, MailboxName, Outcome, command::NamedMailbox};
+use mailbox::{Command, Outcome, command::NamedMailbox};
 
+use super::list;
 use crate::context::Context;
+use crate::parse::Given;
 use crate::work::{Ending, Next, Work, misplaced};
 
 /// Deletes a mailbox.
-pub(super) struct Deleting(pub(super) MailboxName);
+pub(super) struct Deleting(pub(super) Given);
 
 impl Work for Deleting {
     fn go_on(&mut self, cx: &mut Context, reply: Option<Reply>) -> Next {
         match reply {
             None => {
-                let named = NamedMailbox { account: cx.account(), name: self.0.clone() };
+                let named = NamedMailbox { account: cx.account(), name: self.0.name.clone() };
                 Next::Ask(Question::Command(Box::new(Command::DeleteMailbox(named)), vec![]))
             }
             // Durability: the outcome comes from a command committed by a majority.
             Some(Reply::Outcome(Outcome::Done)) => {
                 // What this session deleted itself it need not be sent away from.
-                if cx.selected.as_ref().is_some_and(|selected| selected.name == self.0) {
+                if cx.selected.as_ref().is_some_and(|selected| selected.name == self.0.name) {
                     cx.selected = None;
                     cx.out.text("* OK [CLOSED] the selected mailbox is deleted\r\n");
                 }
+                list::write_old_name(cx, &self.0, "\\NonExistent");
                 Next::Done(Ending::ok("deleted"))
             }
             _ => misplaced(),

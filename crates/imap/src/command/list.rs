@@ -193,10 +193,11 @@ pub(super) fn write_selected(cx: &mut Context, info: &MailboxInfo, given: &Given
     cx.out.text("\r\n");
 }
 
-/// RFC 9051 6.3.4, 6.3.6: the client is told by what name it finds what it named in another form.
-pub(super) fn write_old_name(cx: &mut Context, given: &Given) {
+/// RFC 9051 6.3.4 to 6.3.6, 6.3.9.7: the client is told by what name it finds what it named in another form,
+/// or would have found it.
+pub(super) fn write_old_name(cx: &mut Context, given: &Given, attribute: &str) {
     if given.old_name.is_some() {
-        cx.out.text("* LIST () ");
+        let _ = write!(cx.out, "* LIST ({attribute}) ");
         write_name(cx, &given.name);
         write_old(cx, given);
         cx.out.text("\r\n");

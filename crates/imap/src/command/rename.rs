@@ -35,7 +35,7 @@ impl Work for Renaming {
             }
             // Durability: the outcome comes from a command committed by a majority.
             Some(Reply::Outcome(Outcome::Done | Outcome::Copied(_))) => {
-                list::write_old_name(cx, &self.to);
+                list::write_old_name(cx, &self.to, "");
                 Next::Done(Ending::ok("renamed"))
             }
             _ => misplaced(),

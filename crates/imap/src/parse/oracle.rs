@@ -418,7 +418,7 @@ fn meaning(of: &CommandBody<'_>) -> Meaning<Command> {
         CommandBody::Create { mailbox } => {
             Command::Create(Create { given: given(mailbox, true)?, special_use: None })
         }
-        CommandBody::Delete { mailbox } => Command::Delete(name(mailbox)?),
+        CommandBody::Delete { mailbox } => Command::Delete(given(mailbox, false)?),
         CommandBody::Rename { from, to } => {
             Command::Rename { from: name(from)?, to: given(to, true)? }
         }
