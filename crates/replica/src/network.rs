@@ -16,6 +16,7 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use tokio::time::Instant;
 
 use crate::checkpoint::Checkpoint;
 use crate::codec::{self, BadBytes, Reader};
@@ -106,9 +107,14 @@ impl Peer {
         let call = self.call(self.append_kind, meta, bodies, self.network.patience);
         let (peer, vote, prev) = (self.clone(), request.vote, request.prev_log_id);
         let last = request.entries.last().map(|entry| entry.log_id).or(prev);
+        let (has_entries, begun) = (!request.entries.is_empty(), Instant::now());
         async move {
             let called = call.await;
-            peer.network.followers.answered(peer.id, called.is_ok());
+            let followers = &peer.network.followers;
+            followers.answered(peer.id, called.is_ok());
+            if has_entries {
+                followers.synced(peer.id, begun.elapsed());
+            }
             let meta = called.map_err(rpc_error)?.meta;
             let response = wire::read_append_response(meta).map_err(bad_bytes)?;
             match &response {

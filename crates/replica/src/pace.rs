@@ -24,6 +24,10 @@ const GATHER: Duration = Duration::from_millis(20);
 /// nothing by waiting.
 const LARGE_BYTES: usize = 256 << 10;
 
+/// Another follower that took so long to sync entries is slower than the last one that gathers: it is the
+/// last one then that makes the majority. Longer than a sync on a busy machine, or that would count.
+const SLOW: Duration = Duration::from_millis(50);
+
 /// Who the followers are, and whether the last one may wait. A read asks all of them at once whether
 /// this replica still leads, and an entry needs all but one.
 #[derive(Default)]
@@ -31,6 +35,8 @@ pub(crate) struct Followers {
     known: Mutex<BTreeSet<u64>>,
     /// One that is not the last did not answer: nobody waits.
     is_short: AtomicBool,
+    /// One that is not the last was slow to sync: no entries wait.
+    is_slow: AtomicBool,
 }
 
 impl Followers {
@@ -38,19 +44,35 @@ impl Followers {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(follower);
     }
 
-    /// Whether this one may be told later.
+    /// Whether this one may be asked later who leads.
     pub fn may_wait(&self, follower: u64) -> bool {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_last = known.len() > 1 && known.last() == Some(&follower);
-        is_last && !self.is_short.load(Ordering::Relaxed)
+        let has_others = known.len() > 1 && known.last() == Some(&follower);
+        has_others && !self.is_short.load(Ordering::Relaxed)
+    }
+
+    /// Whether entries for this one may gather.
+    fn may_gather(&self, follower: u64) -> bool {
+        self.may_wait(follower) && !self.is_slow.load(Ordering::Relaxed)
     }
 
     /// Whether one answered when it was asked.
     pub fn answered(&self, follower: u64, is_there: bool) {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.last() != Some(&follower) {
+        if !self.is_last(follower) {
             self.is_short.store(!is_there, Ordering::Relaxed);
         }
+    }
+
+    /// How long one took to sync entries.
+    pub fn synced(&self, follower: u64, took: Duration) {
+        if !self.is_last(follower) {
+            self.is_slow.store(took >= SLOW, Ordering::Relaxed);
+        }
+    }
+
+    fn is_last(&self, follower: u64) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.last() == Some(&follower)
     }
 }
 
@@ -83,7 +105,7 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Stream for Paced<S> 
         let is_small = |request: &AppendEntriesRequest<Types>| {
             !request.entries.is_empty() && size_bytes(request) < LARGE_BYTES
         };
-        if request.as_ref().is_some_and(is_small) && self.followers.may_wait(self.follower) {
+        if request.as_ref().is_some_and(is_small) && self.followers.may_gather(self.follower) {
             self.gathering.as_mut().reset(Instant::now() + GATHER);
             self.is_gathering = true;
         }
@@ -167,6 +189,17 @@ mod tests {
         // The last one itself does not count.
         followers.answered(2, true);
         followers.answered(3, false);
+        assert_eq!(n_at_once(paced(&followers, 3, &[100; 4])), 1);
+    }
+
+    #[tokio::test]
+    async fn no_entries_gather_while_another_follower_is_slow() {
+        let followers = followers();
+        followers.synced(2, SLOW);
+        assert_eq!(n_at_once(paced(&followers, 3, &[100; 4])), 4);
+        assert!(followers.may_wait(3), "it answers, only its disk is slow");
+        followers.synced(2, SLOW / 2);
+        followers.synced(3, SLOW);
         assert_eq!(n_at_once(paced(&followers, 3, &[100; 4])), 1);
     }
 
