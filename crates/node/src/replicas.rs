@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use api::placement::{DiskId, META_SHARD, Placement, Replica as Placed, ReplicaRole};
+use futures_util::{StreamExt, stream};
 use mailbox::ShardId;
 use replica::{Disk, Machine, MailMachine, Member, Replica, ReplicaConfig, Role, Timing};
 
@@ -14,6 +15,9 @@ use crate::machine::MetaMachine;
 use crate::recover;
 use crate::shared::{Shared, lock};
 
+/// Limit: replicas that are started at once when the node starts. After a kill each reads all its rows, or
+/// makes an index of some hundred MiB, which keeps one core busy for seconds.
+const STARTS_MAX: usize = 4;
 /// Pause between the starts of two groups, so that their elections do not fall together.
 const STAGGER: Duration = Duration::from_millis(5);
 /// How often placement and replicas are compared when neither changed.
@@ -43,7 +47,7 @@ pub(crate) struct Replicas {
     running: RwLock<BTreeMap<(ShardId, u64), Arc<Running>>>,
     /// Those that did not start, with the time and pause of the next attempt.
     failed: Mutex<BTreeMap<(ShardId, u64), (Instant, Duration)>>,
-    /// One start at a time, so that no replica starts twice.
+    /// Held by whoever starts replicas, so that none starts twice.
     starting: tokio::sync::Mutex<()>,
 }
 
@@ -105,11 +109,25 @@ pub(crate) async fn start_local(shared: &Arc<Shared>) {
             found.extend(disk.replicas().into_iter().map(|(id, shard)| (shard, id, disk.clone())));
         }
     }
-    // The meta group first: everybody else asks it where things are.
-    found.sort_by_key(|(shard, id, _)| (*shard, *id));
-    for (shard, replica_id, disk) in found {
-        start_one(shared, shard, replica_id, &disk).await;
+    let _nobody_else = shared.replicas.starting.lock().await;
+    in_order(found, |shard, replica_id, disk| async move {
+        start(shared, shard, replica_id, &disk).await;
         tokio::time::sleep(STAGGER).await;
+    })
+    .await;
+}
+
+/// The meta group first, since everybody else asks it where things are, and of the others some at once.
+async fn in_order<D, F: Future<Output = ()>>(
+    mut found: Vec<(ShardId, u64, D)>,
+    start: impl Fn(ShardId, u64, D) -> F,
+) {
+    found.sort_by_key(|(shard, id, _)| (*shard, *id));
+    let n_meta = found.partition_point(|(shard, _, _)| *shard == META_SHARD);
+    let others = found.split_off(n_meta);
+    for some in [found, others] {
+        let start = |(shard, id, disk)| start(shard, id, disk);
+        stream::iter(some).for_each_concurrent(STARTS_MAX, start).await;
     }
 }
 
@@ -141,6 +159,16 @@ pub(crate) async fn start_one(
     if let Some(running) = shared.replicas.exactly(shard, replica_id) {
         return Some(running);
     }
+    start(shared, shard, replica_id, disk).await
+}
+
+/// The same, for who made sure that nobody else starts it.
+async fn start(
+    shared: &Arc<Shared>,
+    shard: ShardId,
+    replica_id: u64,
+    disk: &Arc<Disk>,
+) -> Option<Arc<Running>> {
     if disk.is_poisoned() || !shared.replicas.may_start((shard, replica_id)) {
         return None;
     }
@@ -268,5 +296,33 @@ pub(crate) async fn begin_group(running: &Running, replicas: &[Placed]) {
     let members = replicas.iter().map(|placed| (placed.replica_id, member(placed))).collect();
     if let Err(error) = running.replica.initialize(members).await {
         tracing::debug!(shard = %running.replica.shard(), %error, "group not begun again");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_meta_group_starts_before_all_others_and_of_those_some_at_once() {
+        let found = [3, 1, 0, 5, 2, 4, 6, 7].map(|n| (ShardId(n), u64::from(n) + 10, ()));
+        let (under_way, most, done) = (Mutex::new(0), Mutex::new(0), Mutex::new(Vec::new()));
+        let (under_way, most, done) = (&under_way, &most, &done);
+        in_order(found.to_vec(), |shard, replica_id, ()| async move {
+            *lock(under_way) += 1;
+            let n_under_way = *lock(under_way);
+            assert!(shard != META_SHARD || n_under_way == 1);
+            let n_most = n_under_way.max(*lock(most));
+            *lock(most) = n_most;
+            tokio::time::sleep(Duration::from_secs(replica_id)).await;
+            *lock(under_way) -= 1;
+            lock(done).push(shard.0);
+        })
+        .await;
+        assert_eq!(*lock(most), STARTS_MAX);
+        assert_eq!(lock(done).first(), Some(&META_SHARD.0));
+        let mut done = lock(done).clone();
+        done.sort_unstable();
+        assert_eq!(done, [0, 1, 2, 3, 4, 5, 6, 7]);
     }
 }

@@ -1,6 +1,7 @@
 //! Checkpoints of one replica: a base file and the deltas after it. They are what the index is built
 //! from again, what a follower far behind receives, and what lets the log be cut.
 
+mod comparison;
 mod dirty;
 mod file;
 mod merge;
@@ -12,8 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mailbox::{RowDigest, Source};
+use mailbox::RowDigest;
 
+pub(crate) use self::comparison::Comparison;
 use self::dirty::Dirty;
 use self::file::Row;
 pub(crate) use self::file::{Head, Part, sync_dir};
@@ -83,6 +85,8 @@ pub(crate) struct Checkpoints {
     dir: PathBuf,
     current: Mutex<Option<Checkpoint>>,
     dirty: Mutex<Dirty>,
+    /// What was dirty and is being written; locked after `dirty`.
+    taken: Mutex<Arc<Dirty>>,
     /// Held by whoever writes files.
     writing: tokio::sync::Mutex<()>,
     /// A file is damaged: the next checkpoint is a base with all rows.
@@ -127,6 +131,7 @@ impl Checkpoints {
             dir: dir.to_path_buf(),
             current: Mutex::new(current),
             dirty: Mutex::default(),
+            taken: Mutex::default(),
             writing: tokio::sync::Mutex::default(),
             is_doubted: AtomicBool::new(is_doubted),
             blocking,
@@ -161,9 +166,9 @@ impl Checkpoints {
         self.current().is_some_and(|current| current.parts.iter().any(|own| Arc::ptr_eq(own, part)))
     }
 
-    /// Whether this is the newest checkpoint's end.
-    pub fn ends_at(&self, next_index: u64) -> bool {
-        self.current().map_or(0, |current| current.applied().next_index()) == next_index
+    /// Where the newest checkpoint ends.
+    pub fn end(&self) -> u64 {
+        self.current().map_or(0, |current| current.applied().next_index())
     }
 
     /// The newest checkpoint, every byte of it verified; doubted if it does not verify.
@@ -185,44 +190,15 @@ impl Checkpoints {
         lock(&self.dirty)
     }
 
-    /// Compares the rows there are with the newest checkpoint, after a stop that did not say which
-    /// of them changed.
-    pub fn find_dirty(&self, store: &Store) -> io::Result<()> {
+    /// Compares rows with the newest checkpoint, after a stop that did not say which of them changed.
+    pub fn comparison(&self) -> Comparison {
+        Comparison::new(self.current().as_ref().map_or(&[], Checkpoint::parts))
+    }
+
+    /// Takes over what a comparison with all rows found; an error if the checkpoint cannot be read.
+    pub fn compared(&self, comparison: Comparison) -> io::Result<()> {
         let mut dirty = Dirty::default();
-        let parts = self.current().map_or(Vec::new(), |checkpoint| checkpoint.parts);
-        let mut then = Merged::new(&parts)?.peekable();
-        let mut failed = None;
-        store.scan(&[], &[0xff; 64], &mut |key, value| {
-            loop {
-                match then.peek() {
-                    Some(Ok((old, _))) if old.as_slice() < key => {
-                        dirty.insert(old);
-                        then.next();
-                    }
-                    Some(Ok((old, old_value))) if old.as_slice() == key => {
-                        if old_value != value {
-                            dirty.insert(key);
-                        }
-                        then.next();
-                        return true;
-                    }
-                    Some(Err(_)) => {
-                        failed = then.next().and_then(Result::err);
-                        return false;
-                    }
-                    _ => {
-                        dirty.insert(key);
-                        return true;
-                    }
-                }
-            }
-        });
-        for row in then {
-            dirty.insert(&row?.0);
-        }
-        if let Some(error) = failed {
-            return Err(error);
-        }
+        comparison.finish()?.iter().for_each(|key| dirty.insert(key));
         *self.dirty() = dirty;
         Ok(())
     }
@@ -241,23 +217,29 @@ impl Checkpoints {
     }
 
     fn build_now(&self, store: &Arc<Store>) -> io::Result<Checkpoint> {
-        let (view, taken) = {
-            // Invariant: the keys taken are those changed before the view, because whoever commits
-            // holds this lock meanwhile.
-            let mut dirty = self.dirty();
-            (store.view(), std::mem::take(&mut *dirty))
-        };
+        let (view, taken) = self.take(store);
         let is_doubted = self.is_doubted();
         let built = if is_doubted { self.base(&view) } else { self.delta(&view, &taken) };
         if built.is_err() {
             self.dirty().add(&taken);
         }
+        *lock(&self.taken) = Arc::default();
         let checkpoint = built?;
         if is_doubted {
             self.is_doubted.store(false, Ordering::Relaxed);
             self.tidy()?;
         }
         Ok(checkpoint)
+    }
+
+    /// The rows as they are now, and what changed before.
+    fn take(&self, store: &Arc<Store>) -> (RowView, Arc<Dirty>) {
+        // Invariant: the keys taken are those changed before the view, because whoever commits holds this
+        // lock meanwhile.
+        let mut dirty = self.dirty();
+        let taken = Arc::new(std::mem::take(&mut *dirty));
+        *lock(&self.taken) = taken.clone();
+        (store.view(), taken)
     }
 
     /// Whether the files got many.
@@ -391,9 +373,17 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// The changed keys, to be found again after a clean stop.
-    pub fn dirty_keys(&self) -> Vec<Vec<u8>> {
-        self.dirty().keys().into_iter().map(<[u8]>::to_vec).collect()
+    /// Where a checkpoint ends, and keys that changed since then, to be found again after a clean stop.
+    /// What is being written counts as changed: it may yet be written, or not.
+    pub fn end_and_dirty_keys(&self) -> (u64, Vec<Vec<u8>>) {
+        let dirty = self.dirty();
+        // Order: whoever writes says where it ends before it forgets the keys.
+        let taken = lock(&self.taken).clone();
+        let mut keys: Vec<&[u8]> = dirty.keys();
+        keys.extend(taken.keys());
+        keys.sort_unstable();
+        keys.dedup();
+        (self.end(), keys.into_iter().map(<[u8]>::to_vec).collect())
     }
 
     /// The changed keys as a clean stop left them.
@@ -406,4 +396,44 @@ impl Checkpoints {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use mailbox::RowChanges;
+
+    use super::*;
+    use crate::index;
+    use crate::raft::{LeaderId, LogId};
+
+    #[tokio::test]
+    async fn a_stop_while_a_checkpoint_is_written_knows_all_that_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let blocking = Blocking { is_threaded: false };
+        let upkeep = Upkeep::default();
+        let open = || Checkpoints::open(&dir.path().join("files"), blocking, &upkeep).unwrap();
+        let checkpoints = open();
+        let index = index::open(&dir.path().join("index"), 1 << 20).unwrap();
+        let store = Store::open(index, 1, Arc::default()).unwrap();
+        let change = |key: u8| {
+            let rows = RowChanges::from([(vec![key], Some(vec![key]))]);
+            let mut dirty = checkpoints.dirty();
+            dirty.note(&rows, 1);
+            let mut applied = store.applied();
+            applied.digest.add(&[key], &[key]);
+            let leader_id = LeaderId { term: 1, node_id: 1 };
+            applied.log_id = Some(LogId { leader_id, index: key.into() });
+            store.commit((rows, vec![]), &[], applied).unwrap();
+        };
+        let told = || checkpoints.end_and_dirty_keys();
+        change(1);
+        checkpoints.build(store.clone()).await.unwrap();
+        let end = checkpoints.end();
+        assert_eq!(told(), (end, vec![]));
+        change(2);
+        let under_way = checkpoints.take(&store);
+        change(3);
+        assert_eq!(told(), (end, vec![vec![2], vec![3]]));
+        drop(under_way);
+    }
 }

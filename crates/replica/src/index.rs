@@ -4,6 +4,7 @@
 //! The trait is small so that another engine can take sled's place; [`contract`] is what each has to
 //! pass.
 
+mod filling;
 mod redo;
 mod sled;
 
@@ -36,7 +37,8 @@ pub(crate) trait Index: Send + Sync {
     /// Writes all of it, or nothing. Whoever reads meanwhile may see a part of it.
     fn write(&self, batch: Batch) -> Result<(), IndexError>;
 
-    /// Writes what nobody relies on before all of it is there.
+    /// Writes what nobody relies on before all of it is there, and the next write or flush has come;
+    /// fastest in ascending order.
     fn load(&self, rows: Batch) -> Result<(), IndexError>;
 
     /// Hands everything to the operating system.
@@ -75,8 +77,26 @@ pub(crate) fn contract(open: &dyn Fn() -> Box<dyn Index>) {
     assert_eq!(all(&*index, "c", "a", 9), "");
     index.write(vec![(b"b".to_vec(), None), put("a", "4"), (b"zz".to_vec(), None)]).unwrap();
     assert_eq!(all(&*index, "a", "z", 9), "a=4 ab=3 c=");
+    let loaded = |n: u32| (format!("l{n:04}").into_bytes(), Some(n.to_be_bytes().to_vec()));
+    let count = |index: &dyn Index| {
+        let mut n_found = 0;
+        let count = &mut |key: &[u8], value: &[u8]| {
+            assert_eq!(loaded(n_found), (key.to_vec(), Some(value.to_vec())));
+            n_found += 1;
+            true
+        };
+        index.scan(b"l", b"m", count).unwrap();
+        n_found
+    };
+    index.load((0..700).map(loaded).collect()).unwrap();
+    index.load((700..1000).map(loaded).collect()).unwrap();
+    index.flush().unwrap();
+    assert_eq!(count(&*index), 1000);
+    index.load((1000..1001).map(loaded).collect()).unwrap();
+    index.write(vec![put("b", "7")]).unwrap();
     index.flush().unwrap();
     drop(index);
     let index = open();
-    assert_eq!(all(&*index, "a", "z", 9), "a=4 ab=3 c=");
+    assert_eq!(all(&*index, "a", "k", 9), "a=4 ab=3 b=7 c=");
+    assert_eq!(count(&*index), 1001);
 }

@@ -4,11 +4,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes};
-use journal::{ReplicaId, SegmentId};
+use journal::{Pointer, ReplicaId, SegmentId};
 use mailbox::Digest;
+use tokio::sync::oneshot;
 
 use crate::checkpoint::{Checkpoint, Checkpoints, sync_dir};
 use crate::codec::Reader;
@@ -18,10 +20,12 @@ use crate::index::{self, IndexError};
 use crate::log::Log;
 use crate::store::{Applied, Changed, Store};
 
-/// An index that did not open and count by then is given up.
-const OPEN_MAX: Duration = Duration::from_secs(60);
+/// An index that is not open by then, or of which no further row could be read for so long, is given up.
+const STUCK_MAX: Duration = Duration::from_secs(60);
 /// Rows written at once while an index is built.
 const LOAD_ROWS: usize = 2048;
+/// Places of bodies sorted at once while an index is built, which is the faster the more they are: 14 MiB.
+const LOAD_PLACES: usize = 256 << 10;
 
 /// What a replica has to remember of itself.
 #[derive(Clone, Copy, Debug)]
@@ -87,20 +91,27 @@ impl Local {
         log: &Log,
     ) -> Result<Option<Result<Arc<Store>, Distrust>>, Error> {
         let (this, theirs, log) = (self.clone(), checkpoints.clone(), log.clone());
-        let open = move || this.open_trusted(&theirs, &log);
+        let seen = Arc::new(AtomicU64::new(0));
+        let n_seen = seen.clone();
+        let open = move || this.open_trusted(&theirs, &log, &n_seen);
         let blocking = self.disk.blocking();
         if !blocking.is_threaded {
             return Ok(blocking.run(open).await.ok());
         }
-        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         // Why a thread of its own: a damaged sled can panic, or never return.
         let opening = std::thread::Builder::new().name("open index".into());
         opening.spawn(move || drop(sender.send(open()))).map_err(Error::io("start a thread"))?;
-        Ok(tokio::time::timeout(OPEN_MAX, receiver).await.ok().and_then(Result::ok))
+        Ok(unless_stuck(receiver, &seen).await)
     }
 
-    /// The newest index, if everything speaks for it.
-    fn open_trusted(&self, checkpoints: &Checkpoints, log: &Log) -> Result<Arc<Store>, Distrust> {
+    /// The newest index, if everything speaks for it; counts the rows it had to read.
+    fn open_trusted(
+        &self,
+        checkpoints: &Checkpoints,
+        log: &Log,
+        seen: &AtomicU64,
+    ) -> Result<Arc<Store>, Distrust> {
         let dir = self.disk.index_dir(self.replica);
         let Some(newest) = generations(&dir).pop() else {
             return Err(Distrust::Stale("there is none".into()));
@@ -126,19 +137,20 @@ impl Local {
         if !is_known || applied.next_index() < floor || is_behind {
             return Err(Distrust::Stale("it does not fit the log".into()));
         }
-        match note {
-            Some(note) => {
-                if !checkpoints.ends_at(note.checkpoint) {
-                    // Why: the keys are what changed since another checkpoint than this.
-                    checkpoints.doubt();
-                }
-                checkpoints.set_dirty_keys(note.keys);
-            }
+        // Why a later one too: it was being written when the replica stopped, and fewer keys changed since.
+        let of_here = |note: &CleanNote| note.checkpoint <= checkpoints.end();
+        match note.filter(of_here) {
+            Some(note) => checkpoints.set_dirty_keys(note.keys),
             None => {
-                if !store.verify().map_err(bad)? {
+                let mut comparison = checkpoints.comparison();
+                let mut visit = |key: &[u8], value: &[u8]| {
+                    seen.fetch_add(1, Ordering::Relaxed);
+                    comparison.row(key, value);
+                };
+                if !store.verify(&mut visit).map_err(bad)? {
                     return Err(Distrust::Damaged("it misses its digest".into()));
                 }
-                if checkpoints.find_dirty(&store).is_err() {
+                if checkpoints.compared(comparison).is_err() {
                     checkpoints.doubt();
                 }
             }
@@ -199,7 +211,10 @@ impl Local {
             })?;
             store.load(rows).map_err(io::Error::other)?;
         }
-        self.relocate(&store, self.disk.journal().segments())?;
+        self.locate_all(&store)?;
+        // Invariant: all of it is with the operating system before the index says how far it goes, so that a
+        // kill leaves no index that is trusted and lacks some.
+        store.flush().map_err(io::Error::other)?;
         let applied = checkpoint.map_or(Applied::default(), |found| found.applied().clone());
         store.commit(Changed::default(), &[], applied).map_err(io::Error::other)?;
         store.settle().map_err(io::Error::other)?;
@@ -216,23 +231,35 @@ impl Local {
 
     /// Finds the bodies of this replica in these segments again.
     fn relocate(&self, store: &Store, segments: Vec<SegmentId>) -> io::Result<()> {
-        let journal = self.disk.journal();
         for segment in segments {
-            let found = match journal.blob_locations(segment) {
-                Ok(found) => found,
-                Err(journal::Error::Missing { .. }) => continue,
-                Err(error) => return Err(io::Error::other(error)),
-            };
-            let ours: Vec<_> = found
-                .iter()
-                .filter(|location| location.replica == ReplicaId(self.replica))
-                .map(|location| (Digest(location.digest), location.pointer))
-                .collect();
-            for some in ours.chunks(LOAD_ROWS) {
+            for some in self.bodies_in(segment)?.chunks(LOAD_ROWS) {
                 store.place(some).map_err(io::Error::other)?;
             }
         }
         Ok(())
+    }
+
+    /// Finds all bodies of this replica, for an index that is built.
+    fn locate_all(&self, store: &Store) -> io::Result<()> {
+        let mut found = Vec::new();
+        for segment in self.disk.journal().segments() {
+            found.append(&mut self.bodies_in(segment)?);
+            if found.len() >= LOAD_PLACES {
+                store.load_places(std::mem::take(&mut found)).map_err(io::Error::other)?;
+            }
+        }
+        store.load_places(found).map_err(io::Error::other)
+    }
+
+    /// The bodies of this replica in a segment, in the order in which they came.
+    fn bodies_in(&self, segment: SegmentId) -> io::Result<Vec<(Digest, Pointer)>> {
+        let found = match self.disk.journal().blob_locations(segment) {
+            Ok(found) => found,
+            Err(journal::Error::Missing { .. }) => return Ok(Vec::new()),
+            Err(error) => return Err(io::Error::other(error)),
+        };
+        let ours = found.iter().filter(|location| location.replica == ReplicaId(self.replica));
+        Ok(ours.map(|location| (Digest(location.digest), location.pointer)).collect())
     }
 
     /// After a clean stop: what is on disk, so that the next start need not count.
@@ -241,12 +268,17 @@ impl Local {
         let Some(newest) = generations(&dir).pop() else { return Ok(()) };
         store.flush().map_err(io::Error::other)?;
         sync_tree(&dir.join(newest.to_string()))?;
+        if checkpoints.is_doubted() {
+            // Why: what changed since a checkpoint that cannot be read is not known.
+            return Ok(());
+        }
         let applied = store.applied().encode();
+        let (end, keys) = checkpoints.end_and_dirty_keys();
         let mut note = Vec::new();
         note.put_u32(applied.len() as u32);
         note.put_slice(&applied);
-        note.put_u64(checkpoints.current().map_or(0, |found| found.applied().next_index()));
-        for key in checkpoints.dirty_keys() {
+        note.put_u64(end);
+        for key in keys {
             note.put_u32(key.len() as u32);
             note.put_slice(&key);
         }
@@ -288,6 +320,20 @@ impl Local {
     }
 }
 
+/// What somebody sends who counts meanwhile; `None` if nothing comes and the count stands still.
+async fn unless_stuck<T>(mut sent: oneshot::Receiver<T>, count: &AtomicU64) -> Option<T> {
+    let mut last = 0;
+    loop {
+        match tokio::time::timeout(STUCK_MAX, &mut sent).await {
+            Ok(came) => return came.ok(),
+            Err(_) if count.load(Ordering::Relaxed) > last => {
+                last = count.load(Ordering::Relaxed);
+            }
+            Err(_) => return None,
+        }
+    }
+}
+
 /// Numbers of the index directories there are, ascending.
 fn generations(dir: &Path) -> Vec<u64> {
     let Ok(items) = std::fs::read_dir(dir) else { return Vec::new() };
@@ -316,9 +362,9 @@ enum Distrust {
 /// What a clean stop left to know.
 struct CleanNote {
     applied: Applied,
-    /// Where the newest checkpoint ended,
+    /// Where a checkpoint ended,
     checkpoint: u64,
-    /// and which rows changed since.
+    /// and which rows changed since, at least.
     keys: Vec<Vec<u8>>,
 }
 
@@ -355,4 +401,31 @@ fn sync_tree(dir: &Path) -> io::Result<()> {
         }
     }
     sync_dir(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_who_stands_still_is_given_up() {
+        let (sender, receiver) = oneshot::channel();
+        let count = Arc::new(AtomicU64::new(0));
+        let counting = count.clone();
+        drop(tokio::spawn(async move {
+            for _ in 0..5 {
+                tokio::time::sleep(STUCK_MAX * 9 / 10).await;
+                counting.fetch_add(1, Ordering::Relaxed);
+            }
+            sender.send("done").unwrap();
+        }));
+        assert_eq!(unless_stuck(receiver, &count).await, Some("done"));
+
+        let (sender, receiver) = oneshot::channel::<()>();
+        let begin = tokio::time::Instant::now();
+        count.store(0, Ordering::Relaxed);
+        assert_eq!(unless_stuck(receiver, &count).await, None);
+        assert_eq!(begin.elapsed(), STUCK_MAX);
+        drop(sender);
+    }
 }

@@ -39,6 +39,9 @@ const PENDING_PAGE_ROWS: usize = 128;
 /// What was committed so long ago goes to the index though it is little.
 const PENDING_AGE_MAX: Duration = Duration::from_secs(10);
 
+/// Places that are made rows of the index at once while it is built.
+const LOAD_PLACES: usize = 2048;
+
 const ROW: u8 = b'r';
 const LOCATOR: u8 = b'l';
 const APPLIED: &[u8] = b"m/applied";
@@ -266,6 +269,18 @@ impl Store {
         self.checked(self.index.load(sealed.collect()))
     }
 
+    /// Writes where bodies are while the index is built and nobody reads it; the last place of a body is
+    /// what stays.
+    pub fn load_places(&self, mut places: Vec<(Digest, Pointer)>) -> Result<(), IndexError> {
+        // Why: neighbours of the index lie in one page of it. Places of one body stay in their order.
+        places.sort_by_key(|(digest, _)| *digest);
+        for some in places.chunks(LOAD_PLACES) {
+            let rows = some.iter().map(|(digest, pointer)| place_row(digest, Some(*pointer)));
+            self.checked(self.index.load(rows.collect()))?;
+        }
+        Ok(())
+    }
+
     /// Writes where bodies are, without any entry.
     pub fn place(&self, places: &[(Digest, Pointer)]) -> Result<(), IndexError> {
         self.put_places(places.iter().map(|(digest, pointer)| (*digest, Some(*pointer))))
@@ -364,13 +379,15 @@ impl Store {
         RowView { store: self.clone(), version, applied: at.clone() }
     }
 
-    /// Reads every row and says whether they add up to the digest they should have.
-    pub fn verify(&self) -> Result<bool, IndexError> {
+    /// Reads every row of the index, ascending, and says whether they add up to the digest they should
+    /// have; `visit` sees each before that is known.
+    pub fn verify(&self, visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<bool, IndexError> {
         let mut digest = RowDigest::default();
         let mut bad = None;
         self.index.scan(&[ROW], &[ROW + 1], &mut |key, value| match check(key, value) {
             Ok(value) => {
                 digest.add(&key[1..], value);
+                visit(&key[1..], value);
                 true
             }
             Err(error) => {

@@ -31,6 +31,7 @@ async fn a_removed_index_loses_nothing() {
     for i in 0..30 {
         put(&nodes, &format!("k{i}=v{i}"), vec![body(i, 3_000)]).await;
         if i == 15 {
+            converged(&nodes).await;
             for node in &nodes {
                 node.replica.checkpoint(0).await.unwrap();
             }
@@ -83,6 +84,7 @@ async fn a_follower_far_behind_gets_rows_and_then_bodies() {
     for i in 0..100 {
         put(&nodes, &format!("k{i}=v{i}"), vec![body(i, 2_000)]).await;
     }
+    converged(&nodes).await;
     for node in &nodes {
         node.replica.checkpoint(0).await.unwrap();
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use mailbox::StoredChunk;
 use replica::DiskOptions;
-use support::{Net, Node, Notes, leader, options, put, start_with, three, until};
+use support::{Net, Node, Notes, converged, leader, options, put, start_with, three, until};
 
 const N_BODIES: u8 = 40;
 const BODY_BYTES: usize = 200_000;
@@ -31,6 +31,7 @@ async fn late(net: &Net, dir: &Path, fill_bytes_per_s: u64) -> (Vec<Node>, Node)
     for i in 0..N_BODIES {
         put(&nodes, &format!("k{i}=v{i}"), vec![body(i)]).await;
     }
+    converged(&nodes).await;
     for node in &nodes {
         node.replica.checkpoint(0).await.unwrap();
     }

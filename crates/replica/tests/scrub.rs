@@ -185,6 +185,7 @@ async fn checkpoint_and_index_that_rot_are_made_anew() {
     for i in 0..300 {
         put(&nodes, &format!("key number {i}=a value of some length, {i}"), vec![]).await;
     }
+    converged(&nodes).await;
     for node in &nodes {
         node.replica.checkpoint(0).await.unwrap();
     }

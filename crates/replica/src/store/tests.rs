@@ -128,7 +128,9 @@ fn what_was_settled_is_there_after_a_start_with_its_digest() {
     let store = Store::open(index::open(dir.path(), 1 << 20).unwrap(), 1, Arc::default()).unwrap();
     assert_eq!(store.applied(), applied);
     assert_eq!(store.row(&[7]), Some(vec![7, 7]));
-    assert!(store.verify().unwrap());
+    let mut n_seen = 0;
+    assert!(store.verify(&mut |_, _| n_seen += 1).unwrap());
+    assert_eq!(n_seen, 100);
 }
 
 #[test]
@@ -147,6 +149,21 @@ fn the_place_of_a_pending_body_is_changed_and_forgotten() {
         assert_eq!(store.locate(&settled).unwrap(), Some(place(30)));
         assert_eq!(store.locate(&dead).unwrap(), None);
         assert_eq!(store.bodies(None, 9).unwrap().len(), 2);
+    }
+}
+
+#[test]
+fn while_an_index_is_built_the_last_place_of_a_body_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(index::open(dir.path(), 1 << 20).unwrap(), 1, Arc::default()).unwrap();
+    let place = |offset| Pointer { segment: journal::SegmentId(1), offset, len: 9 };
+    let digest = |n: u64| Digest(*blake3::hash(&(n % 5000).to_be_bytes()).as_bytes());
+    store.load_places((0..9000).map(|n| (digest(n), place(n))).collect()).unwrap();
+    store.load_places(vec![(digest(7), place(1 << 20)), (digest(7), place(2 << 20))]).unwrap();
+    store.flush().unwrap();
+    for n in 4000..9000 {
+        let last = if n == 5007 { 2 << 20 } else { n };
+        assert_eq!(store.locate(&digest(n)).unwrap(), Some(place(last)), "{n}");
     }
 }
 
