@@ -9,7 +9,7 @@ big     one mailbox of --messages messages (copies of those): SELECT, FETCH 1:* 
         copied, moved, expunged and deleted
 
 One row per figure is printed; exit status 1 when a figure is over its limit. Nothing else should run
-meanwhile. With the defaults it takes about a quarter of an hour.
+meanwhile. `big` takes more than half an hour on two cores (by what 60,000 messages take), `sort` a minute.
 """
 import argparse, pathlib, random, socket, sys, threading, time
 

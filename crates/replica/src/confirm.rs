@@ -4,12 +4,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::core::Core;
 use crate::raft::{LogId, Member, Vote};
 use crate::wire::{self, Seen, kind};
+
+/// How long a peer may take to say what it saw, which it knows without its disk. Then all are asked again:
+/// meanwhile this replica counts for nothing in its group, and the members may become others.
+const ANSWER_MAX: Duration = Duration::from_millis(500);
 
 /// What was seen of other replicas: by this one since it started, and what they themselves said they
 /// had when it started.
@@ -106,7 +111,8 @@ impl Core {
         let asking = voters.iter().filter(|(id, _)| **id != me).map(|(id, member)| {
             let peer = self.network.peer(*id, member);
             async move {
-                let asked = peer.call(kind::SEEN, Bytes::new(), Vec::new(), peer.patience()).await;
+                let patience = peer.patience().min(ANSWER_MAX);
+                let asked = peer.call(kind::SEEN, Bytes::new(), Vec::new(), patience).await;
                 let meta = asked.map_err(|error| error.to_string())?.meta;
                 let answer = wire::read_seen_answer(meta).map_err(|error| error.to_string())?;
                 Ok::<_, String>((peer.id(), answer))
