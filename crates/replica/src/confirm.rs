@@ -2,15 +2,16 @@
 //! vote it gave and the last entry it acknowledged. A disk that was rolled back knows less than
 //! they do, and must not vote on a history it has not got.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use openraft::errors::Fatal;
 
 use crate::core::Core;
-use crate::raft::{LogId, Member, Vote};
-use crate::wire::{self, Seen, kind};
+use crate::raft::{LogId, Member, StoredMembership, Types, Vote};
+use crate::wire::{self, Seen, SeenAnswer, kind};
 
 /// How long a peer may take to say what it saw, which it knows without its disk. Then all are asked again:
 /// meanwhile this replica counts for nothing in its group, and the members may become others.
@@ -22,12 +23,20 @@ const ANSWER_MAX: Duration = Duration::from_millis(500);
 /// Of a vote no log is noted: a disk keeps what came before the vote if it keeps the vote, and what
 /// the voter had beyond its candidate's log is taken from it next.
 #[derive(Default)]
-pub(crate) struct Memory(Mutex<BTreeMap<u64, Seen>>);
+pub(crate) struct Memory {
+    seen: Mutex<BTreeMap<u64, Seen>>,
+    /// Who asked for a vote before this replica could give one. The members it knows may be those of
+    /// before: who would lead it now knows them better.
+    askers: Mutex<BTreeMap<u64, Member>>,
+}
+
+/// Limit: askers that are remembered. A group has at most five voters, and twice as many in a change.
+const ASKERS_MAX: usize = 10;
 
 impl Memory {
     /// A replica showed this vote and acknowledged this entry under it, both synced there.
     pub fn note(&self, replica: u64, vote: Vote, log_id: Option<LogId>) {
-        let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut memory = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = memory.entry(replica).or_default();
         if is_older(seen, vote, log_id) {
             *seen = Seen { vote: Some(vote), log_id };
@@ -36,8 +45,22 @@ impl Memory {
 
     /// What was seen of one.
     pub fn of(&self, replica: u64) -> Seen {
-        let memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let memory = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         memory.get(&replica).cloned().unwrap_or_default()
+    }
+
+    /// Somebody asked for a vote that cannot be given yet.
+    pub fn was_asked_by(&self, replica: u64, member: Member) {
+        let mut askers = self.askers.lock().unwrap_or_else(PoisonError::into_inner);
+        if askers.len() >= ASKERS_MAX && !askers.contains_key(&replica) {
+            // Why the least: ids are never used again, and so it is the oldest.
+            askers.pop_first();
+        }
+        askers.insert(replica, member);
+    }
+
+    fn askers(&self) -> BTreeMap<u64, Member> {
+        self.askers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -99,16 +122,12 @@ impl Core {
             return Verdict::Confirmed;
         };
         let last = self.applying.log.ends().0;
-        // Why not the status: before openraft has told its metrics it knows of no voters.
-        let effective = self.raft.with_raft_state(|state| {
-            let effective = state.membership_state.effective();
-            let member = |id| Some((id, effective.get_node(&id)?.clone()));
-            effective.voter_ids().filter_map(member).collect::<BTreeMap<u64, Member>>()
-        });
-        let Ok(voters) = effective.await else { return Verdict::Open };
+        let Ok(mut members) = self.members().await else { return Verdict::Open };
         let me = self.claim.replica;
-        let mut n_answers = usize::from(voters.contains_key(&me));
-        let asking = voters.iter().filter(|(id, _)| **id != me).map(|(id, member)| {
+        let mut asked = self.memory.askers();
+        asked.extend(voters(&members));
+        asked.remove(&me);
+        let asking = asked.iter().map(|(id, member)| {
             let peer = self.network.peer(*id, member);
             async move {
                 let patience = peer.patience().min(ANSWER_MAX);
@@ -118,41 +137,76 @@ impl Core {
                 Ok::<_, String>((peer.id(), answer))
             }
         });
+        let mut answered = BTreeSet::from([me]);
         for answer in futures_util::future::join_all(asking).await {
-            let Ok((peer, (seen, own))) = answer else { continue };
-            if let Some(Seen { vote: Some(vote), log_id }) = own {
+            let Ok((peer, SeenAnswer { seen, own, members: theirs })) = answer else { continue };
+            if let Seen { vote: Some(vote), log_id } = own {
                 self.memory.note(peer, vote, log_id);
             }
             if seen.is_beyond(Some(&vote), last) {
                 return Verdict::RolledBack;
             }
-            n_answers += 1;
+            answered.insert(peer);
+            if theirs.log_id() > members.log_id() {
+                members = theirs;
+            }
         }
-        if voters.is_empty() || n_answers > voters.len() / 2 {
-            Verdict::Confirmed
-        } else {
-            Verdict::Open
+        // Who is a member now and was not before is asked the next time.
+        for (id, member) in voters(&members).filter(|(id, _)| !answered.contains(id)) {
+            self.memory.was_asked_by(id, member);
         }
+        // Why of the members of now: those of before may be gone, and never answer again.
+        let n_voters = members.voter_ids().count();
+        let n_answers = members.voter_ids().filter(|id| answered.contains(id)).count();
+        if n_voters == 0 || n_answers > n_voters / 2 { Verdict::Confirmed } else { Verdict::Open }
     }
+
+    /// Who the members are as far as this replica knows.
+    pub async fn members(&self) -> Result<StoredMembership, Fatal<Types>> {
+        // Why not the status: before openraft has told its metrics it knows of no voters.
+        let effective = self.raft.with_raft_state(|state| {
+            let effective = state.membership_state.effective();
+            StoredMembership::new(*effective.log_id(), effective.membership().clone())
+        });
+        effective.await
+    }
+}
+
+/// The voters, those of both sides while they change.
+fn voters(members: &StoredMembership) -> impl Iterator<Item = (u64, Member)> {
+    members.voter_ids().filter_map(|id| Some((id, members.get_node(&id)?.clone())))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::raft::LeaderId;
+    use crate::raft::{LeaderId, Membership};
 
     fn log_id(term: u64, index: u64) -> Option<LogId> {
         Some(LogId { leader_id: LeaderId { term, node_id: 1 }, index })
     }
 
     #[test]
-    fn who_answers_tells_of_itself_and_older_builds_do_without() {
-        let seen = Seen { vote: Some(Vote::new(3, 1)), log_id: log_id(3, 9) };
-        let own = Seen { vote: Some(Vote::new(4, 1)), log_id: None };
-        let answer = wire::put_seen_answer(&seen, &own);
-        assert_eq!(wire::read_seen(answer.clone()).unwrap(), seen);
-        assert_eq!(wire::read_seen_answer(answer).unwrap(), (seen.clone(), Some(own)));
-        assert_eq!(wire::read_seen_answer(wire::put_seen(&seen)).unwrap(), (seen, None));
+    fn who_answers_tells_of_itself_and_of_the_members() {
+        let member = Member { node: "n1".into(), disk_id: [7; 16] };
+        let group = Membership::new(vec![[5].into()], BTreeMap::from([(5, member.clone())]));
+        let answer = SeenAnswer {
+            seen: Seen { vote: Some(Vote::new(3, 1)), log_id: log_id(3, 9) },
+            own: Seen { vote: Some(Vote::new(4, 1)), log_id: None },
+            members: StoredMembership::new(log_id(3, 2), group.unwrap()),
+        };
+        assert_eq!(wire::read_seen_answer(wire::put_seen_answer(&answer)).unwrap(), answer);
+        assert_eq!(voters(&answer.members).collect::<Vec<_>>(), [(5, member)]);
+    }
+
+    #[test]
+    fn as_many_askers_as_there_can_be_are_remembered() {
+        let memory = Memory::default();
+        for id in 0..30 {
+            memory.was_asked_by(id, Member::default());
+            memory.was_asked_by(id, Member::default());
+        }
+        assert!(memory.askers().into_keys().eq(20..30));
     }
 
     #[test]

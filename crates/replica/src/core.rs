@@ -68,6 +68,7 @@ impl Core {
         let network = Network {
             shard: config.shard,
             replica: config.replica_id,
+            member: Member { node: config.node.clone(), disk_id: config.disk.disk_id() },
             transport: config.transport.clone(),
             patience: config.timing.peer,
             memory: Arc::default(),

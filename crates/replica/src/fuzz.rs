@@ -30,6 +30,7 @@ pub fn read(input: &Bytes) {
     let _ = wire::read_append(input.clone(), bodies.to_vec());
     let _ = wire::read_append_response(input.clone());
     let _ = wire::read_vote_request(input.clone());
+    let _ = wire::read_pre_vote(input.clone());
     let _ = wire::read_vote_response(input.clone());
     let _ = wire::read_transfer(input.clone());
     let _ = wire::read_seen(input.clone());

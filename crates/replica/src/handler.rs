@@ -7,7 +7,7 @@ use crate::codec::BadBytes;
 use crate::core::Core;
 use crate::receive;
 use crate::replica::Replica;
-use crate::wire::{self, kind};
+use crate::wire::{self, SeenAnswer, kind};
 
 impl Replica {
     /// Answers another replica of the group. A request for another replica or another disk is
@@ -27,6 +27,10 @@ impl Replica {
             kind::SEEN | kind::LOST | kind::CHUNKS | kind::CHUNK_LIST | kind::VOTE | kind::ENTRY
         );
         if !asks_memory && !core.care.may_vote() {
+            if request.kind == kind::PRE_VOTE {
+                let (_, asker) = wire::read_pre_vote(request.meta).map_err(bad)?;
+                core.memory.was_asked_by(from, asker);
+            }
             // Why also entries: a log that is shorter than the leader knows it must not be taken
             // for the one the leader knows. Whoever can lead with this replica can confirm it.
             return Err(refused("state not confirmed yet"));
@@ -43,7 +47,7 @@ impl Replica {
                 wire::put_vote_response(&response)
             }
             kind::PRE_VOTE => {
-                let vote = wire::read_vote_request(request.meta).map_err(bad)?;
+                let (vote, _) = wire::read_pre_vote(request.meta).map_err(bad)?;
                 let response = core.raft.pre_vote(vote).await.map_err(refused)?;
                 wire::put_vote_response(&response)
             }
@@ -71,7 +75,11 @@ impl Replica {
             kind::ENTRY => return core.serve_entry(request.meta),
             kind::COMPARE => core.serve_compare(request.meta)?,
             kind::REBUILD => core.serve_rebuild(request.meta)?,
-            kind::SEEN => wire::put_seen_answer(&core.memory.of(from), &core.applying.log.shown()),
+            kind::SEEN => {
+                let members = core.members().await.map_err(refused)?;
+                let (seen, own) = (core.memory.of(from), core.applying.log.shown());
+                wire::put_seen_answer(&SeenAnswer { seen, own, members })
+            }
             kind::LOST => {
                 if core.has_lost(&wire::read_seen(request.meta).map_err(bad)?) {
                     core.care.was_rolled_back();

@@ -42,6 +42,8 @@ const INSTALL: Duration = Duration::from_secs(1800);
 pub(crate) struct Network {
     pub shard: ShardId,
     pub replica: u64,
+    /// Where it lives.
+    pub member: Member,
     pub transport: Arc<dyn PeerTransport>,
     /// Given up after this.
     pub patience: Duration,
@@ -280,7 +282,7 @@ impl RaftNetworkV2<Types> for Peer {
         request: VoteRequest<Types>,
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        let meta = wire::put_vote_request(&request);
+        let meta = wire::put_pre_vote(&request, &self.network.member);
         let meta = self.small(kind::PRE_VOTE, meta, option.hard_ttl()).await?;
         wire::read_vote_response(meta).map_err(bad_bytes)
     }

@@ -167,6 +167,7 @@ mod tests {
         let network = Network {
             shard: ShardId(1),
             replica: 1,
+            member: Member::default(),
             transport: Arc::new(follower.clone()),
             patience: Duration::from_secs(1),
             memory: Arc::default(),

@@ -6,7 +6,7 @@ use openraft::raft::{
 };
 
 use crate::codec::{self, BadBytes, Reader};
-use crate::raft::{LogId, Types, Vote};
+use crate::raft::{LogId, Member, StoredMembership, Types, Vote};
 
 /// Kinds of requests.
 pub(crate) mod kind {
@@ -115,17 +115,41 @@ pub(crate) fn read_append_response(meta: Bytes) -> Result<AppendEntriesResponse<
 
 pub(crate) fn put_vote_request(request: &VoteRequest<Types>) -> Bytes {
     let mut out = Vec::with_capacity(48);
-    codec::put_vote(&mut out, &request.vote);
-    codec::put_optional_log_id(&mut out, request.last_log_id.as_ref());
-    out.put_u8(u8::from(request.leadership_transfer));
+    add_vote_request(&mut out, request);
     out.into()
 }
 
+fn add_vote_request(out: &mut Vec<u8>, request: &VoteRequest<Types>) {
+    codec::put_vote(out, &request.vote);
+    codec::put_optional_log_id(out, request.last_log_id.as_ref());
+    out.put_u8(u8::from(request.leadership_transfer));
+}
+
 pub(crate) fn read_vote_request(meta: Bytes) -> Result<VoteRequest<Types>, BadBytes> {
-    let mut reader = Reader(meta);
+    next_vote_request(&mut Reader(meta))
+}
+
+fn next_vote_request(reader: &mut Reader) -> Result<VoteRequest<Types>, BadBytes> {
     let mut request = VoteRequest::new(reader.vote()?, reader.optional_log_id()?);
     request.leadership_transfer = reader.u8()? != 0;
     Ok(request)
+}
+
+/// Whether a vote would be given, and who asks: the asked one may not know the members of now.
+pub(crate) fn put_pre_vote(request: &VoteRequest<Types>, asker: &Member) -> Bytes {
+    let mut out = Vec::with_capacity(96);
+    add_vote_request(&mut out, request);
+    out.put_slice(&asker.disk_id);
+    out.put_slice(asker.node.as_bytes());
+    out.into()
+}
+
+pub(crate) fn read_pre_vote(meta: Bytes) -> Result<(VoteRequest<Types>, Member), BadBytes> {
+    let mut reader = Reader(meta);
+    let request = next_vote_request(&mut reader)?;
+    let disk_id = reader.array()?;
+    let node = String::from_utf8(reader.0.into()).map_err(|_| BadBytes("name of a node"))?;
+    Ok((request, Member { node, disk_id }))
 }
 
 pub(crate) fn put_vote_response(response: &VoteResponse<Types>) -> Bytes {
@@ -186,18 +210,27 @@ fn next_seen(reader: &mut Reader) -> Result<Seen, BadBytes> {
     Ok(Seen { vote: reader.optional_vote()?, log_id: reader.optional_log_id()? })
 }
 
-/// The answer to [`kind::SEEN`]: what was seen of who asks, and behind it, where it does not disturb
-/// those that do not look for it, what is to be seen of who answers.
-pub(crate) fn put_seen_answer(seen: &Seen, own: &Seen) -> Bytes {
-    let mut out = Vec::with_capacity(96);
-    add_seen(&mut out, seen);
-    add_seen(&mut out, own);
+/// The answer to [`kind::SEEN`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SeenAnswer {
+    /// What was seen of who asks,
+    pub seen: Seen,
+    /// what is to be seen of who answers,
+    pub own: Seen,
+    /// and who the members are, as far as that one knows.
+    pub members: StoredMembership,
+}
+
+pub(crate) fn put_seen_answer(answer: &SeenAnswer) -> Bytes {
+    let mut out = Vec::with_capacity(256);
+    add_seen(&mut out, &answer.seen);
+    add_seen(&mut out, &answer.own);
+    out.put_slice(&codec::encode_stored_membership(&answer.members));
     out.into()
 }
 
-pub(crate) fn read_seen_answer(meta: Bytes) -> Result<(Seen, Option<Seen>), BadBytes> {
+pub(crate) fn read_seen_answer(meta: Bytes) -> Result<SeenAnswer, BadBytes> {
     let mut reader = Reader(meta);
-    let seen = next_seen(&mut reader)?;
-    let own = (!reader.0.is_empty()).then(|| next_seen(&mut reader)).transpose()?;
-    Ok((seen, own))
+    let (seen, own) = (next_seen(&mut reader)?, next_seen(&mut reader)?);
+    Ok(SeenAnswer { seen, own, members: codec::read_stored_membership(reader.0)? })
 }

@@ -7,7 +7,7 @@ mod support;
 use bytes::Bytes;
 use mailbox::StoredChunk;
 use replica::{ProposeError, Role};
-use support::{Net, converged, leader, put, start, three};
+use support::{Net, converged, leader, put, start, three, until};
 
 fn body(seed: u8, len: usize) -> StoredChunk {
     StoredChunk::raw(Bytes::from(vec![seed; len]))
@@ -92,4 +92,37 @@ async fn an_entry_the_journal_refuses_leaves_nothing_behind() {
     assert!(nodes[0].replica.propose(b"a=2".to_vec(), many).await.is_err());
     assert_eq!(put(&nodes, "a=3", vec![]).await, b"1");
     converged(&nodes).await;
+}
+
+/// It knows only the members of before, and of those there is nobody left to ask.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_was_away_while_the_members_changed_votes_for_the_new_ones() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    let mut nodes = three(&net, dir.path()).await;
+    put(&nodes, "a=1", vec![]).await;
+    converged(&nodes).await;
+    let lead = leader(&nodes).await;
+    let away = nodes.remove((lead + 1) % 3);
+    let away_id = away.id;
+    away.stop(&net).await;
+    nodes.push(start(&net, dir.path(), 4).await);
+    let lead = leader(&nodes).await;
+    let (lead_id, replica) = (nodes[lead].id, nodes[lead].replica.clone());
+    replica.add_learner(4, nodes[2].member()).await.unwrap();
+    replica.change_members([away_id, lead_id, 4].into()).await.unwrap();
+    drop(replica);
+    assert_eq!(put(&nodes, "a=2", vec![]).await, b"1");
+    let fourth = nodes.pop().unwrap();
+    until(
+        || fourth.replica.status().applied == fourth.replica.status().last_log_index,
+        "it has all",
+    )
+    .await;
+    for gone in nodes.drain(..) {
+        gone.stop(&net).await;
+    }
+    let both = [start(&net, dir.path(), away_id).await, fourth];
+    assert_eq!(put(&both, "a=3", vec![]).await, b"2");
+    assert!(!both[0].replica.status().is_unconfirmed);
+    converged(&both).await;
 }
