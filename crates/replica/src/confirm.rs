@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use api::peer::PeerError;
 use bytes::Bytes;
 use openraft::errors::Fatal;
 
 use crate::core::Core;
+use crate::handler::refused;
 use crate::raft::{LogId, Member, StoredMembership, Types, Vote};
 use crate::wire::{self, Seen, SeenAnswer, kind};
 
@@ -159,6 +161,13 @@ impl Core {
         let n_voters = members.voter_ids().count();
         let n_answers = members.voter_ids().filter(|id| answered.contains(id)).count();
         if n_voters == 0 || n_answers > n_voters / 2 { Verdict::Confirmed } else { Verdict::Open }
+    }
+
+    /// What another replica is told that asks what was seen of it.
+    pub async fn tell_seen(&self, replica: u64) -> Result<Bytes, PeerError> {
+        let members = self.members().await.map_err(refused)?;
+        let (seen, own) = (self.memory.of(replica), self.applying.log.shown());
+        Ok(wire::put_seen_answer(&SeenAnswer { seen, own, members }))
     }
 
     /// Who the members are as far as this replica knows.

@@ -7,7 +7,7 @@ use crate::codec::BadBytes;
 use crate::core::Core;
 use crate::receive;
 use crate::replica::Replica;
-use crate::wire::{self, SeenAnswer, kind};
+use crate::wire::{self, kind};
 
 impl Replica {
     /// Answers another replica of the group. A request for another replica or another disk is
@@ -75,17 +75,8 @@ impl Replica {
             kind::ENTRY => return core.serve_entry(request.meta),
             kind::COMPARE => core.serve_compare(request.meta)?,
             kind::REBUILD => core.serve_rebuild(request.meta)?,
-            kind::SEEN => {
-                let members = core.members().await.map_err(refused)?;
-                let (seen, own) = (core.memory.of(from), core.applying.log.shown());
-                wire::put_seen_answer(&SeenAnswer { seen, own, members })
-            }
-            kind::LOST => {
-                if core.has_lost(&wire::read_seen(request.meta).map_err(bad)?) {
-                    core.care.was_rolled_back();
-                }
-                Bytes::new()
-            }
+            kind::SEEN => core.tell_seen(from).await?,
+            kind::LOST => lost(&core, request.meta)?,
             _ => return Err(refused("unknown kind of request")),
         };
         Ok(PeerResponse { meta, bodies: Vec::new() })
@@ -97,6 +88,13 @@ async fn append(core: &Core, meta: Bytes, bodies: Vec<Bytes>) -> Result<Bytes, P
     let request = wire::read_append(meta, bodies).map_err(bad)?;
     let response = core.raft.append_entries(request).await.map_err(refused)?;
     Ok(wire::put_append_response(&response))
+}
+
+fn lost(core: &Core, meta: Bytes) -> Result<Bytes, PeerError> {
+    if core.has_lost(&wire::read_seen(meta).map_err(bad)?) {
+        core.care.was_rolled_back();
+    }
+    Ok(Bytes::new())
 }
 
 pub(crate) fn bad(error: BadBytes) -> PeerError {
