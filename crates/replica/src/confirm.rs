@@ -188,6 +188,8 @@ fn voters(members: &StoredMembership) -> impl Iterator<Item = (u64, Member)> {
 
 #[cfg(test)]
 mod tests {
+    use openraft::raft::VoteRequest;
+
     use super::*;
     use crate::raft::{LeaderId, Membership};
 
@@ -196,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn who_answers_tells_of_itself_and_of_the_members() {
+    fn who_answers_tells_of_itself_and_of_the_members_and_older_builds_do_without() {
         let member = Member { node: "n1".into(), disk_id: [7; 16] };
         let group = Membership::new(vec![[5].into()], BTreeMap::from([(5, member.clone())]));
         let answer = SeenAnswer {
@@ -205,7 +207,21 @@ mod tests {
             members: StoredMembership::new(log_id(3, 2), group.unwrap()),
         };
         assert_eq!(wire::read_seen_answer(wire::put_seen_answer(&answer)).unwrap(), answer);
-        assert_eq!(voters(&answer.members).collect::<Vec<_>>(), [(5, member)]);
+        assert_eq!(voters(&answer.members).collect::<Vec<_>>(), [(5, member.clone())]);
+        let told = wire::put_seen_answer(&answer);
+        assert_eq!(wire::read_seen(told.clone()).unwrap(), answer.seen);
+        let of_itself = wire::put_seen(&answer.seen).len() + wire::put_seen(&answer.own).len();
+        let older = wire::read_seen_answer(told.slice(..of_itself)).unwrap();
+        assert_eq!(older, SeenAnswer { members: StoredMembership::default(), ..answer.clone() });
+        let oldest = wire::read_seen_answer(wire::put_seen(&answer.seen)).unwrap();
+        assert_eq!(oldest, SeenAnswer { seen: answer.seen, ..SeenAnswer::default() });
+
+        let request = VoteRequest::new(Vote::new(4, 1), log_id(3, 9));
+        let (told, older) =
+            (wire::put_pre_vote(&request, &member), wire::put_vote_request(&request));
+        assert_eq!(wire::read_vote_request(told.clone()).unwrap(), request);
+        assert_eq!(wire::read_pre_vote(told).unwrap(), (request.clone(), Some(member)));
+        assert_eq!(wire::read_pre_vote(older).unwrap(), (request, None));
     }
 
     #[test]

@@ -27,8 +27,9 @@ impl Replica {
             kind::SEEN | kind::LOST | kind::CHUNKS | kind::CHUNK_LIST | kind::VOTE | kind::ENTRY
         );
         if !asks_memory && !core.care.may_vote() {
-            if request.kind == kind::PRE_VOTE {
-                let (_, asker) = wire::read_pre_vote(request.meta).map_err(bad)?;
+            if request.kind == kind::PRE_VOTE
+                && let (_, Some(asker)) = wire::read_pre_vote(request.meta).map_err(bad)?
+            {
                 core.memory.was_asked_by(from, asker);
             }
             // Why also entries: a log that is shorter than the leader knows it must not be taken

@@ -144,12 +144,16 @@ pub(crate) fn put_pre_vote(request: &VoteRequest<Types>, asker: &Member) -> Byte
     out.into()
 }
 
-pub(crate) fn read_pre_vote(meta: Bytes) -> Result<(VoteRequest<Types>, Member), BadBytes> {
+/// An older build does not say who asks.
+pub(crate) fn read_pre_vote(meta: Bytes) -> Result<(VoteRequest<Types>, Option<Member>), BadBytes> {
     let mut reader = Reader(meta);
     let request = next_vote_request(&mut reader)?;
+    if reader.0.is_empty() {
+        return Ok((request, None));
+    }
     let disk_id = reader.array()?;
     let node = String::from_utf8(reader.0.into()).map_err(|_| BadBytes("name of a node"))?;
-    Ok((request, Member { node, disk_id }))
+    Ok((request, Some(Member { node, disk_id })))
 }
 
 pub(crate) fn put_vote_response(response: &VoteResponse<Types>) -> Bytes {
@@ -210,7 +214,7 @@ fn next_seen(reader: &mut Reader) -> Result<Seen, BadBytes> {
     Ok(Seen { vote: reader.optional_vote()?, log_id: reader.optional_log_id()? })
 }
 
-/// The answer to [`kind::SEEN`].
+/// The answer to [`kind::SEEN`]. Older builds end it after what was seen, or after their own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SeenAnswer {
     /// What was seen of who asks,
@@ -231,6 +235,12 @@ pub(crate) fn put_seen_answer(answer: &SeenAnswer) -> Bytes {
 
 pub(crate) fn read_seen_answer(meta: Bytes) -> Result<SeenAnswer, BadBytes> {
     let mut reader = Reader(meta);
-    let (seen, own) = (next_seen(&mut reader)?, next_seen(&mut reader)?);
-    Ok(SeenAnswer { seen, own, members: codec::read_stored_membership(reader.0)? })
+    let mut answer = SeenAnswer { seen: next_seen(&mut reader)?, ..SeenAnswer::default() };
+    if !reader.0.is_empty() {
+        answer.own = next_seen(&mut reader)?;
+    }
+    if !reader.0.is_empty() {
+        answer.members = codec::read_stored_membership(reader.0)?;
+    }
+    Ok(answer)
 }
