@@ -27,7 +27,6 @@ mod local;
 mod log;
 mod machine;
 mod network;
-mod pace;
 mod pending;
 mod pipeline;
 mod raft;
