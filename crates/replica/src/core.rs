@@ -72,7 +72,7 @@ impl Core {
             transport: config.transport.clone(),
             patience: config.timing.peer,
             memory: Arc::default(),
-            beats: Arc::default(),
+            followers: Arc::default(),
         };
         let (applying_weak, asking) = (Arc::downgrade(&applying), network.clone());
         log.set_donor(Donor { network: asking, applying: applying_weak });

@@ -27,6 +27,7 @@ mod local;
 mod log;
 mod machine;
 mod network;
+mod pace;
 mod pending;
 mod pipeline;
 mod raft;

@@ -1,9 +1,7 @@
 //! openraft's network over the transport the node brings.
 
-use std::collections::BTreeSet;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::peer::{PeerError, PeerRequest, PeerResponse, PeerTransport};
@@ -18,10 +16,12 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use tokio::time::Instant;
 
 use crate::checkpoint::Checkpoint;
 use crate::codec::{self, BadBytes, Reader};
 use crate::confirm::Memory;
+use crate::pace::{Followers, Paced};
 use crate::pipeline::{AppendResult, Pipeline};
 use crate::raft::{LogId, Member, Types, Vote};
 use crate::state::Snapshot;
@@ -49,36 +49,7 @@ pub(crate) struct Network {
     pub patience: Duration,
     /// What is seen of the others.
     pub memory: Arc<Memory>,
-    pub beats: Arc<Beats>,
-}
-
-/// Which heartbeats may wait. A read asks all followers at once whether this replica still leads, and
-/// all but one make a majority: the last one is asked a moment later, and so less often.
-#[derive(Default)]
-pub(crate) struct Beats {
-    followers: Mutex<BTreeSet<u64>>,
-    /// A follower that is not the last one did not answer: nobody waits.
-    is_short: AtomicBool,
-}
-
-impl Beats {
-    /// Whether a heartbeat to this follower may wait.
-    fn may_wait(&self, follower: u64) -> bool {
-        let followers = self.followers.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_last = followers.len() > 1 && followers.last() == Some(&follower);
-        is_last && !self.is_short.load(Ordering::Relaxed)
-    }
-
-    fn add(&self, follower: u64) {
-        self.followers.lock().unwrap_or_else(PoisonError::into_inner).insert(follower);
-    }
-
-    fn answered(&self, follower: u64, is_there: bool) {
-        let followers = self.followers.lock().unwrap_or_else(PoisonError::into_inner);
-        if followers.last() != Some(&follower) {
-            self.is_short.store(!is_there, Ordering::Relaxed);
-        }
-    }
+    pub followers: Arc<Followers>,
 }
 
 /// One other replica.
@@ -138,8 +109,15 @@ impl Peer {
         let call = self.call(self.append_kind, meta, bodies, self.network.patience);
         let (peer, vote, prev) = (self.clone(), request.vote, request.prev_log_id);
         let last = request.entries.last().map(|entry| entry.log_id).or(prev);
+        let (has_entries, begun) = (!request.entries.is_empty(), Instant::now());
         async move {
-            let meta = call.await.map_err(rpc_error)?.meta;
+            let called = call.await;
+            let followers = &peer.network.followers;
+            followers.answered(peer.id, called.is_ok());
+            if has_entries {
+                followers.synced(peer.id, begun.elapsed());
+            }
+            let meta = called.map_err(rpc_error)?.meta;
             let response = wire::read_append_response(meta).map_err(bad_bytes)?;
             match &response {
                 AppendEntriesResponse::Success => peer.network.memory.note(peer.id, vote, last),
@@ -172,13 +150,11 @@ impl Peer {
 
     /// A heartbeat; it may wait if the others make a majority.
     async fn beat(self, request: AppendEntriesRequest<Types>) -> AppendResult {
-        let beats = self.network.beats.clone();
-        if beats.may_wait(self.id) {
+        if self.network.followers.may_wait(self.id) {
             tokio::time::sleep(LAST_BEAT_AFTER).await;
         }
         let prev = request.prev_log_id;
         let response = self.append(request).await;
-        beats.answered(self.id, response.is_ok());
         response.map(|response| response.into_stream_result(prev, prev))
     }
 
@@ -226,7 +202,7 @@ impl RaftNetworkFactory<Types> for Network {
     }
 
     async fn new_heartbeat_client(&mut self, target: u64, node: &Member) -> Peer {
-        self.beats.add(target);
+        self.followers.add(target);
         Peer { append_kind: kind::HEARTBEAT, ..self.peer(target, node) }
     }
 }
@@ -257,7 +233,8 @@ impl RaftNetworkV2<Types> for Peer {
             return std::future::ready(Ok(answers)).boxed();
         }
         let mut pipeline = Pipeline::new(self.clone());
-        let answers = input.map(move |request| pipeline.append(request)).buffered(PIPELINE_MAX);
+        let paced = Paced::new(input, self.id, self.network.followers.clone());
+        let answers = paced.map(move |request| pipeline.append(request)).buffered(PIPELINE_MAX);
         let answers: BoxStream<'s, AppendResult> = Box::pin(answers);
         std::future::ready(Ok(answers)).boxed()
     }

@@ -171,7 +171,7 @@ mod tests {
             transport: Arc::new(follower.clone()),
             patience: Duration::from_secs(1),
             memory: Arc::default(),
-            beats: Arc::default(),
+            followers: Arc::default(),
         };
         Pipeline::new(network.peer(2, &Member::default()))
     }

@@ -264,12 +264,15 @@ impl Replica {
         let me = self.inner.config.replica_id;
         let best = || {
             let voters = status.matched.iter().filter(|(id, _)| status.voters.contains_key(*id));
-            // Why the silent ones last: the log of one that is down may be as long as any.
-            let rank = |id: &u64, at: u64| (status.answers(*id), at);
+            // Why the silent ones last: the log of one that is down may be as long as any. Of equals
+            // one that hears at once: it gets the next entry sooner.
+            let hears = |id: &u64| !core.network.followers.may_wait(*id);
+            let rank = |id: &u64, at: u64| (status.answers(*id), at, hears(id));
             let others = voters.filter(|(id, _)| **id != me);
             others.max_by_key(|(id, at)| rank(id, **at)).map(|(id, _)| *id)
         };
         let to = to.or_else(best).ok_or(ProposeError::Unavailable)?;
+        core.network.followers.hurry();
         core.raft.trigger().transfer_leader(to).await.map_err(|_| ProposeError::Stopped)
     }
 
