@@ -1,5 +1,6 @@
 //! The replicas that run here: those found on the disks, and those that the placement puts there.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
@@ -15,9 +16,10 @@ use crate::machine::MetaMachine;
 use crate::recover;
 use crate::shared::{Shared, lock};
 
-/// Limit: replicas that are started at once when the node starts. After a kill each reads all its rows, or
-/// makes an index of some hundred MiB, which keeps one core busy for seconds.
-const STARTS_MAX: usize = 4;
+/// Limit: how many more replicas than cores are started at once when the node starts. After a kill each
+/// reads all its rows, or makes an index of some hundred MiB, which keeps one core busy for seconds;
+/// while one waits for the disk, another one computes.
+const STARTS_WAITING: usize = 1;
 /// Pause between the starts of two groups, so that their elections do not fall together.
 const STAGGER: Duration = Duration::from_millis(5);
 /// How often placement and replicas are compared when neither changed.
@@ -106,28 +108,41 @@ pub(crate) async fn start_local(shared: &Arc<Shared>) {
     let mut found = Vec::new();
     for dir in &shared.disks.dirs {
         if let Some(disk) = &dir.disk {
-            found.extend(disk.replicas().into_iter().map(|(id, shard)| (shard, id, disk.clone())));
+            found.extend(disk.replicas().into_iter().map(|(replica_id, shard)| {
+                let bytes = disk.checkpoint_bytes(replica_id);
+                Found { shard, replica_id, bytes, disk: disk.clone() }
+            }));
         }
     }
     let _nobody_else = shared.replicas.starting.lock().await;
-    in_order(found, |shard, replica_id, disk| async move {
-        start(shared, shard, replica_id, &disk).await;
+    let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
+    in_order(found, n_cores + STARTS_WAITING, |found| async move {
+        start(shared, found.shard, found.replica_id, &found.disk).await;
         tokio::time::sleep(STAGGER).await;
     })
     .await;
 }
 
-/// The meta group first, since everybody else asks it where things are, and of the others some at once.
+/// A replica that lives here, and how large it is.
+struct Found<D> {
+    shard: ShardId,
+    replica_id: u64,
+    bytes: u64,
+    disk: D,
+}
+
+/// The meta group first, since everybody else asks it where things are, and of the others so many at once;
+/// the largest first, so that none of them is left alone with one core at the end.
 async fn in_order<D, F: Future<Output = ()>>(
-    mut found: Vec<(ShardId, u64, D)>,
-    start: impl Fn(ShardId, u64, D) -> F,
+    found: Vec<Found<D>>,
+    n_at_once: usize,
+    start: impl Fn(Found<D>) -> F,
 ) {
-    found.sort_by_key(|(shard, id, _)| (*shard, *id));
-    let n_meta = found.partition_point(|(shard, _, _)| *shard == META_SHARD);
-    let others = found.split_off(n_meta);
-    for some in [found, others] {
-        let start = |(shard, id, disk)| start(shard, id, disk);
-        stream::iter(some).for_each_concurrent(STARTS_MAX, start).await;
+    let (meta, mut others): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|found| found.shard == META_SHARD);
+    others.sort_by_key(|found| (Reverse(found.bytes), found.shard, found.replica_id));
+    for some in [meta, others] {
+        stream::iter(some).for_each_concurrent(n_at_once, &start).await;
     }
 }
 
@@ -304,25 +319,27 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_meta_group_starts_before_all_others_and_of_those_some_at_once() {
-        let found = [3, 1, 0, 5, 2, 4, 6, 7].map(|n| (ShardId(n), u64::from(n) + 10, ()));
-        let (under_way, most, done) = (Mutex::new(0), Mutex::new(0), Mutex::new(Vec::new()));
-        let (under_way, most, done) = (&under_way, &most, &done);
-        in_order(found.to_vec(), |shard, replica_id, ()| async move {
+    async fn the_meta_group_starts_before_all_others_and_of_those_some_at_once_the_largest_first() {
+        let found = |n| Found { shard: ShardId(n), replica_id: 1, bytes: u64::from(n), disk: () };
+        let found = [3, 1, 0, 5, 2, 4, 6, 7].map(found);
+        let (under_way, most) = (Mutex::new(0), Mutex::new(0));
+        let (begun, done) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+        let (under_way, most, begun, done) = (&under_way, &most, &begun, &done);
+        in_order(found.into(), 3, |found| async move {
             *lock(under_way) += 1;
             let n_under_way = *lock(under_way);
-            assert!(shard != META_SHARD || n_under_way == 1);
+            assert!(found.shard != META_SHARD || n_under_way == 1);
             let n_most = n_under_way.max(*lock(most));
             *lock(most) = n_most;
-            tokio::time::sleep(Duration::from_secs(replica_id)).await;
+            lock(begun).push(found.shard.0);
+            tokio::time::sleep(Duration::from_secs(found.bytes + 1)).await;
             *lock(under_way) -= 1;
-            lock(done).push(shard.0);
+            lock(done).push(found.shard.0);
         })
         .await;
-        assert_eq!(*lock(most), STARTS_MAX);
+        assert_eq!(*lock(most), 3);
+        assert_eq!(*lock(begun), [0, 7, 6, 5, 4, 3, 2, 1]);
         assert_eq!(lock(done).first(), Some(&META_SHARD.0));
-        let mut done = lock(done).clone();
-        done.sort_unstable();
-        assert_eq!(done, [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(lock(done).len(), 8);
     }
 }

@@ -218,6 +218,12 @@ impl Disk {
         self.lock().known.clone()
     }
 
+    /// Bytes of the checkpoints of a replica: about as large as it is.
+    pub fn checkpoint_bytes(&self, replica: u64) -> u64 {
+        let entries = std::fs::read_dir(self.checkpoint_dir(replica)).into_iter().flatten();
+        entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|file| file.len()).sum()
+    }
+
     /// How full it is.
     pub fn usage(&self) -> Result<Usage, Error> {
         let usage = self.journal().usage()?;
