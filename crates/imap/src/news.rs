@@ -159,7 +159,7 @@ impl News {
         }
         selected.told_modseq = selected.told_modseq.max(heard).max(first_page);
         selected.heard_modseq = selected.heard_modseq.max(selected.told_modseq);
-        selected.forget_own();
+        selected.pass_own();
         selected.unsure_of_changes = false;
         Self::done()
     }

@@ -234,14 +234,7 @@ impl Selected {
         if modseq.value() <= self.told_modseq {
             return;
         }
-        if modseq.value() == self.told_modseq + 1 {
-            // Nothing of anybody else's lies between.
-            if self.vanished_modseq == self.told_modseq {
-                self.vanished_modseq += 1;
-            }
-            self.told_modseq += 1;
-            self.heard_modseq = self.heard_modseq.max(self.told_modseq);
-        } else {
+        if !self.pass(modseq) {
             self.heard_modseq = self.heard_modseq.max(modseq.value());
             if self.own.len() < OWN_CHANGES_MAX {
                 self.own.push((uids, modseq));
@@ -254,9 +247,25 @@ impl Selected {
         self.own.iter().any(|(uids, of)| *of == modseq && uids.contains(uid))
     }
 
-    /// Own changes up to what was told are no longer of interest.
-    pub(crate) fn forget_own(&mut self) {
-        self.own.retain(|(_, modseq)| modseq.value() > self.told_modseq);
+    /// More was told: own changes up to there are no longer of interest, and those that follow at once
+    /// need not be asked about.
+    pub(crate) fn pass_own(&mut self) {
+        let mut own = std::mem::take(&mut self.own);
+        own.retain(|(_, modseq)| modseq.value() > self.told_modseq && !self.pass(*modseq));
+        self.own = own;
+    }
+
+    /// Takes a change of this session's own for told, if nothing of anybody else's lies between.
+    fn pass(&mut self, modseq: ModSeq) -> bool {
+        if modseq.value() != self.told_modseq + 1 {
+            return false;
+        }
+        if self.vanished_modseq == self.told_modseq {
+            self.vanished_modseq += 1;
+        }
+        self.told_modseq += 1;
+        self.heard_modseq = self.heard_modseq.max(self.told_modseq);
+        true
     }
 }
 

@@ -50,8 +50,8 @@ enum Phase {
     Gather,
     /// Working off a command.
     Work(Current, Wait),
-    /// Telling what is new, before a command's end is told.
-    News(Current, Ending, News, Wait),
+    /// Telling what is new, before a command's end is told or its next slice begins.
+    News(Current, Behind, News, Wait),
     /// Skipping what a refused literal still sends; then the end is told.
     Skip(Option<String>, Ending),
     /// Sent, then the handshake.
@@ -69,6 +69,12 @@ struct Current {
     tag: String,
     tell: Tell,
     work: Box<dyn Work>,
+}
+
+/// What comes behind news.
+enum Behind {
+    End(Ending),
+    Slice(Box<Question>),
 }
 
 /// What a piece of work waits for.
@@ -121,7 +127,7 @@ impl Session {
         match std::mem::replace(&mut self.phase, Phase::Gather) {
             Phase::Gather => self.gather(),
             Phase::Work(current, wait) => self.work(current, wait),
-            Phase::News(current, ending, news, wait) => self.news(current, ending, news, wait),
+            Phase::News(current, behind, news, wait) => self.news(current, behind, news, wait),
             Phase::Skip(tag, ending) => match self.input.gather(self.line_bytes_max()) {
                 Gathered::Skipped => {
                     self.tell_end(tag.as_deref(), &ending);
@@ -319,11 +325,7 @@ impl Session {
             },
         };
         match next {
-            Next::Ask(question) => {
-                let question = self.with_news(question, current.tell);
-                self.phase = Phase::Work(current, Wait::Reply);
-                return Some(Step::Ask(question));
-            }
+            Next::Ask(question) => return self.ask(current, question),
             Next::More => {
                 self.phase = Phase::Work(current, Wait::Nothing);
                 return self.cx.out.pop().map(Step::Send);
@@ -335,7 +337,8 @@ impl Session {
             }
             Next::Done(ending) => match News::new(&self.cx, current.tell, self.early.take()) {
                 Some(news) if ending.skip.is_none() => {
-                    self.phase = Phase::News(current, ending, news, Wait::Nothing);
+                    let behind = Behind::End(ending);
+                    self.phase = Phase::News(current, behind, news, Wait::Nothing);
                 }
                 _ => self.finish(Some(current.tag), ending),
             },
@@ -343,6 +346,23 @@ impl Session {
             Next::Abort => self.phase = Phase::Close,
         }
         None
+    }
+
+    /// Asks for a command in progress, after the news that came with its slice before were told.
+    ///
+    /// Why not put off until its end: whoever does not know what lies between what was told and its own
+    /// changes would ask with each slice for all that the slices before it did.
+    fn ask(&mut self, current: Current, question: Question) -> Option<Step> {
+        if let (Question::Command(..), Some(early)) = (&question, self.early.take())
+            && let Some(news) = News::new(&self.cx, current.tell, Some(early))
+        {
+            self.phase =
+                Phase::News(current, Behind::Slice(Box::new(question)), news, Wait::Nothing);
+            return None;
+        }
+        let question = self.with_news(question, current.tell);
+        self.phase = Phase::Work(current, Wait::Reply);
+        Some(Step::Ask(question))
     }
 
     /// News that wait to be told are asked for together with a command, so that they cost no call of
@@ -369,7 +389,7 @@ impl Session {
     fn news(
         &mut self,
         current: Current,
-        ending: Ending,
+        behind: Behind,
         mut news: News,
         wait: Wait,
     ) -> Option<Step> {
@@ -377,31 +397,30 @@ impl Session {
             Wait::Reply => match self.reply.take() {
                 Some(reply) => resume(&mut news, &mut self.cx, reply),
                 None => {
-                    self.phase = Phase::News(current, ending, news, wait);
+                    self.phase = Phase::News(current, behind, news, wait);
                     return Some(Step::Wait);
                 }
             },
             _ => news.go_on(&mut self.cx, None),
         };
-        match next {
-            Next::Ask(question) => {
-                self.phase = Phase::News(current, ending, news, Wait::Reply);
-                Some(Step::Ask(question))
+        match (next, behind) {
+            (Next::Ask(question), behind) => {
+                self.phase = Phase::News(current, behind, news, Wait::Reply);
+                return Some(Step::Ask(question));
             }
-            Next::More => {
-                self.phase = Phase::News(current, ending, news, Wait::Nothing);
-                self.cx.out.pop().map(Step::Send)
+            (Next::More, behind) => {
+                self.phase = Phase::News(current, behind, news, Wait::Nothing);
+                return self.cx.out.pop().map(Step::Send);
             }
-            Next::Bye(words) => {
+            // Why also when it is gone: the slice is refused, and the end is told before the farewell.
+            (_, Behind::Slice(question)) => return self.ask(current, *question),
+            (Next::Bye(words), Behind::End(ending)) => {
                 self.finish(Some(current.tag), ending);
                 self.bye(words);
-                None
             }
-            Next::Abort | Next::Input | Next::Done(_) => {
-                self.finish(Some(current.tag), ending);
-                None
-            }
+            (_, Behind::End(ending)) => self.finish(Some(current.tag), ending),
         }
+        None
     }
 
     /// A command is over, but its literal may still be on its way.
