@@ -287,17 +287,19 @@ impl Store {
         self.put_places(places.iter().map(|(digest, pointer)| (*digest, Some(*pointer))))
     }
 
-    /// Forgets where bodies are.
-    pub fn displace(&self, digests: &[Digest]) -> Result<(), IndexError> {
-        self.put_places(digests.iter().map(|digest| (*digest, None)))
-    }
-
-    /// What is pending is changed there, so that it does not come later and overwrite this.
     fn put_places(
         &self,
         places: impl Iterator<Item = (Digest, Option<Pointer>)>,
     ) -> Result<(), IndexError> {
-        let _one_at_a_time = lock(&self.writing);
+        self.write_places(&lock(&self.writing), places)
+    }
+
+    /// The same, for who has the lock `writing`.
+    fn write_places(
+        &self,
+        _one_at_a_time: &MutexGuard<'_, ()>,
+        places: impl Iterator<Item = (Digest, Option<Pointer>)>,
+    ) -> Result<(), IndexError> {
         let batch: Batch = {
             let mut pending = self.pending.write().unwrap_or_else(PoisonError::into_inner);
             let settled = places.filter(|(digest, place)| !pending.replace(digest, *place));
@@ -312,8 +314,13 @@ impl Store {
         &self,
         digest: &Digest,
         pointer: Pointer,
-        is_live: impl FnOnce(&dyn Source) -> bool,
+        is_live: impl Fn(&dyn Source) -> bool,
     ) -> Result<bool, IndexError> {
+        if is_live(self) {
+            return Ok(false);
+        }
+        // Why this one first: whoever writes a layer has it for long, and no commit shall wait for that.
+        let writing = lock(&self.writing);
         // Why locked: an entry that brings the body again must come wholly before or wholly after,
         // else the place it brought would be forgotten too.
         let _nobody_commits = lock(&self.commit);
@@ -321,7 +328,7 @@ impl Store {
             return Ok(false);
         }
         if self.locate(digest)? == Some(pointer) {
-            self.displace(&[*digest])?;
+            self.write_places(&writing, std::iter::once((*digest, None)))?;
         }
         Ok(true)
     }

@@ -143,13 +143,34 @@ fn the_place_of_a_pending_body_is_changed_and_forgotten() {
     let places = [(moved, place(1)), (dead, place(2))];
     store.commit((RowChanges::new(), vec![]), &places, Applied::default()).unwrap();
     store.place(&[(moved, place(10)), (settled, place(30))]).unwrap();
-    store.displace(&[dead]).unwrap();
+    store.put_places(std::iter::once((dead, None))).unwrap();
     for _ in 0..2 {
         assert_eq!(store.locate(&moved).unwrap(), Some(place(10)));
         assert_eq!(store.locate(&settled).unwrap(), Some(place(30)));
         assert_eq!(store.locate(&dead).unwrap(), None);
         assert_eq!(store.bodies(None, 9).unwrap().len(), 2);
     }
+}
+
+#[test]
+fn a_body_is_forgotten_with_the_index_in_hand_before_commits_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(index::open(dir.path(), 1 << 20).unwrap(), 1, Arc::default()).unwrap();
+    let (digest, place) =
+        (Digest([1; 32]), Pointer { segment: journal::SegmentId(1), offset: 1, len: 9 });
+    store.commit((RowChanges::new(), vec![]), &[(digest, place)], Applied::default()).unwrap();
+    let (n_asked, n_holding) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+    let is_live = |_: &dyn Source| {
+        n_asked.set(n_asked.get() + 1);
+        if store.commit.try_lock().is_err() {
+            assert!(store.writing.try_lock().is_err(), "commits would wait for a layer");
+            n_holding.set(n_holding.get() + 1);
+        }
+        false
+    };
+    assert!(store.forget_dead(&digest, place, is_live).unwrap());
+    assert_eq!((n_asked.get(), n_holding.get()), (2, 1));
+    assert_eq!(store.locate(&digest).unwrap(), None);
 }
 
 #[test]
