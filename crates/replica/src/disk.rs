@@ -20,7 +20,6 @@ use crate::chunks::Throttle;
 use crate::codec::{self, Reader};
 use crate::core::Core;
 use crate::error::Error;
-use crate::index::Turns;
 use crate::log::{Log, RecoveredLog};
 use crate::raft::LogId;
 use crate::scrub::Ledger;
@@ -82,7 +81,6 @@ pub struct Disk {
     state: Mutex<State>,
     ledger: Mutex<Ledger>,
     briefs: Arc<Briefs>,
-    index_turns: Arc<Turns>,
     /// Of bodies that replicas here lack.
     filling: Throttle,
     /// Scrub is to end.
@@ -177,7 +175,6 @@ impl Disk {
         Ok(Arc::new(Self {
             dir: dir.to_path_buf(),
             briefs: Arc::default(),
-            index_turns: Arc::default(),
             filling: Throttle::new(options.fill_bytes_per_s),
             options,
             appender: Arc::new(appender),
@@ -194,11 +191,6 @@ impl Disk {
     /// What queries keep for each other.
     pub(crate) fn briefs(&self) -> Arc<Briefs> {
         self.briefs.clone()
-    }
-
-    /// Whose turn it is to write to the index of a replica.
-    pub(crate) fn index_turns(&self) -> Arc<Turns> {
-        self.index_turns.clone()
     }
 
     /// Who this disk is.

@@ -7,12 +7,10 @@
 mod filling;
 mod redo;
 mod sled;
-mod turns;
 
 use std::path::Path;
 
 pub(crate) use self::sled::SledIndex;
-pub(crate) use self::turns::Turns;
 
 /// The engine could not read or write. The index is then given up and built anew.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -190,7 +190,7 @@ impl Applier {
         let disk = &self.0.local.disk;
         match lag {
             Lag::Due if disk.has_room_for_index() => {
-                store.begin_settling(disk.index_turns(), disk.blocking(), is_asked);
+                store.begin_settling(disk.blocking(), is_asked);
             }
             Lag::Little | Lag::Due | Lag::Behind => {}
             Lag::Full => {
@@ -200,7 +200,7 @@ impl Applier {
                     return Err(io::Error::other("the index could not be written"));
                 }
                 // Why whatever room there is: a replica that can keep no more stops.
-                store.begin_settling(disk.index_turns(), disk.blocking(), is_asked);
+                store.begin_settling(disk.blocking(), is_asked);
             }
         }
         Ok(())

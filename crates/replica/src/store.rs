@@ -24,7 +24,7 @@ use self::pages::{Laid, Page};
 use crate::blocking::Blocking;
 use crate::briefs::{self, Briefs, StoreBriefs};
 use crate::codec::{self, Reader};
-use crate::index::{Batch, Index, IndexError, Turns};
+use crate::index::{Batch, Index, IndexError};
 use crate::pending::{Lag, Layer, Pending};
 use crate::raft::{LogId, StoredMembership};
 use crate::recent::Recent;
@@ -214,14 +214,13 @@ impl Store {
         Ok(lag)
     }
 
-    /// Has what is committed until its turn comes written to the index, and does not wait for it. Where
-    /// queries are answered, they are prepared for what came.
-    pub fn begin_settling(self: &Arc<Self>, turns: Arc<Turns>, blocking: Blocking, is_asked: bool) {
+    /// Has what was committed so far written to the index, and does not wait for it. Where queries are
+    /// answered, they are prepared for what came.
+    pub fn begin_settling(self: &Arc<Self>, blocking: Blocking, is_asked: bool) {
         self.pending.write().unwrap_or_else(PoisonError::into_inner).call();
         let store = self.clone();
         // Why the result is dropped: a failure marks the index damaged, and it is rebuilt.
         blocking.begin(move || {
-            let _turn = turns.take();
             if let Ok(Some(layer)) = store.write_pending()
                 && is_asked
             {

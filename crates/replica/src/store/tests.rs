@@ -269,7 +269,7 @@ fn a_mailbox_that_is_filled_is_ready_to_be_searched_where_queries_are_answered()
             let rows = emails.map(|email| (key(email), Some(metadata()))).collect();
             store.commit((rows, Vec::new()), &[], Applied::default()).unwrap();
             // As in a simulation: it is done when this returns.
-            store.begin_settling(Arc::default(), Blocking { is_threaded: false }, is_asked);
+            store.begin_settling(Blocking { is_threaded: false }, is_asked);
         };
         fill(0..100);
         assert_eq!(n_kept(), [0, 0, 0], "more may come");
