@@ -219,7 +219,8 @@ impl Disk {
         self.lock().known.clone()
     }
 
-    /// Bytes of the checkpoints of a replica: about as large as it is.
+    /// Bytes of the checkpoints of a replica: about as large as it is. 0 if they cannot be read, for
+    /// then it will say so itself when it starts.
     pub fn checkpoint_bytes(&self, replica: u64) -> u64 {
         let entries = std::fs::read_dir(self.checkpoint_dir(replica)).into_iter().flatten();
         entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|file| file.len()).sum()

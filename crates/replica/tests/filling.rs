@@ -34,6 +34,7 @@ async fn late(net: &Net, dir: &Path, fill_bytes_per_s: u64) -> (Vec<Node>, Node)
     converged(&nodes).await;
     for node in &nodes {
         node.replica.checkpoint(0).await.unwrap();
+        assert!(node.disk.checkpoint_bytes(node.id) > 0);
     }
     let least = u64::from(N_BODIES);
     until(|| nodes.iter().all(|node| node.replica.status().purged >= least), "logs are cut").await;
