@@ -302,7 +302,7 @@ impl Client {
             pieces.push(shared.into());
         }
         let raw: Vec<u8> = pieces.concat();
-        let metadata = Box::new(mime::scan(&raw));
+        let metadata = (&mime::scan(&raw)).into();
         let chunks: Vec<StoredChunk> = pieces.into_iter().map(StoredChunk::raw).collect();
         let refs: Vec<_> = chunks.iter().map(|chunk| chunk.chunk).collect();
         let digest = Digest::of_chunks(&refs);

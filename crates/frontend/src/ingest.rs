@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
-use mailbox::chunk::{CHUNK_BYTES_MAX, INLINE_BYTES_MAX, stow};
+use mailbox::chunk::{CHUNK_BYTES_MAX, INLINE_BYTES_MAX, Stowed, stow};
 use mailbox::command::{Place, Upload};
 use mailbox::dialogue::Trouble;
 use mailbox::{
@@ -109,7 +109,8 @@ impl Ingest {
             self.cut().await?;
         }
         let chunks = std::mem::take(&mut self.chunks);
-        let (metadata, mut whole) = stow(std::mem::take(&mut self.scanner).finish());
+        let scanned = std::mem::take(&mut self.scanner).finish();
+        let Stowed { metadata, packed, mut whole } = stow(scanned);
         while !whole.is_empty() {
             let octets = whole.split_to(whole.len().min(CHUNK_BYTES_MAX));
             self.raw.extend_from_slice(&octets);
@@ -120,11 +121,12 @@ impl Ingest {
             digest: Digest::of_chunks(&chunks),
             chunks,
             size: self.size,
-            metadata: Box::new(metadata),
+            metadata: packed,
             upload: self.upload,
             metadata_chunks: self.chunks,
         };
-        Ok((Draft { message, inline: self.pending }, self.failures))
+        let metadata = Box::new(metadata);
+        Ok((Draft { message, metadata, inline: self.pending }, self.failures))
     }
 
     /// Ends the chunk being filled.

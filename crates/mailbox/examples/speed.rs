@@ -74,7 +74,7 @@ fn main() {
         chunks: inline.to_vec(),
         digest: Digest::of_chunks(&inline),
         size: MESSAGE.len() as u64,
-        metadata: Box::new(mime::scan(MESSAGE)),
+        metadata: (&mime::scan(MESSAGE)).into(),
         upload: None,
         metadata_chunks: Vec::new(),
     };

@@ -7,7 +7,7 @@ use minicbor::{Decode, Encode};
 
 use crate::codec;
 use crate::ids::UploadId;
-use mime::Metadata;
+use mime::{Metadata, PackedMetadata};
 
 /// Limit: raw bytes in one chunk; the unit of storage, verification, range reads and repair.
 pub const CHUNK_BYTES_MAX: usize = 256 * 1024;
@@ -113,7 +113,7 @@ pub struct NewMessage {
     pub size: u64,
     /// What was parsed once, at the door; an excerpt of it if there are `metadata_chunks`.
     #[n(3)]
-    pub metadata: Box<Metadata>,
+    pub metadata: PackedMetadata,
     /// Where chunks that do not travel beside the command were put before.
     #[n(4)]
     pub upload: Option<UploadId>,
@@ -122,22 +122,33 @@ pub struct NewMessage {
     pub metadata_chunks: Vec<ChunkRef>,
 }
 
-/// Metadata made ready to be stored: what goes into a row, and, when that is only an excerpt, the
-/// octets to be kept as chunks. Nothing a message holds is too much for it.
-pub fn stow(mut metadata: Metadata) -> (Metadata, Bytes) {
-    let mut octets = codec::encode(&metadata);
-    if octets.len() > METADATA_BYTES_MAX {
+/// Metadata made ready to be stored.
+pub struct Stowed {
+    /// What goes into a row.
+    pub metadata: Metadata,
+    /// The same, encoded.
+    pub packed: PackedMetadata,
+    /// When that is only an excerpt, the octets to be kept as chunks.
+    pub whole: Bytes,
+}
+
+/// Makes metadata ready to be stored. Nothing a message holds is too much for it.
+pub fn stow(mut metadata: Metadata) -> Stowed {
+    let mut packed = PackedMetadata::from(&metadata);
+    let mut whole = Bytes::new();
+    if packed.octets().len() > METADATA_BYTES_MAX {
         metadata.make_opaque();
-        octets = codec::encode(&metadata);
+        packed = PackedMetadata::from(&metadata);
     }
-    if octets.len() > METADATA_BYTES_MAX {
+    if packed.octets().len() > METADATA_BYTES_MAX {
         metadata.cut();
-        return (metadata, Bytes::new());
+        packed = PackedMetadata::from(&metadata);
+    } else if packed.octets().len() > METADATA_ROW_BYTES_MAX {
+        whole = Bytes::copy_from_slice(packed.octets());
+        metadata = metadata.excerpt();
+        packed = PackedMetadata::from(&metadata);
     }
-    match octets.len() > METADATA_ROW_BYTES_MAX {
-        true => (metadata.excerpt(), octets.into()),
-        false => (metadata, Bytes::new()),
-    }
+    Stowed { metadata, packed, whole }
 }
 
 /// The whole metadata of which a row holds an excerpt, from its chunks' octets in order. `None` if
@@ -152,6 +163,8 @@ pub fn unstow(excerpt: &Metadata, octets: &[u8]) -> Option<Metadata> {
 pub struct Draft {
     /// The message without any trace header fields.
     pub message: NewMessage,
+    /// What is packed in it.
+    pub metadata: Box<Metadata>,
     /// Chunks that must travel beside the command; the others were uploaded.
     pub inline: Vec<StoredChunk>,
 }
@@ -159,7 +172,7 @@ pub struct Draft {
 impl Draft {
     /// The message as one recipient gets it, with trace header fields of its own in front.
     pub fn with_prefix(&self, prefix: Bytes) -> (NewMessage, Vec<StoredChunk>) {
-        let metadata = Box::new(self.message.metadata.with_prefix(&prefix));
+        let metadata = PackedMetadata::from(&self.metadata.with_prefix(&prefix));
         let first = StoredChunk::raw(prefix);
         let mut chunks = Vec::with_capacity(self.message.chunks.len() + 1);
         chunks.push(first.chunk);

@@ -201,6 +201,16 @@ impl Command {
             Self::Expunge(cmd) => Some(cmd.account),
         }
     }
+
+    /// Whether all that decoding passed over can be read. Asked where commands are let in: what is in a
+    /// shard's log is sound.
+    pub fn is_sound(&self) -> bool {
+        match self {
+            Self::Deliver(cmd) => cmd.message.metadata.is_sound(),
+            Self::Append(cmd) => cmd.messages.iter().all(|new| new.message.metadata.is_sound()),
+            _ => true,
+        }
+    }
 }
 
 /// See [`Command::Housekeep`].

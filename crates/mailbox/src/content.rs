@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mime::Metadata;
+use mime::Relations;
 
 use crate::chunk::{CHUNK_BYTES_MAX, ChunkRef, Digest, NewMessage};
-use crate::codec;
 use crate::ids::{EmailId, ThreadId};
 use crate::ledger::Ledger;
 use crate::outcome::Refusal;
 use crate::row::{self, ChunkRow, ContentRow, ThreadRow};
+use crate::rows::Source;
 use crate::table;
 
 /// Limit: chunks of one message and its metadata; 128 MiB when all are full, and few enough for one
@@ -70,11 +70,11 @@ pub(crate) fn check_chunks(
 pub(crate) fn create(
     ledger: &mut Ledger<'_, '_>,
     message: &NewMessage,
-    metadata: Vec<u8>,
+    relations: &Relations<'_>,
 ) -> (EmailId, ThreadId) {
     ledger.usage.email += 1;
     let email = EmailId(ledger.usage.email);
-    let thread = join_thread(ledger, &message.metadata);
+    let thread = join_thread(ledger, relations);
     let chunks = [&message.chunks[..], &message.metadata_chunks].concat();
     for chunk in &chunks {
         ledger.refer(chunk.digest, chunk.raw_len, 1);
@@ -83,17 +83,17 @@ pub(crate) fn create(
     let digest = message.digest;
     let content = ContentRow { n_references: 1, digest, chunks, n_metadata_chunks };
     row::save_new(ledger.rows, table::content(ledger.account, email), &content);
+    let metadata = message.metadata.octets().to_vec();
     ledger.rows.put_new(table::metadata(ledger.account, email), metadata);
     (email, thread)
 }
 
-/// The metadata as it will be stored, if it fits.
-pub(crate) fn encode_metadata(metadata: &Metadata) -> Result<Vec<u8>, Refusal> {
-    let bytes = codec::encode(metadata);
-    if bytes.len() > METADATA_BYTES_MAX {
-        return Err(Refusal::Limit("metadata of a message".into()));
-    }
-    Ok(bytes)
+/// What the message's metadata say of it among others, if they fit into a row.
+pub(crate) fn relations(message: &NewMessage) -> Result<Relations<'_>, Refusal> {
+    let octets = message.metadata.octets();
+    let relations = Relations::of_metadata(octets).ok();
+    let fitting = relations.filter(|_| octets.len() <= METADATA_BYTES_MAX);
+    fitting.ok_or_else(|| Refusal::Limit("metadata of a message".into()))
 }
 
 /// One more message has this content.
@@ -120,16 +120,17 @@ pub(crate) fn release(ledger: &mut Ledger<'_, '_>, email: EmailId) {
         ledger.refer(chunk.digest, chunk.raw_len, -1);
     }
     let key = table::metadata(ledger.account, email);
-    if let Some(metadata) = row::load::<Metadata>(ledger.rows, &key) {
-        leave_thread(ledger, &metadata);
+    if let Some(metadata) = ledger.rows.row(&key) {
+        let relations = Relations::of_metadata(&metadata);
+        leave_thread(ledger, &relations.expect("metadata are sound where they are let in"));
     }
     ledger.rows.remove(&key);
 }
 
 /// The thread of the oldest of its relatives, else a new one. THREADID is immutable, so two threads
 /// that turn out to be one stay two.
-fn join_thread(ledger: &mut Ledger<'_, '_>, metadata: &Metadata) -> ThreadId {
-    let ids = thread_ids(metadata);
+fn join_thread(ledger: &mut Ledger<'_, '_>, relations: &Relations<'_>) -> ThreadId {
+    let ids = thread_ids(relations);
     let rows: Vec<_> = ids
         .iter()
         .map(|id| {
@@ -151,8 +152,8 @@ fn join_thread(ledger: &mut Ledger<'_, '_>, metadata: &Metadata) -> ThreadId {
     thread
 }
 
-fn leave_thread(ledger: &mut Ledger<'_, '_>, metadata: &Metadata) {
-    for id in thread_ids(metadata) {
+fn leave_thread(ledger: &mut Ledger<'_, '_>, relations: &Relations<'_>) {
+    for id in thread_ids(relations) {
         let key = table::thread(ledger.account, &id);
         if let Some(mut row) = row::load::<ThreadRow>(ledger.rows, &key) {
             row.n_references -= 1;
@@ -167,11 +168,10 @@ fn leave_thread(ledger: &mut Ledger<'_, '_>, metadata: &Metadata) {
 
 /// What the thread index is asked for: hashes of the message's own id, the root's, and the ids of
 /// the nearest ancestors.
-pub(crate) fn thread_ids(metadata: &Metadata) -> BTreeSet<[u8; 16]> {
-    let sort = &metadata.sort;
-    let own = sort.message_id.iter();
-    let root = sort.references.iter().take(1);
-    let near = sort.references.iter().rev().take(THREAD_IDS_MAX - 2);
+pub(crate) fn thread_ids(relations: &Relations<'_>) -> BTreeSet<[u8; 16]> {
+    let own = relations.message_id.iter();
+    let root = relations.references.iter().take(1);
+    let near = relations.references.iter().rev().take(THREAD_IDS_MAX - 2);
     own.chain(root).chain(near).map(|id| hash(id)).collect()
 }
 

@@ -2,7 +2,7 @@
 
 mod support;
 
-use mailbox::chunk::{METADATA_BYTES_MAX, METADATA_ROW_BYTES_MAX, stow, unstow};
+use mailbox::chunk::{METADATA_BYTES_MAX, METADATA_ROW_BYTES_MAX, Stowed, stow, unstow};
 use mailbox::command::{Deliver, OfMailbox};
 use mailbox::query::{Messages, Search};
 use mailbox::*;
@@ -99,7 +99,8 @@ fn trace_fields_in_front_shift_the_whole() {
     let (raw, prefix) = (many_parts(2000), b"Return-Path: <a@example.test>\r\n");
     let (message, inline) = shard.message(&raw);
     let stored = |chunk: &ChunkRef| StoredChunk::raw(shard.chunks[&chunk.digest].clone());
-    let draft = Draft { message, inline: inline.iter().map(stored).collect() };
+    let metadata = message.metadata.read().expect("just made").into();
+    let draft = Draft { message, metadata, inline: inline.iter().map(stored).collect() };
     let (message, inline) = draft.with_prefix(prefix.to_vec().into());
     let refs: Vec<_> = inline.iter().map(|stored| stored.chunk).collect();
     let deliver = Deliver { account: ACCOUNT, detail: None, message };
@@ -167,8 +168,9 @@ fn nothing_a_message_holds_is_too_much() {
     let parted =
         "Content-Type: multipart/mixed; boundary=b\r\n\r\n".to_owned() + &parts.repeat(9_000);
     for raw in [wide.concat() + &long.concat() + "\r\nx", parted] {
-        let (row, whole) = stow(mime::scan(raw.as_bytes()));
-        let n_octets = codec::encode(&row).len();
+        let Stowed { metadata: row, packed, whole } = stow(mime::scan(raw.as_bytes()));
+        assert_eq!(packed.read().ok().as_ref(), Some(&row));
+        let n_octets = packed.octets().len();
         assert!(n_octets < 2 * METADATA_ROW_BYTES_MAX, "{n_octets} octets in a row");
         assert!(whole.len() <= METADATA_BYTES_MAX);
         assert_eq!(whole.is_empty(), row.excerpt.is_none());

@@ -30,7 +30,7 @@ pub use charset::{CharsetDecoder, fold, fold_in_place};
 pub use envelope::{Address, Envelope};
 pub use header::{HeaderField, HeaderFields, header_fields, unfold};
 pub use metadata::{Metadata, Range};
-pub use packed::{AddressRef, Addresses, EnvelopeRef, PackedEnvelope};
+pub use packed::{AddressRef, Addresses, EnvelopeRef, PackedEnvelope, PackedMetadata, Relations};
 pub use part::{ContentType, Disposition, Parameter, Part, PartKind};
 pub use scanner::{Scanner, scan};
 pub use sort::SortKeys;

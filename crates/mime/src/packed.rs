@@ -1,10 +1,12 @@
-//! An ENVELOPE as it is stored, read where it lies: a listing of thousands makes no copies of it.
+//! An ENVELOPE and whole metadata as they are stored, read where they lie: a listing of thousands makes no
+//! copies, and what a message's metadata say is encoded once, wherever they go.
 
 use minicbor::decode::Error as DecodeError;
 use minicbor::encode::{Error as EncodeError, Write};
 use minicbor::{Decode, Decoder, Encode, Encoder};
 
 use crate::envelope::Envelope;
+use crate::metadata::Metadata;
 
 /// An encoded [`Envelope`]; it passes through encoders and decoders as it is.
 ///
@@ -151,6 +153,93 @@ impl<'b> Iterator for Addresses<'b> {
     }
 }
 
+/// Encoded [`Metadata`]; it passes through encoders and decoders as it is. Whoever lets it in from outside
+/// asks [`Self::is_sound`] first: to decode it only finds where it ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackedMetadata(Box<[u8]>);
+
+impl PackedMetadata {
+    /// As it is stored.
+    pub fn octets(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// What is in it.
+    pub fn read(&self) -> Result<Metadata, DecodeError> {
+        minicbor::decode(&self.0)
+    }
+
+    /// Whether it can be read.
+    pub fn is_sound(&self) -> bool {
+        self.read().is_ok()
+    }
+}
+
+impl From<&Metadata> for PackedMetadata {
+    fn from(metadata: &Metadata) -> Self {
+        let octets = minicbor::to_vec(metadata).expect("writing to a Vec does not fail");
+        Self(octets.into())
+    }
+}
+
+impl<C> Encode<C> for PackedMetadata {
+    fn encode<W: Write>(
+        &self,
+        encoder: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), EncodeError<W::Error>> {
+        encoder.writer_mut().write_all(&self.0).map_err(EncodeError::write)
+    }
+}
+
+impl<'b, C> Decode<'b, C> for PackedMetadata {
+    fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
+        passed(decoder, Decoder::skip).map(|octets| Self(octets.into()))
+    }
+}
+
+/// What sets a message among others, of encoded [`Metadata`], without reading the rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relations<'b> {
+    /// See [`SortKeys`](crate::SortKeys).
+    pub date_unix_s: Option<i64>,
+    /// See [`SortKeys`](crate::SortKeys).
+    pub date_zone_min: i32,
+    /// See [`SortKeys`](crate::SortKeys).
+    pub message_id: Option<&'b str>,
+    /// See [`SortKeys`](crate::SortKeys).
+    pub references: Vec<&'b str>,
+}
+
+impl<'b> Relations<'b> {
+    /// Of encoded metadata.
+    pub fn of_metadata(metadata: &'b [u8]) -> Result<Self, DecodeError> {
+        let OfMetadata { sort } = minicbor::decode(metadata)?;
+        let OfSortKeys { date_unix_s, date_zone_min, message_id, references } = sort;
+        Ok(Self { date_unix_s, date_zone_min, message_id, references })
+    }
+}
+
+/// Of [`Metadata`], under the same numbers; the derived decoder passes over the others.
+#[derive(Decode)]
+struct OfMetadata<'b> {
+    #[b(2)]
+    sort: OfSortKeys<'b>,
+}
+
+/// Of [`SortKeys`](crate::SortKeys), likewise.
+#[derive(Decode)]
+struct OfSortKeys<'b> {
+    #[n(0)]
+    date_unix_s: Option<i64>,
+    #[n(1)]
+    date_zone_min: i32,
+    #[b(9)]
+    message_id: Option<&'b str>,
+    #[b(10)]
+    references: Vec<&'b str>,
+}
+
 /// The octets that `pass` goes over.
 fn passed<'b>(
     decoder: &mut Decoder<'b>,
@@ -214,6 +303,43 @@ mod tests {
             let sent = minicbor::to_vec([&packed, &packed]).unwrap();
             let read: [PackedEnvelope; 2] = minicbor::decode(&sent).unwrap();
             assert_eq!(read, [packed.clone(), packed]);
+        }
+    }
+
+    #[test]
+    fn packed_metadata_are_the_metadata() {
+        for metadata in metadata() {
+            let packed = PackedMetadata::from(&metadata);
+            assert!(packed.is_sound());
+            assert_eq!(packed.read().unwrap(), metadata);
+            let sent = minicbor::to_vec((&packed, 7)).unwrap();
+            assert_eq!(sent, minicbor::to_vec((&metadata, 7)).unwrap());
+            let read: (PackedMetadata, u8) = minicbor::decode(&sent).unwrap();
+            assert_eq!(read, (packed.clone(), 7));
+            let relations = Relations::of_metadata(packed.octets()).unwrap();
+            let sort = &metadata.sort;
+            assert_eq!(relations.date_unix_s, sort.date_unix_s);
+            assert_eq!(relations.date_zone_min, sort.date_zone_min);
+            assert_eq!(relations.message_id, sort.message_id.as_deref());
+            assert_eq!(relations.references, sort.references);
+        }
+    }
+
+    #[test]
+    fn what_is_no_metadata_is_not_sound() {
+        for metadata in metadata() {
+            let whole = minicbor::to_vec(&metadata).unwrap();
+            for n_octets in 0..whole.len() {
+                let cut: Result<PackedMetadata, _> = minicbor::decode(&whole[..n_octets]);
+                assert!(cut.is_err(), "{n_octets}");
+            }
+            let n_bad = (0..whole.len() * 8).filter(|bit| {
+                let mut octets = whole.clone();
+                octets[bit / 8] ^= 1 << (bit % 8);
+                let read: Result<PackedMetadata, _> = minicbor::decode(&octets);
+                read.is_ok_and(|packed| !packed.is_sound())
+            });
+            assert!(n_bad.count() > 0);
         }
     }
 

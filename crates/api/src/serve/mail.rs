@@ -147,7 +147,10 @@ impl Mail for MailService {
 
 impl MailService {
     async fn put(&self, message: wire::ProposeRequest) -> Result<wire::ProposeResponse, Malformed> {
-        let request = decode(&message.request, "request")?;
+        let request: mailbox::Request = decode(&message.request, "request")?;
+        if !request.command.is_sound() {
+            return Err(Malformed("metadata"));
+        }
         let chunks: Result<Vec<_>, _> =
             message.chunks.into_iter().map(StoredChunk::try_from).collect();
         let then = match message.then.is_empty() {

@@ -105,7 +105,7 @@ impl Store {
             digest: Digest::of_chunks(&chunks),
             chunks,
             size: raw.len() as u64,
-            metadata: Box::new(mime::scan(raw)),
+            metadata: (&mime::scan(raw)).into(),
             upload: None,
             metadata_chunks: Vec::new(),
         };
@@ -198,7 +198,8 @@ impl Store {
             Question::EndBody => {
                 let raw = std::mem::take(&mut self.body);
                 let (message, inline) = self.message(&raw);
-                Reply::Draft(Box::new(chunk::Draft { message, inline }))
+                let metadata = message.metadata.read().expect("just made").into();
+                Reply::Draft(Box::new(chunk::Draft { message, metadata, inline }))
             }
             Question::DropBody | Question::Listen(_) | Question::Watch(_) | Question::Unwatch => {
                 Reply::Done

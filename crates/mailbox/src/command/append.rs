@@ -53,7 +53,7 @@ pub(crate) fn apply(
 }
 
 /// The date a message says it was sent; a zone beyond all zones is none.
-fn sent(keys: &mime::SortKeys) -> Option<InternalDate> {
+fn sent(keys: &mime::Relations<'_>) -> Option<InternalDate> {
     let unix_s = keys.date_unix_s.filter(|unix_s| *unix_s != i64::MIN)?;
     let zone_minutes = i16::try_from(keys.date_zone_min).unwrap_or(0);
     Some(InternalDate { unix_s, zone_minutes })
@@ -73,11 +73,11 @@ pub(super) fn arrive_all(
     if n_rows > ROWS_MAX - ROWS_PER_CONTENT_MAX {
         return Err(Refusal::Limit("messages of one command".into()));
     }
-    let mut metadata = Vec::with_capacity(arrivals.len());
+    let mut relations = Vec::with_capacity(arrivals.len());
     let mut n_bytes: u64 = 0;
     for new in &mut arrivals {
         content::check(ledger, new.message, inline)?;
-        metadata.push(content::encode_metadata(&new.message.metadata)?);
+        relations.push(content::relations(new.message)?);
         new.flags = ledger.spell(mailbox, &new.flags)?;
         n_bytes += new.message.size;
     }
@@ -86,8 +86,8 @@ pub(super) fn arrive_all(
     let modseq = ledger.modseq()?;
 
     let mut uids = UidSet::new();
-    for (new, metadata) in arrivals.iter().zip(metadata) {
-        let (email, thread) = content::create(ledger, new.message, metadata);
+    for (new, relations) in arrivals.iter().zip(&relations) {
+        let (email, thread) = content::create(ledger, new.message, relations);
         let state = State {
             flags: new.flags.clone(),
             modseq: modseq.value(),
@@ -96,7 +96,7 @@ pub(super) fn arrive_all(
             size: new.message.size,
             internal_date: new.internal_date,
             save_date: ledger.now,
-            sent: sent(&new.message.metadata.sort),
+            sent: sent(relations),
             uidl: None,
         };
         uids.push(message::arrive(ledger, mailbox, &state));

@@ -162,7 +162,7 @@ impl Shard {
 
     /// Puts a message into INBOX.
     pub fn deliver(&mut self, account: AccountId, raw: &[u8]) -> Outcome {
-        let Draft { message, inline } = draft(raw);
+        let Draft { message, inline, .. } = draft(raw);
         self.command(Command::Deliver(Deliver { account, detail: None, message }), &inline)
     }
 }
@@ -184,9 +184,10 @@ pub fn draft(raw: &[u8]) -> Draft {
         digest: Digest::of_chunks(&chunks),
         chunks,
         size: raw.len() as u64,
-        metadata: Box::new(mime::scan(raw)),
+        metadata: (&mime::scan(raw)).into(),
         upload: None,
         metadata_chunks: Vec::new(),
     };
-    Draft { message, inline }
+    let metadata = message.metadata.read().expect("just made");
+    Draft { message, metadata: metadata.into(), inline }
 }

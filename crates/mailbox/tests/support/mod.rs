@@ -165,14 +165,14 @@ impl Shard {
     /// A message with this text.
     pub fn message(&mut self, raw: &[u8]) -> (NewMessage, Vec<ChunkRef>) {
         let refs = self.cut(raw);
-        let (metadata, whole) = chunk::stow(mime::scan(raw));
+        let chunk::Stowed { packed, whole, .. } = chunk::stow(mime::scan(raw));
         let metadata_chunks = self.cut(&whole);
         let inline = [&refs[..], &metadata_chunks].concat();
         let message = NewMessage {
             digest: Digest::of_chunks(&refs),
             chunks: refs,
             size: raw.len() as u64,
-            metadata: Box::new(metadata),
+            metadata: packed,
             upload: None,
             metadata_chunks,
         };

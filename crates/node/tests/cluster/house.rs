@@ -262,7 +262,7 @@ pub async fn deliver(client: &Client, place: Place, raw: &'static [u8]) {
         digest: Digest::of_chunks(&chunks),
         chunks,
         size: raw.len() as u64,
-        metadata: Box::new(mime::scan(raw)),
+        metadata: (&mime::scan(raw)).into(),
         upload: None,
         metadata_chunks: Vec::new(),
     };
