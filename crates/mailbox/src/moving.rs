@@ -94,13 +94,12 @@ pub(crate) fn begin(rows: &mut Rows<'_>) {
 /// Notes what this entry changed of accounts that are leaving, whoever changed it.
 pub(crate) fn note(rows: &mut Rows<'_>) {
     let touched = rows.take_touched();
-    let accounts: BTreeSet<AccountId> =
-        touched.iter().filter_map(|key| table::account_of(key)).collect();
+    let accounts: BTreeSet<AccountId> = touched.keys().filter_map(table::account_of).collect();
     for account in accounts {
         if let Some(Moving::Leaving { to, n_changes, frozen_until }) = of(rows, account) {
-            let is_of_it = |key: &&Vec<u8>| table::account_of(key) == Some(account);
-            let keys: BTreeSet<&Vec<u8>> = touched.iter().filter(is_of_it).collect();
-            let keys = keys.into_iter().cloned().map(Into::into).collect();
+            let is_of_it = |key: &&[u8]| table::account_of(key) == Some(account);
+            let keys: BTreeSet<&[u8]> = touched.keys().filter(is_of_it).collect();
+            let keys = keys.into_iter().map(|key| key.to_vec().into()).collect();
             let n_changes = n_changes + 1;
             row::save(rows, table::changed(account, n_changes), &ChangedKeys { keys });
             let moving = Moving::Leaving { to, n_changes, frozen_until };

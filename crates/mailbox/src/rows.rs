@@ -40,13 +40,33 @@ pub struct Rows<'a> {
     /// What the source holds under the keys that changed, if that is wanted.
     before: Option<RowChanges>,
     /// Keys written or removed by the entry that is applied now.
-    touched: Vec<Vec<u8>>,
+    touched: Touched,
+}
+
+/// Keys behind each other. Why not a list of them: it is kept for each write, and seldom wanted.
+#[derive(Default)]
+pub(crate) struct Touched {
+    octets: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Touched {
+    fn push(&mut self, key: &[u8]) {
+        self.octets.extend_from_slice(key);
+        self.ends.push(self.octets.len());
+    }
+
+    /// Each, as often as it was written.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, end)| &self.octets[start..*end])
+    }
 }
 
 impl<'a> Rows<'a> {
     /// No changes yet; `digest` is the one kept with the source.
     pub fn new(source: &'a dyn Source, digest: RowDigest) -> Self {
-        let (new_keys, touched) = (Vec::new(), Vec::new());
+        let (new_keys, touched) = (Vec::new(), Touched::default());
         let (changes, before) = (RowChanges::new(), None);
         Self { source, changes, digest, n_writes: 0, new_keys, before, touched }
     }
@@ -62,7 +82,7 @@ impl<'a> Rows<'a> {
         self.note_before(&key, before.as_deref());
         self.digest.add(&key, &value);
         self.n_writes += 1;
-        self.touched.push(key.clone());
+        self.touched.push(&key);
         self.changes.insert(key, Some(value));
     }
 
@@ -75,7 +95,7 @@ impl<'a> Rows<'a> {
         if !self.changes.contains_key(&key) {
             self.new_keys.push(key.clone());
         }
-        self.touched.push(key.clone());
+        self.touched.push(&key);
         self.changes.insert(key, Some(value));
     }
 
@@ -86,7 +106,7 @@ impl<'a> Rows<'a> {
         self.digest.subtract(&key, before);
         self.digest.add(&key, &value);
         self.n_writes += 1;
-        self.touched.push(key.clone());
+        self.touched.push(&key);
         self.changes.insert(key, Some(value));
     }
 
@@ -96,7 +116,7 @@ impl<'a> Rows<'a> {
         self.note_before(&key, Some(value));
         self.digest.subtract(&key, value);
         self.n_writes += 1;
-        self.touched.push(key.clone());
+        self.touched.push(&key);
         self.changes.insert(key, None);
     }
 
@@ -110,7 +130,7 @@ impl<'a> Rows<'a> {
         let Some(before) = self.forget(key) else { return false };
         self.note_before(key, Some(&before));
         self.n_writes += 1;
-        self.touched.push(key.to_vec());
+        self.touched.push(key);
         self.changes.insert(key.to_vec(), None);
         true
     }
@@ -122,7 +142,7 @@ impl<'a> Rows<'a> {
 
     /// Keys that were written or removed since this was called last. Why not the changes: several entries
     /// may lie over each other, on each replica others.
-    pub(crate) fn take_touched(&mut self) -> Vec<Vec<u8>> {
+    pub(crate) fn take_touched(&mut self) -> Touched {
         std::mem::take(&mut self.touched)
     }
 

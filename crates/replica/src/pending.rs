@@ -2,10 +2,12 @@
 //! the index may be behind; many commits become one batch of it, in which a row that changed a
 //! hundred times is written once.
 
+use std::collections::btree_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use journal::Pointer;
 use mailbox::{Digest, RowChanges};
 use tokio::time::Instant;
@@ -38,12 +40,12 @@ pub(crate) fn share_percent(replica: u64) -> usize {
 pub(crate) struct Layer {
     pub rows: RowChanges,
     /// `None`: no longer known.
-    pub places: HashMap<Digest, Option<Pointer>>,
+    pub places: HashMap<Digest, Option<Pointer>, RandomState>,
     /// How far the last commit went; `None` if there were only places.
     pub applied: Option<Applied>,
     /// Rows that did not exist when this layer got them first: when they go while it is young, nothing is
     /// left.
-    new_keys: HashSet<Vec<u8>>,
+    new_keys: HashSet<Vec<u8>, RandomState>,
     bytes: usize,
     begun: Option<Instant>,
 }
@@ -53,21 +55,32 @@ impl Layer {
         self.begun.is_none()
     }
 
-    fn put_rows(&mut self, changes: RowChanges, new_keys: Vec<Vec<u8>>) {
-        // Why not one that went in this layer: it may still be in the index, and has to go there too.
-        let is_new = |key: &Vec<u8>| !self.rows.contains_key(key);
-        self.new_keys.extend(new_keys.into_iter().filter(is_new));
+    fn put_rows(&mut self, changes: RowChanges, mut new_keys: Vec<Vec<u8>>) {
+        new_keys.sort_unstable();
+        let mut new_keys = new_keys.into_iter().peekable();
+        let size = |value: &Option<Vec<u8>>| value.as_ref().map_or(0, Vec::len);
         for (key, value) in changes {
-            if value.is_none() && self.new_keys.remove(&key) {
-                if let Some(before) = self.rows.remove(&key) {
-                    self.bytes -= key.len() + before.map_or(0, |row| row.len()) + ROW_BYTES;
-                }
-                continue;
-            }
             let key_bytes = key.len() + ROW_BYTES;
-            self.bytes += key_bytes + value.as_ref().map_or(0, Vec::len);
-            if let Some(before) = self.rows.insert(key, value) {
-                self.bytes -= key_bytes + before.map_or(0, |row| row.len());
+            let new_key = new_keys.next_if(|new| *new == key);
+            match self.rows.entry(key) {
+                Entry::Vacant(entry) => {
+                    match new_key {
+                        Some(_) if value.is_none() => continue,
+                        Some(new_key) => drop(self.new_keys.insert(new_key)),
+                        None => {}
+                    }
+                    self.bytes += key_bytes + size(&value);
+                    entry.insert(value);
+                }
+                // Why not new now, if it went in this layer: it may still be in the index, and has to go
+                // there too.
+                Entry::Occupied(entry) if value.is_none() && self.new_keys.remove(entry.key()) => {
+                    self.bytes -= key_bytes + size(&entry.remove());
+                }
+                Entry::Occupied(mut entry) => {
+                    self.bytes += size(&value);
+                    self.bytes -= size(&entry.insert(value));
+                }
             }
         }
     }

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
 use mailbox::RowChanges;
 
 /// Limit: keys and values kept. What one account's commands look at is some 20 rows of 100 bytes.
@@ -15,7 +16,7 @@ const OVERHEAD_BYTES: usize = 64;
 /// Rows as they are now, absent ones too.
 #[derive(Default)]
 pub(crate) struct Recent {
-    rows: HashMap<Vec<u8>, Option<Vec<u8>>>,
+    rows: HashMap<Vec<u8>, Option<Vec<u8>>, RandomState>,
     bytes: usize,
 }
 

@@ -7,6 +7,7 @@
 //! The index has no snapshots, so a [`RowView`] brings its own: while views exist, a commit keeps what
 //! it is about to overwrite. A view that lives so long that this grows beyond a limit is given up.
 
+mod aside;
 mod pages;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -20,6 +21,7 @@ use journal::Pointer;
 use mailbox::{Block, Digest, RowChanges, RowDigest, Source};
 use tokio::sync::watch;
 
+use self::aside::Aside;
 use self::pages::{Laid, Page};
 use crate::blocking::Blocking;
 use crate::briefs::{self, Briefs, StoreBriefs};
@@ -315,7 +317,7 @@ impl Store {
         pointer: Pointer,
         is_live: impl Fn(&dyn Source) -> bool,
     ) -> Result<bool, IndexError> {
-        if is_live(self) {
+        if is_live(&Aside(self)) {
             return Ok(false);
         }
         // Why this one first: whoever writes a layer has it for long, and no commit shall wait for that.
@@ -323,7 +325,7 @@ impl Store {
         // Why locked: an entry that brings the body again must come wholly before or wholly after,
         // else the place it brought would be forgotten too.
         let _nobody_commits = lock(&self.commit);
-        if is_live(self) {
+        if is_live(&Aside(self)) {
             return Ok(false);
         }
         if self.locate(digest)? == Some(pointer) {
@@ -461,9 +463,7 @@ impl Store {
     /// The same, kept for the next time. Only for the one who commits: what others read at the same
     /// time may be old when it is noted.
     fn known(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
-        if let Some(value) = self.pending().row(key) {
-            return Ok(value.clone());
-        }
+        // Invariant: each commit changes these as well, so they are what is pending says.
         if let Some(value) = lock(&self.recent).get(key) {
             return Ok(value.clone());
         }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use foldhash::fast::RandomState;
 use mailbox::RowChanges;
 
 use crate::pending::share_percent;
@@ -20,7 +21,7 @@ const OVERHEAD_BYTES: usize = 48;
 #[derive(Default)]
 pub(crate) struct Dirty {
     /// Why bounded: a table that grows is copied whole, and whoever commits waits for it.
-    young: HashSet<Vec<u8>>,
+    young: HashSet<Vec<u8>, RandomState>,
     /// Those before, in no order; some are there more than once.
     old: Vec<Vec<Vec<u8>>>,
     key_bytes: usize,
