@@ -39,6 +39,8 @@ pub(crate) struct Ledger<'r, 'a> {
     modseq: Option<ModSeq>,
     touched: BTreeSet<MailboxId>,
     upload_bytes: i64,
+    /// Octets and messages that go with this command: there is room for as much instead.
+    going: (u64, u64),
     n_writes_before: usize,
 }
 
@@ -73,6 +75,7 @@ impl<'r, 'a> Ledger<'r, 'a> {
             modseq: None,
             touched: BTreeSet::new(),
             upload_bytes: 0,
+            going: (0, 0),
             n_writes_before,
         }
     }
@@ -182,9 +185,16 @@ impl<'r, 'a> Ledger<'r, 'a> {
         let exceeds = |used: u64, more: u64, limit: Option<u64>| {
             more > 0 && limit.is_some_and(|limit| used.saturating_add(more) > limit)
         };
+        let bytes = bytes.saturating_sub(self.going.0);
+        let n_messages = n_messages.saturating_sub(self.going.1);
         let over = exceeds(self.usage.storage_bytes, bytes, self.quota.storage_bytes)
             || exceeds(self.usage.n_messages, n_messages, self.quota.n_messages);
         if over { Err(Refusal::OverQuota) } else { Ok(()) }
+    }
+
+    /// A message of so many octets will go with this command: only the difference counts.
+    pub(crate) fn will_go(&mut self, bytes: u64) {
+        self.going = (self.going.0 + bytes, self.going.1 + 1);
     }
 
     /// UIDVALIDITY of so many new mailboxes: the first of them.

@@ -112,6 +112,33 @@ fn quota_is_decided_when_the_message_arrives() {
     assert_eq!(shard.mailbox("Sent").n_messages, 2);
 }
 
+/// RFC 8508 3.4.
+#[test]
+fn a_replaced_message_leaves_its_room_to_the_new_one() {
+    let mut shard = Shard::with_account();
+    let size = mail("1").len() as u64;
+    let quota = Quota { storage_bytes: Some(size + 6), n_messages: Some(1) };
+    shard.run(change(AccountChange::Quota(quota)));
+    shard.deliver(&mail("1"));
+    let inbox = shard.of("INBOX").mailbox;
+    let mut replace = |uid: u32, raw: &[u8]| {
+        let (message, inline) = shard.message(raw);
+        let append = Append {
+            account: ACCOUNT,
+            mailbox: inbox,
+            messages: vec![AppendMessage { message, flags: Flags::default(), internal_date: None }],
+            replaces: Some(Replaced { mailbox: inbox, uid: Uid::new(uid).unwrap() }),
+            name: None,
+        };
+        shard.apply(Command::Append(append), &inline).outcome
+    };
+    // The subject is in the message twice.
+    assert_eq!(replace(1, &mail("12345")), Outcome::Refused(Refusal::OverQuota));
+    assert!(matches!(replace(1, &mail("1234")), Outcome::Appended(_)));
+    assert!(matches!(replace(2, &mail("1")), Outcome::Appended(_)));
+    assert_eq!(shard.everything("INBOX").len(), 1);
+}
+
 #[test]
 fn a_message_needs_all_its_chunks() {
     let mut shard = Shard::with_account();

@@ -42,6 +42,8 @@ pub(crate) fn apply(
     let only = UidSet::range(replaced.uid, replaced.uid);
     let (found, _) = store::slice(ledger, replaced.mailbox, &only, 1)?;
     let found = found.first().ok_or(Refusal::NoSuchMessage)?;
+    // RFC 8508 3.4: the quota is asked for the difference.
+    ledger.will_go(found.state.size);
     let mut outcome = arrive_all(ledger, mailbox, arrivals, inline)?;
     let modseq = ledger.modseq()?;
     message::expunge(ledger, replaced.mailbox, found, modseq);
