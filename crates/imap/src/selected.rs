@@ -5,7 +5,10 @@ use std::fmt::Write as _;
 
 use mailbox::command::OfMailbox;
 use mailbox::flags::Keyword;
-use mailbox::{Flags, MailboxId, MailboxInfo, MailboxName, ModSeq, Uid, UidSet, UidValidity};
+use mailbox::{
+    Flags, MAILBOX_KEYWORDS_MAX, MailboxId, MailboxInfo, MailboxName, ModSeq, Uid, UidSet,
+    UidValidity,
+};
 
 use crate::context::Enabled;
 use crate::limits::OWN_CHANGES_MAX;
@@ -140,7 +143,10 @@ impl Selected {
         } else {
             out.text("* OK [PERMANENTFLAGS (");
             flags::write_known(out, &self.keywords);
-            out.text(" \\*)] flags that last\r\n");
+            // RFC 3501 7.1: `\*` says that new ones can be made.
+            let more = if self.keywords.len() < MAILBOX_KEYWORDS_MAX { " \\*" } else { "" };
+            out.text(more);
+            out.text(")] flags that last\r\n");
         }
     }
 

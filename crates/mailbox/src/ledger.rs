@@ -218,8 +218,18 @@ impl<'r, 'a> Ledger<'r, 'a> {
         Ok((UidValidity(first.try_into().expect("one more than another")), last))
     }
 
-    /// The flags as this mailbox spells them; new keywords are noted.
+    /// The flags as this mailbox spells them; new keywords are noted, and refused where it has too many.
     pub(crate) fn spell(&mut self, id: MailboxId, flags: &Flags) -> Result<Flags, Refusal> {
+        let spelled = self.spell_fitting(id, flags)?;
+        if spelled.keywords.len() < flags.keywords.len() {
+            return Err(Refusal::Limit("keywords of a mailbox".into()));
+        }
+        Ok(spelled)
+    }
+
+    /// The same of a message that comes: keywords too many are left behind, since it must not stay outside
+    /// for a label.
+    pub(crate) fn spell_fitting(&mut self, id: MailboxId, flags: &Flags) -> Result<Flags, Refusal> {
         let system = SystemFlags(flags.system.0 & SystemFlags::ALL.0);
         if flags.keywords.is_empty() {
             return Ok(Flags { system, keywords: BTreeSet::new() });
@@ -232,18 +242,14 @@ impl<'r, 'a> Ledger<'r, 'a> {
             Kept { row: was.clone().unwrap_or_default(), was }
         });
         let known = &mut kept.row.keywords;
-        let keywords = flags.keywords.iter().map(|keyword| {
+        let keywords = flags.keywords.iter().filter_map(|keyword| {
             if let Some(known) = known.get(keyword) {
-                return known.clone();
+                return Some(known.clone());
             }
-            known.insert(keyword.clone());
-            keyword.clone()
+            let fits = known.len() < MAILBOX_KEYWORDS_MAX;
+            (fits && known.insert(keyword.clone())).then(|| keyword.clone())
         });
-        let keywords = keywords.collect();
-        if known.len() > MAILBOX_KEYWORDS_MAX {
-            return Err(Refusal::Limit("keywords of a mailbox".into()));
-        }
-        Ok(Flags { system, keywords })
+        Ok(Flags { system, keywords: keywords.collect() })
     }
 
     /// References to a chunk come or go.

@@ -45,6 +45,7 @@ pub use ids::{
     AccountId, EmailId, LogTime, MailboxId, ModSeq, SessionId, ShardId, ThreadId, Uid, UidValidity,
     UploadId,
 };
+pub use ledger::MAILBOX_KEYWORDS_MAX;
 pub use moving::Moving;
 pub use name::MailboxName;
 pub use outcome::{Change, Outcome, Refusal};

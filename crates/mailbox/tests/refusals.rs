@@ -283,6 +283,18 @@ fn keywords_are_spelled_as_first_written_and_bounded() {
         refusals += usize::from(matches!(outcome, Outcome::Refused(Refusal::Limit(_))));
     }
     assert_eq!(refusals, 300 - 255);
+    // A message that comes leaves behind what does not fit.
+    let mut flags = with("k1");
+    flags.keywords.insert(Keyword::new("another").expect("a keyword"));
+    assert!(matches!(shard.append("INBOX", &[mail("y")], &flags), Outcome::Appended(_)));
+    assert_eq!(shard.everything("INBOX")[1].flags, with("k1"));
+    assert!(matches!(shard.append("Sent", &[mail("z")], &flags), Outcome::Appended(_)));
+    let sent = shard.of("Sent");
+    shard.run(copy(sent, of, set(&[1]), 1));
+    shard.run(r#move(sent, of, set(&[1])));
+    let all = shard.everything("INBOX");
+    assert_eq!(all.len(), 4);
+    assert!(all[2..].iter().all(|message| message.flags == with("k1")));
 }
 
 #[test]

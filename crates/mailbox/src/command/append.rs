@@ -80,7 +80,7 @@ pub(super) fn arrive_all(
     for new in &mut arrivals {
         content::check(ledger, new.message, inline)?;
         relations.push(content::relations(new.message)?);
-        new.flags = ledger.spell(mailbox, &new.flags)?;
+        new.flags = ledger.spell_fitting(mailbox, &new.flags)?;
         n_bytes += new.message.size;
     }
     ledger.check_uids(mailbox, arrivals.len())?;

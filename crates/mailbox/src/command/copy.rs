@@ -32,7 +32,7 @@ pub(crate) fn apply(ledger: &mut Ledger<'_, '_>, cmd: &Copy) -> Result<Outcome, 
     let (slice, next) = store::slice(ledger, cmd.from, &cmd.uids, SLICE_MAX)?;
     let mut states = Vec::with_capacity(slice.len());
     for found in &slice {
-        let flags = ledger.spell(cmd.to, &found.state.flags)?;
+        let flags = ledger.spell_fitting(cmd.to, &found.state.flags)?;
         let save_date = ledger.now;
         states.push(State { flags, save_date, modseq: 0, ..found.state.clone() });
     }

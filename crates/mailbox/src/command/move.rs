@@ -34,7 +34,10 @@ pub(super) fn slice(
     ledger.check_uids(to, slice.len())?;
     let mut states = Vec::with_capacity(slice.len());
     for found in &slice {
-        states.push(State { flags: ledger.spell(to, &found.state.flags)?, ..found.state.clone() });
+        states.push(State {
+            flags: ledger.spell_fitting(to, &found.state.flags)?,
+            ..found.state.clone()
+        });
     }
     let (mut source, mut target) = (UidSet::new(), UidSet::new());
     let mut gone_modseq = None;
