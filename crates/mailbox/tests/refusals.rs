@@ -236,6 +236,21 @@ fn an_address_is_one_account_s() {
 }
 
 #[test]
+fn a_login_is_not_made_an_alias_and_an_alias_can_become_a_login() {
+    let mut shard = Shard::with_account();
+    let place = |alias: bool| Place { account: ACCOUNT, shard: ShardId(1), epoch: 1, alias };
+    let mut claimed = |text: &str, alias: bool| {
+        let claim = ClaimAddress { address: address(text), place: place(alias) };
+        assert_eq!(shard.run(Command::ClaimAddress(claim)), Outcome::Done);
+        shard.ask(&Query::Resolve(address(text)))
+    };
+    assert_eq!(claimed("ann@example.test", false), Answer::Place(Some(place(false))));
+    assert_eq!(claimed("ann@example.test", true), Answer::Place(Some(place(false))));
+    assert_eq!(claimed("alias@example.test", true), Answer::Place(Some(place(true))));
+    assert_eq!(claimed("alias@example.test", false), Answer::Place(Some(place(false))));
+}
+
+#[test]
 fn an_address_is_a_group_s_or_an_account_s() {
     let mut shard = Shard::with_account();
     let place = Place { account: AccountId([7; 16]), shard: ShardId(1), epoch: 1, alias: false };

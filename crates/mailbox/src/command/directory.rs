@@ -10,18 +10,22 @@ use crate::table;
 /// Limit: members of a group, since each message for it becomes so many deliveries.
 pub const GROUP_MEMBERS_MAX: usize = 100;
 
-/// The address is this account's, if it was nobody's or already its own.
+/// The address is this account's, if it was nobody's or already its own. What may be its login is not
+/// made an alias by this.
 pub(crate) fn claim(rows: &mut Rows<'_>, cmd: &ClaimAddress) -> Result<Outcome, Refusal> {
     let key = table::address(&cmd.address);
-    if let Some(place) = row::load::<Place>(rows, &key)
-        && (place.account != cmd.place.account || place.epoch > cmd.place.epoch)
-    {
-        return Err(Refusal::Taken);
+    let mut claimed = cmd.place;
+    if let Some(place) = row::load::<Place>(rows, &key) {
+        if place.account != cmd.place.account || place.epoch > cmd.place.epoch {
+            return Err(Refusal::Taken);
+        }
+        // Why: nobody logs in at an alias, so its account would be locked out.
+        claimed.alias &= place.alias;
     }
     if rows.row(&table::group(&cmd.address)).is_some() {
         return Err(Refusal::Taken);
     }
-    row::save(rows, key, &cmd.place);
+    row::save(rows, key, &claimed);
     Ok(Outcome::Done)
 }
 
