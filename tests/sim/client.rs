@@ -56,6 +56,7 @@ impl Account {
             name,
             password_hash: String::new(),
             quota: Quota::default(),
+            subscribe: None,
             mailboxes: vec![(archive, None)],
         });
         while self.mailboxes.is_empty() {

@@ -68,6 +68,7 @@ impl<'a> Accounts<'a> {
             password_hash,
             quota,
             mailboxes: mailboxes.collect(),
+            subscribe: Some(true),
         };
         self.done(place.shard, Command::CreateAccount(create), "create account").await?;
         Ok(place)

@@ -64,6 +64,7 @@ fn main() {
             name,
             password_hash: String::new(),
             quota: Quota::default(),
+            subscribe: None,
             mailboxes: Vec::new(),
         }),
         &[],

@@ -303,6 +303,9 @@ pub struct CreateAccount {
     /// Mailboxes it begins with besides INBOX.
     #[n(4)]
     pub mailboxes: Vec<(MailboxName, Option<SpecialUse>)>,
+    /// Whether it begins subscribed to INBOX and these.
+    #[n(5)]
+    pub subscribe: Option<bool>,
 }
 
 /// See [`Command::MoveAccount`].

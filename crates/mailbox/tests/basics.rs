@@ -2,6 +2,7 @@
 
 mod support;
 
+use mailbox::command::{CreateAccount, Quota};
 use mailbox::query::Query;
 use mailbox::*;
 use support::*;
@@ -16,6 +17,27 @@ fn a_new_account_has_inbox_and_its_default_mailboxes() {
     assert_eq!(names, ["INBOX", "Sent"]);
     assert!(subscribed.is_empty());
     assert_eq!(infos[1].special_use, Some(command::SpecialUse::Sent));
+}
+
+#[test]
+fn a_new_account_is_subscribed_to_its_mailboxes_if_it_is_created_so() {
+    let mut shard = Shard::new();
+    let Command::CreateAccount(create) = create_account(ACCOUNT, Quota::default()) else {
+        unreachable!("what it makes");
+    };
+    let n_bytes = minicbor::to_vec(&create).unwrap().len();
+    let create = CreateAccount { subscribe: Some(true), ..create };
+    assert_eq!(
+        minicbor::to_vec(&create).unwrap().len(),
+        n_bytes + 1,
+        "nothing when it is not said"
+    );
+    assert_eq!(shard.run(Command::CreateAccount(create)), Outcome::Done);
+    let Answer::Mailboxes(infos, others) = shard.ask(&Query::Mailboxes(ACCOUNT)) else {
+        panic!("refused");
+    };
+    assert_eq!(infos.len(), 2);
+    assert!(infos.iter().all(|info| info.subscribed) && others.is_empty(), "{infos:?}");
 }
 
 #[test]

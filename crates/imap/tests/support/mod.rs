@@ -55,6 +55,7 @@ impl Store {
             name: Address::parse("ann@example.test").expect("an address").0,
             password_hash: "$x$".into(),
             quota: Quota::default(),
+            subscribe: None,
             mailboxes: vec![
                 (name("Drafts"), Some(SpecialUse::Drafts)),
                 (name("Trash"), Some(SpecialUse::Trash)),

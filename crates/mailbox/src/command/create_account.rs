@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::command::{AccountState, CreateAccount, SpecialUse};
+use crate::command::{AccountState, CreateAccount, SpecialUse, Subscribe, subscribe};
 use crate::ids::LogTime;
 use crate::ledger::Ledger;
 use crate::name::{LEVELS_MAX, MailboxName};
@@ -34,6 +34,12 @@ pub(crate) fn apply(
             // A parent of an earlier one, or INBOX itself.
             Ok(_) | Err(Refusal::MailboxExists | Refusal::Inbox) => {}
             Err(refusal) => unreachable!("default mailboxes were checked: {refusal:?}"),
+        }
+    }
+    if cmd.subscribe == Some(true) {
+        let names = cmd.mailboxes.iter().map(|(name, _)| name.clone());
+        for name in [MailboxName::inbox()].into_iter().chain(names) {
+            subscribe::apply(&mut ledger, &Subscribe { account: cmd.account, name, on: true })?;
         }
     }
     ledger.close();

@@ -146,6 +146,7 @@ impl Shard {
             name: name.clone(),
             password_hash: password_hash.to_owned(),
             quota: Quota::default(),
+            subscribe: None,
             mailboxes: Vec::new(),
         };
         assert_eq!(self.command(Command::CreateAccount(create), &[]), Outcome::Done);

@@ -313,6 +313,7 @@ pub fn create_account(account: AccountId, quota: Quota) -> Command {
         name: address("ann@example.test"),
         password_hash: "$x$".into(),
         quota,
+        subscribe: None,
         mailboxes: vec![(name("Sent"), Some(command::SpecialUse::Sent))],
     })
 }

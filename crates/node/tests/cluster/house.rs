@@ -246,6 +246,7 @@ pub async fn create_account(client: &Client, name: &str) -> Place {
         password_hash: "!".into(),
         quota: Quota::default(),
         mailboxes: Vec::new(),
+        subscribe: None,
     };
     let created = client.command(place, Command::CreateAccount(create), Vec::new()).await;
     assert_eq!(created, Ok(Outcome::Done));
