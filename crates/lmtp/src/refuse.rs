@@ -99,7 +99,9 @@ pub(crate) fn trouble(trouble: Trouble) -> &'static str {
 ///
 /// The sender is told that it is done only when it is done for each of them. When waiting can help
 /// one, the sender keeps its copy and tries again, which brings the others a second one: losing mail
-/// would be worse. Who is gone since RCPT counts as if that had been so before RCPT.
+/// would be worse. Who of a group is gone since RCPT counts as if that had been so before RCPT. When
+/// nobody is left, where the address leads may have been remembered from before: somebody else may
+/// have it now, or nobody, which the next RCPT says.
 pub(crate) fn delivered(copies: &[&Result<Outcome, Trouble>]) -> &'static str {
     let is_gone = |copy: &Result<Outcome, Trouble>| {
         matches!(copy, Ok(Outcome::Refused(Refusal::NoSuchAccount)))
@@ -110,7 +112,7 @@ pub(crate) fn delivered(copies: &[&Result<Outcome, Trouble>]) -> &'static str {
         b'5' => 1,
         _ => 0,
     };
-    words.max_by_key(gravity).unwrap_or(Words::NoSuchRecipient.text())
+    words.max_by_key(gravity).unwrap_or("451 4.3.0 Recipient gone, try again")
 }
 
 fn one_delivered(outcome: &Result<Outcome, Trouble>) -> &'static str {
@@ -125,7 +127,6 @@ fn one_delivered(outcome: &Result<Outcome, Trouble>) -> &'static str {
 
 fn refused(refusal: &Refusal) -> &'static str {
     match refusal {
-        Refusal::NoSuchAccount => Words::NoSuchRecipient.text(),
         Refusal::Suspended => "450 4.2.1 Account suspended",
         Refusal::OverQuota => "452 4.2.2 Mailbox full",
         Refusal::Exhausted => "452 4.2.2 Mailbox can take no more",
