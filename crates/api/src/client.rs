@@ -158,6 +158,11 @@ impl Client {
         }
     }
 
+    /// What is remembered of this address may be wrong: it is looked up anew when it is asked for next.
+    pub fn forget(&self, address: &Address) {
+        self.shared.directory.forget_address(address);
+    }
+
     async fn resolve(&self, address: &Address) -> Result<Resolved, Trouble> {
         if let Some(place) = self.shared.directory.known(address) {
             return Ok(Resolved::Place(Some(place)));

@@ -91,8 +91,8 @@ impl Authenticator {
     /// The account whose login this is; an alias or a detail is none.
     async fn account(&self, login: &str) -> Result<Option<(Place, Box<AccountRecord>)>, Trouble> {
         let Ok((address, None)) = Address::parse(login) else { return Ok(None) };
-        // Why twice: where an address leads is remembered for a moment, and an account that is gone
-        // makes the store look again.
+        // Why twice: where an address leads is remembered for a moment; an account that is gone or has
+        // another name now makes the store look again.
         for _ in 0..2 {
             let place = self.store.recipient(&address).await?;
             let Some(place) = place.filter(|place| !place.alias) else { return Ok(None) };
@@ -101,8 +101,8 @@ impl Authenticator {
                     return Ok(Some((place, record)));
                 }
                 // Why: the directory may be remembered, the account's own name is read now. A name
-                // that was taken away is no login from that moment on.
-                Answer::Account(_) => return Ok(None),
+                // that was taken away is no login from that moment on, unless another account has it.
+                Answer::Account(_) => self.store.forget(&address),
                 Answer::Refused(Refusal::NoSuchAccount) => {}
                 _ => return Ok(None),
             }

@@ -17,6 +17,9 @@ pub trait Store: Send + Sync + 'static {
     /// Which account has this address.
     async fn recipient(&self, address: &Address) -> Result<Option<Place>, Trouble>;
 
+    /// Where this address leads may be remembered wrongly: look again.
+    fn forget(&self, _address: &Address) {}
+
     /// Who gets mail for it, groups and catch-all addresses included; nobody twice.
     async fn recipients(&self, address: &Address) -> Result<Vec<Place>, Trouble>;
 
@@ -71,6 +74,10 @@ pub trait Watch: Send + Sync {
 impl Store for Client {
     async fn recipient(&self, address: &Address) -> Result<Option<Place>, Trouble> {
         Client::recipient(self, address).await
+    }
+
+    fn forget(&self, address: &Address) {
+        Client::forget(self, address);
     }
 
     async fn recipients(&self, address: &Address) -> Result<Vec<Place>, Trouble> {

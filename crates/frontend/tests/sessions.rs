@@ -90,6 +90,18 @@ async fn passwords_are_checked_and_a_changed_one_counts_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_another_account_has_now_is_that_one_s_at_once() {
+    let house = House::new("").await;
+    house.memory.replace("jo@example.test", "jo2@example.test", "fresh");
+    let mut pop3 = house.client(Protocol::Pop3).await;
+    let said = pop3.log_in("fresh").await;
+    assert!(said.starts_with("+OK"), "{said}");
+    pop3.say("QUIT").await;
+    let mut pop3 = house.client(Protocol::Pop3).await;
+    assert!(pop3.log_in("secret").await.starts_with("-ERR [AUTH]"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sessions_of_an_account_are_counted() {
     let house = House::new("connections_per_account_max = 1").await;
     let mut first = house.client(Protocol::Pop3).await;

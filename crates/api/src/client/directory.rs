@@ -41,6 +41,11 @@ impl Directory {
         self.places().retain(|_, (place, _)| place.account != account);
     }
 
+    /// What is remembered of this address may be wrong.
+    pub(super) fn forget_address(&self, address: &Address) {
+        self.places().remove(address);
+    }
+
     fn places(&self) -> MutexGuard<'_, HashMap<Address, (Place, Instant)>> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -10,7 +10,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use async_trait::async_trait;
 use bytes::Bytes;
 use frontend::{LockToken, Store, Watch};
-use mailbox::command::{AccountChange, AccountState, Place};
+use mailbox::command::{AccountChange, AccountState, Place, ReleaseAddress};
 use mailbox::dialogue::Trouble;
 use mailbox::{AccountId, Address, Answer, Change, ChunkRef, Command, Outcome, Query, StoredChunk};
 use tokio::sync::{Notify, broadcast};
@@ -26,6 +26,8 @@ pub struct State {
     /// The most stored octets that travelled beside one command.
     pub most_inline_bytes: usize,
     pub is_away: bool,
+    /// Where addresses led before.
+    pub remembered: BTreeMap<Address, Place>,
 }
 
 pub struct Memory {
@@ -43,6 +45,7 @@ impl Default for Memory {
             n_uploads: 0,
             most_inline_bytes: 0,
             is_away: false,
+            remembered: BTreeMap::new(),
         };
         let changes = broadcast::channel(1024).0;
         Self { state: Mutex::new(state), changed: Notify::new(), changes }
@@ -95,6 +98,19 @@ impl Memory {
         self.change_account(name, AccountChange::State(AccountState::Suspended));
     }
 
+    /// Gives an account another name, and its name to a new one; the directory is remembered as it was.
+    pub fn replace(&self, name: &str, other: &str, password: &str) {
+        self.change_account(name, AccountChange::Name(Address::parse(other).unwrap().0));
+        let mut state = self.lock();
+        let address = Address::parse(name).unwrap().0;
+        let place = state.shard.resolve(&address).unwrap();
+        state.remembered.insert(address.clone(), place);
+        let release = ReleaseAddress { address, account: place.account };
+        let released = state.shard.command(Command::ReleaseAddress(release), &[]);
+        assert_eq!(released, Outcome::Done);
+        state.shard.create_account(name, &hash(password));
+    }
+
     fn change_account(&self, name: &str, change: AccountChange) {
         let mut state = self.lock();
         let place = state.shard.resolve(&Address::parse(name).unwrap().0).unwrap();
@@ -113,7 +129,13 @@ fn hash(password: &str) -> String {
 #[async_trait]
 impl Store for Memory {
     async fn recipient(&self, address: &Address) -> Result<Option<Place>, Trouble> {
-        Ok(self.lock().shard.resolve(address))
+        let state = self.lock();
+        let remembered = state.remembered.get(address).copied();
+        Ok(remembered.or_else(|| state.shard.resolve(address)))
+    }
+
+    fn forget(&self, address: &Address) {
+        self.lock().remembered.remove(address);
     }
 
     async fn recipients(&self, address: &Address) -> Result<Vec<Place>, Trouble> {
