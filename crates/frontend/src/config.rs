@@ -190,7 +190,7 @@ pub enum ConfigError {
     /// Anything else, with its place in the text.
     #[error("{0}")]
     Toml(#[from] toml::de::Error),
-    /// Settings that do not go together.
+    /// A value that serves nobody, or settings that do not go together.
     #[error("{0}")]
     Conflict(&'static str),
 }
@@ -217,6 +217,10 @@ impl Config {
         }
         if !has_tls && (self.imaps.is_some() || self.pop3s.is_some()) {
             return Err(ConfigError::Conflict("imaps and pop3s need tls_certificate and tls_key"));
+        }
+        if self.connections_max == 0 {
+            let words = "connections_max = 0 would turn everybody away: it is 1 at least";
+            return Err(ConfigError::Conflict(words));
         }
         Ok(())
     }
@@ -273,6 +277,7 @@ mod tests {
         assert!(words("imap = 'x'").to_string().contains("imap"));
         assert!(words("imaps = '127.0.0.1:1'").to_string().contains("tls_certificate"));
         assert!(words("tls_key = 'k'").to_string().contains("both"));
+        assert!(words("connections_max = 0").to_string().contains("it is 1 at least"));
     }
 
     #[test]
