@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use api::admin::AdminClient;
 use api::client::{Client, ClientConfig};
 use api::fault::FaultClient;
-use api::tls::Identity;
+use api::tls::{Identity, Role};
 use clap::Args;
 use tokio::time::Instant;
 
@@ -61,8 +61,12 @@ impl Target {
 
     /// From addresses of nodes, and a directory with an identity of role admin.
     pub fn new(seeds: Vec<String>, identity: &Path) -> Result<Self> {
-        let identity = Identity::load(identity)
-            .with_context(|| format!("read identity {}", identity.display()))?;
+        let directory = identity.display();
+        let identity =
+            Identity::load(identity).with_context(|| format!("read identity {directory}"))?;
+        if identity.peer().role != Role::Admin {
+            bail!("{directory} is of another role than admin: see `rookery ctl cert issue`");
+        }
         Ok(Self { seeds, identity })
     }
 

@@ -1,5 +1,5 @@
 //! One listener for all services of a node. Enter at [`serve`]: it accepts mutual TLS only, and each
-//! service is open only to the roles that need it.
+//! service is open only to the roles that need it, and what changes accounts only to operators.
 
 mod admin;
 mod fault;

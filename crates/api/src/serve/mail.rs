@@ -1,4 +1,4 @@
-//! Service mail over a [`MailHandler`].
+//! Service mail over a [`MailHandler`]. Accounts, addresses and groups are changed by operators alone.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use mailbox::{AccountId, ShardId, StoredChunk};
+use mailbox::command::{MoveAccount, MoveStep};
+use mailbox::{AccountId, Command, ShardId, StoredChunk};
 use prost::Message;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -18,6 +19,7 @@ use crate::dial::MESSAGE_BYTES_MAX;
 use crate::mail::{MailError, MailHandler};
 use crate::proto::mail as wire;
 use crate::proto::mail::mail_server::Mail;
+use crate::tls::{Peer, Role};
 use wire::request_frame::Request as Asked;
 use wire::response_frame::Response as Told;
 use wire::{chunk_response, maildrop_response, propose_response, query_response};
@@ -46,7 +48,8 @@ impl Mail for MailService {
         &self,
         request: Request<wire::ProposeRequest>,
     ) -> Result<Response<wire::ProposeResponse>, Status> {
-        Ok(Response::new(self.put(request.into_inner()).await?))
+        let role = role(&request);
+        Ok(Response::new(self.put(request.into_inner(), role).await?))
     }
 
     async fn query(
@@ -60,12 +63,12 @@ impl Mail for MailService {
         &self,
         request: Request<Streaming<wire::RequestFrame>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
-        let service = self.clone();
+        let (service, role) = (self.clone(), role(&request));
         // Why only these end: what runs is told to the end, within the grace of the shutdown.
         let frames = request.into_inner().take_until(Box::pin(super::ended(self.stopped.clone())));
         let stream = frames
             .filter_map(|frame| std::future::ready(frame.ok()))
-            .map(move |frame| service.clone().tell(frame))
+            .map(move |frame| service.clone().tell(frame, role))
             .buffer_unordered(RUNNING_MAX)
             .map(Ok);
         Ok(Response::new(Box::pin(stream)))
@@ -146,10 +149,17 @@ impl Mail for MailService {
 }
 
 impl MailService {
-    async fn put(&self, message: wire::ProposeRequest) -> Result<wire::ProposeResponse, Malformed> {
+    async fn put(
+        &self,
+        message: wire::ProposeRequest,
+        role: Option<Role>,
+    ) -> Result<wire::ProposeResponse, Status> {
         let request: mailbox::Request = decode(&message.request, "request")?;
+        if !is_for(role, &request.command) {
+            return Err(Status::permission_denied("not for this role"));
+        }
         if !request.command.is_sound() {
-            return Err(Malformed("metadata"));
+            return Err(Malformed("metadata").into());
         }
         let chunks: Result<Vec<_>, _> =
             message.chunks.into_iter().map(StoredChunk::try_from).collect();
@@ -187,11 +197,11 @@ impl MailService {
     }
 
     /// Answers one request of a stream, within its deadline.
-    async fn tell(self, frame: wire::RequestFrame) -> wire::ResponseFrame {
+    async fn tell(self, frame: wire::RequestFrame, role: Option<Role>) -> wire::ResponseFrame {
         let patience = Duration::from_millis(frame.deadline_ms.into());
         let response = match frame.request {
             Some(Asked::Propose(message)) => {
-                Some(Told::Propose(self.put_in_time(message, patience).await))
+                Some(Told::Propose(self.put_in_time(message, role, patience).await))
             }
             Some(Asked::Query(message)) => {
                 // Why a task: many cores read rows for one stream.
@@ -211,9 +221,10 @@ impl MailService {
     async fn put_in_time(
         &self,
         message: wire::ProposeRequest,
+        role: Option<Role>,
         patience: Duration,
     ) -> wire::ProposeResponse {
-        let error = match timeout(patience, self.put(message)).await {
+        let error = match timeout(patience, self.put(message, role)).await {
             Ok(Ok(response)) => return response,
             Ok(Err(_)) => MailError::Invalid,
             Err(_) => MailError::Unknown,
@@ -236,6 +247,28 @@ impl MailService {
         };
         let result = Some(query_response::Result::Error(error.into()));
         wire::QueryResponse { result, chunks: Vec::new() }
+    }
+}
+
+/// What the caller proved to be.
+fn role<T>(request: &Request<T>) -> Option<Role> {
+    request.extensions().get::<Peer>().map(|peer| peer.role)
+}
+
+/// Whether a caller may propose this.
+fn is_for(role: Option<Role>, command: &Command) -> bool {
+    match command {
+        // Why: whoever needs an account finishes a move that was broken off after the departure.
+        Command::MoveAccount(MoveAccount { step: MoveStep::Settle(_), .. }) => true,
+        Command::ClaimAddress(_)
+        | Command::ReleaseAddress(_)
+        | Command::RepointAddress(_)
+        | Command::SetGroup(_)
+        | Command::CreateAccount(_)
+        | Command::ChangeAccount(_)
+        | Command::DeleteAccount(_)
+        | Command::MoveAccount(_) => role == Some(Role::Admin),
+        _ => true,
     }
 }
 

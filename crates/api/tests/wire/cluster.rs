@@ -144,12 +144,12 @@ impl Cluster {
     }
 
     pub fn client_with_deadline(&self, deadline: Duration) -> Client {
-        let config = ClientConfig {
-            seeds: self.seeds(),
-            identity: self.authority.identity("f1", Role::Frontend),
-            name: "f1".into(),
-            bind: None,
-        };
+        self.client_as("f1", Role::Frontend, deadline)
+    }
+
+    pub fn client_as(&self, name: &str, role: Role, deadline: Duration) -> Client {
+        let identity = self.authority.identity(name, role);
+        let config = ClientConfig { seeds: self.seeds(), identity, name: name.into(), bind: None };
         Client::with_deadline(config, deadline).unwrap()
     }
 }

@@ -8,9 +8,14 @@ use api::meta::{MetaClient, MetaError};
 use api::peer::{PeerError, PeerTransport};
 use api::placement::{Node, NodeId};
 use api::tls::{Identity, Peer, Role, TlsError};
+use mailbox::command::{
+    AccountChange, ChangeAccount, ClaimAddress, MoveAccount, MoveStep, ReleaseAddress, SetGroup,
+};
+use mailbox::dialogue::Trouble;
+use mailbox::{Address, Command};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
-use crate::cluster::{Cluster, PATIENCE};
+use crate::cluster::{ACCOUNT, Cluster, PATIENCE, PLACE, SHARD};
 use crate::peers::{request, transport};
 
 /// A certificate authority of one cluster.
@@ -107,6 +112,38 @@ async fn only_operators_reach_the_admin_service() {
     assert_eq!(ask(Role::Frontend).drain("n1", false).await, refused);
     assert_eq!(ask(Role::Node).drain("n1", false).await, refused);
     assert_eq!(ask(Role::Admin).drain("n1", false).await, Ok(()));
+}
+
+#[tokio::test]
+async fn only_operators_change_accounts_addresses_and_groups() {
+    let cluster = Cluster::start(1);
+    let address = Address::parse("jo@example.test").unwrap().0;
+    let claim = || ClaimAddress { address: address.clone(), place: PLACE };
+    let change = AccountChange::PasswordHash("!".into());
+    let (account, release) =
+        (ACCOUNT, ReleaseAddress { address: address.clone(), account: ACCOUNT });
+    let commands = [
+        Command::ClaimAddress(claim()),
+        Command::RepointAddress(claim()),
+        Command::ReleaseAddress(release),
+        Command::SetGroup(SetGroup { address: address.clone(), members: Vec::new() }),
+        Command::ChangeAccount(ChangeAccount { account, change }),
+        Command::DeleteAccount(account),
+        Command::MoveAccount(MoveAccount { account, step: MoveStep::Begin(PLACE) }),
+    ];
+    for role in [Role::Frontend, Role::Node] {
+        let client = cluster.client_as("x", role, PATIENCE);
+        for command in commands.clone() {
+            let refused = client.command_shard(SHARD, command.clone()).await;
+            assert_eq!(refused, Err(Trouble::Unavailable), "{role:?} {command:?}");
+        }
+        assert_eq!(cluster.world.n_done(), 0);
+    }
+    let client = cluster.client_as("ctl", Role::Admin, PATIENCE);
+    for command in &commands {
+        client.command_shard(SHARD, command.clone()).await.unwrap();
+    }
+    assert_eq!(cluster.world.n_done(), commands.len() as u64);
 }
 
 #[tokio::test]

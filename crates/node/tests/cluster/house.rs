@@ -143,7 +143,8 @@ impl House {
     }
 
     pub fn client(&self) -> Client {
-        Client::new(self.client_config(Role::Frontend, "f1")).unwrap()
+        // Why not as a frontend: it creates accounts, too.
+        Client::new(self.client_config(Role::Admin, "ctl")).unwrap()
     }
 
     pub async fn status(&self) -> Option<Status> {
