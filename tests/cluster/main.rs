@@ -2,6 +2,7 @@
 
 mod account_left;
 mod account_move;
+mod account_names;
 mod accounts;
 mod bad_input;
 mod bytes;

@@ -5,7 +5,7 @@ use api::client::Client;
 use api::placement::META_SHARD;
 use argon2::Argon2;
 use argon2::password_hash::{PasswordHasher as _, SaltString};
-use mailbox::answer::AccountRecord;
+use mailbox::answer::{AccountRecord, GroupRecord};
 use mailbox::command::{
     AccountChange, ChangeAccount, ClaimAddress, Command, CreateAccount, Place, ReleaseAddress,
     SpecialUse,
@@ -13,11 +13,13 @@ use mailbox::command::{
 use mailbox::dialogue::Trouble;
 use mailbox::{AccountId, Address, Answer, MailboxName, Outcome, Query, Refusal, ShardId};
 
+use crate::group::Groups;
+
 pub use mailbox::command::{AccountState, Quota};
 
 /// The operator's hand on accounts.
 pub struct Accounts<'a> {
-    client: &'a Client,
+    pub(crate) client: &'a Client,
 }
 
 /// Mailboxes an account begins with, by the names that clients look for (RFC 6154).
@@ -55,9 +57,7 @@ impl<'a> Accounts<'a> {
 
     /// Creates an account; a half-created one of the same name is completed.
     pub async fn add(&self, name: &Address, password_hash: String, quota: Quota) -> Result<Place> {
-        if name.is_catch_all() {
-            bail!("{name} stands for a whole domain: make it an account's alias or a group");
-        }
+        refuse_catch_all(name)?;
         let place = self.claim_new(name).await?;
         let mailboxes = DEFAULT_MAILBOXES.iter().filter_map(|(leaf, special_use)| {
             Some((MailboxName::new([leaf])?, Some(*special_use)))
@@ -70,8 +70,13 @@ impl<'a> Accounts<'a> {
             mailboxes: mailboxes.collect(),
             subscribe: Some(true),
         };
-        self.done(place.shard, Command::CreateAccount(create), "create account").await?;
-        Ok(place)
+        match self.tell(place.shard, Command::CreateAccount(create)).await? {
+            Outcome::Done => Ok(place),
+            Outcome::Refused(Refusal::Taken) => {
+                bail!("{name} is half deleted: `ctl account delete {name}` frees it")
+            }
+            other => bail!("create account: {}", words(&other)),
+        }
     }
 
     /// A new password.
@@ -89,52 +94,74 @@ impl<'a> Accounts<'a> {
         self.change(name, AccountChange::State(state)).await
     }
 
-    /// A new login and primary address. The old one stops to exist at the end, so that at every
-    /// moment at least one of the two reaches the account.
-    pub async fn rename(&self, name: &Address, new: &Address) -> Result<()> {
-        let place = self.place(name).await?;
-        let claim = ClaimAddress { address: new.clone(), place };
-        self.done(self.directory_shard(new)?, Command::ClaimAddress(claim), "claim name").await?;
-        self.change_at(&place, AccountChange::Name(new.clone())).await?;
-        self.release(name, place.account).await
-    }
-
     /// One more address.
     pub async fn add_alias(&self, name: &Address, alias: &Address) -> Result<()> {
         let place = Place { alias: true, ..self.place(name).await? };
-        let claim = ClaimAddress { address: alias.clone(), place };
-        self.done(self.directory_shard(alias)?, Command::ClaimAddress(claim), "claim alias")
-            .await?;
+        if self.record(name).await?.name == *alias {
+            bail!("{alias} is the account's name already");
+        }
+        self.claim(alias, place, "claim alias").await?;
         self.change_at(&place, AccountChange::AddAlias(alias.clone())).await
     }
 
-    /// One address less.
-    pub async fn remove_alias(&self, name: &Address, alias: &Address) -> Result<()> {
-        let place = self.place(name).await?;
-        if self.record(name).await?.name == *alias {
-            bail!("{alias} is the account's name: rename the account instead");
-        }
-        self.change_at(&place, AccountChange::RemoveAlias(alias.clone())).await?;
-        self.release(alias, place.account).await
-    }
-
-    /// Deletes an account with all its mail and addresses.
-    pub async fn delete(&self, name: &Address) -> Result<()> {
+    /// One address less. Groups that had it have the account's name; they are given back.
+    pub async fn remove_alias(&self, name: &Address, alias: &Address) -> Result<Vec<GroupRecord>> {
         let place = self.place(name).await?;
         let record = self.record(name).await?;
-        self.done_at(&place, Command::DeleteAccount(place.account), "delete account").await?;
-        for alias in &record.aliases {
+        if record.name == *alias {
+            bail!("{alias} is the account's name: rename the account instead");
+        }
+        let leads_here = self.leads_to(alias, place.account).await?;
+        // Why both: one that was half removed is in the directory alone.
+        if !leads_here && !record.aliases.contains(alias) {
+            bail!("{} has no alias {alias}", record.name);
+        }
+        let mut changed = Vec::new();
+        if leads_here {
+            let groups = Groups::new(self.client);
+            changed = groups.replace(std::slice::from_ref(alias), Some(&record.name)).await?;
+        }
+        self.change_at(&place, AccountChange::RemoveAlias(alias.clone())).await?;
+        self.release(alias, place.account).await?;
+        Ok(changed)
+    }
+
+    /// Deletes an account with all its mail and addresses, and frees the address of one that was half
+    /// created or half deleted. Gives back the groups that it was in.
+    pub async fn delete(&self, name: &Address) -> Result<Vec<GroupRecord>> {
+        let place = self.place(name).await?;
+        let record = self.record_at(&place).await?;
+        let last = match &record {
+            Some(record) if record.name != *name => vec![record.name.clone(), name.clone()],
+            _ => vec![name.clone()],
+        };
+        let mut aliases = record.as_ref().map_or(Vec::new(), |record| record.aliases.clone());
+        aliases.retain(|alias| !last.contains(alias));
+        let mut all = Vec::new();
+        for address in aliases.iter().chain(&last) {
+            if self.leads_to(address, place.account).await? {
+                all.push(address.clone());
+            }
+        }
+        let changed = Groups::new(self.client).replace(&all, None).await?;
+        // Why the aliases first: without the account nothing tells which they are. The name that was
+        // given goes last, since it is how this is gone on with.
+        for alias in &aliases {
             self.release(alias, place.account).await?;
         }
-        self.release(&record.name, place.account).await
+        if record.is_some() {
+            self.done_at(&place, Command::DeleteAccount(place.account), "delete account").await?;
+        }
+        for address in &last {
+            self.release(address, place.account).await?;
+        }
+        Ok(changed)
     }
 
     /// What is known of one account.
     pub async fn record(&self, name: &Address) -> Result<AccountRecord> {
         let place = self.place(name).await?;
-        self.record_at(&place).await?.with_context(|| {
-            format!("{name} is half created: run `ctl account add {name}` again to complete it")
-        })
+        self.record_at(&place).await?.with_context(|| half_done(name))
     }
 
     /// Everything known of all accounts of a shard.
@@ -177,10 +204,14 @@ impl<'a> Accounts<'a> {
         if self.record_at(&taken).await?.is_some() {
             bail!("{name} exists already");
         }
-        Ok(taken)
+        let place = Place { alias: false, ..taken };
+        if taken.alias {
+            self.claim(name, place, "claim name").await?;
+        }
+        Ok(place)
     }
 
-    async fn record_at(&self, place: &Place) -> Result<Option<AccountRecord>> {
+    pub(crate) async fn record_at(&self, place: &Place) -> Result<Option<AccountRecord>> {
         match self.client.query(*place, Query::Account(place.account)).await.map_err(trouble)? {
             Answer::Account(record) => Ok(Some(*record)),
             Answer::Refused(Refusal::NoSuchAccount) => Ok(None),
@@ -193,15 +224,31 @@ impl<'a> Accounts<'a> {
         self.change_at(&place, change).await
     }
 
-    async fn change_at(&self, place: &Place, change: AccountChange) -> Result<()> {
+    pub(crate) async fn change_at(&self, place: &Place, change: AccountChange) -> Result<()> {
         let change = ChangeAccount { account: place.account, change };
         self.done_at(place, Command::ChangeAccount(change), "change account").await
     }
 
-    async fn release(&self, address: &Address, account: AccountId) -> Result<()> {
+    pub(crate) async fn claim(&self, address: &Address, place: Place, verb: &str) -> Result<()> {
+        let claim = ClaimAddress { address: address.clone(), place };
+        self.done(self.directory_shard(address)?, Command::ClaimAddress(claim), verb).await
+    }
+
+    /// The address is not this account's any more; somebody else may have it already.
+    pub(crate) async fn release(&self, address: &Address, account: AccountId) -> Result<()> {
         let release = ReleaseAddress { address: address.clone(), account };
-        let shard = self.directory_shard(address)?;
-        self.done(shard, Command::ReleaseAddress(release), "release address").await
+        let release = Command::ReleaseAddress(release);
+        match self.tell(self.directory_shard(address)?, release).await? {
+            Outcome::Done | Outcome::Refused(Refusal::Taken) => Ok(()),
+            other => bail!("release address: {}", words(&other)),
+        }
+    }
+
+    /// Whether it is this account's address. Why: its record may name one that it gave up.
+    pub(crate) async fn leads_to(&self, address: &Address, account: AccountId) -> Result<bool> {
+        let query = Query::Resolve(address.clone());
+        let answer = self.ask(self.directory_shard(address)?, query).await?;
+        Ok(matches!(answer, Answer::Place(Some(place)) if place.account == account))
     }
 
     /// Where the account lives that has an address.
@@ -209,6 +256,7 @@ impl<'a> Accounts<'a> {
         let query = Query::Resolve(address.clone());
         match self.ask(self.directory_shard(address)?, query).await? {
             Answer::Place(place) => Ok(place),
+            Answer::Group(_) => bail!("{address} is a group: see `ctl group`"),
             other => bail!("look up {address}: unexpected answer {other:?}"),
         }
     }
@@ -240,6 +288,22 @@ impl<'a> Accounts<'a> {
     pub(crate) async fn ask(&self, shard: ShardId, query: Query) -> Result<Answer> {
         self.client.query_shard(shard, query).await.map_err(trouble)
     }
+}
+
+/// An account's name is one address.
+pub(crate) fn refuse_catch_all(name: &Address) -> Result<()> {
+    if name.is_catch_all() {
+        bail!("{name} stands for a whole domain: make it an account's alias or a group");
+    }
+    Ok(())
+}
+
+/// An operator's words for an address that leads to no account.
+pub(crate) fn half_done(name: &Address) -> String {
+    format!(
+        "{name} is half created or half deleted: `ctl account add {name}` completes the one, \
+         `ctl account delete {name}` the other"
+    )
 }
 
 /// The shards that keep accounts.

@@ -68,6 +68,27 @@ impl<'a> Groups<'a> {
         Ok(all)
     }
 
+    /// Puts one address in the place of others wherever they are members, or none; groups that had one
+    /// of them, as they are now. A group that nobody is left in is gone.
+    pub(crate) async fn replace(
+        &self,
+        old: &[Address],
+        new: Option<&Address>,
+    ) -> Result<Vec<GroupRecord>> {
+        let mut changed = Vec::new();
+        for mut group in self.list().await? {
+            let n_members = group.members.len();
+            group.members.retain(|member| !old.contains(member));
+            if group.members.len() == n_members {
+                continue;
+            }
+            group.members.extend(new.filter(|new| !group.members.contains(new)).cloned());
+            self.change(&group.address, group.members.clone()).await?;
+            changed.push(group);
+        }
+        Ok(changed)
+    }
+
     async fn change(&self, address: &Address, members: Vec<Address>) -> Result<()> {
         let group = SetGroup { address: address.clone(), members };
         let shard = self.accounts.directory_shard(address)?;

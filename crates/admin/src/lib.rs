@@ -14,6 +14,7 @@ mod node;
 mod password;
 pub mod process;
 pub mod relocate;
+pub mod rename;
 mod shard;
 mod show;
 pub mod survey;
@@ -28,7 +29,9 @@ use clap::{Args, Subcommand};
 use account::{AccountState, Accounts, Quota, hash_password, parse_address};
 use cert::Role;
 use group::Groups;
-use mailbox::ShardId;
+use mailbox::answer::GroupRecord;
+use mailbox::{Address, ShardId};
+use rename::Who;
 use target::{Target, TargetArgs};
 
 /// `rookery ctl`
@@ -176,9 +179,9 @@ enum AccountVerb {
         /// Login and address
         name: String,
     },
-    /// Change login and address
+    /// Change login and address, also in groups; to the present login, it works again when it did not
     Rename {
-        /// Present login
+        /// Present login; or the id that `list --json` shows, when no address leads to the account
         name: String,
         /// Future login
         new: String,
@@ -361,13 +364,16 @@ async fn of_account(target: &Target, verb: AccountVerb) -> Result<ExitCode> {
             accounts.set_password(&parse_address(&name)?, hash).await?;
         }
         AccountVerb::Rename { name, new } => {
-            accounts.rename(&parse_address(&name)?, &parse_address(&new)?).await?;
+            let (who, new) = (Who::parse(&name)?, parse_address(&new)?);
+            regrouped(&accounts.rename(&who, &new).await?, &name, Some(&new));
         }
         AccountVerb::Alias { name, alias, remove } => {
             let (name, alias) = (parse_address(&name)?, parse_address(&alias)?);
-            match remove {
-                true => accounts.remove_alias(&name, &alias).await?,
-                false => accounts.add_alias(&name, &alias).await?,
+            if remove {
+                let changed = accounts.remove_alias(&name, &alias).await?;
+                regrouped(&changed, alias.as_str(), None);
+            } else {
+                accounts.add_alias(&name, &alias).await?;
             }
         }
         AccountVerb::Move { name, shard } => {
@@ -397,9 +403,22 @@ async fn of_account(target: &Target, verb: AccountVerb) -> Result<ExitCode> {
             let place = accounts.place(&name).await?;
             show::account(place.shard, &accounts.record(&name).await?, json)?;
         }
-        AccountVerb::Delete { name } => accounts.delete(&parse_address(&name)?).await?,
+        AccountVerb::Delete { name } => {
+            regrouped(&accounts.delete(&parse_address(&name)?).await?, &name, None);
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says what became of the groups that an address was in.
+fn regrouped(groups: &[GroupRecord], old: &str, new: Option<&Address>) {
+    for GroupRecord { address, members } in groups {
+        match new {
+            _ if members.is_empty() => println!("group {address} has no member left and is gone"),
+            Some(new) => println!("group {address} has {new} instead of {old}"),
+            None => println!("group {address} has {old} no more"),
+        }
+    }
 }
 
 async fn of_group(target: &Target, verb: GroupVerb) -> Result<ExitCode> {
