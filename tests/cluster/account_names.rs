@@ -123,6 +123,16 @@ fn what_was_broken_off_is_finished_or_repaired() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_drain_that_cannot_go_on_says_why() -> Result<()> {
+    let demo = Demo::start(&["--no-sample-mail", "--accounts", "1", "--shards", "1"])?;
+    let drained = demo.ctl(&["node", "drain", "n2"])?;
+    let said = String::from_utf8_lossy(&drained.stdout).into_owned();
+    ensure!(said.contains("n2 has 2 replicas left"), "{said}");
+    ensure!(said.contains("waits: shard 1: ") && said.contains("no suitable disk"), "{said}");
+    Ok(())
+}
+
 /// At every frontend, at once.
 fn logs_in(demo: &Demo, user: &str) -> Result<()> {
     for frontend in FRONTENDS {

@@ -1,4 +1,4 @@
-//! Waiting for what the controller does, with a line for each replica that is being made.
+//! Waiting for what the controller does, with a line for each replica that is being made or waits.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -50,6 +50,7 @@ async fn look(
 ) -> Result<()> {
     let mut told: Option<Instant> = None;
     let mut stuck: Option<Instant> = None;
+    let mut waiting = Vec::new();
     let mut reached = Instant::now();
     loop {
         match cluster::status(target).await {
@@ -60,6 +61,10 @@ async fn look(
                     told = Some(Instant::now());
                     println!("{text}");
                     status.replacements().iter().for_each(|one| println!("  {}", line(one)));
+                    if waiting != status.waiting() {
+                        waiting = status.waiting().to_vec();
+                        waiting.iter().for_each(|one| println!("  waits: {one}"));
+                    }
                 }
                 let waits = status.replacements().is_empty() && !status.waiting().is_empty();
                 let since = stuck.get_or_insert_with(Instant::now);
