@@ -41,6 +41,26 @@ pub(crate) struct Chunk {
 
 /// Reads one line.
 pub(crate) fn request(line: &[u8]) -> Result<Request, Words> {
+    let refused = |words| if is_chunk(line, BDAT.len()) { Words::BadChunk } else { words };
+    read(line).map_err(refused)
+}
+
+/// What to say of a line that is longer than it may be and begins like this.
+pub(crate) fn too_long(beginning: &[u8]) -> Words {
+    if is_chunk(beginning, 0) { Words::BadChunk } else { Words::LineTooLong }
+}
+
+const BDAT: &[u8] = b"BDAT";
+
+/// Whether the client may mean that a chunk follows: after anything that cannot be seen the line
+/// has BDAT, or as far as it is known the first `n_least` letters of it.
+fn is_chunk(line: &[u8], n_least: usize) -> bool {
+    let start = line.iter().position(u8::is_ascii_graphic).unwrap_or(line.len());
+    let word = &line[start..line.len().min(start + BDAT.len())];
+    word.len() >= n_least && word.eq_ignore_ascii_case(&BDAT[..word.len()])
+}
+
+fn read(line: &[u8]) -> Result<Request, Words> {
     let line = std::str::from_utf8(line).map_err(|_| Words::NotText)?;
     if line.chars().any(char::is_control) {
         return Err(Words::NotText);
@@ -176,11 +196,34 @@ mod tests {
         let bdat = |n_bytes, is_last| Ok(Request::Bdat(Chunk { n_bytes, is_last }));
         assert_eq!(request(b"BDAT 86"), bdat(86, false));
         assert_eq!(request(b"bdat 0 last"), bdat(0, true));
-        for bad in
-            ["BDAT", "BDAT x", "BDAT -1", "BDAT +1", "BDAT 1 FIRST", "BDAT 99999999999999999999"]
-        {
-            assert_eq!(request(bad.as_bytes()), Err(Words::BadChunk), "{bad}");
+        let bad_chunks = [
+            "BDAT",
+            "BDAT x",
+            "BDAT -1",
+            "BDAT +1",
+            "BDAT 1 FIRST",
+            "BDAT 99999999999999999999",
+            "BDAT 98\tLAST",
+            "BDAT 98 LAST\t",
+            "bdat\t98",
+            "BDAT\u{a0}98",
+            "BDAT98",
+            " Bdat 98",
+            "\t BDAT 98",
+            "\0BDAT 98",
+            "\u{feff}BDAT 98",
+        ];
+        for bad in bad_chunks {
+            assert_eq!(request(bad.as_bytes()), Err(Words::BadChunk), "{bad:?}");
         }
+        assert_eq!(request(b"BDAT 98\xa0LAST"), Err(Words::BadChunk));
+        for other in ["", "BDA", "BDA T 98", "x BDAT 98"] {
+            assert_eq!(request(other.as_bytes()), Err(Words::UnknownCommand), "{other:?}");
+        }
+        assert_eq!(too_long(b"BDAT 98 LAST   "), Words::BadChunk);
+        assert_eq!(too_long(b"   BD"), Words::BadChunk);
+        assert_eq!(too_long(b"      "), Words::BadChunk);
+        assert_eq!(too_long(b"NOOP BDAT"), Words::LineTooLong);
         assert_eq!(request(b"LHLO a(b"), Err(Words::BadName));
         assert_eq!(request(b"NOOP \0"), Err(Words::NotText));
     }

@@ -137,7 +137,7 @@ impl Session {
                     let line = self.input.next_line(LINE_BYTES_MAX)?;
                     let request = match line {
                         Ok(line) => parse::request(&line),
-                        Err(_) => Err(Words::LineTooLong),
+                        Err(too_long) => Err(parse::too_long(&too_long.beginning)),
                     };
                     if let Some(question) = self.command(request) {
                         return Some(question);

@@ -14,8 +14,11 @@ pub struct Lines {
 }
 
 /// A line was longer than it may be; all of it is thrown away, and the next line is whole again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooLong;
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TooLong {
+    /// How it began, up to what a line may have.
+    pub beginning: Vec<u8>,
+}
 
 /// Capacity above which an empty buffer is given back, so that an idle session costs nothing.
 const KEEP_BYTES: usize = 1024;
@@ -76,20 +79,30 @@ impl Lines {
                 if self.is_skipping {
                     self.clear();
                 } else if self.len() > max {
+                    let too_long = TooLong::of(self.octets(), max);
                     self.clear();
                     self.is_skipping = true;
-                    return Some(Err(TooLong));
+                    return Some(Err(too_long));
                 }
                 return None;
             };
             let line = &self.octets[self.start..at];
             let line = line.strip_suffix(b"\r").unwrap_or(line);
-            let line = if line.len() > max { Err(TooLong) } else { Ok(line.to_vec()) };
+            let line = match line.len() > max {
+                true => Err(TooLong::of(line, max)),
+                false => Ok(line.to_vec()),
+            };
             self.consume(at + 1 - self.start);
             if !std::mem::take(&mut self.is_skipping) {
                 return Some(line);
             }
         }
+    }
+}
+
+impl TooLong {
+    fn of(line: &[u8], max: usize) -> Self {
+        Self { beginning: line[..max].to_vec() }
     }
 }
 
@@ -108,7 +121,8 @@ mod tests {
                     seen.push(line.map(|line| String::from_utf8(line).unwrap()));
                 }
             }
-            let want = [Ok("one"), Ok(""), Ok("two"), Err(TooLong), Ok("x")];
+            let too_long = Err(TooLong { beginning: b"far ".to_vec() });
+            let want = [Ok("one"), Ok(""), Ok("two"), too_long, Ok("x")];
             assert_eq!(seen, want.map(|line| line.map(str::to_owned)), "cut {cut}");
             assert_eq!(lines.octets(), b"rest");
         }
