@@ -140,6 +140,7 @@ impl Desk {
                 done.map(|(outcome, answer)| Reply::OutcomeAnd(outcome, answer))
             }
             Question::Commands(commands) => Ok(Reply::Outcomes(self.commands(commands).await)),
+            Question::WouldTake(copies) => Ok(Reply::Outcomes(self.would_take(copies).await)),
             Question::BeginBody(accounts) => self.begin_body(&accounts),
             Question::Body(octets) => self.push_body(octets).await,
             Question::EndBody => self.end_body().await.map(|draft| Reply::Draft(Box::new(draft))),
@@ -238,14 +239,9 @@ impl Desk {
         then: Option<Query>,
     ) -> Result<(Outcome, Option<Answer>), Trouble> {
         let account = account_of_command(&command).ok_or(Trouble::Unavailable)?;
-        // Pieces sent ahead that did not arrive: their story is the better one to tell.
         let is_body = matches!(command, Command::Deliver(_) | Command::Append(_));
-        if is_body && let Some(came_of_it) = self.failures.get(&account) {
-            return match came_of_it {
-                Ok(Outcome::Refused(refusal)) => Ok((Outcome::Refused(refusal.clone()), None)),
-                Ok(_) => Ok((Outcome::Refused(Refusal::UploadGap), None)),
-                Err(trouble) => Err(*trouble),
-            };
+        if is_body && let Some(failed) = self.failed_before(account) {
+            return failed.map(|outcome| (outcome, None));
         }
         let (store, place) = (&self.shared.store, self.place(account)?);
         match then.filter(|then| account_of_query(then) == Some(account)) {
@@ -267,6 +263,30 @@ impl Desk {
         }
         let doing = commands.into_iter().map(|(command, inline)| self.counted(command, inline));
         stream::iter(doing).buffered(SIDE_BY_SIDE_MAX).collect().await
+    }
+
+    /// What came of pieces sent ahead that did not arrive: their story is the better one to tell.
+    fn failed_before(&self, account: AccountId) -> Option<Result<Outcome, Trouble>> {
+        let failed = self.failures.get(&account)?;
+        Some(match failed {
+            Ok(Outcome::Refused(refusal)) => Ok(Outcome::Refused(refusal.clone())),
+            Ok(_) => Ok(Outcome::Refused(Refusal::UploadGap)),
+            Err(trouble) => Err(*trouble),
+        })
+    }
+
+    async fn would_take(&self, copies: Vec<(AccountId, u64)>) -> Vec<Result<Outcome, Trouble>> {
+        let looking = copies.into_iter().map(|(account, n_bytes)| async move {
+            if let Some(failed) = self.failed_before(account) {
+                return failed;
+            }
+            match self.query(Query::Account(account)).await? {
+                Answer::Account(record) => Ok(record.would_take(n_bytes)),
+                Answer::Refused(refusal) => Ok(Outcome::Refused(refusal)),
+                _ => Err(Trouble::Unavailable),
+            }
+        });
+        stream::iter(looking).buffered(SIDE_BY_SIDE_MAX).collect().await
     }
 
     async fn counted(

@@ -44,6 +44,32 @@ async fn what_lmtp_takes_pop3_gives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn another_try_of_mail_for_a_group_doubles_nothing() {
+    let house = House::new("").await;
+    house.memory.create_account("al@example.test", "secret");
+    house.memory.change(|state| {
+        state.shard.set_group("all@example.test", &["jo@example.test", "al@example.test"]);
+    });
+    let small = b"Subject: small\r\n\r\nhello\r\n".to_vec();
+    // What compresses badly.
+    let mixed = |n: u64| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (n << 7)).wrapping_pow(3);
+    let lines = (0..120_000).flat_map(|n| format!("{:016x}\r\n", mixed(n)).into_bytes());
+    let large = [b"Subject: large\r\n\r\n".to_vec(), lines.collect()].concat();
+    house.memory.suspend("al@example.test");
+    for raw in [&small, &large, &small] {
+        let told = house.deliver_to("all@example.test", raw).await;
+        assert_eq!(told, "450 4.2.1 Account suspended");
+    }
+    assert!(house.memory.with(|state| state.n_uploads > 0), "the large one was sent ahead");
+    house.memory.resume("al@example.test");
+    for raw in [&small, &large] {
+        assert_eq!(house.deliver_to("all@example.test", raw).await, "250 2.1.5 Delivered");
+    }
+    let mut pop3 = house.client(Protocol::Pop3).await;
+    assert!(pop3.log_in("secret").await.starts_with("+OK 2 messages"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_maildrop_is_one_sessions_and_free_when_that_is_gone() {
     let house = House::new("").await;
     let mut first = house.client(Protocol::Pop3).await;

@@ -97,11 +97,11 @@ pub(crate) fn trouble(trouble: Trouble) -> &'static str {
 
 /// What to say about one recipient, of whom there are several when the address is a group's.
 ///
-/// The sender is told that it is done only when it is done for each of them. When waiting can help
-/// one, the sender keeps its copy and tries again, which brings the others a second one: losing mail
-/// would be worse. Who of a group is gone since RCPT counts as if that had been so before RCPT. When
-/// nobody is left, where the address leads may have been remembered from before: somebody else may
-/// have it now, or nobody, which the next RCPT says.
+/// When waiting can help one of them, the sender keeps its copy and tries again. That brings the
+/// others a second one, but losing mail would be worse; [`not_now`] has seen to it that it is rare.
+/// Who cannot take it at all, or is gone since RCPT, does not keep it from the others. When nobody is
+/// left, where the address leads may have been remembered from before: somebody else may have it now,
+/// or nobody, which the next RCPT says.
 pub(crate) fn delivered(copies: &[&Result<Outcome, Trouble>]) -> &'static str {
     let is_gone = |copy: &Result<Outcome, Trouble>| {
         matches!(copy, Ok(Outcome::Refused(Refusal::NoSuchAccount)))
@@ -109,10 +109,20 @@ pub(crate) fn delivered(copies: &[&Result<Outcome, Trouble>]) -> &'static str {
     let words = copies.iter().filter(|copy| !is_gone(copy)).map(|copy| one_delivered(copy));
     let gravity = |words: &&str| match words.as_bytes()[0] {
         b'4' => 2,
-        b'5' => 1,
+        b'2' => 1,
         _ => 0,
     };
     words.max_by_key(gravity).unwrap_or("451 4.3.0 Recipient gone, try again")
+}
+
+/// What to say about a group before any of it has a copy, when waiting can help one of them.
+pub(crate) fn not_now(members: &[&Result<Outcome, Trouble>]) -> Option<&'static str> {
+    let mut words = members.iter().filter_map(|member| match member {
+        Ok(Outcome::Refused(refusal)) => Some(refused(refusal)),
+        Ok(_) => None,
+        Err(why) => Some(trouble(*why)),
+    });
+    words.find(|words| words.starts_with('4'))
 }
 
 fn one_delivered(outcome: &Result<Outcome, Trouble>) -> &'static str {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use mailbox::dialogue::{Engine, Question, Reply, Step, Trouble};
 use mailbox::lines::Lines;
 use mailbox::outcome::Change;
-use mailbox::{AccountId, LogTime};
+use mailbox::{AccountId, Draft, LogTime};
 
 use crate::parse::{self, Chunk, Mail, Request};
 use crate::refuse::{self, Words};
@@ -59,6 +59,8 @@ struct Recipient {
     detail: Option<String>,
     /// As the client wrote it.
     address: String,
+    /// Nobody of the group gets a copy now; told instead of what came of deliveries.
+    refusal: Option<&'static str>,
 }
 
 /// What the session is in the middle of.
@@ -83,6 +85,8 @@ enum Doing {
     Dropping(&'static str),
     /// Asked for the body to be dropped, since the client began anew.
     Discarding,
+    /// Asked whether all of each group would take it.
+    Looking(Box<Draft>),
     /// Asked for the deliveries.
     Delivering,
     /// Saying goodbye.
@@ -252,13 +256,10 @@ impl Engine for Session {
                 }
                 self.doing = Doing::Reading(reading);
             }
-            (Doing::Ending, Reply::Draft(draft)) => {
-                let question = self.deliveries(&draft);
-                self.doing = Doing::Delivering;
-                self.question = Some(question);
-            }
+            (Doing::Ending, Reply::Draft(draft)) => self.look_or_deliver(draft),
             (Doing::Ending, reply) => self.tell_all(refuse::trouble(why(&reply))),
             (Doing::Dropping(words), _) => self.tell_all(words),
+            (Doing::Looking(draft), reply) => self.looked(&draft, reply),
             (Doing::Delivering, Reply::Outcomes(outcomes)) => self.delivered(&outcomes),
             (Doing::Delivering, reply) => self.tell_all(refuse::trouble(why(&reply))),
             (Doing::Discarding, _) => {}

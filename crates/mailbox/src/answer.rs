@@ -11,9 +11,10 @@ use crate::chunk::{ChunkRef, Digest};
 use crate::command::{AccountState, InternalDate, MovedRow, OfMailbox, Place, Quota, SpecialUse};
 use crate::flags::{Flags, Keyword};
 use crate::ids::{AccountId, EmailId, LogTime, ModSeq, ThreadId, Uid, UidValidity};
+use crate::ledger;
 use crate::moving::Moving;
 use crate::name::MailboxName;
-use crate::outcome::Refusal;
+use crate::outcome::{Outcome, Refusal};
 use crate::uid_set::UidSet;
 
 pub use self::passed::Passed;
@@ -129,6 +130,20 @@ pub struct AccountRecord {
     /// Messages it has.
     #[n(7)]
     pub n_messages: u64,
+}
+
+impl AccountRecord {
+    /// Whether a message of so many octets would be taken now: done, or refused and why.
+    pub fn would_take(&self, n_bytes: u64) -> Outcome {
+        if self.state == AccountState::Suspended {
+            return Outcome::Refused(Refusal::Suspended);
+        }
+        let used = (self.storage_bytes, self.n_messages);
+        match ledger::has_room(self.quota, used, (n_bytes, 1)) {
+            Ok(()) => Outcome::Done,
+            Err(refusal) => Outcome::Refused(refusal),
+        }
+    }
 }
 
 /// What is known of a mailbox.

@@ -81,6 +81,9 @@ pub enum Question {
     CommandAnd(Box<Command>, Vec<StoredChunk>, Box<Query>),
     /// Independent commands, done side by side -> [`Reply::Outcomes`] in the same order.
     Commands(Vec<(Command, Vec<StoredChunk>)>),
+    /// Would each of these take a message of so many octets now? -> [`Reply::Outcomes`] in the same
+    /// order: done, or what a delivery would be refused for.
+    WouldTake(Vec<(AccountId, u64)>),
     /// A body begins that is meant for these accounts -> [`Reply::Done`].
     BeginBody(Vec<AccountId>),
     /// Its next raw octets -> [`Reply::Done`] as soon as more can be taken.
@@ -140,7 +143,7 @@ pub enum Reply {
     Outcome(Outcome),
     /// CommandAnd; without an answer the query has to be asked by itself.
     OutcomeAnd(Outcome, Option<Answer>),
-    /// Commands.
+    /// Commands, WouldTake.
     Outcomes(Vec<Result<Outcome, Trouble>>),
     /// EndBody.
     Draft(Box<Draft>),

@@ -182,14 +182,10 @@ impl<'r, 'a> Ledger<'r, 'a> {
 
     /// Whether the account may have so much more.
     pub(crate) fn check_quota(&self, bytes: u64, n_messages: u64) -> Result<(), Refusal> {
-        let exceeds = |used: u64, more: u64, limit: Option<u64>| {
-            more > 0 && limit.is_some_and(|limit| used.saturating_add(more) > limit)
-        };
-        let bytes = bytes.saturating_sub(self.going.0);
-        let n_messages = n_messages.saturating_sub(self.going.1);
-        let over = exceeds(self.usage.storage_bytes, bytes, self.quota.storage_bytes)
-            || exceeds(self.usage.n_messages, n_messages, self.quota.n_messages);
-        if over { Err(Refusal::OverQuota) } else { Ok(()) }
+        let used = (self.usage.storage_bytes, self.usage.n_messages);
+        let (going_bytes, going_messages) = self.going;
+        let more = (bytes.saturating_sub(going_bytes), n_messages.saturating_sub(going_messages));
+        has_room(self.quota, used, more)
     }
 
     /// A message of so many octets will go with this command: only the difference counts.
@@ -261,6 +257,16 @@ impl<'r, 'a> Ledger<'r, 'a> {
     pub(crate) fn change_upload_bytes(&mut self, change: i64) {
         self.upload_bytes += change;
     }
+}
+
+/// Whether a quota leaves room for so many more octets and messages.
+pub(crate) fn has_room(quota: Quota, used: (u64, u64), more: (u64, u64)) -> Result<(), Refusal> {
+    let exceeds = |used: u64, more: u64, limit: Option<u64>| {
+        more > 0 && limit.is_some_and(|limit| used.saturating_add(more) > limit)
+    };
+    let over =
+        exceeds(used.0, more.0, quota.storage_bytes) || exceeds(used.1, more.1, quota.n_messages);
+    if over { Err(Refusal::OverQuota) } else { Ok(()) }
 }
 
 /// The row of an account that is not on its way out.

@@ -42,9 +42,14 @@ impl House {
     }
 
     pub async fn deliver(&self, raw: &[u8]) -> String {
+        self.deliver_to("jo@example.test", raw).await
+    }
+
+    pub async fn deliver_to(&self, to: &str, raw: &[u8]) -> String {
         let mut lmtp = self.client(Protocol::Lmtp).await;
         assert!(lmtp.line().await.starts_with("220 "));
-        lmtp.send(b"LHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<jo@example.test>\r\nDATA\r\n").await;
+        let head = format!("LHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<{to}>\r\nDATA\r\n");
+        lmtp.send(head.as_bytes()).await;
         while !lmtp.line().await.starts_with("354") {}
         lmtp.send(raw).await;
         lmtp.send(b".\r\n").await;

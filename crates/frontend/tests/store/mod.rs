@@ -111,6 +111,10 @@ impl Memory {
         state.shard.create_account(name, &hash(password));
     }
 
+    pub fn resume(&self, name: &str) {
+        self.change_account(name, AccountChange::State(AccountState::Active));
+    }
+
     fn change_account(&self, name: &str, change: AccountChange) {
         let mut state = self.lock();
         let place = state.shard.resolve(&Address::parse(name).unwrap().0).unwrap();

@@ -1,18 +1,71 @@
 //! The deliveries, and one reply for each recipient.
 
 use mailbox::command::Deliver;
-use mailbox::dialogue::{Question, Trouble};
-use mailbox::{AccountId, Command, Draft, Outcome};
+use mailbox::dialogue::{Question, Reply, Trouble};
+use mailbox::{AccountId, Command, Draft, Outcome, StoredChunk};
 
-use super::{Recipient, Session, Transaction};
+use super::{Doing, Recipient, Session, Transaction, why};
 use crate::refuse;
 use crate::trace::Trace;
 
 impl Session {
+    /// The draft is there. A group has one reply for all, and a client that is told to wait sends to
+    /// all of it again: so it is asked first whether each of them would take it now.
+    pub(super) fn look_or_deliver(&mut self, draft: Box<Draft>) {
+        let copies = self.copies_for_groups(draft.message.size);
+        if copies.is_empty() {
+            self.deliver(&draft);
+            return;
+        }
+        self.doing = Doing::Looking(draft);
+        self.question = Some(Question::WouldTake(copies));
+    }
+
+    /// Who gets how many octets for groups, in the order of the recipients.
+    fn copies_for_groups(&self, n_bytes: u64) -> Vec<(AccountId, u64)> {
+        let Some(transaction) = &self.transaction else { return Vec::new() };
+        let id = self.id();
+        let copies = |to: &Recipient| {
+            let prefix = self.trace(transaction, to, &id).fields();
+            let n_bytes = n_bytes + prefix.len() as u64;
+            to.accounts.iter().map(|account| (*account, n_bytes)).collect::<Vec<_>>()
+        };
+        transaction.recipients.iter().filter(|to| to.is_group()).flat_map(copies).collect()
+    }
+
+    pub(super) fn looked(&mut self, draft: &Draft, reply: Reply) {
+        let (found, missing) = match reply {
+            Reply::Outcomes(found) => (found, Err(Trouble::Unavailable)),
+            reply => (Vec::new(), Err(why(&reply))),
+        };
+        let mut found = found.iter().chain(std::iter::repeat(&missing));
+        let recipients = self.transaction.iter_mut().flat_map(|all| &mut all.recipients);
+        for to in recipients.filter(|to| to.is_group()) {
+            let members: Vec<_> = found.by_ref().take(to.n_copies()).collect();
+            to.refusal = refuse::not_now(&members);
+        }
+        self.deliver(draft);
+    }
+
+    fn deliver(&mut self, draft: &Draft) {
+        let commands = self.deliveries(draft);
+        if commands.is_empty() {
+            self.delivered(&[]);
+            return;
+        }
+        self.doing = Doing::Delivering;
+        self.question = Some(Question::Commands(commands));
+    }
+
+    /// Names the transaction.
+    fn id(&self) -> String {
+        format!("{}.{}", self.settings.session, self.n_transactions)
+    }
+
     /// One command for each copy, in the order of the recipients.
-    pub(super) fn deliveries(&self, draft: &Draft) -> Question {
-        let Some(transaction) = &self.transaction else { return Question::DropBody };
-        let id = format!("{}.{}", self.settings.session, self.n_transactions);
+    fn deliveries(&self, draft: &Draft) -> Vec<(Command, Vec<StoredChunk>)> {
+        let Some(transaction) = &self.transaction else { return Vec::new() };
+        let id = self.id();
         let deliver = |to: &Recipient| {
             let (message, inline) = draft.with_prefix(self.trace(transaction, to, &id).fields());
             let detail = to.detail.clone();
@@ -22,7 +75,8 @@ impl Session {
             };
             to.accounts.iter().map(copy).collect::<Vec<_>>()
         };
-        Question::Commands(transaction.recipients.iter().flat_map(deliver).collect())
+        let to = transaction.recipients.iter().filter(|to| to.refusal.is_none());
+        to.flat_map(deliver).collect()
     }
 
     fn trace<'a>(
@@ -49,6 +103,10 @@ impl Session {
         let missing = Err(Trouble::Unknown);
         let mut outcomes = outcomes.iter().chain(std::iter::repeat(&missing));
         for to in &transaction.recipients {
+            if let Some(words) = to.refusal {
+                self.say(words);
+                continue;
+            }
             let copies: Vec<_> = outcomes.by_ref().take(to.n_copies()).collect();
             self.say(refuse::delivered(&copies));
         }

@@ -213,4 +213,9 @@ impl Recipient {
     pub(super) fn n_copies(&self) -> usize {
         self.accounts.len()
     }
+
+    /// Whether one reply stands for several accounts.
+    pub(super) fn is_group(&self) -> bool {
+        self.n_copies() > 1
+    }
 }

@@ -72,7 +72,12 @@ impl Session {
                 if n_before > 0 && n_before + accounts.len() > DELIVERIES_MAX {
                     Words::TooManyRecipients.text()
                 } else {
-                    transaction.recipients.push(Recipient { accounts, detail, address });
+                    transaction.recipients.push(Recipient {
+                        accounts,
+                        detail,
+                        address,
+                        refusal: None,
+                    });
                     Words::RecipientOk.text()
                 }
             }

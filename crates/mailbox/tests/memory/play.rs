@@ -141,9 +141,13 @@ impl Play {
                 self.shard.set_group(name, &members);
             }
             "alias" => self.shard.add_alias(self.account(name), rest),
-            "suspend" => {
-                let state = AccountChange::State(AccountState::Suspended);
-                self.shard.change_account(self.account(name), state);
+            "suspend" | "resume" => {
+                let state = match verb {
+                    "suspend" => AccountState::Suspended,
+                    _ => AccountState::Active,
+                };
+                let change = AccountChange::State(state);
+                self.shard.change_account(self.account(name), change);
             }
             "delete" => {
                 let delete = Command::DeleteAccount(self.account(name));
@@ -230,6 +234,17 @@ impl Play {
                 let outcomes = commands.into_iter().map(|command| self.one_of_many(command));
                 Reply::Outcomes(outcomes.collect())
             }
+            Question::WouldTake(copies) => {
+                let each = copies.iter().map(|(account, size)| {
+                    let record = match self.shard.query(&Query::Account(*account)) {
+                        Answer::Account(record) => record,
+                        Answer::Refused(refusal) => return Ok(Outcome::Refused(refusal)),
+                        other => panic!("Account was answered with {other:?}"),
+                    };
+                    Ok(record.would_take(*size))
+                });
+                Reply::Outcomes(each.collect())
+            }
             Question::BeginBody(_) | Question::DropBody => {
                 self.body.clear();
                 Reply::Done
@@ -298,6 +313,7 @@ fn asked(question: &Question) -> String {
             let all: Vec<_> = commands.iter().map(|(command, _)| head(command)).collect();
             format!("Commands {}", all.join(" "))
         }
+        Question::WouldTake(copies) => format!("WouldTake {}", copies.len()),
         Question::BeginBody(accounts) => format!("BeginBody for {}", accounts.len()),
         Question::Body(octets) => format!("Body {} octets", octets.len()),
         Question::Chunk(_, chunk) => format!("Chunk {} octets", chunk.raw_len),
