@@ -44,6 +44,21 @@ async fn what_lmtp_takes_pop3_gives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_message_in_chunks_without_a_last_line_end_has_the_size_it_is_sent_with() {
+    let house = House::new("").await;
+    let mut lmtp = house.client(Protocol::Lmtp).await;
+    lmtp.send(b"LHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<jo@example.test>\r\nBDAT 4 LAST\r\nA: 1")
+        .await;
+    while lmtp.line().await != "250 2.1.5 Delivered" {}
+    let mut pop3 = house.client(Protocol::Pop3).await;
+    assert!(pop3.log_in("secret").await.starts_with("+OK 1 messages"));
+    let told = pop3.say("RETR 1").await;
+    let got = pop3.until_dot().await;
+    assert!(got.ends_with(b"A: 1\r\n.\r\n"));
+    assert_eq!(told, format!("+OK {} octets", got.len() - ".\r\n".len()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_try_of_mail_for_a_group_doubles_nothing() {
     let house = House::new("").await;
     house.memory.create_account("al@example.test", "secret");

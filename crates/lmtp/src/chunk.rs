@@ -2,7 +2,8 @@
 //!
 //! Promises: what follows a chunk is read as a command only behind all of its octets, and no octet
 //! means anything inside of it. A message is CRLF lines here too, since BINARYMIME is not offered: a
-//! line end may be cut in two by chunks, one that stands alone is told.
+//! line end may be cut in two by chunks, one that stands alone is told, and the one that the last line
+//! lacks can be asked for.
 
 use memchr::memchr2;
 
@@ -13,6 +14,8 @@ pub(crate) struct ChunkReader {
     left: u64,
     is_last: bool,
     is_after_cr: bool,
+    /// After something else than CRLF.
+    is_inside_line: bool,
     has_bare_line_end: bool,
 }
 
@@ -33,6 +36,11 @@ impl ChunkReader {
     pub(crate) fn read(&mut self, input: &[u8], out: &mut Vec<u8>, room: usize) -> usize {
         let left = usize::try_from(self.left).unwrap_or(usize::MAX);
         let octets = &input[..input.len().min(room).min(left)];
+        self.is_inside_line = match octets {
+            [] => self.is_inside_line,
+            [b'\n'] => !self.is_after_cr,
+            _ => !octets.ends_with(b"\r\n"),
+        };
         self.look_at(octets);
         out.extend_from_slice(octets);
         self.left -= octets.len() as u64;
@@ -48,6 +56,13 @@ impl ChunkReader {
     pub(crate) fn has_bare_line_end(&self) -> bool {
         let ends_in_cr = self.is_after_cr && self.is_last && self.left == 0;
         self.has_bare_line_end || ends_in_cr
+    }
+
+    /// Ends a line that the message ends without, so that it is the same as after DATA.
+    pub(crate) fn end_line(&mut self, out: &mut Vec<u8>) {
+        if std::mem::take(&mut self.is_inside_line) {
+            out.extend_from_slice(b"\r\n");
+        }
     }
 
     fn look_at(&mut self, mut octets: &[u8]) {
@@ -87,7 +102,14 @@ mod tests {
             }
             assert_eq!(used, octets.len(), "no octet behind the chunk is used");
             if reader.is_last() {
-                return (out, reader.has_bare_line_end());
+                let has_bare_line_end = reader.has_bare_line_end();
+                let n_read = out.len();
+                reader.end_line(&mut out);
+                let is_ended = n_read == 0 || message.ends_with(b"\r\n");
+                assert_eq!(&out[n_read..], if is_ended { b"" } else { b"\r\n".as_slice() });
+                reader.end_line(&mut out);
+                out.truncate(n_read);
+                return (out, has_bare_line_end);
             }
         }
     }

@@ -10,6 +10,8 @@ use crate::data::DataReader;
 use crate::parse::Chunk;
 use crate::refuse::{self, Words};
 
+const LINE_END_BYTES: usize = b"\r\n".len();
+
 /// A message on its way in.
 pub(super) struct Reading {
     body: Body,
@@ -58,20 +60,20 @@ impl Reading {
     }
 
     fn is_full(&self) -> bool {
-        self.piece.len() + 1 >= PIECE_BYTES_MAX
+        self.piece.len() + LINE_END_BYTES >= PIECE_BYTES_MAX
     }
 
     /// Reads on, up to a full piece; the number of octets used.
     fn read(&mut self, input: &[u8]) -> usize {
         // A line end may come on top of the room.
-        let room = PIECE_BYTES_MAX - self.piece.len() - 1;
+        let room = PIECE_BYTES_MAX - self.piece.len() - LINE_END_BYTES;
         match &mut self.body {
             Body::Data(reader) => reader.read(input, &mut self.piece, room),
             Body::Chunks(reader) => reader.read(input, &mut self.piece, room),
         }
     }
 
-    /// A message that is not wanted is read and forgotten.
+    /// A message that is not wanted is read and forgotten; one that is whole ends with a line end.
     fn judge(&mut self) {
         let has_bare_line_end = match &self.body {
             Body::Data(reader) => reader.has_bare_line_end(),
@@ -82,6 +84,10 @@ impl Reading {
         }
         if self.refusal.is_some() {
             self.piece.clear();
+        } else if self.is_whole()
+            && let Body::Chunks(reader) = &mut self.body
+        {
+            reader.end_line(&mut self.piece);
         }
     }
 }
