@@ -115,7 +115,12 @@ const fn setting(
 /// Every key there is, in the order of the manual.
 pub const SETTINGS: [Setting; 20] = [
     setting("name", "name", "required", "Set this to the name in the process's certificate."),
-    setting("hostname", "name", "localhost", "Set this to the name clients connect to."),
+    setting(
+        "hostname",
+        "name",
+        "localhost",
+        "Set this to the name clients connect to; mail for `<postmaster>` goes to `postmaster@<hostname>`.",
+    ),
     setting("seeds", "list of host:port", "required", "Name some nodes; the others are found."),
     setting("bind", "address", "any", "Set this when nodes are reached from one address only."),
     setting("identity", "directory", "required", "Written by `rookery ctl cert`."),

@@ -1,6 +1,13 @@
 //! Command lines become requests (RFC 5321 4.1.1, RFC 2033 4).
 
+use std::collections::BTreeSet;
+
 use crate::refuse::Words;
+
+/// Limit: octets of a path. RFC 5321 4.5.3.1 says 64 for a local part and 256 for all; senders that
+/// name their recipient or come through a forwarder have more. A header line with it stays far under
+/// the 998 octets of RFC 5322 2.1.1.
+const PATH_BYTES_MAX: usize = 512;
 
 /// One command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,14 +104,19 @@ fn lhlo(name: &str) -> Result<Request, Words> {
 fn mail(rest: &str) -> Result<Mail, Words> {
     let (sender, parameters) = path(after(rest, "FROM:").ok_or(Words::BadMail)?)?;
     let mut mail = Mail { sender: sender.to_owned(), ..Mail::default() };
+    let mut seen = BTreeSet::new();
     for parameter in parameters.split_ascii_whitespace() {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        match (name.to_ascii_uppercase().as_str(), value.to_ascii_uppercase().as_str()) {
-            ("SIZE", size) => mail.size = Some(size.parse().map_err(|_| Words::BadParameter)?),
+        let name = name.to_ascii_uppercase();
+        match (name.as_str(), value.to_ascii_uppercase().as_str()) {
+            ("SIZE", size) => mail.size = Some(size_of(size).ok_or(Words::BadParameter)?),
             ("BODY", "7BIT" | "8BITMIME") => {}
             ("SMTPUTF8", "") => mail.is_utf8 = true,
             ("BODY" | "SMTPUTF8", _) => return Err(Words::BadParameter),
             _ => return Err(Words::UnknownParameter),
+        }
+        if !seen.insert(name) {
+            return Err(Words::BadParameter);
         }
     }
     // RFC 6531 3.4: addresses beyond ASCII only when they were announced.
@@ -112,6 +124,12 @@ fn mail(rest: &str) -> Result<Mail, Words> {
         return Err(Words::NotAnnounced);
     }
     Ok(mail)
+}
+
+/// RFC 1870 3: up to 20 digits, which may say more than any message has.
+fn size_of(digits: &str) -> Option<u64> {
+    let is_size = (1..=20).contains(&digits.len()) && digits.bytes().all(|c| c.is_ascii_digit());
+    is_size.then(|| digits.parse().unwrap_or(u64::MAX))
 }
 
 fn rcpt(rest: &str) -> Result<Request, Words> {
@@ -154,9 +172,15 @@ fn path(text: &str) -> Result<(&str, &str), Words> {
             '>' if !is_quoted => {
                 let path = &inner[..at];
                 let path = match path.strip_prefix('@') {
-                    Some(route) => route.split_once(':').ok_or(Words::BadPath)?.1,
+                    Some(route) => {
+                        let behind = route.split_once(':').map(|(_, path)| path);
+                        behind.filter(|path| !path.is_empty()).ok_or(Words::BadPath)?
+                    }
                     None => path,
                 };
+                if path.len() > PATH_BYTES_MAX {
+                    return Err(Words::PathTooLong);
+                }
                 let rest = &inner[at + 1..];
                 let is_apart = rest.is_empty() || rest.starts_with(' ');
                 return if is_apart { Ok((path, rest)) } else { Err(Words::BadPath) };
@@ -184,6 +208,20 @@ mod tests {
         assert_eq!(request("MAIL FROM:<ä@b>".as_bytes()), Err(Words::NotAnnounced));
         assert_eq!(request(b"MAIL FROM:<a@b> X=Y"), Err(Words::UnknownParameter));
         assert_eq!(request(b"MAIL FROM:<a@b> SIZE=x"), Err(Words::BadParameter));
+        for wrong in ["SIZE=+5", "SIZE=-5", "SIZE=", "SIZE", "SIZE=1 SIZE=2", "BODY=7BIT body=7bit"]
+        {
+            let line = format!("MAIL FROM:<a@b> {wrong}");
+            assert_eq!(request(line.as_bytes()), Err(Words::BadParameter), "{wrong}");
+        }
+        let size = |digits: &str| request(format!("MAIL FROM:<a@b> SIZE={digits}").as_bytes());
+        assert_eq!(size("99999999999999999999"), mail("a@b", Some(u64::MAX), false));
+        assert_eq!(size("100000000000000000000"), Err(Words::BadParameter));
+        assert_eq!(request(b"MAIL FROM:<@a:>"), Err(Words::BadPath));
+        let with_local = |n: usize| format!("MAIL FROM:<{}@b>", "x".repeat(n));
+        let longest = with_local(PATH_BYTES_MAX - 2);
+        assert!(request(longest.as_bytes()).is_ok());
+        let longer = with_local(PATH_BYTES_MAX - 1);
+        assert_eq!(request(longer.as_bytes()), Err(Words::PathTooLong));
         assert_eq!(request(b"MAIL FROM:a@b"), Err(Words::BadPath));
         assert_eq!(request(b"MAIL TO:<a@b>"), Err(Words::BadMail));
         assert_eq!(

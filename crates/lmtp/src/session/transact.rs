@@ -59,7 +59,12 @@ impl Session {
         if !path.is_ascii() && !transaction.mail.is_utf8 {
             return Err(Words::NotAnnounced);
         }
-        let (address, detail) = Address::parse(&path).map_err(|_| Words::BadRecipient)?;
+        // RFC 5321 4.1.1.3: the one name that needs no domain; it is this host's then.
+        let parsed = match path.eq_ignore_ascii_case("postmaster") {
+            true => Address::parse(&format!("{path}@{}", self.settings.hostname)),
+            false => Address::parse(&path),
+        };
+        let (address, detail) = parsed.map_err(|_| Words::BadRecipient)?;
         self.doing = Doing::Resolving { detail, address: path };
         Ok(Question::Recipient(address))
     }
