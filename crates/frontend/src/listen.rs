@@ -180,9 +180,12 @@ impl Port {
 impl Shared {
     fn turn_away(&self, protocol: Protocol, socket: &Socket) {
         // Best effort: the client is turned away with or without a word.
-        if let Socket::Plain(stream) = socket {
-            let _ = stream.try_write(protocol.too_many());
-        }
+        let words = protocol.too_many();
+        let _ = match socket {
+            Socket::Plain(stream) => stream.try_write(words),
+            Socket::Unix(stream) => stream.try_write(words),
+            Socket::Tls(_) => Ok(0),
+        };
         self.metrics.turned_away(protocol);
         debug!(port = protocol.name(), "too many connections");
     }

@@ -39,6 +39,17 @@ async fn deliver(path: &Path) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn connections_beyond_the_limit_are_told_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("lmtp");
+    let _house = House::new(&format!("connections_max = 1\n{}", at(&path))).await;
+    let mut first = Client::over(UnixStream::connect(&path).await.unwrap());
+    assert!(first.line().await.starts_with("220"));
+    let mut second = Client::over(UnixStream::connect(&path).await.unwrap());
+    assert_eq!(second.line().await, "421 4.3.2 Too many connections");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn mail_comes_in_through_a_file_that_is_there_as_long_as_the_frontend() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("lmtp");
