@@ -124,6 +124,10 @@ impl Desk {
     }
 
     async fn find_out(&mut self, question: Question) -> Result<Reply, Trouble> {
+        let is_lost = self.maildrop.as_ref().is_some_and(MaildropLock::is_lost);
+        if is_lost && !matches!(question, Question::UnlockMaildrop) {
+            return Ok(Reply::InUse);
+        }
         match question {
             Question::Authenticate(credentials) => self.authenticate(credentials).await,
             Question::Recipient(address) => {
@@ -344,6 +348,9 @@ impl Desk {
     }
 
     async fn lock_maildrop(&mut self, account: AccountId) -> Result<Reply, Trouble> {
+        if let Some(maildrop) = &self.maildrop {
+            return Ok(if maildrop.renew().await? { Reply::Done } else { Reply::InUse });
+        }
         let store = Arc::clone(&self.shared.store);
         self.maildrop = MaildropLock::take(store, self.place(account)?).await?;
         Ok(if self.maildrop.is_some() { Reply::Done } else { Reply::InUse })

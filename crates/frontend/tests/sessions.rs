@@ -9,6 +9,7 @@ mod memory;
 mod store;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use client::{Client, PATIENCE};
 use frontend::{Frontend, Protocol};
@@ -95,6 +96,50 @@ async fn a_maildrop_is_one_sessions_and_free_when_that_is_gone() {
     house.memory.until(|state| state.locks.is_empty()).await;
     second.say("USER jo@example.test").await;
     assert!(second.say("PASS secret").await.starts_with("+OK"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_lost_the_maildrop_to_another_session_removes_nothing() {
+    let house = House::new("").await;
+    house.deliver(b"A: 1\r\n").await;
+    let account = house.memory.account("jo@example.test");
+    let mut first = house.client(Protocol::Pop3).await;
+    assert!(first.log_in("secret").await.starts_with("+OK"));
+    first.say("DELE 1").await;
+    // A new leader knew of no lock, and somebody else came first.
+    house.memory.change(|state| state.locks.insert(account, [7; 16]));
+    assert!(first.say("QUIT").await.starts_with("-ERR [SYS/TEMP] Another session"));
+    first.end().await;
+    house.memory.change(|state| state.locks.remove(&account));
+    let mut again = house.client(Protocol::Pop3).await;
+    assert!(again.log_in("secret").await.starts_with("+OK 1 messages"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_maildrop_is_taken_again_at_once_or_ends_the_session() {
+    let house = House::new("").await;
+    let account = house.memory.account("jo@example.test");
+    let mut first = house.client(Protocol::Pop3).await;
+    assert!(first.log_in("secret").await.starts_with("+OK"));
+    house.memory.until(|state| state.n_watches > 0).await;
+    let soon = Duration::from_secs(5);
+    house.memory.lose_locks(account, None);
+    let taken = house.memory.until(|state| state.locks.contains_key(&account));
+    timeout(soon, taken).await.expect("long before the next renewal");
+    assert_eq!(first.say("NOOP").await, "+OK");
+    house.memory.lose_locks(account, Some([7; 16]));
+    let told = async {
+        loop {
+            let told = first.say("NOOP").await;
+            if told != "+OK" {
+                return told;
+            }
+        }
+    };
+    let told = timeout(soon, told).await.expect("long before the next renewal");
+    assert!(told.starts_with("-ERR [SYS/TEMP] Another session"), "{told}");
+    first.end().await;
+    assert_eq!(house.memory.with(|state| state.locks.get(&account).copied()), Some([7; 16]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -101,8 +101,9 @@ pub enum Question {
     Listen(AccountId),
     /// Tell of nothing any more -> [`Reply::Done`].
     Unwatch,
-    /// POP3: the maildrop is this session's -> [`Reply::Done`] or [`Reply::InUse`]. The driver keeps
-    /// the lock alive until the connection ends or `UnlockMaildrop`.
+    /// POP3: the maildrop is this session's, or still is -> [`Reply::Done`] or [`Reply::InUse`]. The
+    /// driver keeps the lock alive until the connection ends or `UnlockMaildrop`. When it is lost, any
+    /// other question gets `InUse`.
     LockMaildrop(AccountId),
     /// POP3: no longer -> [`Reply::Done`].
     UnlockMaildrop,
@@ -149,7 +150,7 @@ pub enum Reply {
     Draft(Box<Draft>),
     /// Chunk.
     Chunk(Bytes),
-    /// LockMaildrop: another session has it.
+    /// LockMaildrop: another session has it. Any question: it has it now.
     InUse,
 }
 

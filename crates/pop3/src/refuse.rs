@@ -4,6 +4,7 @@ use mailbox::dialogue::{Reply, Trouble};
 use mailbox::{Answer, Outcome, Refusal};
 
 pub(crate) const IN_USE: &str = "-ERR [IN-USE] Another session has this maildrop";
+pub(crate) const LOST: &str = "-ERR [SYS/TEMP] Another session has this maildrop now";
 pub(crate) const DENIED: &str = "-ERR [AUTH] Wrong name or password";
 pub(crate) const DISABLED: &str = "-ERR [AUTH] Account disabled";
 pub(crate) const NEED_TLS: &str = "-ERR [AUTH] Start TLS first";
@@ -19,9 +20,12 @@ pub(crate) const SHUTTING_DOWN: &str = "-ERR [SYS/TEMP] Going down, try again";
 pub(crate) const NOT_REMOVED: &str = "-ERR [SYS/TEMP] Some messages were not removed";
 pub(crate) const GONE: &str = "-ERR Message is gone";
 
-/// What to say when the account may not be used any more, before the connection is closed. RFC 3206 4
+/// What to say when the maildrop or the account may not be used any more, before the connection is closed. RFC 3206 4
 /// has AUTH for commands that log in only; SYS/PERM is for any, and says that waiting will not help.
 pub(crate) fn ended(reply: &Reply) -> Option<&'static str> {
+    if matches!(reply, Reply::InUse) {
+        return Some(LOST);
+    }
     let (Reply::Answer(Answer::Refused(refusal)) | Reply::Outcome(Outcome::Refused(refusal))) =
         reply
     else {

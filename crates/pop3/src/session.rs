@@ -79,6 +79,8 @@ enum Doing {
     Sending(Sending),
     /// Asked for its next chunk.
     Fetching(Sending),
+    /// QUIT: asked whether the lock is still there.
+    Relocking,
     /// Asked to remove what was deleted, from a UID on.
     Removing,
     /// Saying goodbye.
@@ -260,11 +262,22 @@ impl Session {
 
     /// RFC 1939 6: only QUIT removes messages.
     fn quit(&mut self) {
-        if self.maildrop.is_some() {
-            self.remove(Uid::FIRST);
+        let maildrop = self.maildrop.as_ref();
+        if let Some(expunge) = maildrop.and_then(|maildrop| maildrop.expunge(Uid::FIRST)) {
+            self.ask(Doing::Relocking, Question::LockMaildrop(expunge.account));
+        } else if self.maildrop.is_some() {
+            self.unlock("+OK Bye", true);
         } else {
             self.say("+OK Bye");
             self.close();
+        }
+    }
+
+    /// RFC 1939 4: who has no exclusive access any more removes nothing.
+    fn relocked(&mut self, reply: &Reply) {
+        match reply {
+            Reply::Done => self.remove(Uid::FIRST),
+            reply => self.unlock(refuse::ended(reply).unwrap_or(refuse::NOT_REMOVED), true),
         }
     }
 
@@ -333,6 +346,7 @@ impl Engine for Session {
             }
             Doing::Finding { number, wire } => self.found(reply, number, wire),
             Doing::Fetching(sending) => self.fetched(reply, sending),
+            Doing::Relocking => self.relocked(&reply),
             Doing::Removing => self.removed(reply),
             other => self.doing = other,
         }

@@ -5,14 +5,17 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
+use api::client::EVERY_MAILBOX;
 use argon2::password_hash::{PasswordHasher, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};
 use async_trait::async_trait;
 use bytes::Bytes;
 use frontend::{LockToken, Store, Watch};
-use mailbox::command::{AccountChange, AccountState, Place, ReleaseAddress};
+use mailbox::command::{AccountChange, AccountState, OfMailbox, Place, ReleaseAddress};
 use mailbox::dialogue::Trouble;
-use mailbox::{AccountId, Address, Answer, Change, ChunkRef, Command, Outcome, Query, StoredChunk};
+use mailbox::{
+    AccountId, Address, Answer, Change, ChunkRef, Command, ModSeq, Outcome, Query, StoredChunk,
+};
 use tokio::sync::{Notify, broadcast};
 use tokio::time::timeout;
 
@@ -22,6 +25,7 @@ pub struct State {
     pub shard: Shard,
     pub locks: BTreeMap<AccountId, LockToken>,
     pub n_locked_out: usize,
+    pub n_watches: usize,
     pub n_uploads: usize,
     /// The most stored octets that travelled beside one command.
     pub most_inline_bytes: usize,
@@ -42,6 +46,7 @@ impl Default for Memory {
             shard: Shard::default(),
             locks: BTreeMap::new(),
             n_locked_out: 0,
+            n_watches: 0,
             n_uploads: 0,
             most_inline_bytes: 0,
             is_away: false,
@@ -88,6 +93,17 @@ impl Memory {
     pub fn account(&self, name: &str) -> AccountId {
         let address = Address::parse(name).unwrap().0;
         self.lock().shard.resolve(&address).unwrap().account
+    }
+
+    /// A new leader knows of no lock, or of somebody else's.
+    pub fn lose_locks(&self, account: AccountId, now: Option<LockToken>) {
+        self.change(|state| {
+            state.locks.clear();
+            state.locks.extend(now.map(|token| (account, token)));
+        });
+        let of = OfMailbox { account, mailbox: EVERY_MAILBOX };
+        // Nobody may be listening.
+        let _ = self.changes.send(Change { of, highest_modseq: ModSeq::LAST });
     }
 
     pub fn set_password(&self, name: &str, password: &str) {
@@ -174,6 +190,7 @@ impl Store for Memory {
     }
 
     fn watch(&self, place: Place) -> Box<dyn Watch> {
+        self.change(|state| state.n_watches += 1);
         Box::new(Listener { account: place.account, changes: self.changes.subscribe() })
     }
 

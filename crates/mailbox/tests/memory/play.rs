@@ -22,6 +22,8 @@ pub struct Play {
     faults: VecDeque<(String, Trouble)>,
     body: Vec<u8>,
     is_in_use: bool,
+    /// Another session has the maildrop now.
+    is_lost: bool,
     /// Nothing is written down.
     is_quiet: bool,
     /// The engine closed the connection.
@@ -41,6 +43,7 @@ impl Play {
             faults: VecDeque::new(),
             body: Vec::new(),
             is_in_use: false,
+            is_lost: false,
             is_quiet: false,
             is_closed: false,
             log: Vec::new(),
@@ -159,6 +162,7 @@ impl Play {
             }
             "fail" => self.faults.push_back((name.to_owned(), trouble(rest))),
             "in-use" => self.is_in_use = true,
+            "lost" => self.is_lost = true,
             "free" => self.is_in_use = false,
             "later" => self.shard.now += 1000 * name.parse::<u64>().expect("seconds"),
             "show" => self.show(name),
@@ -215,6 +219,9 @@ impl Play {
         {
             self.faults.pop_front();
             return Reply::Trouble(trouble);
+        }
+        if self.is_lost && !matches!(question, Question::UnlockMaildrop) {
+            return Reply::InUse;
         }
         match question {
             Question::Authenticate(credentials) => self.authenticate(&credentials),
