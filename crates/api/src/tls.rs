@@ -47,12 +47,12 @@ pub struct Peer {
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file could not be read.
-    #[error("read {}: {source}", path.display())]
+    #[error("read {}: {reason}", path.display())]
     Read {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// Not PEM, or not what it should hold.
     #[error("{what} is not usable: {reason}")]
@@ -140,7 +140,7 @@ impl Identity {
     pub fn load(directory: &Path) -> Result<Self, TlsError> {
         let read = |name: &str| {
             let path = directory.join(name);
-            std::fs::read(&path).map_err(|source| TlsError::Read { path, source })
+            std::fs::read(&path).map_err(|reason| TlsError::Read { path, reason })
         };
         Self::from_pem(&read("ca.pem")?, &read("cert.pem")?, &read("key.pem")?)
     }

@@ -193,7 +193,7 @@ pub enum ConfigError {
         hint: String,
     },
     /// Anything else, with its place in the text.
-    #[error("{0}")]
+    #[error(transparent)]
     Toml(#[from] toml::de::Error),
     /// A value that serves nobody, or settings that do not go together.
     #[error("{0}")]

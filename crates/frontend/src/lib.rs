@@ -53,7 +53,7 @@ use shared::Shared;
 /// Limit: how long sessions may take to say goodbye when the process ends.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(10);
 
-/// Why a frontend does not start.
+/// Why a frontend does not start; the text says all of it.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Settings that do not go together.
@@ -69,22 +69,22 @@ pub enum StartError {
     #[error(transparent)]
     Client(#[from] api::client::Error),
     /// A port is taken, or not ours to take.
-    #[error("listen on {address} for {protocol}: {source}; choose another with `{protocol}`")]
+    #[error("listen on {address} for {protocol}: {reason}; choose another with `{protocol}`")]
     Listen {
         /// Where.
         address: SocketAddr,
         /// What for; also the key of the setting.
         protocol: &'static str,
         /// Why not.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// A path is taken, or not ours to take.
-    #[error("listen at {path} for lmtp: {source}; choose another with `lmtp_unix`")]
+    #[error("listen at {path} for lmtp: {reason}; choose another with `lmtp_unix`")]
     ListenUnix {
         /// Where.
         path: String,
         /// Why not.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
 }
 
@@ -131,14 +131,14 @@ impl Frontend {
         let mut listeners = Vec::new();
         for (protocol, address) in ports {
             let Some(address) = address else { continue };
-            let fail = |source| StartError::Listen { address, protocol: protocol.name(), source };
+            let fail = |reason| StartError::Listen { address, protocol: protocol.name(), reason };
             let listener = TcpListener::bind(address).await.map_err(fail)?;
             addresses.insert(protocol, listener.local_addr().map_err(fail)?);
             listeners.push((protocol, Listener::Tcp(listener)));
         }
         if let Some(socket) = &config.lmtp_unix {
             let path = socket.path.display().to_string();
-            let fail = |source| StartError::ListenUnix { path, source };
+            let fail = |reason| StartError::ListenUnix { path, reason };
             let (listener, _file) = unix::listen(socket).map_err(fail)?;
             listeners.push((Protocol::Lmtp, Listener::Unix { listener, _file }));
         }

@@ -21,7 +21,7 @@ pub enum TlsError {
     },
     /// They do not belong together, or are of a kind that is not supported.
     #[error("use certificate and key: {0}")]
-    Use(#[from] rustls::Error),
+    Use(rustls::Error),
 }
 
 /// Reads certificate chain and key from PEM files.
@@ -37,8 +37,10 @@ pub(crate) fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, Tl
     let key = PrivateKeyDer::from_pem_file(key).map_err(|error| fail(key, error.to_string()))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Use)?
         .with_no_client_auth()
-        .with_single_cert(chain, key)?;
+        .with_single_cert(chain, key)
+        .map_err(TlsError::Use)?;
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

@@ -19,6 +19,49 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+/// An error as the binary prints it: with what caused it.
+fn printed(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_keeps_a_frontend_from_starting_is_said_once() {
+    let held = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let taken = held.local_addr().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let there = directory.path().join("no socket");
+    std::fs::write(&there, b"").unwrap();
+    let there = there.display();
+    let _listening = std::os::unix::net::UnixListener::bind(format!("{there}.held")).unwrap();
+    let tls = |tail: &str| format!("tls_certificate = '{there}{tail}'\ntls_key = '{there}{tail}'");
+    let made = rcgen::generate_simple_self_signed(vec!["mail.test".into()]).unwrap();
+    let other = rcgen::generate_simple_self_signed(vec!["mail.test".into()]).unwrap();
+    std::fs::write(format!("{there}.pem"), made.cert.pem() + &other.signing_key.serialize_pem())
+        .unwrap();
+    let cases = [
+        (tls(".pem"), "keymismatch", false),
+        (String::new(), "in use", true),
+        (format!("lmtp_unix = {{ path = '{there}.held' }}"), "in use", false),
+        (format!("lmtp_unix = {{ path = '{there}' }}"), "there is a file that is no socket", false),
+        (tls(""), "no certificate in it", false),
+    ];
+    for (more, why, http) in cases {
+        let store: Arc<dyn frontend::Store> = Arc::new(store::Memory::default());
+        let config = frontend::Config { http: http.then_some(taken), ..config(&more) };
+        let started = Frontend::start_over(&config, store, CancellationToken::new()).await;
+        let text = printed(&started.err().unwrap());
+        assert_eq!(text.to_lowercase().matches(why).count(), 1, "{text}");
+    }
+    let text = printed(&frontend::Config::from_toml("name = 1").unwrap_err());
+    assert_eq!(text.matches("invalid type").count(), 1, "{text}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_lmtp_takes_pop3_gives() {
     let house = House::new("").await;

@@ -158,12 +158,12 @@ const fn setting(
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("read {}: {source}", path.display())]
+    #[error("read {}: {reason}", path.display())]
     Read {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// Not TOML, or a value of the wrong kind.
     #[error("{0}")]
@@ -180,7 +180,7 @@ impl Config {
     /// From a TOML file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+            .map_err(|reason| ConfigError::Read { path: path.to_owned(), reason })?;
         Self::parse(&text)
     }
 
@@ -319,6 +319,10 @@ mod tests {
         for line in ["listen = \"here\"", "[[", "join = 7"] {
             assert!(!refusal(line).contains('\n'));
         }
+        // The text says all of it: who prints an error with its causes says nothing twice.
+        let missing = Config::load(Path::new("/nowhere/node.toml")).unwrap_err();
+        assert!(missing.to_string().contains("No such file"), "{missing}");
+        assert!(std::error::Error::source(&missing).is_none());
         let twice = "name = \"n1\"\ndata_dirs = [\"a\", \"a\"]\nidentity_dir = \"i\"";
         assert!(Config::parse(twice).unwrap_err().to_string().contains("twice"));
         let name = "name = \"N 1\"\ndata_dirs = [\"a\"]\nidentity_dir = \"i\"";

@@ -55,6 +55,8 @@ fn an_identity_is_loaded_from_three_files() {
     let directory = tempfile::tempdir().unwrap();
     let error = Identity::load(directory.path()).unwrap_err();
     assert!(matches!(&error, TlsError::Read { path, .. } if path.ends_with("ca.pem")), "{error}");
+    assert!(error.to_string().contains("No such file"), "{error}");
+    assert!(std::error::Error::source(&error).is_none(), "it is said once");
     let (certificate, key) = authority.issue(&["n1.node.rookery.internal", "localhost"]);
     let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
     write("ca.pem", &authority.pem);
