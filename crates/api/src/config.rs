@@ -29,6 +29,20 @@ pub fn check_keys<'a>(
     Ok(())
 }
 
+/// Whether a text is `host:port`, so that it can be connected to. An IPv6 address is in brackets.
+pub fn is_endpoint(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            let legal = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+            !host.is_empty() && host.chars().all(legal)
+        }
+    };
+    let is_number = port.bytes().all(|c| c.is_ascii_digit());
+    is_host && is_number && port.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
 /// The known name a word was probably meant to be: at most a third of its letters are wrong.
 pub fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     let near = known.iter().map(|name| (distance(word, name), *name));
@@ -62,6 +76,19 @@ fn distance(from: &str, to: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_endpoint_has_a_host_and_a_port() {
+        for right in ["n1.mail.test:7400", "n1:1", "10.0.0.1:65535", "[::1]:7400"] {
+            assert!(is_endpoint(right), "{right}");
+        }
+        for wrong in [
+            "", "n1", "n1:", ":7400", "n1:0", "n1:65536", "n1:+1", "n1:x", "::1:7400", "n 1:1",
+            "[n1]:1",
+        ] {
+            assert!(!is_endpoint(wrong), "{wrong}");
+        }
+    }
 
     #[test]
     fn an_unknown_key_is_refused_with_the_nearest_right_name() {

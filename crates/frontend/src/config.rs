@@ -195,6 +195,9 @@ pub enum ConfigError {
     /// Anything else, with its place in the text.
     #[error(transparent)]
     Toml(#[from] toml::de::Error),
+    /// Nobody could connect there.
+    #[error("seeds: `{0}` is not host:port")]
+    Seed(String),
     /// A value that serves nobody, or settings that do not go together.
     #[error("{0}")]
     Conflict(&'static str),
@@ -214,8 +217,11 @@ impl Config {
         Ok(config)
     }
 
-    /// Whether the settings go together.
+    /// Whether the settings can work, and go together.
     pub fn check(&self) -> Result<(), ConfigError> {
+        if let Some(wrong) = self.seeds.iter().find(|seed| !api::config::is_endpoint(seed)) {
+            return Err(ConfigError::Seed(wrong.clone()));
+        }
         let has_tls = self.tls_certificate.is_some();
         if has_tls != self.tls_key.is_some() {
             return Err(ConfigError::Conflict("set both tls_certificate and tls_key, or neither"));
@@ -283,6 +289,12 @@ mod tests {
         assert!(words("imaps = '127.0.0.1:1'").to_string().contains("tls_certificate"));
         assert!(words("tls_key = 'k'").to_string().contains("both"));
         assert!(words("connections_max = 0").to_string().contains("it is 1 at least"));
+    }
+
+    #[test]
+    fn a_seed_is_host_and_port() {
+        let error = Config::from_toml(&LEAST.replace("127.0.0.1:1", "n1.mail.test")).unwrap_err();
+        assert_eq!(error.to_string(), "seeds: `n1.mail.test` is not host:port");
     }
 
     #[test]

@@ -202,6 +202,8 @@ impl Config {
         };
         rule(api::tls::is_name(&self.name), "name: use lower-case letters, digits and hyphens")?;
         rule(!self.data_dirs.is_empty(), "data_dirs: name at least one directory")?;
+        let is_known = |seed: &String| api::config::is_endpoint(seed);
+        rule(self.join.iter().all(is_known), "join: write each as host:port")?;
         let mut dirs = self.data_dirs.clone();
         dirs.sort();
         dirs.dedup();
@@ -313,6 +315,7 @@ mod tests {
         assert!(refusal("listen = \"here\"").contains("socket address"));
         assert!(refusal("election_min_ms = 200").starts_with("election_min_ms:"));
         assert!(refusal("scrub_mib_s = 0").starts_with("scrub_mib_s:"));
+        assert_eq!(refusal("join = [\"n1\"]"), "join: write each as host:port");
         assert!(refusal("fill_mib_s = 0").starts_with("fill_mib_s:"));
         assert!(refusal("election_max_ms = 300").starts_with("election_max_ms:"));
         assert!(refusal("fsync = false").starts_with("unknown setting `fsync`"));

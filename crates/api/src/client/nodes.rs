@@ -53,6 +53,11 @@ impl Nodes {
         named.chain(self.seeds.iter().cloned().map(Key::Seed)).map(|key| self.get(key)).collect()
     }
 
+    /// What was configured.
+    pub(super) fn seeds(&self) -> &[String] {
+        &self.seeds
+    }
+
     /// For commands and questions.
     pub(super) fn exchange(&self, node: &str) -> Arc<Exchange> {
         let mut exchanges = self.exchanges.lock().unwrap_or_else(PoisonError::into_inner);

@@ -26,6 +26,11 @@ const PAUSE_FIRST: Duration = Duration::from_millis(20);
 /// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
+/// A person is told when no node has told anything for so long,
+const WARN_AFTER: Duration = Duration::from_secs(5);
+/// and again whenever it was so long since.
+const WARN_AGAIN_AFTER: Duration = Duration::from_secs(300);
+
 /// The newest placement.
 pub(crate) struct Placements {
     current: watch::Receiver<Arc<Placement>>,
@@ -93,6 +98,25 @@ impl Drop for Placements {
     }
 }
 
+/// How long nothing was told, and when a person is to hear of it.
+struct Silence {
+    warn_at: Instant,
+}
+
+impl Silence {
+    fn since(now: Instant) -> Self {
+        Self { warn_at: now + WARN_AFTER }
+    }
+
+    fn is_to_be_told(&mut self, now: Instant) -> bool {
+        let is_due = now >= self.warn_at;
+        if is_due {
+            self.warn_at = now + WARN_AGAIN_AFTER;
+        }
+        is_due
+    }
+}
+
 struct Follower {
     nodes: Arc<Nodes>,
     publish: watch::Sender<Arc<Placement>>,
@@ -104,11 +128,15 @@ impl Follower {
     async fn run(self) {
         let mut pause = PAUSE_FIRST;
         let mut turn: usize = 0;
+        let mut silence = Silence::since(Instant::now());
         loop {
             let channels = self.nodes.all();
             let channel = channels[turn % channels.len()].clone();
             turn = turn.wrapping_add(1);
             let told = self.follow(channel).await;
+            if matches!(*self.reached.borrow(), Reached::Now) {
+                silence = Silence::since(Instant::now());
+            }
             self.reached.send_if_modified(|reached| {
                 let was = matches!(reached, Reached::Now);
                 if was {
@@ -118,7 +146,13 @@ impl Follower {
             });
             match told {
                 Ok(()) => pause = PAUSE_FIRST,
-                Err(status) => debug!(%status, "placement not told"),
+                Err(status) => {
+                    debug!(%status, "placement not told");
+                    if silence.is_to_be_told(Instant::now()) {
+                        let (seeds, error) = (self.nodes.seeds().join(","), status.message());
+                        warn!(seeds, error, "no node can be reached");
+                    }
+                }
             }
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
@@ -164,5 +198,19 @@ impl Follower {
             }
             newer
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_is_told_after_a_while_and_then_seldom() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut silence = Silence::since(start);
+        let told: Vec<u64> = (0..700).filter(|second| silence.is_to_be_told(at(*second))).collect();
+        assert_eq!(told, [5, 305, 605]);
     }
 }
