@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use api::admin::{ClusterInit, NodeStatus, Replacement, Status};
-use api::meta::{DiskScrub, ReplicaReport, ReplicaState};
+use api::admin::{ClusterInit, NodeStatus, Presence, Replacement, Status};
+use api::meta::{DiskScrub, MetaError, ReplicaReport, ReplicaState};
 use api::placement::{Disk, DiskId, META_SHARD, Placement, ReplicaRole, Shard};
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
@@ -43,8 +43,40 @@ pub async fn init(target: &Target, request: &InitRequest) -> Result<()> {
 
 /// How the cluster is now.
 pub async fn status(target: &Target) -> Result<ClusterStatus> {
-    let status = target.admin()?.status(false).await.context("ask for status")?;
-    Ok(ClusterStatus { status })
+    let admin = target.admin_within(STATUS_DEADLINE)?;
+    match admin.status(false).await {
+        Ok(status) => Ok(ClusterStatus { status }),
+        Err(MetaError::Unavailable(why)) => {
+            let called = admin.roll_call(ROLL_CALL_DEADLINE).await;
+            bail!("ask for status: {}", no_leader(&why, &called))
+        }
+        Err(error) => Err(error).context("ask for status"),
+    }
+}
+
+/// A meta group with a majority has a leader long before.
+const STATUS_DEADLINE: Duration = Duration::from_secs(10);
+/// Who did not answer by then does not answer.
+const ROLL_CALL_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Why nobody can say how the cluster is: the nodes line by line.
+fn no_leader(why: &str, called: &[Presence]) -> String {
+    let mut text = match called.iter().any(|node| node.absence.is_none()) {
+        true => "the meta group has no leader: a majority of its nodes must run".to_owned(),
+        false => "no node answers".to_owned(),
+    };
+    let mut n_told = 0;
+    for Presence { node, absence } in called {
+        text += &match absence {
+            None => format!("\n  {node}: answers"),
+            Some(why) => format!("\n  {node}: no answer: {why}"),
+        };
+        n_told += usize::from(absence.is_some());
+    }
+    if n_told == 0 {
+        text += &format!("\n  {why}");
+    }
+    text
 }
 
 /// How long nodes have to say how they are, and replicas to apply what was committed when they were first
@@ -451,4 +483,25 @@ fn scrub_json(scrub: &DiskScrub) -> Value {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_leader_each_node_is_told_of() {
+        let node = |name: &str, absence: Option<&str>| Presence {
+            node: name.into(),
+            absence: absence.map(str::to_owned),
+        };
+        let called = [node("n1 (a:1)", None), node("n2 (b:1)", Some("refused"))];
+        assert_eq!(
+            no_leader("no node answers", &called),
+            "the meta group has no leader: a majority of its nodes must run\n  \
+             n1 (a:1): answers\n  n2 (b:1): no answer: refused"
+        );
+        assert_eq!(no_leader("x", &called[1..]), "no node answers\n  n2 (b:1): no answer: refused");
+        assert!(no_leader("just started", &called[..1]).ends_with("answers\n  just started"));
+    }
 }

@@ -85,7 +85,12 @@ impl Target {
 
     /// For nodes, disks and shards.
     pub fn admin(&self) -> Result<AdminClient> {
-        AdminClient::new(self.client_config(), ADMIN_DEADLINE).context("make client")
+        self.admin_within(ADMIN_DEADLINE)
+    }
+
+    /// The same for what should be answered sooner.
+    pub fn admin_within(&self, patience: Duration) -> Result<AdminClient> {
+        AdminClient::new(self.client_config(), patience).context("make client")
     }
 
     /// For faults of nodes that may be drilled.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use mailbox::{Digest, LogTime, ShardId};
 
-pub use self::client::AdminClient;
+pub use self::client::{AdminClient, Presence};
 use crate::meta::{DiskScrub, MetaError, ReplicaReport};
 use crate::placement::{Disk, DiskId, Node, Placement};
 

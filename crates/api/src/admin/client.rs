@@ -11,6 +11,7 @@ use crate::proto::admin as wire;
 use crate::proto::admin::admin_client;
 use crate::proto::admin::{add_shard_response, scrub_disk_response};
 use bytes::Bytes;
+use futures_util::future::join_all;
 use mailbox::{Digest, ShardId};
 use tokio::time::{Instant, timeout_at};
 use tonic::transport::Channel;
@@ -26,6 +27,15 @@ const AGAIN_AFTER: Duration = Duration::from_millis(100);
 pub struct AdminClient {
     cluster: Cluster,
     patience: Duration,
+}
+
+/// Whether a node answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Presence {
+    /// Its name and address, or what was configured.
+    pub node: String,
+    /// Why it does not answer, if it does not.
+    pub absence: Option<String>,
 }
 
 type Rpc = admin_client::AdminClient<Channel>;
@@ -63,6 +73,22 @@ impl AdminClient {
             None => Status::try_from(response).map_err(|error| unavailable(&error.to_string())),
             Some(error) => Err(error.into()),
         }
+    }
+
+    /// Asks every node by itself whether it answers at all; `patience` is for each, and all are asked at
+    /// once.
+    pub async fn roll_call(&self, patience: Duration) -> Vec<Presence> {
+        let asking = self.cluster.nodes.each().into_iter().map(|(node, channel)| async move {
+            let mut client = Rpc::new(channel);
+            let call = client.status(wire::StatusRequest { local: true });
+            let absence = match tokio::time::timeout(patience, call).await {
+                Ok(Ok(_)) => None,
+                Ok(Err(status)) => Some(status.message().to_owned()),
+                Err(_) => Some("no answer in time".into()),
+            };
+            Presence { node, absence }
+        });
+        join_all(asking).await
     }
 
     /// Forms a cluster, once.

@@ -58,6 +58,18 @@ impl Nodes {
         &self.seeds
     }
 
+    /// Each node that is known or was configured, once, with what it is called and where it is.
+    pub(crate) fn each(&self) -> Vec<(String, Channel)> {
+        let placement = Arc::clone(&self.placement.borrow());
+        let is_known = |seed: &&String| placement.nodes.iter().any(|node| node.address == **seed);
+        let unknown = self.seeds.iter().filter(|seed| !is_known(seed));
+        let named = placement.nodes.iter().map(|node| {
+            let called = format!("{} ({})", node.name, node.address);
+            (called, self.get(Key::Prompt(node.name.clone())))
+        });
+        named.chain(unknown.map(|seed| (seed.clone(), self.get(Key::Seed(seed.clone()))))).collect()
+    }
+
     /// For commands and questions.
     pub(super) fn exchange(&self, node: &str) -> Arc<Exchange> {
         let mut exchanges = self.exchanges.lock().unwrap_or_else(PoisonError::into_inner);

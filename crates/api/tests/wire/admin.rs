@@ -21,6 +21,19 @@ fn config(cluster: &Cluster, name: &str, role: Role) -> ClientConfig {
 }
 
 #[tokio::test]
+async fn a_roll_call_tells_of_each_node_whether_it_answers() {
+    let cluster = Cluster::start(3);
+    cluster.kill("n2");
+    let mut config = config(&cluster, "op", Role::Admin);
+    config.seeds.push("127.0.0.1:1".into());
+    let client = AdminClient::new(config, PATIENCE).unwrap();
+    let called = client.roll_call(PATIENCE).await;
+    let absent: Vec<bool> = called.iter().map(|one| one.absence.is_some()).collect();
+    assert_eq!(absent, [false, true, false, true], "{called:?}");
+    assert!(called.iter().all(|one| one.node.contains("127.0.0.1:")), "{called:?}");
+}
+
+#[tokio::test]
 async fn an_operator_reaches_the_node_that_can_do_it() {
     let cluster = Cluster::start(3);
     let client = AdminClient::new(config(&cluster, "op", Role::Admin), PATIENCE).unwrap();
