@@ -369,7 +369,7 @@ fn begin(
         let end = write_footer(&*file, Salt::new(disk, old), stamp, &bodies);
         segments.insert(old, end.map_err(Refusal::Failed)?);
     }
-    spares.refill().map_err(Refusal::Failed)?;
+    spares.refill(&|| ()).map_err(Refusal::Failed)?;
     segments.insert(segment, at);
     let allows = if spares.has_room_for_bodies() { Need::Bodies } else { Need::Entries };
     let state = State::default();

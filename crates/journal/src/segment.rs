@@ -146,8 +146,9 @@ impl Spares<'_> {
         Ok(file)
     }
 
-    /// Fills the reserve up again, as far as there is space beyond what bodies may not use.
-    pub fn refill(&self) -> io::Result<()> {
+    /// Fills the reserve up again, as far as there is space beyond what bodies may not use; tells of each
+    /// that is made.
+    pub fn refill(&self, made: &dyn Fn()) -> io::Result<()> {
         let have = self.reserves()?;
         for number in 0..self.options.reserve_segments {
             let name = format!("reserve-{number}");
@@ -158,6 +159,7 @@ impl Spares<'_> {
                 Err(error) if is_full(&error) => break,
                 other => other?.sync_data()?,
             };
+            made();
         }
         // Durability: a reserve that is not there after a crash is no reserve.
         self.storage.sync_dir()

@@ -55,6 +55,20 @@ struct Health {
     poisoned: Option<String>,
     last_sync: Instant,
     pending_since: Option<Instant>,
+    n_working: u32,
+}
+
+/// The writer does something with the storage as long as this lives.
+pub(crate) struct Working<'s>(&'s Shared);
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        let mut health = self.0.health();
+        health.n_working -= 1;
+        if health.n_working == 0 {
+            health.pending_since = None;
+        }
+    }
 }
 
 /// When the disk last answered. A disk that hangs has an old `pending_since`.
@@ -62,7 +76,8 @@ struct Health {
 pub struct SyncHealth {
     /// End of the last completed sync.
     pub last_completed: Instant,
-    /// Begin of the write and sync under way, if one is.
+    /// Since when the writer waits for the storage, be it for a frame or for a new segment; `None` if it
+    /// waits for nothing.
     pub pending_since: Option<Instant>,
 }
 
@@ -87,6 +102,7 @@ impl Shared {
                 poisoned: None,
                 last_sync: Instant::now(),
                 pending_since: None,
+                n_working: 0,
             }),
         }
     }
@@ -120,14 +136,25 @@ impl Shared {
         Error::Poisoned { reason }
     }
 
-    pub fn sync_begins(&self) {
-        self.health().pending_since = Some(Instant::now());
+    /// From now on, until what is given here goes, the writer waits for the storage.
+    pub fn work(&self) -> Working<'_> {
+        let mut health = self.health();
+        health.n_working += 1;
+        health.pending_since.get_or_insert_with(Instant::now);
+        Working(self)
+    }
+
+    /// The storage did one thing; for the next one the writer waits from now on.
+    pub fn answered(&self) {
+        let mut health = self.health();
+        if health.n_working > 0 {
+            health.pending_since = Some(Instant::now());
+        }
     }
 
     pub fn sync_completed(&self) {
-        let mut health = self.health();
-        health.last_sync = Instant::now();
-        health.pending_since = None;
+        self.answered();
+        self.health().last_sync = Instant::now();
         self.counters.n_syncs.fetch_add(1, Relaxed);
     }
 

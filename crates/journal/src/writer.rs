@@ -94,6 +94,8 @@ impl Writer {
 
     /// Answers all requests, in their order.
     pub fn commit(&mut self, requests: Vec<Request>) {
+        let shared = Arc::clone(&self.shared);
+        let _working = shared.work();
         let mut waiting = VecDeque::new();
         for request in requests {
             match request {
@@ -271,7 +273,6 @@ impl Writer {
     }
 
     fn write_synced(&self, slices: &[IoSlice<'_>]) -> io::Result<()> {
-        self.shared.sync_begins();
         self.open.file.write_at(self.open.end, slices)?;
         self.open.file.sync_data()?;
         self.shared.sync_completed();
@@ -308,6 +309,8 @@ impl Writer {
         if self.is_marked() || self.shared.poisoned().is_some() {
             return;
         }
+        let shared = Arc::clone(&self.shared);
+        let _working = shared.work();
         let n_blobs = self.shared.index().open_blobs.len();
         let needed = self.needed(0, n_blobs);
         if self.open.end + needed > self.open.capacity {
@@ -336,7 +339,7 @@ impl Writer {
     }
 
     fn refill(&self) {
-        if let Err(error) = self.spares().refill() {
+        if let Err(error) = self.spares().refill(&|| self.shared.answered()) {
             self.shared.poison(format!("refill the reserve: {error}"));
         }
     }
@@ -368,6 +371,7 @@ impl Writer {
                 return Err(self.shared.poison(format!("make a segment: {error}")));
             }
         };
+        self.shared.answered();
         let rolled = self.seal(&sealed_blobs).and_then(|sealed_end| {
             self.begin(Arc::clone(&file), segment, &manifest)?;
             Ok(sealed_end)

@@ -7,4 +7,5 @@ mod collect;
 mod crash;
 mod errors;
 mod full;
+mod hung;
 mod rot;
