@@ -200,24 +200,33 @@ impl Log {
         Self { inner: Arc::new(Inner { appender, replica, state, written, donor }) }
     }
 
-    /// Makes memory agree with the disk again after a refused append, when nobody writes.
+    /// Makes memory agree with the disk again, when nobody writes: what is under way is waited for, and
+    /// what did not get to the disk is given up.
     pub async fn reopen(&self) -> io::Result<()> {
-        if self.lock().failed.is_none() {
-            return Ok(());
-        }
-        let replica = self.inner.replica;
-        let written = |state: &State| {
+        let on_disk = |state: &State| {
             let written = state.slots.iter().take_while(|slot| slot.pointer.is_some()).count();
             state.first + written as u64
         };
-        // Why: the journal answers in order, so behind this nothing is under way any more.
-        let end = self.lock().next();
+        let end = {
+            let state = self.lock();
+            if state.failed.is_none() && on_disk(&state) == state.next() {
+                return Ok(());
+            }
+            state.next()
+        };
+        let replica = self.inner.replica;
+        // Durability: whoever begins with this log acknowledges what is in it without asking the disk. The
+        // journal answers in order, so behind this nothing is under way any more.
         self.write_synced(vec![Record::Truncate { replica, from_index_inclusive: end }]).await?;
-        let next = written(&self.lock());
-        // Durability: entries behind a gap are cut on disk before the log is used again.
-        self.write_synced(vec![Record::Truncate { replica, from_index_inclusive: next }]).await?;
+        let next = on_disk(&self.lock());
+        if next < end {
+            // Durability: entries behind a gap are cut on disk before the log is used again.
+            let cut = Record::Truncate { replica, from_index_inclusive: next };
+            self.write_synced(vec![cut]).await?;
+        }
         let mut state = self.lock();
         state.truncate(next);
+        state.committed = state.committed.min(state.last());
         state.failed = None;
         Ok(())
     }
@@ -709,3 +718,6 @@ fn size_bytes(entry: &Entry) -> usize {
         _ => 512,
     }
 }
+
+#[cfg(test)]
+mod tests;

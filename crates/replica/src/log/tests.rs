@@ -1,0 +1,86 @@
+use futures_util::FutureExt as _;
+use journal::sim::{Operation, SimStorage};
+use journal::{DiskId, Journal, Options};
+use openraft::storage::RaftLogStorage as _;
+use tokio::sync::watch;
+
+use super::*;
+use crate::raft::Payload;
+
+const DISK_BYTES: u64 = 1 << 20;
+
+fn log() -> (SimStorage, Log) {
+    let storage = SimStorage::new(DISK_BYTES);
+    Journal::format(&storage, DiskId([1; 16])).unwrap();
+    let options = Options {
+        segment_bytes: 64 << 10,
+        hard_free_bytes: 0,
+        soft_free_bytes: 0,
+        threaded: false,
+        ..Options::default()
+    };
+    let (journal, _) = Journal::open(Arc::new(storage.clone()), options).unwrap();
+    let appender = Arc::new(Appender { journal, poisoned: watch::Sender::new(false) });
+    (storage, Log::new(appender, ReplicaId(1), RecoveredLog::default()))
+}
+
+fn entry(index: u64) -> Entry {
+    let leader_id = LeaderId { term: 1, node_id: 1 };
+    Entry { log_id: LogId { leader_id, index }, payload: Payload::Blank }
+}
+
+fn last(log: &Log) -> Option<u64> {
+    log.ends().0.map(|log_id| log_id.index)
+}
+
+impl Log {
+    async fn put(&self, index: u64) {
+        self.clone().append([entry(index)], IOFlushed::noop()).await.unwrap();
+    }
+
+    fn pump(&self) {
+        self.inner.appender.journal.pump();
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_is_opened_again_waits_for_what_is_under_way() {
+    let (storage, log) = log();
+    log.put(1).await;
+    log.pump();
+    log.put(2).await;
+    let mut reopening = Box::pin(log.reopen());
+    assert!(reopening.as_mut().now_or_never().is_none(), "an entry is not synced yet");
+    log.pump();
+    reopening.await.unwrap();
+    assert_eq!(last(&log), Some(2));
+    let n_syncs = storage.n_operations(Operation::Sync);
+    log.reopen().await.unwrap();
+    log.pump();
+    assert_eq!(storage.n_operations(Operation::Sync), n_syncs, "nothing was under way");
+}
+
+#[tokio::test]
+async fn a_log_that_is_opened_again_gives_up_what_never_went_to_the_disk() {
+    let (_, log) = log();
+    log.put(1).await;
+    log.pump();
+    // A core that ends between the two leaves this behind.
+    drop(log.accept([entry(2)]));
+    log.clone().save_committed(Some(entry(2).log_id)).await.unwrap();
+    let mut reopening = Box::pin(log.reopen());
+    loop {
+        if let Some(reopened) = reopening.as_mut().now_or_never() {
+            reopened.unwrap();
+            break;
+        }
+        log.pump();
+    }
+    drop(reopening);
+    assert_eq!(last(&log), Some(1));
+    assert_eq!(log.clone().read_committed().await.unwrap(), Some(entry(1).log_id));
+    log.put(2).await;
+    log.pump();
+    log.reopen().now_or_never().unwrap().unwrap();
+    assert_eq!(last(&log), Some(2));
+}
