@@ -61,6 +61,11 @@ impl Checkpoint {
         Ok(Self { parts })
     }
 
+    /// Whether every byte of its files is as it was written.
+    pub(crate) fn verify(&self) -> io::Result<()> {
+        self.parts.iter().try_for_each(|part| part.verify())
+    }
+
     /// All rows, verified to add up to the digest.
     pub(crate) fn rows(
         &self,
@@ -80,6 +85,11 @@ impl Checkpoint {
     }
 }
 
+/// The turn to write files.
+pub(crate) struct Writing {
+    _turn: tokio::sync::OwnedMutexGuard<()>,
+}
+
 /// The checkpoints of one replica.
 pub(crate) struct Checkpoints {
     dir: PathBuf,
@@ -88,7 +98,7 @@ pub(crate) struct Checkpoints {
     /// What was dirty and is being written; locked after `dirty`.
     taken: Mutex<Arc<Dirty>>,
     /// Held by whoever writes files.
-    writing: tokio::sync::Mutex<()>,
+    writing: Arc<tokio::sync::Mutex<()>>,
     /// A file is damaged: the next checkpoint is a base with all rows.
     is_doubted: AtomicBool,
     blocking: Blocking,
@@ -132,7 +142,7 @@ impl Checkpoints {
             current: Mutex::new(current),
             dirty: Mutex::default(),
             taken: Mutex::default(),
-            writing: tokio::sync::Mutex::default(),
+            writing: Arc::default(),
             is_doubted: AtomicBool::new(is_doubted),
             blocking,
             n_deltas_max: upkeep.n_deltas,
@@ -171,20 +181,6 @@ impl Checkpoints {
         self.current().map_or(0, |current| current.applied().next_index())
     }
 
-    /// The newest checkpoint, every byte of it verified; doubted if it does not verify.
-    pub async fn verified(&self) -> io::Result<Option<Checkpoint>> {
-        let Some(current) = self.current() else { return Ok(None) };
-        let parts = current.parts.clone();
-        let verify = move || parts.iter().try_for_each(|part| part.verify());
-        match self.blocking.run(verify).await? {
-            Ok(()) => Ok(Some(current)),
-            Err(error) => {
-                self.doubt();
-                Err(error)
-            }
-        }
-    }
-
     /// What changed since then; locked while a batch is written.
     pub fn dirty(&self) -> MutexGuard<'_, Dirty> {
         lock(&self.dirty)
@@ -203,17 +199,33 @@ impl Checkpoints {
         Ok(())
     }
 
+    /// Nobody else writes files here while what is given lives.
+    pub async fn writing(&self) -> Writing {
+        Writing { _turn: self.writing.clone().lock_owned().await }
+    }
+
     /// Writes what changed since the newest checkpoint, and merges files when they got many. Rows
-    /// are read from a view, so that apply goes on meanwhile.
-    pub async fn build(self: &Arc<Self>, store: Arc<Store>) -> io::Result<Checkpoint> {
-        let _writing = self.writing.lock().await;
-        let this = self.clone();
-        let checkpoint = self.blocking.run(move || this.build_now(&store)).await??;
+    /// are read from a view, so that apply goes on meanwhile. Which store it is, is asked when nobody else
+    /// writes: a snapshot may have brought another one.
+    pub async fn build(
+        self: &Arc<Self>,
+        store: impl FnOnce() -> Arc<Store>,
+    ) -> io::Result<Checkpoint> {
+        let writing = self.writing().await;
+        let (this, store) = (self.clone(), store());
+        // Why it goes along: the work is done to its end even if nobody waits for it any more.
+        let build = move || (this.build_now(&store), writing);
+        let (built, writing) = self.blocking.run(build).await?;
+        let checkpoint = built?;
         if !self.is_to_be_merged(&checkpoint) {
             return Ok(checkpoint);
         }
         let this = self.clone();
-        self.blocking.run_aside(move || this.merge(&checkpoint)).await?
+        let merge = move || {
+            let _writing = writing;
+            this.merge(&checkpoint)
+        };
+        self.blocking.run_aside(merge).await?
     }
 
     fn build_now(&self, store: &Arc<Store>) -> io::Result<Checkpoint> {
@@ -330,8 +342,9 @@ impl Checkpoints {
         Ok(merged)
     }
 
-    /// Takes over a checkpoint that came from elsewhere.
-    pub fn adopt(&self, checkpoint: &Checkpoint) -> io::Result<Checkpoint> {
+    /// Takes over a checkpoint that came from elsewhere. Whoever does has the turn to write until the rows
+    /// are those of the checkpoint.
+    pub fn adopt(&self, checkpoint: &Checkpoint, _turn: &Writing) -> io::Result<Checkpoint> {
         let mut parts = Vec::new();
         for part in &checkpoint.parts {
             let path = self.dir.join(part.head.name());
@@ -400,6 +413,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
     use mailbox::RowChanges;
 
     use super::*;
@@ -427,7 +441,7 @@ mod tests {
         };
         let told = || checkpoints.end_and_dirty_keys();
         change(1);
-        checkpoints.build(store.clone()).await.unwrap();
+        checkpoints.build(|| store.clone()).await.unwrap();
         let end = checkpoints.end();
         assert_eq!(told(), (end, vec![]));
         change(2);
@@ -435,5 +449,45 @@ mod tests {
         change(3);
         assert_eq!(told(), (end, vec![vec![2], vec![3]]));
         drop(under_way);
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_waits_for_who_writes_a_checkpoint_and_nothing_is_written_of_old_rows() {
+        let dir = tempfile::tempdir().unwrap();
+        let blocking = Blocking { is_threaded: false };
+        let open = |name| Checkpoints::open(&dir.path().join(name), blocking, &Upkeep::default());
+        let store = |name| {
+            let index = index::open(&dir.path().join(name), 1 << 20).unwrap();
+            Store::open(index, 1, Arc::default()).unwrap()
+        };
+        let commit = |checkpoints: &Checkpoints, store: &Arc<Store>, key: u8| {
+            let rows = RowChanges::from([(vec![key], Some(vec![key]))]);
+            checkpoints.dirty().note(&rows, 1);
+            let mut applied = store.applied();
+            applied.digest.add(&[key], &[key]);
+            let leader_id = LeaderId { term: 1, node_id: 1 };
+            applied.log_id = Some(LogId { leader_id, index: key.into() });
+            store.commit((rows, vec![]), &[], applied).unwrap();
+        };
+        let (theirs, their_store) = (open("theirs").unwrap(), store("their index"));
+        (1..=9).for_each(|key| commit(&theirs, &their_store, key));
+        let snapshot = theirs.build(|| their_store.clone()).await.unwrap();
+
+        let (own, old_store) = (open("own").unwrap(), store("old index"));
+        commit(&own, &old_store, 1);
+        let applying = Mutex::new(old_store);
+        let turn = own.writing().await;
+        let mut building = Box::pin(own.build(|| lock(&applying).clone()));
+        assert!(building.as_mut().now_or_never().is_none(), "it has to wait for its turn");
+        let adopted = own.adopt(&snapshot, &turn).unwrap();
+        *lock(&applying) = their_store.clone();
+        commit(&own, &their_store, 10);
+        drop(turn);
+        let built = building.await.unwrap();
+        assert_eq!(built.parts.len(), adopted.parts.len() + 1);
+        let mut n_rows = 0;
+        built.rows(&mut |_, _| Ok(n_rows += 1)).unwrap();
+        assert_eq!(n_rows, 10);
+        assert_eq!(std::fs::read_dir(own.dir()).unwrap().count(), built.parts.len());
     }
 }

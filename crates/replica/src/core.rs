@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::RwLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Instant, ServerState};
@@ -35,7 +34,7 @@ pub(crate) struct Core {
     pub network: Network,
     pub claim: Claim,
     pub memory: Arc<Memory>,
-    pub receiving: tokio::sync::Mutex<Receiving>,
+    pub receiving: Arc<tokio::sync::Mutex<Receiving>>,
     /// Held by who looks for a chunk in the whole journal.
     pub searching: tokio::sync::Mutex<()>,
     pub care: Care,
@@ -62,7 +61,6 @@ impl Core {
             changes,
             next_index: watch::Sender::new(next_index),
             samples: Samples::default(),
-            is_started: AtomicBool::new(false),
         });
         config.disk.attach(config.replica_id, &applying);
         let network = Network {
@@ -73,9 +71,9 @@ impl Core {
             patience: config.timing.peer,
             memory: Arc::default(),
             followers: Arc::default(),
+            applying: Arc::downgrade(&applying),
         };
-        let (applying_weak, asking) = (Arc::downgrade(&applying), network.clone());
-        log.set_donor(Donor { network: asking, applying: applying_weak });
+        log.set_donor(Donor { network: network.clone() });
         // Why: who never voted cannot have been rolled back.
         let is_held = config.disk.is_held(config.shard);
         let may_vote = !claim.is_suspect && !is_held && log.vote().is_none();
@@ -90,7 +88,6 @@ impl Core {
             Applier(applying.clone()),
         );
         let raft = raft.await.map_err(raft_error)?;
-        applying.is_started.store(true, Ordering::Relaxed);
         let memory = network.memory.clone();
         let (receiving, searching) = Default::default();
         Ok(Self { raft, applying, network, claim, memory, receiving, searching, care })
@@ -168,7 +165,7 @@ async fn mend(
     let is_made_up_for = lost.is_none_or(|lost| applied.is_some_and(|at| at.index >= lost));
     if checkpoints.is_doubted() || (lost.is_some() && is_made_up_for) {
         // Invariant: the log is cut only below a checkpoint that was read back.
-        let built = Checkpoints::build(checkpoints, store.clone()).await;
+        let built = checkpoints.build(|| store.clone()).await;
         built.map_err(Error::io("write a checkpoint"))?;
     }
     match (lost, applied) {

@@ -1,7 +1,5 @@
 //! Entries of the log that rotted here, from whoever has the same ones.
 
-use std::sync::Weak;
-
 use api::peer::{PeerError, PeerResponse};
 use bytes::Bytes;
 use journal::Pointer;
@@ -11,7 +9,6 @@ use crate::core::Core;
 use crate::handler::{bad, refused};
 use crate::network::Network;
 use crate::raft::{Entry, LogId, Payload};
-use crate::state::Applying;
 use crate::view;
 use crate::wire::kind;
 
@@ -19,14 +16,13 @@ use crate::wire::kind;
 /// it begins.
 pub(crate) struct Donor {
     pub network: Network,
-    pub applying: Weak<Applying>,
 }
 
 impl Donor {
     /// Exactly this entry from a peer, all its bodies verified. Two entries with one log id are one
     /// entry, whoever has it.
     pub async fn entry(&self, log_id: LogId) -> Option<Entry> {
-        let applying = self.applying.upgrade()?;
+        let applying = self.network.applying.upgrade()?;
         let membership = applying.store().applied().membership;
         let members: Vec<_> =
             membership.membership().nodes().map(|(id, member)| (*id, member.clone())).collect();
@@ -51,7 +47,7 @@ impl Donor {
 
     /// Something in the log did not read back.
     pub fn found_damage(&self, pointer: Pointer) {
-        if let Some(applying) = self.applying.upgrade() {
+        if let Some(applying) = self.network.applying.upgrade() {
             applying.local.disk.found_damage(pointer.segment, pointer.offset);
         }
     }

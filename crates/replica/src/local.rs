@@ -12,7 +12,7 @@ use journal::{Pointer, ReplicaId, SegmentId};
 use mailbox::Digest;
 use tokio::sync::oneshot;
 
-use crate::checkpoint::{Checkpoint, Checkpoints, sync_dir};
+use crate::checkpoint::{Checkpoint, Checkpoints, Writing, sync_dir};
 use crate::codec::Reader;
 use crate::disk::Disk;
 use crate::error::Error;
@@ -182,11 +182,15 @@ impl Local {
     }
 
     /// Puts a snapshot of a peer in the place of everything there is.
-    pub fn install(&self, own: &Checkpoints, snapshot: &Checkpoint) -> io::Result<Arc<Store>> {
+    pub fn install(
+        &self,
+        (own, turn): (&Checkpoints, &Writing),
+        snapshot: &Checkpoint,
+    ) -> io::Result<Arc<Store>> {
         // Durability: the mark is there before the rows, so that a crash between rows and bodies
         // leaves a replica that knows it is incomplete.
         self.mark(Mark::Incomplete)?;
-        let adopted = own.adopt(snapshot)?;
+        let adopted = own.adopt(snapshot, turn)?;
         self.load(Some(&adopted))
     }
 

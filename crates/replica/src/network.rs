@@ -1,7 +1,7 @@
 //! openraft's network over the transport the node brings.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use api::peer::{PeerError, PeerRequest, PeerResponse, PeerTransport};
@@ -24,7 +24,7 @@ use crate::confirm::Memory;
 use crate::pace::{Followers, Paced};
 use crate::pipeline::{AppendResult, Pipeline};
 use crate::raft::{LogId, Member, Types, Vote};
-use crate::state::Snapshot;
+use crate::state::{Applying, Snapshot};
 use crate::wire::{self, kind};
 
 /// Limit: requests with entries under way to one follower. With the bytes of one request this bounds what
@@ -50,6 +50,8 @@ pub(crate) struct Network {
     /// What is seen of the others.
     pub memory: Arc<Memory>,
     pub followers: Arc<Followers>,
+    /// What it has itself.
+    pub applying: Weak<Applying>,
 }
 
 /// One other replica.
@@ -65,6 +67,24 @@ impl Network {
     /// Another replica of the group.
     pub fn peer(&self, id: u64, member: &Member) -> Peer {
         Peer { network: self.clone(), id, member: member.clone(), append_kind: kind::APPEND }
+    }
+
+    /// Refuses files that are not as they were written, and has them written anew: damaged bytes are never
+    /// replicated.
+    async fn verify(&self, files: &Checkpoint) -> Result<(), PeerError> {
+        let applying = self.applying.upgrade().ok_or_else(|| refused("replica stopped"))?;
+        let disk = &applying.local.disk;
+        let this = files.clone();
+        let verified = disk.blocking().run(move || this.verify()).await;
+        if let Err(error) = verified.and_then(|verified| verified) {
+            tracing::warn!(replica = self.replica, %error, "checkpoint is written anew");
+            if files.parts().iter().any(|part| applying.checkpoints.holds(part)) {
+                applying.checkpoints.doubt();
+                disk.found_bad_checkpoint(self.replica);
+            }
+            return Err(refused(error));
+        }
+        Ok(())
     }
 }
 
@@ -177,6 +197,7 @@ impl Peer {
         let meta = Bytes::from(meta);
         let patience = self.network.patience;
         let begun = self.call(kind::SNAPSHOT_BEGIN, meta.clone(), Vec::new(), patience).await?;
+        self.network.verify(files).await?;
         let mut reader = Reader(begun.meta);
         for (number, part) in files.parts().iter().enumerate() {
             let mut offset = reader.u64().map_err(refused)?.min(part.len);

@@ -114,7 +114,7 @@ impl Later {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::{Arc, Mutex, Weak};
 
     use api::peer::{BoxFuture, PeerError, PeerRequest, PeerResponse, PeerTransport};
     use futures_util::FutureExt;
@@ -172,6 +172,7 @@ mod tests {
             patience: Duration::from_secs(1),
             memory: Arc::default(),
             followers: Arc::default(),
+            applying: Weak::new(),
         };
         Pipeline::new(network.peer(2, &Member::default()))
     }

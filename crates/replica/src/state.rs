@@ -3,7 +3,6 @@
 use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -54,8 +53,6 @@ pub(crate) struct Applying {
     pub next_index: watch::Sender<u64>,
     /// Digests after the last entries.
     pub samples: Samples,
-    /// openraft runs.
-    pub is_started: AtomicBool,
 }
 
 impl Applying {
@@ -289,8 +286,17 @@ impl RaftStateMachine<Types> for Applier {
         self.apply_all(entries).await
     }
 
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
+        if force {
+            return Some(self.get_snapshot_builder().await);
+        }
+        // Why one that is there: openraft takes an error for the end of the disk, so whoever asks for one
+        // (`Core::checkpoint`) has written it before.
+        self.0.checkpoints.current().map(Builder::Written)
+    }
+
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder(self.0.clone())
+        Builder::Anew(self.0.clone())
     }
 
     async fn install_snapshot(
@@ -301,41 +307,43 @@ impl RaftStateMachine<Types> for Applier {
         let next_index = meta.last_log_id.map_or(0, |log_id| log_id.index + 1);
         let applying = self.0.clone();
         let blocking = applying.local.disk.blocking();
-        let install = move || applying.local.install(&applying.checkpoints, &snapshot);
-        let store = blocking.run(install).await??;
+        let turn = applying.checkpoints.writing().await;
+        // Why it goes along: the work is done to its end even if nobody waits for it any more.
+        let install = move || {
+            let installed = applying.local.install((&applying.checkpoints, &turn), &snapshot);
+            installed.map(|store| (store, turn))
+        };
+        let (store, turn) = blocking.run(install).await??;
         *self.0.store.write().unwrap_or_else(PoisonError::into_inner) = store;
+        drop(turn);
         self.0.next_index.send_replace(next_index);
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
-        let checkpoints = &self.0.checkpoints;
-        if !self.0.is_started.load(Ordering::Relaxed) {
-            return Ok(checkpoints.current().map(snapshot));
-        }
-        // Why verified: it goes to a follower, and damaged bytes are never replicated.
-        let checkpoint = match checkpoints.verified().await {
-            Ok(checkpoint) => checkpoint,
-            Err(error) => {
-                let replica = self.0.local.replica;
-                tracing::warn!(replica, %error, "checkpoint is written anew");
-                self.0.local.disk.found_bad_checkpoint(replica);
-                Some(Checkpoints::build(checkpoints, self.0.store()).await?)
-            }
-        };
-        Ok(checkpoint.map(snapshot))
+        // Why not verified here: apply would wait meanwhile. Whoever sends it does.
+        Ok(self.0.checkpoints.current().map(snapshot))
     }
 }
 
-/// Writes a checkpoint of the rows as they are when openraft asks.
-pub(crate) struct Builder(Arc<Applying>);
+/// Gives a checkpoint to openraft.
+pub(crate) enum Builder {
+    /// The newest one when openraft asked.
+    Written(Checkpoint),
+    /// One of the rows as they are.
+    Anew(Arc<Applying>),
+}
 
 impl RaftSnapshotBuilder<Types> for Builder {
     type SnapshotData = Checkpoint;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        let checkpoint = Checkpoints::build(&self.0.checkpoints, self.0.store()).await;
-        checkpoint.map(snapshot).map_err(io::Error::other)
+        match self {
+            Self::Written(checkpoint) => Ok(snapshot(checkpoint.clone())),
+            Self::Anew(applying) => {
+                applying.checkpoints.build(|| applying.store()).await.map(snapshot)
+            }
+        }
     }
 }
 

@@ -57,7 +57,6 @@ impl StoreBuilder<Types, Log, Applier, Guard> for Builder {
             changes: broadcast::Sender::new(1),
             next_index: watch::Sender::new(0),
             samples: Default::default(),
-            is_started: true.into(),
         };
         Ok((Guard(claim, dir), log, Applier(Arc::new(applying))))
     }

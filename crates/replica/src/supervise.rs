@@ -8,7 +8,7 @@ use std::time::Duration;
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::time::Instant;
 
-use crate::checkpoint::Checkpoints;
+use crate::checkpoint::Checkpoint;
 use crate::confirm::Verdict;
 use crate::core::Core;
 use crate::error::Error;
@@ -28,6 +28,9 @@ const RESTART_AFTER: Duration = Duration::from_millis(100);
 const RESTART_AFTER_MAX: Duration = Duration::from_secs(10);
 /// Entries kept below what the slowest voter has, when a new member comes.
 const KEEP_FOR_VOTERS: u64 = 64;
+/// The first and the longest wait before a checkpoint that could not be written is tried again.
+const CHECKPOINT_AFTER: Duration = Duration::from_secs(1);
+const CHECKPOINT_AFTER_MAX: Duration = Duration::from_secs(60);
 /// How long a checkpoint may take before somebody looks again.
 const CHECKPOINT_MAX: Duration = Duration::from_secs(600);
 
@@ -51,6 +54,8 @@ pub(crate) struct Care {
     /// Its own rows differ even after they were built anew.
     diverged: AtomicBool,
     compared_at: Mutex<Option<Instant>>,
+    /// A checkpoint could not be written: when it is tried again, and after which wait.
+    checkpoint_again: Mutex<Option<(Instant, Duration)>>,
     missing_chunks: AtomicU64,
     missing_bytes: AtomicU64,
     received_bytes: AtomicU64,
@@ -91,6 +96,7 @@ impl Care {
             n_differing: AtomicU64::new(0),
             diverged: AtomicBool::new(false),
             compared_at: Mutex::default(),
+            checkpoint_again: Mutex::default(),
             missing_chunks: AtomicU64::new(0),
             missing_bytes: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
@@ -120,6 +126,10 @@ impl Care {
             *at = Some(Instant::now());
         }
         is_due
+    }
+
+    fn checkpoint_again(&self) -> MutexGuard<'_, Option<(Instant, Duration)>> {
+        self.checkpoint_again.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it may vote.
@@ -328,11 +338,9 @@ impl Core {
                 Verdict::Open => {}
             }
         }
-        let checkpoints = &self.applying.checkpoints;
-        if checkpoints.is_doubted()
-            && let Err(error) = Checkpoints::build(checkpoints, self.applying.store()).await
-        {
-            tracing::warn!(%error, "checkpoint cannot be written anew yet");
+        if self.applying.checkpoints.is_doubted() {
+            // Why the result is dropped: it is tried again.
+            drop(self.write_checkpoint().await);
         }
         if care.is_comparison_due() {
             self.compare().await;
@@ -354,10 +362,44 @@ impl Core {
         self.claim.disk.collect_in_turn().await;
     }
 
+    /// Writes a checkpoint of what is applied now. `None` if it cannot, or could not a moment ago: a full
+    /// disk is no reason to stop, and not asked all the time.
+    pub async fn write_checkpoint(&self) -> Option<Checkpoint> {
+        let care = &self.care;
+        if care.checkpoint_again().is_some_and(|(at, _)| Instant::now() < at) {
+            return None;
+        }
+        let built = self.applying.checkpoints.build(|| self.applying.store()).await;
+        let mut again = care.checkpoint_again();
+        let replica = self.claim.replica;
+        match built {
+            Ok(checkpoint) => {
+                if again.take().is_some() {
+                    tracing::info!(replica, "checkpoint is written again");
+                }
+                Some(checkpoint)
+            }
+            Err(error) => {
+                if again.is_none() {
+                    tracing::warn!(replica, %error, "checkpoint cannot be written yet");
+                }
+                let wait =
+                    again.map_or(CHECKPOINT_AFTER, |(_, wait)| wait * 2).min(CHECKPOINT_AFTER_MAX);
+                *again = Some((Instant::now() + wait, wait));
+                None
+            }
+        }
+    }
+
     /// Writes a checkpoint of what is applied now. False if it is not there in the end.
     pub async fn checkpoint(&self) -> bool {
-        let target = self.applying.store().applied().log_id;
-        if target.is_none() || self.raft.trigger().snapshot().await.is_err() {
+        if self.applying.store().applied().log_id.is_none() {
+            return false;
+        }
+        let Some(checkpoint) = self.write_checkpoint().await else { return false };
+        let target = checkpoint.applied().log_id;
+        // Why so: openraft hears of what is there, and of nothing that may fail.
+        if self.raft.trigger().snapshot().await.is_err() {
             return false;
         }
         let wait = self.raft.wait(Some(CHECKPOINT_MAX));

@@ -9,7 +9,9 @@ use std::os::unix::fs::FileExt;
 use bytes::Bytes;
 use mailbox::StoredChunk;
 use replica::{Disk, ProposeError};
-use support::{Net, Node, converged, copy_dir, files_below, leader, put, start, three, until};
+use support::{
+    Net, Node, converged, copy_dir, files_below, flip, leader, put, start, three, until,
+};
 
 fn body(seed: u8, len: usize) -> StoredChunk {
     StoredChunk::raw(Bytes::from(vec![seed; len]))
@@ -100,6 +102,35 @@ async fn a_follower_far_behind_gets_rows_and_then_bodies() {
         let found = view.read(|_, bodies| bodies.chunk(&body(i, 2_000).chunk)).unwrap();
         assert_eq!(found, Some(body(i, 2_000).bytes), "body {i}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_checkpoint_is_written_anew_before_it_is_sent() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    let mut nodes = three(&net, dir.path()).await;
+    put(&nodes, "first=1", vec![]).await;
+    let id = stop_follower(&net, &mut nodes).await;
+    for i in 0..100 {
+        put(&nodes, &format!("key number {i}=a value of some length, {i}"), vec![]).await;
+    }
+    converged(&nodes).await;
+    for node in &nodes {
+        node.replica.checkpoint(0).await.unwrap();
+    }
+    until(|| nodes.iter().all(|node| node.replica.status().purged >= 100), "logs are cut").await;
+    // Why both: either may lead.
+    for node in &nodes {
+        let mut files = Vec::new();
+        files_below(&dir.path().join(&node.name).join("checkpoints"), &mut files);
+        files.retain(|path| path.extension().is_some_and(|extension| extension == "ckpt"));
+        flip(&files[0], files[0].metadata().unwrap().len() * 4);
+    }
+    nodes.push(start(&net, dir.path(), id).await);
+    put(&nodes, "last=1", vec![]).await;
+    converged(&nodes).await;
+    assert!(nodes[2].replica.status().checkpoint >= 100, "it came by snapshot");
+    let n_damaged = nodes[..2].iter().map(|node| node.disk.scrub_status().n_damaged);
+    assert!(n_damaged.sum::<u64>() > 0, "nobody looked before it was sent");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mailbox::{ChunkRef, Digest, Rows, Source, StoredChunk};
-use replica::{DiskOptions, Machine, MachineApplied, Upkeep};
+use replica::{DiskOptions, Machine, MachineApplied, Role, Upkeep};
 use support::{Net, Node, leader, options, put, start_with, until};
 
 /// Keys written over and over: so many bodies live at once.
@@ -27,6 +27,8 @@ const SEGMENTS_MAX: usize = 8;
 
 /// For what has to come, on a busy machine.
 const COMES: Duration = Duration::from_secs(30);
+/// Long enough for the first attempt at a checkpoint, and the second a second later.
+const SOME_ATTEMPTS: Duration = Duration::from_millis(1500);
 /// Long enough for many rounds of upkeep: what is not written by then was not due.
 const SOME_ROUNDS: Duration = Duration::from_millis(500);
 
@@ -178,4 +180,48 @@ async fn a_checkpoint_is_due_by_entries_by_row_bytes_or_by_what_it_pins() {
     assert!(checkpoint_after(by_bytes, 120, COMES).await > 0, "by bytes of rows");
     let by_pinned = Upkeep { pinned_bytes: SEGMENT_BYTES, ..never };
     assert!(checkpoint_after(by_pinned, 200, COMES).await > 0, "by what it pins");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_cannot_be_written_stops_nothing_and_is_written_once_it_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let upkeep = Upkeep { delta_entries: 20, look_every: Duration::from_millis(20), ..eager() };
+    let (net, nodes) = alone(dir.path(), upkeep).await;
+    found(&nodes).await;
+    write(&nodes, 0..30).await;
+    let status = || nodes[0].replica.status();
+    until(|| status().checkpoint > 0, "the first checkpoint").await;
+    // Why not by permissions: nothing is forbidden to root.
+    let (place, away) = (dir.path().join("n1/checkpoints/1"), dir.path().join("away"));
+    std::fs::rename(&place, &away).unwrap();
+    let before = status();
+    let mut watched = nodes[0].replica.watch_status();
+    let stopped = tokio::spawn(async move {
+        watched
+            .wait_for(|status| status.role != Role::Leader || status.failed.is_some())
+            .await
+            .is_ok()
+    });
+    let mut written = 30;
+    until_some_rounds(&mut written, &nodes).await;
+    assert_eq!(status().term, before.term);
+    assert_eq!(status().checkpoint, before.checkpoint, "it was written to nowhere");
+    std::fs::rename(&away, &place).unwrap();
+    until(|| status().checkpoint > before.checkpoint + 30, "a checkpoint, once it can").await;
+    assert!(!stopped.is_finished(), "the core died of it");
+    stopped.abort();
+    check(&nodes, written).await;
+    for node in nodes {
+        node.stop(&net).await;
+    }
+    assert!(n_checkpoint_files(dir.path()) <= 1 + 3);
+}
+
+/// Writes as long as some attempts at a checkpoint take.
+async fn until_some_rounds(written: &mut u64, nodes: &[Node]) {
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < SOME_ATTEMPTS {
+        write(nodes, *written..*written + 10).await;
+        *written += 10;
+    }
 }

@@ -122,9 +122,27 @@ impl Part {
         head: &Head,
         rows: &mut dyn Iterator<Item = io::Result<Row>>,
     ) -> io::Result<Arc<Self>> {
-        let name = head.name();
-        let beside = dir.join(format!("{name}.new"));
-        let file = BufWriter::with_capacity(PIECE_BYTES, SyncingFile(File::create(&beside)?));
+        let path = dir.join(head.name());
+        let beside = dir.join(format!("{}.new", head.name()));
+        let written = Self::write_to(&beside, head, rows);
+        // Durability: contents before the name, the name before anybody counts on the file.
+        if let Err(error) = written.and_then(|()| std::fs::rename(&beside, &path)) {
+            // Why the result is dropped: what stays only takes space, and goes with the next base.
+            drop(std::fs::remove_file(&beside));
+            return Err(error);
+        }
+        sync_dir(dir)?;
+        let part = Self::open(&path)?;
+        part.verify()?;
+        Ok(part)
+    }
+
+    fn write_to(
+        path: &Path,
+        head: &Head,
+        rows: &mut dyn Iterator<Item = io::Result<Row>>,
+    ) -> io::Result<()> {
+        let file = BufWriter::with_capacity(PIECE_BYTES, SyncingFile(File::create(path)?));
         let mut out = HashingFile { file, hasher: blake3::Hasher::new() };
         out.write_all(&head.encode())?;
         let mut encoder = zstd::stream::write::Encoder::new(out, COMPRESSION_LEVEL)?;
@@ -141,14 +159,7 @@ impl Part {
         let hash = out.hasher.finalize();
         out.file.write_all(hash.as_bytes())?;
         let file = out.file.into_inner().map_err(|error| error.into_error())?;
-        // Durability: contents before the name, the name before anybody counts on the file.
-        file.0.sync_all()?;
-        let path = dir.join(name);
-        std::fs::rename(&beside, &path)?;
-        sync_dir(dir)?;
-        let part = Self::open(&path)?;
-        part.verify()?;
-        Ok(part)
+        file.0.sync_all()
     }
 
     /// Opens a file and reads its head.
@@ -274,4 +285,21 @@ impl Iterator for PartRows {
 /// Makes names in a directory durable.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_written_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let head = Head { from: 0, applied: Applied::default() };
+        let rows = [Ok((vec![1], Some(vec![2]))), Err(io::ErrorKind::StorageFull.into())];
+        Part::write(dir.path(), &head, &mut rows.into_iter()).unwrap_err();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        let rows = [Ok((vec![1], Some(vec![2])))];
+        Part::write(dir.path(), &head, &mut rows.into_iter()).unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
 }

@@ -45,9 +45,8 @@ impl Disk {
             }
             let checkpoints = &core.applying.checkpoints;
             if checkpoints.is_doubted() {
-                let store = core.applying.store();
                 // Why the result is dropped: it is tried again.
-                drop(crate::checkpoint::Checkpoints::build(checkpoints, store).await);
+                drop(core.write_checkpoint().await);
             }
             if !checkpoints.is_doubted() && self.ledger().checkpoints.remove(&replica) {
                 self.ledger().n_repaired += 1;
