@@ -58,11 +58,11 @@ fn once(
         Admission::Refused(refusal) => refused(refusal),
         Admission::Kept(outcome) => (outcome, Vec::new()),
         Admission::Execute(id) => {
-            let (outcome, changes) = match execute(rows, now, &request.command, inline) {
+            let (mut outcome, changes) = match execute(rows, now, &request.command, inline) {
                 Ok(done) => done,
                 Err(refusal) => refused(refusal),
             };
-            session::keep(rows, id, request.sequence, &outcome);
+            session::keep(rows, id, request.sequence, &mut outcome);
             (outcome, changes)
         }
     }

@@ -79,6 +79,21 @@ pub struct Stored {
     /// Not done from this UID on: ask again from here.
     #[n(2)]
     pub next: Option<Uid>,
+    /// What the command changed by itself; `None` if nothing, and when the request is repeated:
+    /// it is not kept.
+    #[n(3)]
+    pub own: Option<OwnChange>,
+}
+
+/// The flags that one STORE changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct OwnChange {
+    /// Of the messages that it changed, and of no others.
+    #[n(0)]
+    pub modseq: ModSeq,
+    /// The greatest that those had before.
+    #[n(1)]
+    pub before: ModSeq,
 }
 
 /// One message's flags after STORE.

@@ -84,8 +84,16 @@ pub(crate) fn admit(rows: &mut Rows<'_>, request: &Request, now: LogTime) -> Adm
 }
 
 /// Keeps the outcome of a request that was executed.
-pub(crate) fn keep(rows: &mut Rows<'_>, id: SessionId, sequence: u64, outcome: &Outcome) {
+pub(crate) fn keep(rows: &mut Rows<'_>, id: SessionId, sequence: u64, outcome: &mut Outcome) {
+    // Why without it: versions that know nothing of it apply the same request to the same rows.
+    let own = match outcome {
+        Outcome::Stored(stored) => stored.own.take(),
+        _ => None,
+    };
     row::save_new(rows, table::outcome(id, sequence), outcome);
+    if let Outcome::Stored(stored) = outcome {
+        stored.own = own;
+    }
 }
 
 /// Drops sessions not heard of since `before`, as far as `n_max` rows go.

@@ -109,3 +109,60 @@ fn a_session_is_dropped_only_when_no_repetition_can_be_executed_again() {
     assert_eq!(refused(&applied), &Refusal::Expired);
     assert_eq!(shard.mailbox("INBOX").n_messages, 1);
 }
+
+/// An outcome as versions keep it that know nothing of [`outcome::Stored::own`].
+#[derive(minicbor::Encode)]
+enum Kept {
+    #[n(4)]
+    Stored(#[n(0)] KeptStored),
+}
+
+#[derive(minicbor::Encode)]
+struct KeptStored {
+    #[n(0)]
+    messages: Vec<outcome::StoredFlags>,
+    #[n(1)]
+    modified: UidSet,
+    #[n(2)]
+    next: Option<Uid>,
+}
+
+#[test]
+fn what_a_store_changed_by_itself_is_told_once_and_not_kept() {
+    let mut shard = Shard::with_account();
+    let uid = |n| Uid::new(n).expect("a UID");
+    for _ in 0..2 {
+        let (request, inline) = delivery(&mut shard);
+        shard.entry(&at(&shard, &request), &inline);
+    }
+    let store = |uids: &[u32], flag| {
+        Command::Store(command::Store {
+            account: ACCOUNT,
+            mailbox: MailboxId(1),
+            uids: uids.iter().map(|n| uid(*n)).collect(),
+            change: FlagChange::Add(Flags { system: flag, ..Flags::default() }),
+            unchanged_since: None,
+        })
+    };
+    let before = shard.mailbox("INBOX").highest_modseq;
+    let Outcome::Stored(one) = shard.run(store(&[1], SystemFlags::SEEN)) else { panic!() };
+    let request = shard.request(store(&[1, 2], SystemFlags::SEEN));
+    let Outcome::Stored(two) = shard.entry(&at(&shard, &request), &[]).outcome else { panic!() };
+    let (one_own, two_own) = (one.own.expect("a change"), two.own.expect("a change"));
+    assert!(one_own.modseq < two_own.modseq);
+    assert_eq!(two.messages[0].modseq, one_own.modseq, "it had the flag already");
+    assert_eq!(two.messages[1].modseq, two_own.modseq);
+    assert_eq!(two_own.before, before, "of the one that it changed");
+
+    let kept = outcome::Stored { own: None, ..two.clone() };
+    let outcome::Stored { messages, modified, next, .. } = two;
+    let mut bytes = Vec::new();
+    let old = Kept::Stored(KeptStored { messages, modified, next });
+    minicbor::encode(old, &mut bytes).expect("into memory");
+    assert!(shard.rows.values().any(|row| *row == bytes), "the row is the one of old");
+    let again = shard.entry(&at(&shard, &request), &[]);
+    assert_eq!(again.outcome, Outcome::Stored(kept), "a repetition changed nothing by itself");
+
+    let Outcome::Stored(none) = shard.run(store(&[1, 2], SystemFlags::SEEN)) else { panic!() };
+    assert_eq!(none.own, None);
+}

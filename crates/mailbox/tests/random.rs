@@ -212,10 +212,13 @@ fn store_flags(shard: &mut Shard, model: &mut Model, act: &Act) {
         }
         expected.push((message.0, message.1, message.2));
     }
+    let highest_before = naive.highest_modseq;
     if is_changed {
         naive.highest_modseq = modseq;
         model.modseq = modseq;
     }
+    assert_eq!(stored.own.map(|own| own.modseq.value()), is_changed.then_some(modseq));
+    assert!(stored.own.is_none_or(|own| own.before.value() <= highest_before));
     let has: Vec<_> = stored
         .messages
         .iter()

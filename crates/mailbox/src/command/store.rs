@@ -5,7 +5,7 @@ use crate::flags::{FlagChange, Flags, KEYWORDS_MAX};
 use crate::ids::Uid;
 use crate::ledger::Ledger;
 use crate::message::{self, Found, Messages};
-use crate::outcome::{Outcome, Refusal, Stored, StoredFlags};
+use crate::outcome::{Outcome, OwnChange, Refusal, Stored, StoredFlags};
 use crate::uid_set::UidSet;
 
 /// Limit: messages one slice looks at; a change costs four rows, one more than an arrival.
@@ -36,9 +36,12 @@ pub(crate) fn apply(ledger: &mut Ledger<'_, '_>, cmd: &Store) -> Result<Outcome,
         false => None,
     };
     let mut messages = Vec::with_capacity(changes.len());
+    let mut own: Option<OwnChange> = None;
     for (found, flags) in changes {
         let mut state = found.state.clone();
         if let Some(modseq) = modseq.filter(|_| state.flags != flags) {
+            let before = own.map_or(state.modseq(), |own| own.before.max(state.modseq()));
+            own = Some(OwnChange { modseq, before });
             state.flags = flags;
             state.modseq = modseq.value();
             message::change(ledger, cmd.mailbox, &found, &state);
@@ -46,7 +49,7 @@ pub(crate) fn apply(ledger: &mut Ledger<'_, '_>, cmd: &Store) -> Result<Outcome,
         let modseq = state.modseq();
         messages.push(StoredFlags { uid: found.uid, flags: state.flags, modseq });
     }
-    Ok(Outcome::Stored(Stored { messages, modified, next }))
+    Ok(Outcome::Stored(Stored { messages, modified, next, own }))
 }
 
 /// The first messages of a set, and the UID to go on from.
