@@ -10,13 +10,11 @@ use crate::work::{Ending, Next, Work, misplaced};
 pub(super) struct Closing {
     expunges: bool,
     left: Option<UidSet>,
-    /// RFC 7162 3.2.8: up to where everything was told, when something was expunged.
-    modseq: Option<u64>,
 }
 
 impl Closing {
     pub(super) fn new(expunges: bool) -> Self {
-        Self { expunges, left: None, modseq: None }
+        Self { expunges, left: None }
     }
 
     fn expunge(cx: &mut Context, uids: UidSet) -> Next {
@@ -44,10 +42,6 @@ impl Work for Closing {
                 Self::expunge(cx, uids)
             }
             Some(Reply::Outcome(Outcome::Expunged(expunged))) => {
-                if !expunged.uids.is_empty() && cx.enabled.qresync {
-                    cx.selected().note_own(UidSet::new(), expunged.highest_modseq);
-                    self.modseq = Some(cx.selected().told_up_to());
-                }
                 match (expunged.next, &self.left) {
                     (Some(next), Some(left)) => {
                         let left = left.starting_at(next);
@@ -57,10 +51,8 @@ impl Work for Closing {
                     _ => Self::leave(cx),
                 }
             }
-            Some(Reply::Done) => Next::Done(match self.modseq {
-                Some(modseq) => Ending::ok("done").code(format!("HIGHESTMODSEQ {modseq}")),
-                None => Ending::ok("done"),
-            }),
+            // RFC 7162 3.2.8: no HIGHESTMODSEQ, for nobody was told what is gone.
+            Some(Reply::Done) => Next::Done(Ending::ok("done")),
             _ => misplaced(),
         }
     }
