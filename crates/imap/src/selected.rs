@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use mailbox::command::OfMailbox;
 use mailbox::flags::Keyword;
+use mailbox::outcome::Expunged;
 use mailbox::{
     Flags, MAILBOX_KEYWORDS_MAX, MailboxId, MailboxInfo, MailboxName, ModSeq, Uid, UidSet,
     UidValidity,
@@ -77,7 +78,12 @@ impl Selected {
             self.unsure_of_expunges = true;
         }
         self.notified_modseq = self.notified_modseq.max(modseq);
-        self.heard_modseq = self.heard_modseq.max(modseq);
+        self.heard(highest_modseq);
+    }
+
+    /// The mailbox has come at least so far.
+    pub(crate) fn heard(&mut self, modseq: ModSeq) {
+        self.heard_modseq = self.heard_modseq.max(modseq.value());
     }
 
     /// Whether arrivals or flag changes may wait to be told.
@@ -235,13 +241,26 @@ impl Selected {
         self.unsure_of_changes |= mailbox == self.of.mailbox;
     }
 
+    /// This session itself expunged these, and they were told.
+    pub(crate) fn note_expunged(&mut self, expunged: &Expunged) {
+        if expunged.uids.is_empty() {
+            // Why: then it is somebody else's.
+            self.heard(expunged.highest_modseq);
+        } else {
+            self.note_own(UidSet::new(), expunged.highest_modseq);
+        }
+    }
+
     /// A change of this session's own was answered: it need not be told again.
+    ///
+    /// Invariant: the mod-sequence is of a command of this session, and all that the command did in
+    /// this mailbox was told, but for flags of `uids`, which the client knows.
     pub(crate) fn note_own(&mut self, uids: UidSet, modseq: ModSeq) {
         if modseq.value() <= self.told_modseq {
             return;
         }
         if !self.pass(modseq) {
-            self.heard_modseq = self.heard_modseq.max(modseq.value());
+            self.heard(modseq);
             if self.own.len() < OWN_CHANGES_MAX {
                 self.own.push((uids, modseq));
             }

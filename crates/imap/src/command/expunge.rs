@@ -46,7 +46,7 @@ impl Work for Expunging {
                 let (out, selected, enabled) = cx.parts();
                 if let Some(selected) = selected {
                     selected.expunge(out, enabled, &expunged.uids);
-                    selected.note_own(UidSet::new(), expunged.highest_modseq);
+                    selected.note_expunged(&expunged);
                 }
                 match expunged.next {
                     Some(next) => {
