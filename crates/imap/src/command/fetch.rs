@@ -165,7 +165,7 @@ impl Fetching {
 
     fn seen(&mut self, cx: &mut Context, stored: Stored, left: &UidSet) -> Next {
         if let Some(selected) = &mut cx.selected {
-            note_own(selected, &stored);
+            note_own(selected, &stored, true);
         }
         let next = stored.next;
         let mut stored = stored.messages.into_iter().peekable();

@@ -1,7 +1,8 @@
 //! STORE and UID STORE (RFC 9051 6.4.6, RFC 7162 3.1.3).
 
 use mailbox::dialogue::{Question, Reply};
-use mailbox::{Command, Outcome, UidSet, command, outcome::Stored};
+use mailbox::outcome::{OwnChange, Stored};
+use mailbox::{Command, Outcome, UidSet, command};
 
 use super::must_be_writable;
 use crate::context::Context;
@@ -28,15 +29,16 @@ pub(super) fn begin(cx: &mut Context, store: Store) -> Parsed<Box<dyn Work>> {
     Ok(Box::new(Storing { store, left, missing, modified: UidSet::new() }))
 }
 
-/// What this session changed itself need not be told it again.
-pub(super) fn note_own(selected: &mut Selected, stored: &Stored) {
-    let mut modseqs: Vec<_> = stored.messages.iter().map(|message| message.modseq).collect();
-    modseqs.sort_unstable();
-    modseqs.dedup();
-    for modseq in modseqs {
-        let uids = stored.messages.iter().filter(|message| message.modseq == modseq);
-        selected.note_own(uids.map(|message| message.uid).collect(), modseq);
+/// What this session changed itself need not be told it again. What others did before must be, where
+/// the answer to this did not tell all flags.
+pub(super) fn note_own(selected: &mut Selected, stored: &Stored, tells_flags: bool) {
+    // Why not without: an outcome that was kept does not say which changes are its own.
+    let own = stored.own.filter(|own| tells_flags || own.before.value() <= selected.told_modseq);
+    if let Some(OwnChange { modseq, .. }) = own {
+        let changed = stored.messages.iter().filter(|message| message.modseq == modseq);
+        selected.note_own(changed.map(|message| message.uid).collect(), modseq);
     }
+    stored.messages.iter().for_each(|message| selected.heard(message.modseq));
 }
 
 impl Storing {
@@ -71,7 +73,7 @@ impl Storing {
             };
             selected.write_fetch_flags(out, enabled, &told);
         }
-        note_own(selected, stored);
+        note_own(selected, stored, !self.store.silent);
         let seen: UidSet = stored.messages.iter().map(|message| message.uid).collect();
         self.missing = subtract(&subtract(&self.missing, &seen), &stored.modified);
         let mut modified = self.modified.ranges().to_vec();
