@@ -251,6 +251,16 @@ impl Selected {
         }
     }
 
+    /// This session itself took messages out, and that was told; with the same mod-sequence they, or what
+    /// replaces them, came to a mailbox.
+    pub(crate) fn note_taken(&mut self, to: Option<MailboxId>, modseq: ModSeq) {
+        match to {
+            Some(to) if to != self.of.mailbox => self.note_own(UidSet::new(), modseq),
+            // Why: what came to this very mailbox is not told yet.
+            _ => self.heard(modseq),
+        }
+    }
+
     /// A change of this session's own was answered: it need not be told again.
     ///
     /// Invariant: the mod-sequence is of a command of this session, and all that the command did in

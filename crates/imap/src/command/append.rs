@@ -111,6 +111,9 @@ impl Append {
         out.text(&format!("* OK [APPENDUID {uid_validity} {uids}] replacement\r\n"));
         if let Some(selected) = selected {
             selected.expunge(out, enabled, &UidSet::range(replaced.uid, replaced.uid));
+            if let Some(modseq) = appended.replaced_modseq {
+                selected.note_taken(Some(appended.mailbox), modseq);
+            }
         }
         Next::Done(Ending::ok("replaced").telling_modseq())
     }

@@ -48,7 +48,7 @@ impl Moving {
         out.text(&format!("* OK [{code}] moved\r\n"));
         selected.expunge(out, enabled, &copied.source);
         if let Some(modseq) = copied.modseq {
-            selected.note_own(UidSet::new(), modseq);
+            selected.note_taken(copied.to, modseq);
         }
     }
 }
