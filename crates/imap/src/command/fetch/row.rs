@@ -132,10 +132,8 @@ impl Row {
                 None => break,
             }
         }
-        // RFC 9051 6.4.5: a flag that changed through FETCH is told with it.
-        if self.is_newly_seen && !items.contains(&Item::Flags) {
-            cx.out.text(" ");
-            self.tell_flags(cx);
+        if self.is_newly_seen {
+            self.tell_seen(cx, items);
         }
         cx.out.text(")\r\n");
         Progress::Done
@@ -152,6 +150,22 @@ impl Row {
         }
         let _ = write!(out, "* {seqnum} FETCH (");
         true
+    }
+
+    /// RFC 9051 6.4.5: a flag that changed through FETCH is told with it; RFC 7162 3.1, 3.2.4: like any
+    /// other change of flags.
+    fn tell_seen(&self, cx: &mut Context, items: &[Item]) {
+        let (enabled, record) = (cx.enabled, &self.record);
+        if enabled.qresync && !items.contains(&Item::Uid) {
+            let _ = write!(cx.out, " UID {}", record.uid);
+        }
+        if !items.contains(&Item::Flags) {
+            cx.out.text(" ");
+            self.tell_flags(cx);
+        }
+        if enabled.condstore && !items.contains(&Item::ModSeq) {
+            let _ = write!(cx.out, " MODSEQ ({})", record.modseq);
+        }
     }
 
     fn tell_flags(&self, cx: &mut Context) {
