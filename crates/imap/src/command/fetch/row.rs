@@ -209,10 +209,10 @@ impl Row {
                 out.text(&format!("SAVEDATE \"{date}\""));
             }
             Item::Preview => {
+                // RFC 8970 3.2: where there is none it is empty; NIL would have the client ask again.
                 out.text("PREVIEW ");
-                out.nstring(
-                    metadata.and_then(|metadata| metadata.preview.as_deref()).map(str::as_bytes),
-                );
+                let preview = metadata.and_then(|metadata| metadata.preview.as_deref());
+                out.string(preview.unwrap_or_default().as_bytes());
             }
             Item::Envelope => {
                 out.text("ENVELOPE ");
