@@ -166,7 +166,7 @@ fn work(cx: &mut Context, command: Command) -> Parsed<Box<dyn Work>> {
         Command::Close => Box::new(close::Closing::new(true)),
         Command::Unselect => Box::new(close::Closing::new(false)),
         Command::Expunge(set) => expunge::begin(cx, set.as_ref())?,
-        Command::Search(search) => search::begin(cx, search),
+        Command::Search(search) => search::begin(cx, search)?,
         Command::Sort(sort) => sort::begin(cx, sort),
         Command::Thread(thread) => thread::begin(cx, thread),
         Command::Fetch(fetch) => fetch::begin(cx, fetch)?,

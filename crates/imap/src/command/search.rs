@@ -8,7 +8,7 @@ use mailbox::{Answer, Query, Refusal, Uid, UidSet};
 
 use super::find::Finding;
 use crate::context::Context;
-use crate::parse::{Returned, Search};
+use crate::parse::{Parsed, Returned, Search};
 use crate::refuse;
 use crate::work::{Ending, Next, Work, misplaced};
 
@@ -32,17 +32,28 @@ struct Searching {
     finding: Finding,
 }
 
-pub(super) fn begin(cx: &mut Context, search: Search) -> Box<dyn Work> {
+pub(super) fn begin(cx: &mut Context, search: Search) -> Parsed<Box<dyn Work>> {
     // RFC 7162 3.1: asking for MODSEQ switches CONDSTORE on.
     cx.enabled.condstore |= search.with_modseq;
+    if let Some(fault) = search.refused {
+        forget(cx, search.returned);
+        return Err(fault);
+    }
     let finding = Finding::new(cx, search.key);
-    Box::new(Searching {
+    Ok(Box::new(Searching {
         uid: search.uid,
         returned: search.returned,
         with_modseq: search.with_modseq,
         step: Step::Ask,
         finding,
-    })
+    }))
+}
+
+/// RFC 5182 2.1: what failed saves nothing.
+fn forget(cx: &mut Context, returned: Option<Returned>) {
+    if returned.is_some_and(|returned| returned.save) {
+        cx.selected().saved = UidSet::new();
+    }
 }
 
 /// The least and the greatest of a set.
@@ -174,13 +185,6 @@ impl Searching {
         out.text("\r\n");
         Next::Done(Ending::ok("done"))
     }
-
-    /// RFC 5182 2.1: what failed saves nothing.
-    fn forget(&self, cx: &mut Context) {
-        if self.returned.is_some_and(|returned| returned.save) {
-            cx.selected().saved = UidSet::new();
-        }
-    }
 }
 
 impl Work for Searching {
@@ -206,12 +210,12 @@ impl Work for Searching {
     }
 
     fn trouble(&mut self, cx: &mut Context, trouble: Trouble) -> Next {
-        self.forget(cx);
+        forget(cx, self.returned);
         Next::Done(refuse::trouble(trouble))
     }
 
     fn refused(&mut self, cx: &mut Context, refusal: Refusal) -> Next {
-        self.forget(cx);
+        forget(cx, self.returned);
         Next::Done(refuse::refusal(&refusal))
     }
 }

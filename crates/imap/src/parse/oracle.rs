@@ -365,7 +365,13 @@ fn search_like(of: &CommandBody<'_>) -> Meaning<Command> {
             charset.as_ref().map_or(Some(()), knows)?;
             let (key, with_modseq) =
                 (all_of(criteria.as_ref())?, criteria.as_ref().iter().any(has_modseq));
-            Some(Command::Search(Search { uid: *uid, returned: None, key, with_modseq }))
+            Some(Command::Search(Search {
+                uid: *uid,
+                returned: None,
+                key,
+                with_modseq,
+                refused: None,
+            }))
         }
         CommandBody::Sort { sort_criteria, charset, search_criteria, uid } => {
             knows(charset)?;

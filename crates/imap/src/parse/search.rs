@@ -17,6 +17,8 @@ pub(crate) struct Search {
     pub(crate) key: Key,
     /// Whether MODSEQ was among the keys.
     pub(crate) with_modseq: bool,
+    /// The charset is not known: the keys cannot be read.
+    pub(crate) refused: Option<Fault>,
 }
 
 /// What SEARCH RETURN wants.
@@ -58,7 +60,16 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Search> {
             return Err(Fault::Bad("no CHARSET with UTF8=ACCEPT"));
         }
         cursor.space()?;
-        charset(cursor)?;
+        match charset(cursor) {
+            // Why not at once: what was saved goes with it.
+            Err(fault @ Fault::No(..)) => {
+                cursor.rest();
+                let key = Key::Stored(SearchKey::All);
+                let refused = Some(fault);
+                return Ok(Search { uid, returned, key, with_modseq: false, refused });
+            }
+            other => other?,
+        }
         cursor.space()?;
     }
     let (key, with_modseq) = keys(cursor)?;
@@ -66,7 +77,7 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Search> {
         // RFC 9051 6.4.4: without RETURN it is RETURN (ALL).
         returned.get_or_insert(Returned { all: true, ..Returned::default() });
     }
-    Ok(Search { uid, returned, key, with_modseq })
+    Ok(Search { uid, returned, key, with_modseq, refused: None })
 }
 
 /// The name of a charset we know: texts are read as UTF-8, which US-ASCII is, too.
