@@ -20,7 +20,8 @@ pub const SKIPPED_BYTES_MAX: u64 = 1 << 32;
 pub const SKIPPED_BESIDE_BYTES_MAX: u64 = 1 << 20;
 /// Parentheses, NOTs and ORs inside each other: keeps every recursion over a command shallow.
 pub const DEPTH_MAX: usize = 50;
-/// Bad commands in one connection, after which it is closed.
+/// Bad commands with none between that was done (before login: all), after which the connection is
+/// closed.
 pub const BAD_COMMANDS_MAX: u32 = 20;
 /// Refused logins in one connection, after which it is closed.
 pub const REFUSED_LOGINS_MAX: u32 = 5;

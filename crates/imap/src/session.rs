@@ -34,6 +34,7 @@ pub struct Session {
     early: Option<Early>,
     /// Octets of literals accepted for the command being gathered.
     literal_bytes: u64,
+    /// Since a command was done, once logged in.
     n_bad: u32,
     n_refused_logins: u32,
     /// Once the client asked for it: compression of both directions.
@@ -472,11 +473,16 @@ impl Session {
                 }
             }
         }
-        if ending.status == Status::Bad {
-            self.n_bad += 1;
-            if self.n_bad >= BAD_COMMANDS_MAX {
-                self.bye("too many bad commands");
+        match ending.status {
+            // Why only then: before login nothing is long.
+            Status::Ok if self.is_logged_in() => self.n_bad = 0,
+            Status::Bad => {
+                self.n_bad += 1;
+                if self.n_bad >= BAD_COMMANDS_MAX {
+                    self.bye("too many bad commands");
+                }
             }
+            _ => {}
         }
     }
 }

@@ -145,6 +145,18 @@ fn twenty_bad_commands_end_the_connection() {
 }
 
 #[test]
+fn after_login_only_bad_commands_in_a_row_are_counted() {
+    let some = "a BOGUS\r\n".repeat(19) + "a NOOP\r\n";
+    let got = answer(some.repeat(2).as_bytes());
+    assert_eq!(got.matches("a BAD unknown command\r\n").count(), 20, "before login all are");
+    let got = answer(("l LOGIN u p\r\n".to_owned() + &some.repeat(5)).as_bytes());
+    assert!(got.ends_with("a OK done\r\n"), "{got}");
+    let got = answer(("l LOGIN u p\r\n".to_owned() + &some + &"a BOGUS\r\n".repeat(30)).as_bytes());
+    assert_eq!(got.matches("a BAD unknown command\r\n").count(), 39);
+    assert!(got.ends_with("* BYE too many bad commands\r\n"));
+}
+
+#[test]
 fn plaintext_behind_starttls_is_dropped() {
     let got = answer(b"a STARTTLS\r\nb LOGIN u p\r\n");
     assert_eq!(got, "a OK begin TLS\r\n");
