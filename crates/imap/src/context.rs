@@ -93,6 +93,18 @@ impl Context {
         (&mut self.out, self.selected.as_mut(), self.enabled)
     }
 
+    /// RFC 7162 3.1: the command asks for mod-sequences. The first that does brings HIGHESTMODSEQ of
+    /// the selected mailbox.
+    pub(crate) fn enable_condstore(&mut self) {
+        if std::mem::replace(&mut self.enabled.condstore, true) {
+            return;
+        }
+        if let Some(selected) = &self.selected {
+            let modseq = selected.told_up_to();
+            self.out.text(&format!("* OK [HIGHESTMODSEQ {modseq}] mod-sequences are told\r\n"));
+        }
+    }
+
     /// This session itself put messages into a mailbox.
     pub(crate) fn note_arrivals(&mut self, mailbox: MailboxId) {
         if let Some(selected) = &mut self.selected {

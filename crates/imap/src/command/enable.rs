@@ -5,6 +5,7 @@ use crate::context::Context;
 use crate::work::{Ending, Work};
 
 pub(super) fn begin(cx: &mut Context, names: &[String]) -> Box<dyn Work> {
+    let condstore_before = cx.enabled.condstore;
     cx.out.text("* ENABLED");
     for name in names {
         let enabled = &mut cx.enabled;
@@ -25,5 +26,9 @@ pub(super) fn begin(cx: &mut Context, names: &[String]) -> Box<dyn Work> {
         }
     }
     cx.out.text("\r\n");
+    let condstore = std::mem::replace(&mut cx.enabled.condstore, condstore_before);
+    if condstore {
+        cx.enable_condstore();
+    }
     immediate(Ending::ok("done"))
 }

@@ -55,8 +55,9 @@ struct Fetching {
 }
 
 pub(super) fn begin(cx: &mut Context, fetch: Fetch) -> Parsed<Box<dyn Work>> {
-    // RFC 7162 3.1: asking for MODSEQ switches CONDSTORE on.
-    cx.enabled.condstore |= fetch.items.contains(&Item::ModSeq);
+    if fetch.items.contains(&Item::ModSeq) {
+        cx.enable_condstore();
+    }
     let selected = cx.selected();
     let left = selected.resolve(fetch.uid, &fetch.set).map_err(Fault::Bad)?;
     let sections = || {

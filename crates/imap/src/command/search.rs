@@ -33,8 +33,9 @@ struct Searching {
 }
 
 pub(super) fn begin(cx: &mut Context, search: Search) -> Parsed<Box<dyn Work>> {
-    // RFC 7162 3.1: asking for MODSEQ switches CONDSTORE on.
-    cx.enabled.condstore |= search.with_modseq;
+    if search.with_modseq {
+        cx.enable_condstore();
+    }
     if let Some(fault) = search.refused {
         forget(cx, search.returned);
         return Err(fault);

@@ -28,7 +28,9 @@ struct Sorting {
 }
 
 pub(super) fn begin(cx: &mut Context, sort: Sort) -> Box<dyn Work> {
-    cx.enabled.condstore |= sort.with_modseq;
+    if sort.with_modseq {
+        cx.enable_condstore();
+    }
     let finding = Finding::new(cx, sort.key);
     Box::new(Sorting {
         uid: sort.uid,

@@ -16,6 +16,9 @@ pub(super) struct Telling(pub(super) Status);
 
 /// The STATUS response.
 pub(super) fn write(cx: &mut Context, info: &MailboxInfo, items: &[StatusItem]) {
+    if items.contains(&StatusItem::HighestModSeq) {
+        cx.enable_condstore();
+    }
     cx.out.text("* STATUS ");
     respond::mailbox(cx, &info.name);
     cx.out.text(" (");
@@ -32,11 +35,7 @@ pub(super) fn write(cx: &mut Context, info: &MailboxInfo, items: &[StatusItem]) 
             // RFC 9208 4.2: in octets, unlike STORAGE.
             StatusItem::DeletedStorage => write!(out, "DELETED-STORAGE {}", info.deleted_bytes),
             StatusItem::Size => write!(out, "SIZE {}", info.size_bytes),
-            StatusItem::HighestModSeq => {
-                // RFC 7162 3.1: asking for it switches CONDSTORE on.
-                cx.enabled.condstore = true;
-                write!(out, "HIGHESTMODSEQ {}", info.highest_modseq)
-            }
+            StatusItem::HighestModSeq => write!(out, "HIGHESTMODSEQ {}", info.highest_modseq),
             StatusItem::MailboxId => write!(out, "MAILBOXID (M{})", info.of.mailbox.0),
             StatusItem::AppendLimit => {
                 write!(out, "APPENDLIMIT {}", cx.config.message_bytes_max)

@@ -22,8 +22,9 @@ struct Storing {
 
 pub(super) fn begin(cx: &mut Context, store: Store) -> Parsed<Box<dyn Work>> {
     must_be_writable(cx)?;
-    // RFC 7162 3.1: a conditional STORE switches CONDSTORE on.
-    cx.enabled.condstore |= store.unchanged_since.is_some();
+    if store.unchanged_since.is_some() {
+        cx.enable_condstore();
+    }
     let left = cx.selected().resolve(store.uid, &store.set).map_err(Fault::Bad)?;
     let missing = if store.uid { UidSet::new() } else { left.clone() };
     Ok(Box::new(Storing { store, left, missing, modified: UidSet::new() }))
