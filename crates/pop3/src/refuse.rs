@@ -20,8 +20,9 @@ pub(crate) const SHUTTING_DOWN: &str = "-ERR [SYS/TEMP] Going down, try again";
 pub(crate) const NOT_REMOVED: &str = "-ERR [SYS/TEMP] Some messages were not removed";
 pub(crate) const GONE: &str = "-ERR Message is gone";
 
-/// What to say when the maildrop or the account may not be used any more, before the connection is closed. RFC 3206 4
-/// has AUTH for commands that log in only; SYS/PERM is for any, and says that waiting will not help.
+/// What to say when the maildrop or the account may not be used any more, before the connection is
+/// closed. RFC 3206 4 has AUTH for commands that log in only; SYS/PERM is for any, and says that waiting
+/// will not help.
 pub(crate) fn ended(reply: &Reply) -> Option<&'static str> {
     if matches!(reply, Reply::InUse) {
         return Some(LOST);
