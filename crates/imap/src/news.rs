@@ -68,6 +68,7 @@ pub(crate) struct News {
     step: Step,
     tell: Tell,
     early: Option<Early>,
+    told: UidSet,
 }
 
 impl News {
@@ -76,7 +77,13 @@ impl News {
         let selected = cx.selected.as_ref()?;
         // Why: the command may have selected another one.
         let early = early.filter(|early| early.ahead.of == selected.of);
-        is_wanted(selected, tell).then_some(Self { step: Step::Begin, tell, early })
+        let told = UidSet::new();
+        is_wanted(selected, tell).then_some(Self { step: Step::Begin, tell, early, told })
+    }
+
+    /// Messages of which flags were told.
+    pub(crate) fn told(&self) -> &UidSet {
+        &self.told
     }
 
     /// What would be asked now, to be asked together with a command.
@@ -147,7 +154,9 @@ impl News {
             selected.write_exists(out, enabled);
         }
         for record in records.iter().filter(|record| record.uid.value() <= known_before) {
-            tell_flags(selected, out, enabled, record);
+            if tell_flags(selected, out, enabled, record) {
+                self.told.push(record.uid);
+            }
         }
         // What changed after the first page was read has a greater mod-sequence than all in it.
         let greatest = records.iter().map(|record| record.modseq.value()).max().unwrap_or(0);
@@ -226,15 +235,16 @@ fn take_in(selected: &mut Selected, records: &[MessageRecord]) -> bool {
     !new.is_empty()
 }
 
+/// False if they are known.
 fn tell_flags(
     selected: &mut Selected,
     out: &mut Output,
     enabled: crate::context::Enabled,
     record: &MessageRecord,
-) {
+) -> bool {
     // Why the second: asked together with a command of our own, the answer has what that did.
     if selected.is_own(record.uid, record.modseq) || record.modseq.value() <= selected.told_modseq {
-        return;
+        return false;
     }
     let told = Told {
         uid: record.uid,
@@ -244,6 +254,7 @@ fn tell_flags(
         with_uid: enabled.condstore,
     };
     selected.write_fetch_flags(out, enabled, &told);
+    true
 }
 
 impl Work for News {

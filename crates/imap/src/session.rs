@@ -52,7 +52,7 @@ enum Phase {
     /// Working off a command.
     Work(Current, Wait),
     /// Telling what is new, before a command's end is told or its next slice begins.
-    News(Current, Behind, News, Wait),
+    News(Current, Behind, Box<News>, Wait),
     /// Skipping what a refused literal still sends; then the end is told.
     Skip(Option<String>, Ending),
     /// Sent, then the handshake.
@@ -339,7 +339,7 @@ impl Session {
             Next::Done(ending) => match News::new(&self.cx, current.tell, self.early.take()) {
                 Some(news) if ending.skip.is_none() => {
                     let behind = Behind::End(ending);
-                    self.phase = Phase::News(current, behind, news, Wait::Nothing);
+                    self.phase = Phase::News(current, behind, Box::new(news), Wait::Nothing);
                 }
                 _ => self.finish(Some(current.tag), ending),
             },
@@ -357,8 +357,8 @@ impl Session {
         if let (Question::Command(..), Some(early)) = (&question, self.early.take())
             && let Some(news) = News::new(&self.cx, current.tell, Some(early))
         {
-            self.phase =
-                Phase::News(current, Behind::Slice(Box::new(question)), news, Wait::Nothing);
+            let behind = Behind::Slice(Box::new(question));
+            self.phase = Phase::News(current, behind, Box::new(news), Wait::Nothing);
             return None;
         }
         let question = self.with_news(question, current.tell);
@@ -389,14 +389,14 @@ impl Session {
 
     fn news(
         &mut self,
-        current: Current,
+        mut current: Current,
         behind: Behind,
-        mut news: News,
+        mut news: Box<News>,
         wait: Wait,
     ) -> Option<Step> {
         let next = match wait {
             Wait::Reply => match self.reply.take() {
-                Some(reply) => resume(&mut news, &mut self.cx, reply),
+                Some(reply) => resume(news.as_mut(), &mut self.cx, reply),
                 None => {
                     self.phase = Phase::News(current, behind, news, wait);
                     return Some(Step::Wait);
@@ -414,7 +414,10 @@ impl Session {
                 return self.cx.out.pop().map(Step::Send);
             }
             // Why also when it is gone: the slice is refused, and the end is told before the farewell.
-            (_, Behind::Slice(question)) => return self.ask(current, *question),
+            (_, Behind::Slice(question)) => {
+                current.work.was_told(news.told());
+                return self.ask(current, *question);
+            }
             (Next::Bye(words), Behind::End(ending)) => {
                 self.finish(Some(current.tag), ending);
                 self.bye(words);

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use mailbox::Refusal;
 use mailbox::dialogue::{Question, Reply, Trouble};
+use mailbox::{Refusal, UidSet};
 
 use crate::context::Context;
 use crate::input::Input;
@@ -18,6 +18,11 @@ pub(crate) trait Work: Send {
     fn feed(&mut self, cx: &mut Context, input: &mut Input) -> Next {
         let _ = (cx, input);
         Next::Done(Ending::bad("unexpected input"))
+    }
+
+    /// Between two slices the client was told the flags of these messages, as they were then.
+    fn was_told(&mut self, uids: &UidSet) {
+        let _ = uids;
     }
 
     /// The question could not be answered.

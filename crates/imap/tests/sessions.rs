@@ -93,7 +93,8 @@ impl Peer {
         if let Some(uids) = rest.strip_prefix("VANISHED ") {
             for part in uids.split(',') {
                 let (a, b) = part.split_once(':').unwrap_or((part, part));
-                let (a, b): (u32, u32) = (a.parse().unwrap(), b.parse().unwrap());
+                let uid = |text: &str| text.parse().map_err(|_| format!("VANISHED {uids}"));
+                let (a, b): (u32, u32) = (uid(a)?, uid(b)?);
                 (a..=b).try_for_each(|uid| self.vanished(uid))?;
             }
             return Ok(());
@@ -366,7 +367,7 @@ impl World {
         let list = flags.iter().cloned().collect::<Vec<_>>().join(" ");
         if !silent.is_empty() {
             let (a, b) = set.split_once(':').unwrap_or((&set, &set));
-            let (a, b) = (number(a).unwrap(), number(b).unwrap());
+            let (a, b) = (number(a).expect("ours"), number(b).expect("ours"));
             let peer = &mut self.peers[i];
             for at in a.min(b)..=a.max(b) {
                 let Some(known) = peer.uid_at(at).and_then(|uid| peer.flags.get_mut(&uid)) else {
@@ -438,7 +439,7 @@ fn whoever_said_noop_knows_all_that_others_did() {
 
 #[test]
 fn commands_of_many_slices_leave_nothing_untold() {
-    for seed in 1..=3 {
+    for seed in [1, 2, 11] {
         World::new(seed, 260).play(40);
     }
 }

@@ -18,6 +18,8 @@ struct Storing {
     /// Named by sequence number and not yet accounted for.
     missing: UidSet,
     modified: UidSet,
+    /// Told of by news since this began.
+    told: UidSet,
 }
 
 pub(super) fn begin(cx: &mut Context, store: Store) -> Parsed<Box<dyn Work>> {
@@ -27,7 +29,7 @@ pub(super) fn begin(cx: &mut Context, store: Store) -> Parsed<Box<dyn Work>> {
     }
     let left = cx.selected().resolve(store.uid, &store.set).map_err(Fault::Bad)?;
     let missing = if store.uid { UidSet::new() } else { left.clone() };
-    Ok(Box::new(Storing { store, left, missing, modified: UidSet::new() }))
+    Ok(Box::new(Storing { store, left, missing, modified: UidSet::new(), told: UidSet::new() }))
 }
 
 /// What this session changed itself need not be told it again. What others did before must be, where
@@ -61,13 +63,15 @@ impl Storing {
         let (out, selected, enabled) = cx.parts();
         let Some(selected) = selected else { return };
         for message in &stored.messages {
+            // Why also to a .SILENT: the client may take what it was told meanwhile for the end of it.
+            let tells_flags = !self.store.silent || self.told.contains(message.uid);
             // RFC 7162 3.1.3: the new mod-sequence is told even to a .SILENT.
-            if self.store.silent && !enabled.condstore {
+            if !tells_flags && !enabled.condstore {
                 continue;
             }
             let told = Told {
                 uid: message.uid,
-                flags: (!self.store.silent).then_some(&message.flags),
+                flags: tells_flags.then_some(&message.flags),
                 modseq: message.modseq,
                 // RFC 7162 3.2.6: a client that synchronises gets the UID with every FETCH.
                 with_uid: self.store.uid || enabled.qresync,
@@ -118,6 +122,13 @@ impl Work for Storing {
                 }
             }
             _ => misplaced(),
+        }
+    }
+
+    fn was_told(&mut self, uids: &UidSet) {
+        if self.store.silent {
+            let told = [self.told.ranges(), uids.ranges()].concat();
+            self.told = UidSet::from_ranges(told);
         }
     }
 }
