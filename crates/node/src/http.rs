@@ -33,13 +33,15 @@ async fn healthz(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str
     }
 }
 
-/// It may be counted on: admitted, not going down, and every replica knows a leader.
+/// It may be counted on: admitted, not going down, and every replica was started and knows a leader.
 async fn readyz(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str) {
+    let starts = !shared.replicas.to_start().is_empty();
     let leaderless =
         shared.replicas.all().iter().any(|running| running.replica.status().leader.is_none());
     match (shared.is_draining(), shared.is_admitted(), leaderless) {
-        (false, true, false) => (StatusCode::OK, "ok\n"),
         (true, _, _) => (StatusCode::SERVICE_UNAVAILABLE, "going down\n"),
+        _ if starts => (StatusCode::SERVICE_UNAVAILABLE, "replicas are started\n"),
+        (false, true, false) => (StatusCode::OK, "ok\n"),
         (_, false, _) => (StatusCode::SERVICE_UNAVAILABLE, "not in a cluster\n"),
         (_, _, true) => (StatusCode::SERVICE_UNAVAILABLE, "a shard has no leader\n"),
     }

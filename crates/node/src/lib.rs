@@ -83,12 +83,16 @@ impl Node {
         if let Some(http) = http {
             tasks.spawn(http::serve(Arc::clone(&shared), http));
         }
-        replicas::start_local(&shared).await;
+        let residents = replicas::residents(&shared);
+        let residents = replicas::start_meta(&shared, residents).await;
         tasks.spawn(meta_group::follow_local(Arc::clone(&shared)));
         tasks.spawn(meta_group::follow_others(Arc::clone(&shared)));
+        // Why before the others start: until a node is admitted none of its replicas votes, and after a power
+        // loss everywhere the small shards would wait for the largest index.
         tasks.spawn(admission::register(Arc::clone(&shared), seeds));
-        tasks.spawn(replicas::follow_placement(Arc::clone(&shared)));
         tasks.spawn(report::report(Arc::clone(&shared)));
+        replicas::start_others(&shared, residents).await;
+        tasks.spawn(replicas::follow_placement(Arc::clone(&shared)));
         tasks.spawn(marks::mark(Arc::clone(&shared)));
         tasks.spawn(spread::spread(Arc::clone(&shared)));
         tasks.spawn(controller::control(Arc::clone(&shared)));

@@ -47,6 +47,8 @@ pub(crate) struct Running {
 #[derive(Default)]
 pub(crate) struct Replicas {
     running: RwLock<BTreeMap<(ShardId, u64), Arc<Running>>>,
+    /// Those found on the disks that were not started yet, with their disks.
+    to_start: Mutex<BTreeMap<(ShardId, u64), DiskId>>,
     /// Those that did not start, with the time and pause of the next attempt.
     failed: Mutex<BTreeMap<(ShardId, u64), (Instant, Duration)>>,
     /// Held by whoever starts replicas, so that none starts twice.
@@ -70,6 +72,12 @@ impl Replicas {
 
     pub fn all(&self) -> Vec<Arc<Running>> {
         self.read().values().cloned().collect()
+    }
+
+    /// Those that live here and were not started yet, with their disks.
+    pub fn to_start(&self) -> Vec<(ShardId, u64, DiskId)> {
+        let to_start = lock(&self.to_start);
+        to_start.iter().map(|((shard, replica_id), disk)| (*shard, *replica_id, *disk)).collect()
     }
 
     pub fn insert(&self, running: Arc<Running>) {
@@ -103,8 +111,17 @@ impl Replicas {
     }
 }
 
-/// Starts every replica that lives on a disk of this node; needs nobody else.
-pub(crate) async fn start_local(shared: &Arc<Shared>) {
+/// A replica that lives here, and how large it is.
+pub(crate) struct Found<D> {
+    shard: ShardId,
+    replica_id: u64,
+    bytes: u64,
+    disk: D,
+}
+
+/// The replicas that live on the disks of this node. Until each was started, or failed to, it is reported as
+/// one that starts.
+pub(crate) fn residents(shared: &Shared) -> Vec<Found<Arc<Disk>>> {
     let mut found = Vec::new();
     for dir in &shared.disks.dirs {
         if let Some(disk) = &dir.disk {
@@ -114,36 +131,53 @@ pub(crate) async fn start_local(shared: &Arc<Shared>) {
             }));
         }
     }
+    let keys = found.iter().map(|one| ((one.shard, one.replica_id), DiskId(one.disk.disk_id())));
+    lock(&shared.replicas.to_start).extend(keys);
+    found
+}
+
+/// Starts the replicas of the meta group, since everybody else asks it where things are; gives the others.
+pub(crate) async fn start_meta(
+    shared: &Arc<Shared>,
+    residents: Vec<Found<Arc<Disk>>>,
+) -> Vec<Found<Arc<Disk>>> {
+    let (meta, others) = residents.into_iter().partition(|found| found.shard == META_SHARD);
+    start_all(shared, meta).await;
+    others
+}
+
+/// Starts the other replicas that live here; needs nobody else.
+pub(crate) async fn start_others(shared: &Arc<Shared>, mut others: Vec<Found<Arc<Disk>>>) {
+    sort(&mut others);
+    start_all(shared, others).await;
+}
+
+/// The largest first, so that none of them is left alone with one core at the end.
+fn sort<D>(found: &mut [Found<D>]) {
+    found.sort_by_key(|found| (Reverse(found.bytes), found.shard, found.replica_id));
+}
+
+async fn start_all(shared: &Arc<Shared>, found: Vec<Found<Arc<Disk>>>) {
     let _nobody_else = shared.replicas.starting.lock().await;
     let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
-    in_order(found, n_cores + STARTS_WAITING, |found| async move {
-        start(shared, found.shard, found.replica_id, &found.disk).await;
+    at_once(found, n_cores + STARTS_WAITING, |found| async move {
+        let key = (found.shard, found.replica_id);
+        // Why: between the meta group and the others somebody may have asked for one.
+        if !shared.stop.is_cancelled() && shared.replicas.exactly(key.0, key.1).is_none() {
+            start(shared, key.0, key.1, &found.disk).await;
+        }
+        lock(&shared.replicas.to_start).remove(&key);
         tokio::time::sleep(STAGGER).await;
     })
     .await;
 }
 
-/// A replica that lives here, and how large it is.
-struct Found<D> {
-    shard: ShardId,
-    replica_id: u64,
-    bytes: u64,
-    disk: D,
-}
-
-/// The meta group first, since everybody else asks it where things are, and of the others so many at once;
-/// the largest first, so that none of them is left alone with one core at the end.
-async fn in_order<D, F: Future<Output = ()>>(
+async fn at_once<D, F: Future<Output = ()>>(
     found: Vec<Found<D>>,
     n_at_once: usize,
     start: impl Fn(Found<D>) -> F,
 ) {
-    let (meta, mut others): (Vec<_>, Vec<_>) =
-        found.into_iter().partition(|found| found.shard == META_SHARD);
-    others.sort_by_key(|found| (Reverse(found.bytes), found.shard, found.replica_id));
-    for some in [meta, others] {
-        stream::iter(some).for_each_concurrent(n_at_once, &start).await;
-    }
+    stream::iter(found).for_each_concurrent(n_at_once, &start).await;
 }
 
 /// Stops every replica, so that the next start is a quick one.
@@ -319,16 +353,16 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_meta_group_starts_before_all_others_and_of_those_some_at_once_the_largest_first() {
+    async fn some_replicas_start_at_once_the_largest_first() {
         let found = |n| Found { shard: ShardId(n), replica_id: 1, bytes: u64::from(n), disk: () };
-        let found = [3, 1, 0, 5, 2, 4, 6, 7].map(found);
+        let mut found = [3, 1, 5, 2, 4, 6, 7].map(found);
+        sort(&mut found);
         let (under_way, most) = (Mutex::new(0), Mutex::new(0));
         let (begun, done) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
         let (under_way, most, begun, done) = (&under_way, &most, &begun, &done);
-        in_order(found.into(), 3, |found| async move {
+        at_once(found.into(), 3, |found| async move {
             *lock(under_way) += 1;
             let n_under_way = *lock(under_way);
-            assert!(found.shard != META_SHARD || n_under_way == 1);
             let n_most = n_under_way.max(*lock(most));
             *lock(most) = n_most;
             lock(begun).push(found.shard.0);
@@ -338,8 +372,7 @@ mod tests {
         })
         .await;
         assert_eq!(*lock(most), 3);
-        assert_eq!(*lock(begun), [0, 7, 6, 5, 4, 3, 2, 1]);
-        assert_eq!(lock(done).first(), Some(&META_SHARD.0));
-        assert_eq!(lock(done).len(), 8);
+        assert_eq!(*lock(begun), [7, 6, 5, 4, 3, 2, 1]);
+        assert_eq!(lock(done).len(), 7);
     }
 }

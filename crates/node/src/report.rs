@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use api::meta::{ReplicaReport, ReplicaState, Report};
-use api::placement::{DiskState, Placement};
+use api::placement::{DiskId, DiskState, Placement};
 use mailbox::{RowDigest, ShardId};
 use replica::{Role, Status};
 
@@ -33,7 +33,8 @@ pub(crate) async fn report(shared: Arc<Shared>) {
         let placement = shared.known.placement();
         let begun = placement.shards.iter().all(|shard| shard.leader.is_some());
         // Looked at before the report, so that one more tells when all of them follow.
-        let settled = shared.replicas.all().iter().all(|running| is_settled(running));
+        let settled = shared.replicas.to_start().is_empty()
+            && shared.replicas.all().iter().all(|running| is_settled(running));
         // Why admitted: until then the cluster does not know the disks this node has now.
         if placement.version > 0 && shared.is_admitted() {
             report_once(&shared).await;
@@ -163,7 +164,42 @@ fn new_leaders(placement: &Placement, reports: &[Report]) -> Vec<(ShardId, Strin
 
 /// How the replicas here are.
 pub(crate) fn replicas(shared: &Shared) -> Vec<ReplicaReport> {
-    shared.replicas.all().iter().map(|running| one(running)).collect()
+    // Order: what is started meanwhile is there twice then, never not at all.
+    let to_start = shared.replicas.to_start();
+    let mut told: Vec<_> = shared.replicas.all().iter().map(|running| one(running)).collect();
+    for (shard, replica_id, disk_id) in to_start {
+        if !told.iter().any(|one| (one.shard, one.replica_id) == (shard, replica_id)) {
+            told.push(starting(shard, replica_id, disk_id));
+        }
+    }
+    told
+}
+
+/// One that lives here and was not started yet. Why a missing chunk: what it lacks is not known yet, and
+/// nobody is to count on it.
+fn starting(shard: ShardId, replica_id: u64, disk_id: DiskId) -> ReplicaReport {
+    ReplicaReport {
+        shard,
+        replica_id,
+        disk_id,
+        state: ReplicaState::Starting,
+        term: 0,
+        leader: None,
+        last_log: 0,
+        committed: 0,
+        applied: 0,
+        digest: [0; 32],
+        n_missing_chunks: 1,
+        n_chunks: 0,
+        chunk_bytes: 0,
+        followers: Vec::new(),
+        voters: Vec::new(),
+        learners: Vec::new(),
+        is_joint: false,
+        missing_bytes: 0,
+        received_bytes: 0,
+        is_recovered: false,
+    }
 }
 
 fn one(running: &Running) -> ReplicaReport {

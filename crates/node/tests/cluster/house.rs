@@ -19,10 +19,14 @@ use mailbox::{
 use node::{Config, Error, Node};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// How long anything may take that has to come true.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A node that is being started.
+pub type Begun = (String, JoinHandle<Result<Node, Error>>, CancellationToken);
 
 /// One cluster; its files go when it goes.
 pub struct House {
@@ -94,6 +98,24 @@ impl House {
         let node = Node::start(self.config(name), shutdown.clone()).await?;
         self.running.insert(name.to_owned(), (node, shutdown));
         Ok(())
+    }
+
+    /// Starts all nodes at once, and waits for none of them.
+    pub fn begin_all(&self) -> Vec<Begun> {
+        let begin = |(name, config): (&String, &Config)| {
+            let shutdown = CancellationToken::new();
+            let starting = tokio::spawn(Node::start(config.clone(), shutdown.clone()));
+            (name.clone(), starting, shutdown)
+        };
+        self.configs.iter().map(begin).collect()
+    }
+
+    /// Waits for them.
+    pub async fn begun(&mut self, begun: Vec<Begun>) {
+        for (name, starting, shutdown) in begun {
+            let node = starting.await.unwrap().unwrap_or_else(|error| panic!("{name}: {error}"));
+            self.running.insert(name, (node, shutdown));
+        }
     }
 
     /// Stops a node in order.

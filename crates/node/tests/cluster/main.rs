@@ -6,6 +6,7 @@ mod faults;
 mod house;
 mod operations;
 mod refusals;
+mod starts;
 
 use std::time::Duration;
 
