@@ -214,14 +214,16 @@ impl Core {
 
     /// Answers which chunks there are after a digest, and whether none is missing here of what was
     /// applied below an index.
-    pub fn serve_list(&self, meta: Bytes) -> Result<Bytes, PeerError> {
+    pub async fn serve_list(&self, meta: Bytes) -> Result<Bytes, PeerError> {
         let mut reader = Reader(meta);
         let below = reader.u64().map_err(bad)?;
         let after =
             if reader.0.is_empty() { None } else { Some(Digest(reader.array().map_err(bad)?)) };
         let store = self.applying.store();
         let is_there = store.applied().next_index() >= below;
-        let found = store.bodies(after, LIST_MAX).map_err(refused)?;
+        let list = move || store.bodies(after, LIST_MAX);
+        let found = self.claim.disk.blocking().run(list).await.map_err(refused)?;
+        let found = found.map_err(refused)?;
         let mut out = Vec::with_capacity(1 + 36 * found.len());
         out.put_u8(u8::from(is_there && !self.applying.local.is_marked(Mark::Incomplete)));
         for (digest, pointer) in found {

@@ -67,12 +67,14 @@ impl Replica {
                 core.receiving.lock().await.piece(request.meta, &request.bodies)?
             }
             kind::SNAPSHOT_END => {
-                let received = core.receiving.lock().await.end(request.meta)?;
+                let mut receiving = core.receiving.clone().lock_owned().await;
+                let end = move || receiving.end(request.meta);
+                let received = config.disk.blocking().run(end).await.map_err(refused)??;
                 let _installing = core.installing();
                 receive::install(&core, received).await?
             }
             kind::CHUNKS => return core.serve_chunks(request.meta).await,
-            kind::CHUNK_LIST => core.serve_list(request.meta)?,
+            kind::CHUNK_LIST => core.serve_list(request.meta).await?,
             kind::ENTRY => return core.serve_entry(request.meta),
             kind::COMPARE => core.serve_compare(request.meta)?,
             kind::REBUILD => core.serve_rebuild(request.meta)?,
