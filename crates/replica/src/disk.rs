@@ -434,7 +434,7 @@ impl Disk {
             };
             state.running.insert(replica, Weak::new());
             state.logs.insert(replica, log.clone());
-            (log, state.known.insert(replica, shard).is_none(), is_suspect)
+            (log, !state.known.contains_key(&replica), is_suspect)
         };
         let claim = Claim { disk: self.clone(), replica, log, is_suspect };
         if is_new {
@@ -442,6 +442,7 @@ impl Disk {
             let born = Record::Born { replica: ReplicaId(replica), meta };
             // Durability: a replica is born before it can vote or take an entry.
             self.appender.append_synced(vec![born]).await?;
+            self.lock().known.insert(replica, shard);
         } else {
             claim.log.reopen().await.map_err(Error::io("reopen the log"))?;
         }
@@ -541,3 +542,34 @@ fn recovered_log(recovered: RecoveredReplica) -> RecoveredLog {
 }
 
 const _: () = assert!(codec::ENTRY_HEAD_BYTES <= journal::ENTRY_HEAD_BYTES);
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use journal::sim::{Operation, SimStorage};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_replica_whose_birth_did_not_get_to_the_disk_is_not_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = SimStorage::new(1 << 20);
+        Disk::format_storage(&storage).unwrap();
+        let journal = journal::Options {
+            segment_bytes: 64 << 10,
+            hard_free_bytes: 0,
+            soft_free_bytes: 0,
+            ..journal::Options::default()
+        };
+        let storage_of_disk: Arc<dyn Storage> = Arc::new(storage.clone());
+        let options =
+            DiskOptions { journal, storage: Some(storage_of_disk), ..DiskOptions::default() };
+        let disk = Disk::open(dir.path(), options).unwrap();
+        let born = disk.claim(1, ShardId(1)).await.unwrap();
+        storage.fail(Operation::Sync, 1, ErrorKind::Other);
+        assert!(disk.claim(2, ShardId(1)).await.is_err());
+        assert_eq!(disk.replicas(), BTreeMap::from([(1, ShardId(1))]));
+        drop(born);
+    }
+}
