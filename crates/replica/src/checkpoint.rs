@@ -486,7 +486,11 @@ mod tests {
         let built = building.await.unwrap();
         assert_eq!(built.parts.len(), adopted.parts.len() + 1);
         let mut n_rows = 0;
-        built.rows(&mut |_, _| Ok(n_rows += 1)).unwrap();
+        let mut count = |_, _| {
+            n_rows += 1;
+            Ok(())
+        };
+        built.rows(&mut count).unwrap();
         assert_eq!(n_rows, 10);
         assert_eq!(std::fs::read_dir(own.dir()).unwrap().count(), built.parts.len());
     }

@@ -35,7 +35,7 @@ impl Door {
         let hold = self.0.lock().unwrap().take_if(|hold| hold.operation == operation);
         if let Some(hold) = hold {
             hold.came.send(()).unwrap();
-            drop(hold.go.recv());
+            let _ = hold.go.recv();
         }
     }
 }
