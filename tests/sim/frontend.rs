@@ -123,7 +123,7 @@ impl Frontend {
                     }
                 }
                 Outcome::Refused(Refusal::StaleSequence) => return Err(Trouble::Unknown),
-                Outcome::Refused(Refusal::Expired) => return Err(Trouble::Unavailable),
+                Outcome::Refused(Refusal::Expired(_)) => return Err(Trouble::Unavailable),
                 outcome => return Ok(outcome),
             }
         }

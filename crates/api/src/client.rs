@@ -8,6 +8,7 @@ mod chunk;
 mod command;
 mod directory;
 mod exchange;
+mod log_time;
 mod moved;
 mod nodes;
 mod placement;
@@ -32,6 +33,7 @@ pub(crate) use self::ask::Asker;
 use self::attempt::Pause;
 pub use self::chunk::raw_octets;
 use self::directory::Directory;
+use self::log_time::ShardTime;
 use self::moved::Moved;
 pub(crate) use self::nodes::Nodes;
 pub(crate) use self::placement::Placements;
@@ -104,6 +106,7 @@ pub(crate) struct Cluster {
 struct ShardLink {
     route: Arc<Route>,
     sessions: Sessions,
+    time: ShardTime,
     watch: Arc<ShardWatch>,
 }
 
@@ -366,7 +369,8 @@ impl Client {
         let link = shards.entry(shard).or_insert_with(|| {
             let route = Arc::new(Route::new(shard, self.shared.cluster.clone()));
             let watch = Arc::new(ShardWatch::new(Arc::clone(&route)));
-            Arc::new(ShardLink { route, sessions: Sessions::default(), watch })
+            let (sessions, time) = (Sessions::default(), ShardTime::default());
+            Arc::new(ShardLink { route, sessions, time, watch })
         });
         Arc::clone(link)
     }

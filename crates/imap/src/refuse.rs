@@ -40,7 +40,7 @@ pub(crate) fn refusal(refusal: &Refusal) -> Ending {
         // Why: the driver resolves these by itself; what comes through stayed unresolved.
         Refusal::NoSuchSession
         | Refusal::StaleSequence
-        | Refusal::Expired
+        | Refusal::Expired(_)
         | Refusal::Moved(_)
         | Refusal::Moving => trouble(Trouble::Unavailable),
         Refusal::UploadGap | Refusal::ChunkMissing => trouble(Trouble::Unavailable),

@@ -43,7 +43,7 @@ fn once(
         Command::OpenSession(_) | Command::Housekeep(_) | Command::Renumber(_)
             if now > request.expires =>
         {
-            return refused(Refusal::Expired);
+            return refused(Refusal::Expired(Some(now)));
         }
         Command::OpenSession(id) => return (session::open(rows, *id, now), Vec::new()),
         Command::Housekeep(housekeep) => {

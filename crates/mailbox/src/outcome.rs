@@ -4,7 +4,7 @@ use minicbor::{Decode, Encode};
 
 use crate::command::{OfMailbox, Place};
 use crate::flags::Flags;
-use crate::ids::{MailboxId, ModSeq, Uid, UidValidity};
+use crate::ids::{LogTime, MailboxId, ModSeq, Uid, UidValidity};
 use crate::uid_set::UidSet;
 
 /// What came of a command.
@@ -156,9 +156,9 @@ pub enum Refusal {
     /// The sequence lies below the session's mark.
     #[n(1)]
     StaleSequence,
-    /// Log time had passed the command's expiry.
+    /// Log time had passed the command's expiry, and is this now, which an earlier version does not say.
     #[n(2)]
-    Expired,
+    Expired(#[n(0)] Option<LogTime>),
     /// The account lives elsewhere now.
     #[n(3)]
     Moved(#[n(0)] Place),

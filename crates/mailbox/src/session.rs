@@ -68,7 +68,7 @@ pub(crate) fn admit(rows: &mut Rows<'_>, request: &Request, now: LogTime) -> Adm
     let kept = if is_unused { None } else { rows.row(&table::outcome(id, request.sequence)) };
     let admission = match kept {
         Some(outcome) => Admission::Kept(row::read(&outcome)),
-        None if now > request.expires => Admission::Refused(Refusal::Expired),
+        None if now > request.expires => Admission::Refused(Refusal::Expired(Some(now))),
         None if session.n_outcomes >= OUTCOMES_MAX => {
             Admission::Refused(Refusal::Limit("requests under way".into()))
         }

@@ -86,8 +86,35 @@ fn an_expired_request_changes_nothing_and_log_time_never_goes_back() {
     shard.alone(Command::OpenSession(SESSION));
     shard.now_ms = START_MS; // A leader whose clock lags.
     let applied = shard.entry(&at(&shard, &request), &inline);
-    assert_eq!(refused(&applied), &Refusal::Expired);
+    let told = Refusal::Expired(Some(LogTime(request.expires.0 + 1)));
+    assert_eq!(refused(&applied), &told, "log time is told, not the clock");
     assert_eq!(shard.mailbox("INBOX").n_messages, 0);
+}
+
+#[test]
+fn a_session_is_not_opened_by_who_comes_too_late() {
+    let mut shard = Shard::new();
+    shard.now_ms += 3_600_000; // A leader whose clock leapt.
+    shard.alone(Command::OpenSession(SESSION));
+    let log_time = shard.now_ms;
+    shard.now_ms = START_MS;
+    let told = Refusal::Expired(Some(LogTime(log_time)));
+    assert_eq!(shard.alone(Command::OpenSession(SessionId([9; 16]))), Outcome::Refused(told));
+}
+
+#[test]
+fn earlier_versions_read_that_a_request_expired_and_are_read() {
+    #[derive(Debug, PartialEq, minicbor::Encode, minicbor::Decode)]
+    enum Earlier {
+        #[n(2)]
+        Expired,
+    }
+    let told = codec::encode(&Refusal::Expired(Some(LogTime(START_MS))));
+    assert_eq!(codec::decode::<Earlier>(&told), Ok(Earlier::Expired));
+    let untold = codec::encode(&Refusal::Expired(None));
+    assert_eq!(untold, codec::encode(&Earlier::Expired));
+    assert_eq!(codec::decode::<Refusal>(&untold), Ok(Refusal::Expired(None)));
+    assert_ne!(told, untold);
 }
 
 #[test]
@@ -106,7 +133,7 @@ fn a_session_is_dropped_only_when_no_repetition_can_be_executed_again() {
     assert_eq!(refused(&applied), &Refusal::NoSuchSession);
     shard.alone(Command::OpenSession(SESSION));
     let applied = shard.entry(&at(&shard, &request), &inline);
-    assert_eq!(refused(&applied), &Refusal::Expired);
+    assert_eq!(refused(&applied), &Refusal::Expired(Some(LogTime(shard.now_ms))));
     assert_eq!(shard.mailbox("INBOX").n_messages, 1);
 }
 

@@ -1,8 +1,9 @@
 //! Commands, exactly once: the same request is sent until its outcome is known, its expiry has passed
-//! in log time, or the deadline has come.
+//! in log time, or the deadline has come. One that expired will never be done, so if there is time left
+//! the command is sent as another request.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use mailbox::dialogue::Trouble;
@@ -55,9 +56,10 @@ impl Client {
             session: None,
             sequence: 0,
             lowest_unanswered: 0,
-            expires: expiry(deadline),
+            expires: LogTime(0),
             command,
         };
+        let mut pause = Pause::new();
         let then = then.map(encode).unwrap_or_default();
         loop {
             let session = link.session(deadline).await?;
@@ -65,6 +67,7 @@ impl Client {
             request.session = Some(ticket.session.id);
             request.sequence = ticket.sequence;
             request.lowest_unanswered = ticket.lowest_unanswered;
+            request.expires = link.time.expiry(deadline).max(ticket.session.opens_until);
             let mut proposal = Proposal::new(shard, &request, chunks.clone(), deadline);
             proposal.message.then = then.clone();
             let settled = link.propose(&proposal).await?;
@@ -77,9 +80,8 @@ impl Client {
                     }
                 }
                 Outcome::Refused(Refusal::StaleSequence) => return Err(Trouble::Unknown),
-                Outcome::Refused(Refusal::Expired) => {
-                    warn!(%shard, "command expired before it was applied");
-                    return Err(Trouble::Unavailable);
+                Outcome::Refused(Refusal::Expired(told)) => {
+                    link.expired(told, &mut pause, deadline).await?;
                 }
                 outcome => return Ok((outcome, settled.answer)),
             }
@@ -106,27 +108,53 @@ impl ShardLink {
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(|_| Trouble::Unavailable)?;
         let id = SessionId(id);
-        let request = Request {
-            session: None,
-            sequence: 0,
-            lowest_unanswered: 0,
-            expires: expiry(deadline),
-            command: Command::OpenSession(id),
-        };
-        let proposal = Proposal::new(self.route.shard, &request, Vec::new(), deadline);
-        // Why: an open session that nobody knows of does no harm, so every failure is the same here.
-        let settled = self.propose(&proposal).await.map_err(|trouble| match trouble {
-            Trouble::Unknown => Trouble::Unavailable,
-            other => other,
-        })?;
-        match settled.outcome {
-            Outcome::Done => {
-                let session = Arc::new(Session::new(id));
-                *current = Some(Arc::clone(&session));
-                Ok(session)
+        let mut pause = Pause::new();
+        loop {
+            let request = Request {
+                session: None,
+                sequence: 0,
+                lowest_unanswered: 0,
+                expires: self.time.expiry(deadline),
+                command: Command::OpenSession(id),
+            };
+            let proposal = Proposal::new(self.route.shard, &request, Vec::new(), deadline);
+            // Why: an open session that nobody knows of does no harm, so every failure is the same here.
+            let settled = self.propose(&proposal).await.map_err(|trouble| match trouble {
+                Trouble::Unknown => Trouble::Unavailable,
+                other => other,
+            })?;
+            match settled.outcome {
+                Outcome::Done => {
+                    let session = Arc::new(Session::new(id, request.expires));
+                    *current = Some(Arc::clone(&session));
+                    return Ok(session);
+                }
+                Outcome::Refused(Refusal::Expired(told)) => {
+                    self.expired(told, &mut pause, deadline).await?;
+                }
+                _ => return Err(Trouble::Unavailable),
             }
-            _ => Err(Trouble::Unavailable),
         }
+    }
+
+    /// A request expired before it was applied: whether the same may be asked for by another one, which
+    /// is known to be so if the shard said what time it is there.
+    async fn expired(
+        &self,
+        told: Option<LogTime>,
+        pause: &mut Pause,
+        deadline: Instant,
+    ) -> Result<(), Trouble> {
+        let shard = self.route.shard;
+        if let Some(told) = told {
+            self.time.learn(shard, told);
+            pause.turn().await;
+            if Instant::now() < deadline {
+                return Ok(());
+            }
+        }
+        warn!(%shard, "command expired before it was applied");
+        Err(Trouble::Unavailable)
     }
 
     /// Sends a request until something is known about it.
@@ -176,12 +204,4 @@ impl ShardLink {
         };
         Err(if after_loss { Trouble::Unknown } else { trouble })
     }
-}
-
-/// When the request expires in log time: before the deadline, so that what is left of it suffices to
-/// find out whether it was done.
-fn expiry(deadline: Instant) -> LogTime {
-    let left = deadline.saturating_duration_since(Instant::now());
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    LogTime(u64::try_from((now + left * 3 / 4).as_millis()).unwrap_or(u64::MAX))
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mailbox::SessionId;
+use mailbox::{LogTime, SessionId};
 use tokio::sync::Semaphore;
 
 /// Limit: commands of one client at once in one shard; the shard keeps their outcomes meanwhile.
@@ -25,6 +25,11 @@ impl Default for Sessions {
 
 pub(super) struct Session {
     pub(super) id: SessionId,
+    /// Until then it may be opened, again as well. No request expires before it.
+    ///
+    /// Why: the shard drops a session only when all that was done in it has expired. So one that was
+    /// dropped is not opened again, and whoever is told that a request expired knows that it was not done.
+    pub(super) opens_until: LogTime,
     state: Mutex<State>,
 }
 
@@ -41,9 +46,9 @@ pub(super) struct Ticket {
 }
 
 impl Session {
-    pub(super) fn new(id: SessionId) -> Self {
+    pub(super) fn new(id: SessionId, opens_until: LogTime) -> Self {
         let state = State { next: 1, unanswered: BTreeSet::new() };
-        Self { id, state: Mutex::new(state) }
+        Self { id, opens_until, state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -85,7 +90,7 @@ mod tests {
 
     #[test]
     fn the_mark_is_the_lowest_sequence_somebody_waits_for() {
-        let session = Arc::new(Session::new(SessionId([1; 16])));
+        let session = Arc::new(Session::new(SessionId([1; 16]), LogTime(0)));
         let first = Ticket::new(Arc::clone(&session));
         let second = Ticket::new(Arc::clone(&session));
         assert_eq!((first.sequence, first.lowest_unanswered), (1, 1));

@@ -1,13 +1,13 @@
 //! Commands: exactly once, whatever happens to leaders, connections and answers.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use api::mail::MailError;
 use mailbox::command::{NamedMailbox, OfMailbox, Place};
 use mailbox::dialogue::Trouble;
 use mailbox::query::Vanished;
 use mailbox::{
-    Answer, Command, MailboxId, MailboxName, Outcome, Query, Refusal, ShardId, Uid, UidSet,
+    Answer, Command, LogTime, MailboxId, MailboxName, Outcome, Query, Refusal, ShardId, Uid, UidSet,
 };
 
 use crate::cluster::{ACCOUNT, Cluster, PATIENCE, PLACE};
@@ -16,6 +16,12 @@ use crate::node::Fault;
 fn command() -> Command {
     let name = MailboxName::inbox();
     Command::DeleteMailbox(NamedMailbox { account: ACCOUNT, name })
+}
+
+/// What a clock says that is ahead.
+fn ahead(by: Duration) -> LogTime {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + by;
+    LogTime(now.as_millis() as u64)
 }
 
 fn done(n: u64) -> Result<Outcome, Trouble> {
@@ -207,6 +213,57 @@ async fn an_expired_command_was_not_done() {
     cluster.world.fault(Fault::Expired);
     let told = client.command(PLACE, command(), Vec::new()).await;
     assert_eq!((told, cluster.world.n_done()), (Err(Trouble::Unavailable), 0));
+}
+
+#[tokio::test]
+async fn log_time_that_is_ahead_is_learned_once() {
+    let cluster = Cluster::start(1);
+    let client = cluster.client();
+    cluster.world.log_time(ahead(Duration::from_secs(3600)), 0);
+    for n in 1..=3 {
+        assert_eq!(client.command(PLACE, command(), Vec::new()).await, done(n));
+        assert_eq!(cluster.world.n_expired(), 1, "the first one opened the session");
+    }
+    // It leaps again, within the session. Whoever is on the way then learns it by itself.
+    cluster.world.log_time(ahead(Duration::from_secs(2 * 3600)), 0);
+    let calls = (0..50).map(|_| client.command(PLACE, command(), Vec::new()));
+    for outcome in futures_util::future::join_all(calls.collect::<Vec<_>>()).await {
+        assert!(matches!(outcome, Ok(Outcome::MailboxCreated(_))), "{outcome:?}");
+    }
+    let n_expired = cluster.world.n_expired();
+    assert!((2..=51).contains(&n_expired), "{n_expired}");
+    assert_eq!(client.command(PLACE, command(), Vec::new()).await, done(54));
+    assert_eq!((cluster.world.n_expired(), cluster.world.n_done()), (n_expired, 54));
+}
+
+#[tokio::test]
+async fn what_was_done_before_log_time_leapt_is_not_done_again() {
+    let cluster = Cluster::start(1);
+    let client = cluster.client();
+    assert_eq!(client.command(PLACE, command(), Vec::new()).await, done(1));
+    // The answer is lost, and with the leader the clock changes.
+    let leap = ahead(Duration::from_secs(3600));
+    cluster.world.fault(Fault::DoneAndUnknownAndLeapTo(leap));
+    assert_eq!(client.command(PLACE, command(), Vec::new()).await, done(2));
+    assert_eq!((cluster.world.n_done(), cluster.world.n_expired()), (2, 0));
+    // The same of one that was not done.
+    cluster.world.log_time(LogTime(leap.0 * 2), 0);
+    cluster.world.fault(Fault::Told(MailError::Unknown));
+    assert_eq!(client.command(PLACE, command(), Vec::new()).await, done(3));
+    assert_eq!((cluster.world.n_done(), cluster.world.n_expired()), (3, 1));
+}
+
+#[tokio::test]
+async fn a_command_that_expires_again_and_again_ends_with_its_deadline() {
+    let cluster = Cluster::start(1);
+    let client = cluster.client_with_deadline(Duration::from_millis(600));
+    assert_eq!(client.command(PLACE, command(), Vec::new()).await, done(1));
+    cluster.world.log_time(ahead(Duration::from_secs(3600)), 60_000);
+    let began = Instant::now();
+    let told = client.command(PLACE, command(), Vec::new()).await;
+    assert_eq!((told, cluster.world.n_done()), (Err(Trouble::Unavailable), 1));
+    let took = began.elapsed();
+    assert!((500..2_000).contains(&took.as_millis()), "{took:?}");
 }
 
 #[tokio::test]

@@ -28,13 +28,15 @@ pub enum Fault {
     Silent,
     /// It is done, and the answer says that nobody knows.
     DoneAndUnknown,
+    /// The same, and log time is this from then on.
+    DoneAndUnknownAndLeapTo(LogTime),
     /// Not done, and the node says why.
     Told(MailError),
     /// The sessions are forgotten first.
     SessionsLost,
     /// It is done, no answer comes, and the sessions are forgotten after it.
     DoneSilentAndSessionsLost,
-    /// Log time is past every expiry.
+    /// Log time is past every expiry, and an earlier version does not say what it is.
     Expired,
 }
 
@@ -54,6 +56,11 @@ struct State {
     sessions: BTreeSet<SessionId>,
     outcomes: BTreeMap<(SessionId, u64), Outcome>,
     n_done: u64,
+    /// Requests that expire before it are refused.
+    log_time: u64,
+    /// How far it leaps then.
+    leap_ms: u64,
+    n_expired: u64,
     faults: VecDeque<Fault>,
     places: BTreeMap<Address, Place>,
     groups: BTreeMap<Address, Vec<Address>>,
@@ -66,6 +73,19 @@ struct State {
     uid_validity: Option<UidValidity>,
     /// Questions about what never changes.
     n_lasting: u64,
+}
+
+impl State {
+    /// What comes of a request that is too late by log time.
+    fn expired(&mut self, request: &Request) -> Option<Outcome> {
+        let told = LogTime(self.log_time);
+        let is_expired = told > request.expires;
+        if is_expired {
+            self.n_expired += 1;
+            self.log_time += self.leap_ms;
+        }
+        is_expired.then_some(Outcome::Refused(Refusal::Expired(Some(told))))
+    }
 }
 
 impl Default for World {
@@ -97,6 +117,17 @@ impl World {
     /// How many commands were done, each counted as often as it was.
     pub fn n_done(&self) -> u64 {
         self.state.lock().unwrap().n_done
+    }
+
+    /// A leader's clock makes log time what it is, and later by so much with each refusal.
+    pub fn log_time(&self, log_time: LogTime, leap_ms: u64) {
+        let mut state = self.state.lock().unwrap();
+        (state.log_time, state.leap_ms) = (log_time.0, leap_ms);
+    }
+
+    /// How many requests came too late by log time.
+    pub fn n_expired(&self) -> u64 {
+        self.state.lock().unwrap().n_expired
     }
 
     /// What was asked of members, in order.
@@ -204,6 +235,9 @@ impl FakeNode {
     fn apply(&self, shard: ShardId, request: &Request) -> Outcome {
         let mut state = self.world.state.lock().unwrap();
         if let Command::OpenSession(session) = request.command {
+            if let Some(refused) = state.expired(request) {
+                return refused;
+            }
             state.sessions.insert(session);
             return Outcome::Done;
         }
@@ -212,6 +246,9 @@ impl FakeNode {
         };
         if let Some(outcome) = state.outcomes.get(&(session, request.sequence)) {
             return outcome.clone();
+        }
+        if let Some(refused) = state.expired(request) {
+            return refused;
         }
         if let Some(place) = state.moved.filter(|place| place.shard != shard) {
             return Outcome::Refused(Refusal::Moved(place));
@@ -252,7 +289,7 @@ impl MailHandler for FakeNode {
         let result = match &fault {
             Some(Fault::Silent) => Err(MailError::Unknown),
             Some(Fault::Told(error)) => Err(error.clone()),
-            Some(Fault::Expired) => Ok(Outcome::Refused(Refusal::Expired)),
+            Some(Fault::Expired) => Ok(Outcome::Refused(Refusal::Expired(None))),
             Some(Fault::SessionsLost) => {
                 self.world.state.lock().unwrap().sessions.clear();
                 Ok(self.apply(shard, &request))
@@ -262,9 +299,14 @@ impl MailHandler for FakeNode {
         if fault == Some(Fault::DoneSilentAndSessionsLost) {
             self.world.state.lock().unwrap().sessions.clear();
         }
+        if let Some(Fault::DoneAndUnknownAndLeapTo(log_time)) = fault {
+            self.world.log_time(log_time, 0);
+        }
         self.world.tick();
         match fault {
-            Some(Fault::DoneAndUnknown) => Err(MailError::Unknown),
+            Some(Fault::DoneAndUnknown | Fault::DoneAndUnknownAndLeapTo(_)) => {
+                Err(MailError::Unknown)
+            }
             Some(Fault::DoneAndSilent | Fault::Silent | Fault::DoneSilentAndSessionsLost) => {
                 std::future::pending().await
             }
