@@ -105,9 +105,6 @@ pub(crate) fn trouble(trouble: Trouble) -> &'static str {
 /// left, where the address leads may have been remembered from before: somebody else may have it now,
 /// or nobody, which the next RCPT says.
 pub(crate) fn delivered(copies: &[&Result<Outcome, Trouble>]) -> &'static str {
-    let is_gone = |copy: &Result<Outcome, Trouble>| {
-        matches!(copy, Ok(Outcome::Refused(Refusal::NoSuchAccount)))
-    };
     let words = copies.iter().filter(|copy| !is_gone(copy)).map(|copy| one_delivered(copy));
     let gravity = |words: &&str| match words.as_bytes()[0] {
         b'4' => 2,
@@ -119,12 +116,18 @@ pub(crate) fn delivered(copies: &[&Result<Outcome, Trouble>]) -> &'static str {
 
 /// What to say about a group before any of it has a copy, when waiting can help one of them.
 pub(crate) fn not_now(members: &[&Result<Outcome, Trouble>]) -> Option<&'static str> {
-    let mut words = members.iter().filter_map(|member| match member {
-        Ok(Outcome::Refused(refusal)) => Some(refused(refusal)),
-        Ok(_) => None,
-        Err(why) => Some(trouble(*why)),
-    });
+    let mut words =
+        members.iter().filter(|member| !is_gone(member)).filter_map(|member| match member {
+            Ok(Outcome::Refused(refusal)) => Some(refused(refusal)),
+            Ok(_) => None,
+            Err(why) => Some(trouble(*why)),
+        });
     words.find(|words| words.starts_with('4'))
+}
+
+/// Whether there is nobody any more, since RCPT.
+fn is_gone(member: &Result<Outcome, Trouble>) -> bool {
+    matches!(member, Ok(Outcome::Refused(Refusal::NoSuchAccount)))
 }
 
 fn one_delivered(outcome: &Result<Outcome, Trouble>) -> &'static str {
