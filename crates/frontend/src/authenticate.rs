@@ -92,10 +92,14 @@ impl Authenticator {
     async fn account(&self, login: &str) -> Result<Option<(Place, Box<AccountRecord>)>, Trouble> {
         let Ok((address, None)) = Address::parse(login) else { return Ok(None) };
         // Why twice: where an address leads is remembered for a moment; an account that is gone or has
-        // another name now makes the store look again.
+        // another name now makes the store look again, and so does an alias, which may be the name by now.
         for _ in 0..2 {
             let place = self.store.recipient(&address).await?;
-            let Some(place) = place.filter(|place| !place.alias) else { return Ok(None) };
+            let Some(place) = place else { return Ok(None) };
+            if place.alias {
+                self.store.forget(&address);
+                continue;
+            }
             match self.store.query(place, Query::Account(place.account)).await? {
                 Answer::Account(record) if record.name == address => {
                     return Ok(Some((place, record)));
