@@ -10,10 +10,10 @@ use futures_util::{StreamExt, stream};
 use mailbox::answer::MessageRecord;
 use mailbox::chunk::unstow;
 use mailbox::command::{OfMailbox, Place};
-use mailbox::dialogue::{Credentials, Login, Question, Reply, Trouble};
+use mailbox::dialogue::{Credentials, Login, Look, Question, Reply, Trouble};
 use mailbox::{
-    AccountId, Answer, Change, ChunkRef, Command, Draft, MailboxId, Outcome, Query, Refusal,
-    StoredChunk,
+    AccountId, Answer, Change, ChunkRef, Command, Digest, Draft, MailboxId, Outcome, Query,
+    Refusal, StoredChunk,
 };
 use tokio::time::{Instant, sleep};
 use tracing::Span;
@@ -144,7 +144,9 @@ impl Desk {
                 done.map(|(outcome, answer)| Reply::OutcomeAnd(outcome, answer))
             }
             Question::Commands(commands) => Ok(Reply::Outcomes(self.commands(commands).await)),
-            Question::WouldTake(copies) => Ok(Reply::Outcomes(self.would_take(copies).await)),
+            Question::WouldTake(copies, first) => {
+                Ok(Reply::Looks(self.would_take(copies, first).await))
+            }
             Question::BeginBody(accounts) => self.begin_body(&accounts),
             Question::Body(octets) => self.push_body(octets).await,
             Question::EndBody => self.end_body().await.map(|draft| Reply::Draft(Box::new(draft))),
@@ -279,15 +281,26 @@ impl Desk {
         })
     }
 
-    async fn would_take(&self, copies: Vec<(AccountId, u64)>) -> Vec<Result<Outcome, Trouble>> {
+    async fn would_take(&self, copies: Vec<(AccountId, u64)>, first: Option<Digest>) -> Vec<Look> {
         let looking = copies.into_iter().map(|(account, n_bytes)| async move {
-            if let Some(failed) = self.failed_before(account) {
-                return failed;
+            match self.failed_before(account) {
+                Some(Ok(Outcome::Refused(refusal))) => return Look::Refuses(refusal),
+                Some(Err(trouble)) => return Look::Unknown(trouble),
+                Some(Ok(_)) | None => {}
             }
-            match self.query(Query::Account(account)).await? {
-                Answer::Account(record) => Ok(record.would_take(n_bytes)),
-                Answer::Refused(refusal) => Ok(Outcome::Refused(refusal)),
-                _ => Err(Trouble::Unavailable),
+            if let Some(first) = first
+                && let Ok(Answer::Holds(true)) = self.query(Query::Holds(account, first)).await
+            {
+                return Look::Has;
+            }
+            match self.query(Query::Account(account)).await {
+                Ok(Answer::Account(record)) => match record.would_take(n_bytes) {
+                    Outcome::Refused(refusal) => Look::Refuses(refusal),
+                    _ => Look::Takes,
+                },
+                Ok(Answer::Refused(refusal)) => Look::Refuses(refusal),
+                Ok(_) => Look::Unknown(Trouble::Unavailable),
+                Err(trouble) => Look::Unknown(trouble),
             }
         });
         stream::iter(looking).buffered(SIDE_BY_SIDE_MAX).collect().await
@@ -366,7 +379,9 @@ fn account_of_query(query: &Query) -> Option<AccountId> {
         | Query::Moving(_)
         | Query::AccountRows(..)
         | Query::ChangedRows(..) => None,
-        Query::Account(account) | Query::Mailboxes(account) => Some(*account),
+        Query::Account(account) | Query::Mailboxes(account) | Query::Holds(account, _) => {
+            Some(*account)
+        }
         Query::Mailbox(mailbox) | Query::Open(mailbox) => Some(mailbox.account),
         Query::Uids(uids) => Some(uids.of.account),
         Query::Messages(messages) | Query::Bodies(messages) => Some(messages.of.account),

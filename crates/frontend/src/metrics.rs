@@ -141,7 +141,7 @@ impl Kind {
             Question::Command(..) | Question::CommandAnd(..) | Question::Commands(_) => {
                 Some(Self::Command)
             }
-            Question::Query(_) | Question::WouldTake(_) => Some(Self::Query),
+            Question::Query(_) | Question::WouldTake(..) => Some(Self::Query),
             Question::Chunk(..) => Some(Self::Chunk),
             Question::Recipient(_) => Some(Self::Recipient),
             _ => None,

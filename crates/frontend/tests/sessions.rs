@@ -120,6 +120,10 @@ async fn another_try_of_mail_for_a_group_doubles_nothing() {
         assert_eq!(told, "450 4.2.1 Account suspended");
     }
     assert!(house.memory.with(|state| state.n_uploads > 0), "the large one was sent ahead");
+    // The small one is with whom it can be with; of the large one that could not be told next time.
+    let mut pop3 = house.client(Protocol::Pop3).await;
+    assert!(pop3.log_in("secret").await.starts_with("+OK 1 message"));
+    pop3.say("QUIT").await;
     house.memory.resume("al@example.test");
     for raw in [&small, &large] {
         assert_eq!(house.deliver_to("all@example.test", raw).await, "250 2.1.5 Delivered");

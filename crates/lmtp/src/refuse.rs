@@ -1,7 +1,7 @@
 //! Everything the engine says besides 354, in the words of RFC 5321 and RFC 3463. 4xx where waiting
 //! can help, 5xx only where it cannot.
 
-use mailbox::dialogue::Trouble;
+use mailbox::dialogue::{Look, Trouble};
 use mailbox::{Outcome, Refusal};
 
 /// What a command line can get as an answer without the store.
@@ -104,8 +104,8 @@ pub(crate) fn trouble(trouble: Trouble) -> &'static str {
 /// Who cannot take it at all, or is gone since RCPT, does not keep it from the others. When nobody is
 /// left, where the address leads may have been remembered from before: somebody else may have it now,
 /// or nobody, which the next RCPT says.
-pub(crate) fn delivered(copies: &[&Result<Outcome, Trouble>]) -> &'static str {
-    let words = copies.iter().filter(|copy| !is_gone(copy)).map(|copy| one_delivered(copy));
+pub(crate) fn delivered(copies: &[Result<Outcome, Trouble>]) -> &'static str {
+    let words = copies.iter().filter(|copy| !is_gone(copy)).map(one_delivered);
     let gravity = |words: &&str| match words.as_bytes()[0] {
         b'4' => 2,
         b'2' => 1,
@@ -115,13 +115,12 @@ pub(crate) fn delivered(copies: &[&Result<Outcome, Trouble>]) -> &'static str {
 }
 
 /// What to say about a group before any of it has a copy, when waiting can help one of them.
-pub(crate) fn not_now(members: &[&Result<Outcome, Trouble>]) -> Option<&'static str> {
-    let mut words =
-        members.iter().filter(|member| !is_gone(member)).filter_map(|member| match member {
-            Ok(Outcome::Refused(refusal)) => Some(refused(refusal)),
-            Ok(_) => None,
-            Err(why) => Some(trouble(*why)),
-        });
+pub(crate) fn not_now(members: &[Look]) -> Option<&'static str> {
+    let mut words = members.iter().filter_map(|member| match member {
+        Look::Takes | Look::Has | Look::Refuses(Refusal::NoSuchAccount) => None,
+        Look::Refuses(refusal) => Some(refused(refusal)),
+        Look::Unknown(why) => Some(trouble(*why)),
+    });
     words.find(|words| words.starts_with('4'))
 }
 
@@ -133,7 +132,7 @@ fn is_gone(member: &Result<Outcome, Trouble>) -> bool {
 fn one_delivered(outcome: &Result<Outcome, Trouble>) -> &'static str {
     match outcome {
         // Durability: an outcome comes only after a majority of replicas has synced the entry.
-        Ok(Outcome::Appended(_)) => "250 2.1.5 Delivered",
+        Ok(Outcome::Appended(_) | Outcome::Done) => "250 2.1.5 Delivered",
         Ok(Outcome::Refused(refusal)) => refused(refusal),
         Ok(_) => "451 4.3.0 Store in trouble, try again",
         Err(why) => trouble(*why),

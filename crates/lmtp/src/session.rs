@@ -5,7 +5,7 @@ mod receive;
 mod transact;
 
 use bytes::Bytes;
-use mailbox::dialogue::{Engine, Question, Reply, Step, Trouble};
+use mailbox::dialogue::{Engine, Look, Question, Reply, Step, Trouble};
 use mailbox::lines::Lines;
 use mailbox::outcome::Change;
 use mailbox::{AccountId, Draft, LogTime};
@@ -61,6 +61,8 @@ struct Recipient {
     address: String,
     /// Nobody of the group gets a copy now; told instead of what came of deliveries.
     refusal: Option<&'static str>,
+    /// Of a group that was asked first: who gets a copy now, and what is told of the others.
+    looks: Option<Vec<Look>>,
 }
 
 /// What the session is in the middle of.

@@ -73,6 +73,9 @@ pub enum Answer {
     /// News: which messages are gone, messages ascending by UID, and where to go on with these.
     #[n(16)]
     News(#[n(0)] UidSet, #[n(1)] Vec<MessageRecord>, #[n(2)] Option<Uid>),
+    /// Holds.
+    #[n(17)]
+    Holds(#[n(0)] bool),
     /// Resolve: the address is a group's; these are its members.
     #[n(20)]
     Group(#[n(0)] Vec<Address>),

@@ -8,10 +8,10 @@ use bytes::Bytes;
 
 use crate::address::Address;
 use crate::answer::Answer;
-use crate::chunk::{ChunkRef, Draft, StoredChunk};
+use crate::chunk::{ChunkRef, Digest, Draft, StoredChunk};
 use crate::command::{Command, OfMailbox};
 use crate::ids::{AccountId, LogTime};
-use crate::outcome::{Change, Outcome};
+use crate::outcome::{Change, Outcome, Refusal};
 use crate::query::Query;
 
 /// A protocol session: imap, pop3 or lmtp.
@@ -81,9 +81,9 @@ pub enum Question {
     CommandAnd(Box<Command>, Vec<StoredChunk>, Box<Query>),
     /// Independent commands, done side by side -> [`Reply::Outcomes`] in the same order.
     Commands(Vec<(Command, Vec<StoredChunk>)>),
-    /// Would each of these take a message of so many octets now? -> [`Reply::Outcomes`] in the same
-    /// order: done, or what a delivery would be refused for.
-    WouldTake(Vec<(AccountId, u64)>),
+    /// Would each of these take a message of so many octets now? -> [`Reply::Looks`] in the same order.
+    /// With a chunk: who has that has the message already.
+    WouldTake(Vec<(AccountId, u64)>, Option<Digest>),
     /// A body begins that is meant for these accounts -> [`Reply::Done`].
     BeginBody(Vec<AccountId>),
     /// Its next raw octets -> [`Reply::Done`] as soon as more can be taken.
@@ -144,14 +144,29 @@ pub enum Reply {
     Outcome(Outcome),
     /// CommandAnd; without an answer the query has to be asked by itself.
     OutcomeAnd(Outcome, Option<Answer>),
-    /// Commands, WouldTake.
+    /// Commands.
     Outcomes(Vec<Result<Outcome, Trouble>>),
+    /// WouldTake.
+    Looks(Vec<Look>),
     /// EndBody.
     Draft(Box<Draft>),
     /// Chunk.
     Chunk(Bytes),
     /// LockMaildrop: another session has it. Any question: it has it now.
     InUse,
+}
+
+/// Whether an account would take a message.
+#[derive(Clone, Debug)]
+pub enum Look {
+    /// It would.
+    Takes,
+    /// It has it: an earlier try brought it.
+    Has,
+    /// A delivery would be refused for this.
+    Refuses(Refusal),
+    /// That could not be found out.
+    Unknown(Trouble),
 }
 
 /// Who logged in.

@@ -19,6 +19,7 @@ use minicbor::{Decode, Encode};
 use crate::Bodies;
 use crate::address::Address;
 use crate::answer::Answer;
+use crate::chunk::Digest;
 use crate::command::{AccountState, NamedMailbox, OfMailbox};
 use crate::flags::{Keyword, SystemFlags};
 use crate::ids::{AccountId, EmailId, ThreadId, Uid, UidValidity};
@@ -93,6 +94,9 @@ pub enum Query {
     /// What became of a mailbox since: expunges and messages, of the same moment.
     #[n(16)]
     News(#[n(0)] Vanished, #[n(1)] Messages),
+    /// Whether an account refers to a chunk, from messages that were expunged lately too.
+    #[n(17)]
+    Holds(#[n(0)] AccountId, #[n(1)] Digest),
     /// Groups whose addresses this shard keeps, in order, after this one.
     #[n(20)]
     Groups(#[n(0)] Option<Address>),
@@ -344,7 +348,9 @@ impl Query {
             | Self::Moving(_)
             | Self::AccountRows(..)
             | Self::ChangedRows(..) => None,
-            Self::Account(account) | Self::Mailboxes(account) => Some(*account),
+            Self::Account(account) | Self::Mailboxes(account) | Self::Holds(account, _) => {
+                Some(*account)
+            }
             Self::Mailbox(named) | Self::Open(named) => Some(named.account),
             Self::Uids(query) => Some(query.of.account),
             Self::Messages(query) | Self::Bodies(query) => Some(query.of.account),
@@ -374,6 +380,9 @@ pub(crate) fn answer(
         Query::Resolve(address) => Ok(resolve::answer(rows, address)),
         Query::Groups(after) => Ok(resolve::list(rows, after.as_ref())),
         Query::Account(id) => account::answer(rows, *id),
+        Query::Holds(account, digest) => {
+            Ok(Answer::Holds(rows.row(&table::chunk(digest, *account)).is_some()))
+        }
         Query::Accounts(after) => Ok(account::list(rows, *after)),
         Query::Mailboxes(account) => mailboxes::list(rows, *account),
         Query::Mailbox(named) => mailboxes::one(rows, named),

@@ -1,8 +1,8 @@
 //! The deliveries, and one reply for each recipient.
 
 use mailbox::command::Deliver;
-use mailbox::dialogue::{Question, Reply, Trouble};
-use mailbox::{AccountId, Command, Draft, Outcome, StoredChunk};
+use mailbox::dialogue::{Look, Question, Reply, Trouble};
+use mailbox::{AccountId, Command, Digest, Draft, Outcome, StoredChunk};
 
 use super::{Doing, Recipient, Session, Transaction, why};
 use crate::refuse;
@@ -10,15 +10,16 @@ use crate::trace::Trace;
 
 impl Session {
     /// The draft is there. A group has one reply for all, and a client that is told to wait sends to
-    /// all of it again: so it is asked first whether each of them would take it now.
+    /// all of it again: so it is asked first who has it already, and who would take it now.
     pub(super) fn look_or_deliver(&mut self, draft: Box<Draft>) {
         let copies = self.copies_for_groups(draft.message.size);
         if copies.is_empty() {
             self.deliver(&draft);
             return;
         }
+        let first = known_by(&draft);
         self.doing = Doing::Looking(draft);
-        self.question = Some(Question::WouldTake(copies));
+        self.question = Some(Question::WouldTake(copies, first));
     }
 
     /// Who gets how many octets for groups, in the order of the recipients.
@@ -35,14 +36,19 @@ impl Session {
 
     pub(super) fn looked(&mut self, draft: &Draft, reply: Reply) {
         let (found, missing) = match reply {
-            Reply::Outcomes(found) => (found, Err(Trouble::Unavailable)),
-            reply => (Vec::new(), Err(why(&reply))),
+            Reply::Looks(found) => (found, Look::Unknown(Trouble::Unavailable)),
+            reply => (Vec::new(), Look::Unknown(why(&reply))),
         };
-        let mut found = found.iter().chain(std::iter::repeat(&missing));
+        let mut found = found.into_iter().chain(std::iter::repeat(missing));
+        let is_known = known_by(draft).is_some();
         let recipients = self.transaction.iter_mut().flat_map(|all| &mut all.recipients);
         for to in recipients.filter(|to| to.is_group()) {
-            let members: Vec<_> = found.by_ref().take(to.n_copies()).collect();
-            to.refusal = refuse::not_now(&members);
+            let members: Vec<_> = found.by_ref().take(to.n_members()).collect();
+            if !is_known {
+                // Why nobody: who has it could not be told at the next try.
+                to.refusal = refuse::not_now(&members);
+            }
+            to.looks = Some(members);
         }
         self.deliver(draft);
     }
@@ -73,7 +79,7 @@ impl Session {
                 let (detail, message) = (detail.clone(), message.clone());
                 (Command::Deliver(Deliver { account: *account, detail, message }), inline.clone())
             };
-            to.accounts.iter().map(copy).collect::<Vec<_>>()
+            to.takers().map(copy).collect::<Vec<_>>()
         };
         let to = transaction.recipients.iter().filter(|to| to.refusal.is_none());
         to.flat_map(deliver).collect()
@@ -107,8 +113,28 @@ impl Session {
                 self.say(words);
                 continue;
             }
-            let copies: Vec<_> = outcomes.by_ref().take(to.n_copies()).collect();
+            let Some(looks) = &to.looks else {
+                let copies: Vec<_> = outcomes.by_ref().take(to.n_members()).cloned().collect();
+                self.say(refuse::delivered(&copies));
+                continue;
+            };
+            let mut copy = |look: &Look| match look {
+                Look::Takes => outcomes.next().cloned().unwrap_or(Err(Trouble::Unknown)),
+                Look::Has => Ok(Outcome::Done),
+                Look::Refuses(refusal) => Ok(Outcome::Refused(refusal.clone())),
+                Look::Unknown(trouble) => Err(*trouble),
+            };
+            let copies: Vec<_> = looks.iter().map(&mut copy).collect();
             self.say(refuse::delivered(&copies));
         }
+    }
+}
+
+/// By which chunk it is known who has a message. A large one is known by none: its chunks are at each
+/// member before it is delivered.
+fn known_by(draft: &Draft) -> Option<Digest> {
+    match &draft.message.chunks[..] {
+        [only] if draft.message.upload.is_none() => Some(only.digest),
+        _ => None,
     }
 }

@@ -1,7 +1,8 @@
 //! DATA and BDAT: the message itself.
 
 use bytes::Bytes;
-use mailbox::dialogue::{Question, Reply};
+use mailbox::AccountId;
+use mailbox::dialogue::{Look, Question, Reply};
 
 use super::{Doing, Recipient, Session, why};
 use crate::PIECE_BYTES_MAX;
@@ -215,13 +216,22 @@ impl Session {
 }
 
 impl Recipient {
-    /// How many accounts get the message for this recipient.
-    pub(super) fn n_copies(&self) -> usize {
+    /// How many accounts the message is for.
+    pub(super) fn n_members(&self) -> usize {
         self.accounts.len()
+    }
+
+    /// Those who get it now.
+    pub(super) fn takers(&self) -> impl Iterator<Item = &AccountId> {
+        let takes = |at: usize| match &self.looks {
+            Some(looks) => matches!(looks.get(at), Some(Look::Takes)),
+            None => true,
+        };
+        self.accounts.iter().enumerate().filter(move |(at, _)| takes(*at)).map(|(_, to)| to)
     }
 
     /// Whether one reply stands for several accounts.
     pub(super) fn is_group(&self) -> bool {
-        self.n_copies() > 1
+        self.n_members() > 1
     }
 }

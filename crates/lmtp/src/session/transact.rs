@@ -73,7 +73,7 @@ impl Session {
         let words = match (reply, &mut self.transaction) {
             (Reply::Recipient(accounts), _) if accounts.is_empty() => Words::NoSuchRecipient.text(),
             (Reply::Recipient(accounts), Some(transaction)) => {
-                let n_before: usize = transaction.recipients.iter().map(Recipient::n_copies).sum();
+                let n_before: usize = transaction.recipients.iter().map(Recipient::n_members).sum();
                 if n_before > 0 && n_before + accounts.len() > DELIVERIES_MAX {
                     Words::TooManyRecipients.text()
                 } else {
@@ -82,6 +82,7 @@ impl Session {
                         detail,
                         address,
                         refusal: None,
+                        looks: None,
                     });
                     Words::RecipientOk.text()
                 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use mailbox::answer::Body;
 use mailbox::command::{AccountChange, AccountState, NamedMailbox, Quota};
-use mailbox::dialogue::{Credentials, Engine, Login, Question, Reply, Step, Trouble};
+use mailbox::dialogue::{Credentials, Engine, Login, Look, Question, Reply, Step, Trouble};
 use mailbox::query::Messages;
 use mailbox::{
     AccountId, Address, Answer, Command, LogTime, MailboxName, Outcome, Query, StoredChunk, UidSet,
@@ -241,16 +241,22 @@ impl Play {
                 let outcomes = commands.into_iter().map(|command| self.one_of_many(command));
                 Reply::Outcomes(outcomes.collect())
             }
-            Question::WouldTake(copies) => {
-                let each = copies.iter().map(|(account, size)| {
-                    let record = match self.shard.query(&Query::Account(*account)) {
-                        Answer::Account(record) => record,
-                        Answer::Refused(refusal) => return Ok(Outcome::Refused(refusal)),
+            Question::WouldTake(copies, first) => {
+                let looks = copies.iter().map(|(account, size)| {
+                    let holds = |first| self.shard.query(&Query::Holds(*account, first));
+                    if first.map(holds) == Some(Answer::Holds(true)) {
+                        return Look::Has;
+                    }
+                    match self.shard.query(&Query::Account(*account)) {
+                        Answer::Account(record) => match record.would_take(*size) {
+                            Outcome::Refused(refusal) => Look::Refuses(refusal),
+                            _ => Look::Takes,
+                        },
+                        Answer::Refused(refusal) => Look::Refuses(refusal),
                         other => panic!("Account was answered with {other:?}"),
-                    };
-                    Ok(record.would_take(*size))
+                    }
                 });
-                Reply::Outcomes(each.collect())
+                Reply::Looks(looks.collect())
             }
             Question::BeginBody(_) | Question::DropBody => {
                 self.body.clear();
@@ -320,7 +326,7 @@ fn asked(question: &Question) -> String {
             let all: Vec<_> = commands.iter().map(|(command, _)| head(command)).collect();
             format!("Commands {}", all.join(" "))
         }
-        Question::WouldTake(copies) => format!("WouldTake {}", copies.len()),
+        Question::WouldTake(copies, _) => format!("WouldTake {}", copies.len()),
         Question::BeginBody(accounts) => format!("BeginBody for {}", accounts.len()),
         Question::Body(octets) => format!("Body {} octets", octets.len()),
         Question::Chunk(_, chunk) => format!("Chunk {} octets", chunk.raw_len),
@@ -339,6 +345,13 @@ fn replied(reply: &Reply) -> String {
                 Err(trouble) => format!("{trouble:?}"),
             };
             outcomes.iter().map(each).collect::<Vec<_>>().join(" ")
+        }
+        Reply::Looks(looks) => {
+            let each = |look: &Look| match look {
+                Look::Refuses(refusal) => format!("Refuses({})", head(refusal)),
+                look => format!("{look:?}"),
+            };
+            looks.iter().map(each).collect::<Vec<_>>().join(" ")
         }
         Reply::Recipient(found) if found.is_empty() => "nobody".into(),
         Reply::Recipient(found) if found.len() > 1 => format!("found {}", found.len()),
