@@ -239,8 +239,8 @@ mod tests {
         loaded.flush().unwrap();
         written.flush().unwrap();
         let sizes = (loaded.db.size_on_disk().unwrap(), written.db.size_on_disk().unwrap());
-        // Sizes are whole segments, and their number varies by one.
-        assert!(sizes.0 * 10 < sizes.1 * 9, "{sizes:?}");
+        // Sizes are whole segments, so that this can be exactly four fifths.
+        assert!(sizes.0 * 10 <= sizes.1 * 8, "{sizes:?}");
         let mut n_rows = 0;
         loaded
             .scan(&[0], &[1], &mut |_, _| {
