@@ -77,7 +77,7 @@ fn digits(text: &str) -> Option<i64> {
 /// `" 7-Jul-1996 02:44:25 -0700"` without the quotes.
 pub(crate) fn format_date_time(date: InternalDate) -> String {
     // A zone of a day or more cannot be written; it is shown as UTC.
-    let zone = if date.zone_minutes.abs() < 1440 { i64::from(date.zone_minutes) } else { 0 };
+    let zone = Some(i64::from(date.zone_minutes)).filter(|zone| zone.abs() < 1440).unwrap_or(0);
     // IMAP's year has four digits.
     let (earliest, latest) = (-62_167_132_800, 253_402_214_400);
     let local = (date.unix_s.clamp(earliest, latest)) + zone * 60;
@@ -109,6 +109,14 @@ mod tests {
         let date = parse_date_time("17-Jul-1996 02:44:25 -0700").unwrap();
         assert_eq!(date, InternalDate { unix_s: 837_596_665, zone_minutes: -420 });
         assert_eq!(format_date_time(date), "17-Jul-1996 02:44:25 -0700");
+    }
+
+    #[test]
+    fn zones_that_cannot_be_written_are_utc() {
+        for zone_minutes in [i16::MIN, -1440, 1440, i16::MAX] {
+            let date = InternalDate { unix_s: 837_596_665, zone_minutes };
+            assert_eq!(format_date_time(date), "17-Jul-1996 09:44:25 +0000");
+        }
     }
 
     proptest! {
