@@ -3,6 +3,8 @@
 //! openraft sends a request without entries whenever more is committed and there is nothing else to
 //! say, which is after almost every entry. A follower is in no hurry to hear that, so such a request
 //! waits a moment; when one with entries comes meanwhile, that carries the news and answers for both.
+//! Nor does each request with entries say what else is committed: a follower that hears of several
+//! entries at once applies them at once.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,10 +16,11 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use crate::network::Peer;
-use crate::raft::Types;
+use crate::raft::{LogId, Types};
 
-/// How long a follower may not know what is committed. Shorter than a heartbeat, which tells it too.
-const NEWS_WAIT_MAX: Duration = Duration::from_millis(20);
+/// How long a follower may not know what is committed. Shorter than a heartbeat, which tells it too; and
+/// whoever leads next has no more than that to apply before it serves.
+const NEWS_WAIT_MAX: Duration = Duration::from_millis(100);
 
 pub(crate) type AppendResult = Result<StreamAppendResult<Types>, RPCError<Types>>;
 
@@ -26,6 +29,13 @@ pub(crate) struct Pipeline {
     peer: Peer,
     is_begun: bool,
     waiting: Option<Waiting>,
+    told: Option<Told>,
+}
+
+/// What the follower was last told of what is committed, and when.
+struct Told {
+    commit: Option<LogId>,
+    at: Instant,
 }
 
 /// A request without entries that was not sent yet, as the next request sees it.
@@ -39,13 +49,13 @@ type Fate = oneshot::Receiver<bool>;
 
 impl Pipeline {
     pub fn new(peer: Peer) -> Self {
-        Self { peer, is_begun: false, waiting: None }
+        Self { peer, is_begun: false, waiting: None, told: None }
     }
 
     /// Takes the next request; each is sent in the order of the calls, unless it waits.
     pub fn append(
         &mut self,
-        request: AppendEntriesRequest<Types>,
+        mut request: AppendEntriesRequest<Types>,
     ) -> impl Future<Output = AppendResult> + Send + use<> {
         // Why not the first: it asks where the follower is.
         let is_news = self.is_begun && request.entries.is_empty();
@@ -58,6 +68,7 @@ impl Pipeline {
             self.waiting = Some(Waiting { until, taken });
             Box::pin(Later { peer: self.peer.clone(), request, until, is_taken }.wait())
         } else {
+            self.tell_less(&mut request);
             // Order: queued before this returns.
             Box::pin(self.peer.append(request))
         };
@@ -69,6 +80,18 @@ impl Pipeline {
                 let _ = fate.send(is_done);
             }
             response.map(|response| response.into_stream_result(prev, last))
+        }
+    }
+
+    /// Leaves out what is committed if the follower was told of something a moment ago, and will be again.
+    fn tell_less(&mut self, request: &mut AppendEntriesRequest<Types>) {
+        // Invariant: once the last of these entries is committed, openraft has news to tell.
+        let has_more = request.leader_commit < request.entries.last().map(|entry| entry.log_id);
+        match &self.told {
+            Some(told) if has_more && told.at.elapsed() < NEWS_WAIT_MAX => {
+                request.leader_commit = told.commit;
+            }
+            _ => self.told = Some(Told { commit: request.leader_commit, at: Instant::now() }),
         }
     }
 
@@ -125,10 +148,12 @@ mod tests {
     use crate::raft::{Entry, LeaderId, LogId, Member, Payload, Vote};
     use crate::wire;
 
-    /// Notes how many entries each request has; the n-th fails if it was told so.
+    /// Notes how many entries each request has, and what it says is committed; the n-th fails if it was
+    /// told so.
     #[derive(Clone, Default)]
     struct Follower {
         n_entries: Arc<Mutex<Vec<usize>>>,
+        committed: Arc<Mutex<Vec<u64>>>,
         fails: Option<usize>,
     }
 
@@ -140,6 +165,8 @@ mod tests {
             let append = wire::read_append(request.meta, request.bodies).unwrap();
             let mut n_entries = self.n_entries.lock().unwrap();
             n_entries.push(append.entries.len());
+            let commit = append.leader_commit.map_or(0, |log_id| log_id.index);
+            self.committed.lock().unwrap().push(commit);
             if self.fails == Some(n_entries.len()) {
                 return std::future::ready(Err(PeerError::Deadline)).boxed();
             }
@@ -212,6 +239,29 @@ mod tests {
         assert_eq!(told(&mut pipeline, vec![request(4, false, 4)]).await, [Some(4)]);
         assert!(begun.elapsed() >= NEWS_WAIT_MAX);
         assert_eq!(*follower.n_entries.lock().unwrap(), [0, 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn entries_tell_what_is_committed_now_and_then() {
+        let follower = Follower::default();
+        let mut pipeline = pipeline(&follower);
+        let requests = (4..7).map(|prev| request(prev, true, prev)).collect();
+        told(&mut pipeline, requests).await;
+        assert_eq!(*follower.committed.lock().unwrap(), [4, 4, 4]);
+        tokio::time::advance(NEWS_WAIT_MAX).await;
+        told(&mut pipeline, vec![request(7, true, 7), request(8, true, 8)]).await;
+        assert_eq!(*follower.committed.lock().unwrap(), [4, 4, 4, 7, 7]);
+        // News alone tell all there is.
+        told(&mut pipeline, vec![request(9, false, 9)]).await;
+        assert_eq!(*follower.committed.lock().unwrap(), [4, 4, 4, 7, 7, 9]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn entries_that_are_committed_themselves_say_so_at_once() {
+        let follower = Follower::default();
+        let mut pipeline = pipeline(&follower);
+        told(&mut pipeline, vec![request(4, true, 4), request(5, true, 6)]).await;
+        assert_eq!(*follower.committed.lock().unwrap(), [4, 6]);
     }
 
     #[tokio::test]
