@@ -257,7 +257,8 @@ def sitting(a, operations, environment, lines):
     all_fine, filled, dovecot, cluster = True, set(), None, None
     os.environ.update(environment)
     try:
-        dovecot, cluster = Dovecot(a.dovecot_port), Cluster(a.rookery)
+        dovecot = Dovecot(a.dovecot_port)
+        cluster = Cluster(a.rookery)
         for name in environment:
             del os.environ[name]
         for operation in operations:
