@@ -127,6 +127,35 @@ fn bodies_match_decoded_text_and_nothing_else() {
     assert_eq!(found(&shard, SearchKey::Text("blue moon".into())), [2]);
 }
 
+const REPORT: &[u8] = b"From: a@example.test\r\nMIME-Version: 1.0\r\n\
+Content-Type: multipart/report; boundary=b\r\n\r\nprologue\r\n--b\r\nX-Part: partfield\r\n\r\nsorry\r\n\
+--b\r\nContent-Type: message/delivery-status\r\n\r\nFinal-Recipient: rfc822; gone@example.test\r\n\
+--b\r\nContent-Type: image/png\r\nContent-Transfer-Encoding: base64\r\n\
+Content-Disposition: attachment; filename*0*=utf-8''%C3%BCber; filename*1=sicht.png\r\n\r\n\
+iVBORw0KGgo=\r\n--b\r\nContent-Transfer-Encoding: 8 bit\r\n\r\nmislabelled\r\n--b--\r\n";
+
+/// RFC 9051 6.4.4: TEXT includes MIME header fields, BODY does not match any.
+#[test]
+fn text_is_found_in_the_headers_of_parts_too() {
+    let mut shard = Shard::with_account();
+    shard.deliver(REPORT);
+    for (text, is_in_body) in [
+        ("partfield", false),
+        ("image/png", false),
+        ("übersicht.png", false),
+        ("sorry", true),
+        ("gone@example.test", true),
+        ("MISLABELLED", true),
+    ] {
+        assert_eq!(found(&shard, SearchKey::Text(text.into())), [1], "{text}");
+        let in_body = if is_in_body { vec![1] } else { vec![] };
+        assert_eq!(found(&shard, SearchKey::Body(text.into())), in_body, "{text}");
+    }
+    for text in ["ivborw0kggo", "prologue"] {
+        assert_eq!(found(&shard, SearchKey::Text(text.into())), [0; 0], "{text}");
+    }
+}
+
 #[test]
 fn a_text_across_chunks_is_found() {
     let mut shard = Shard::with_account();

@@ -1,6 +1,7 @@
 //! What SEARCH reads of one message, as little as the key needs: metadata, then its header, then
 //! its text parts, chunk by chunk.
 
+use bytes::Bytes;
 use memchr::memmem;
 use mime::{CharsetDecoder, Metadata, Part, PartKind, Range, TransferDecoder};
 
@@ -62,6 +63,15 @@ impl<'s> Reader<'s> {
     }
 }
 
+/// Where a text is looked for below the header of a message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Where {
+    /// In bodies, and in the headers of messages within, which are body too.
+    Bodies,
+    /// In the headers of parts as well (RFC 9051 6.4.4: TEXT includes MIME header fields).
+    Everywhere,
+}
+
 /// One message under a search.
 pub(super) struct Candidate<'c, 's> {
     reader: &'c mut Reader<'s>,
@@ -70,6 +80,8 @@ pub(super) struct Candidate<'c, 's> {
     has_read_metadata: bool,
     chunks: Option<Vec<ChunkRef>>,
     header: Option<Vec<u8>>,
+    /// The chunk read last: the header of a part and its body mostly lie in one.
+    chunk: Option<(ChunkRef, Bytes)>,
     n_bytes_read: u64,
 }
 
@@ -82,6 +94,7 @@ impl<'c, 's> Candidate<'c, 's> {
             has_read_metadata: false,
             chunks: None,
             header: None,
+            chunk: None,
             n_bytes_read: 0,
         }
     }
@@ -157,35 +170,48 @@ impl<'c, 's> Candidate<'c, 's> {
             return true;
         }
         let metadata = self.metadata().clone();
-        self.part_contains(&metadata.structure, needle)
+        self.part_contains(&metadata.structure, needle, Where::Bodies)
     }
 
-    /// TEXT: header or body.
+    /// TEXT: the header, those of the parts, or the body.
     pub(super) fn text_contains(&mut self, needle: &Needle) -> bool {
-        needle.is_empty() || block_contains(self.header(), needle) || self.body_contains(needle)
+        if needle.is_empty() || block_contains(self.header(), needle) {
+            return true;
+        }
+        let metadata = self.metadata().clone();
+        let root = &metadata.structure;
+        file_name_contains(root, needle) || self.part_contains(root, needle, Where::Everywhere)
     }
 
-    fn part_contains(&mut self, part: &Part, needle: &Needle) -> bool {
+    fn part_contains(&mut self, part: &Part, needle: &Needle, place: Where) -> bool {
         match &part.kind {
-            PartKind::Leaf => part.content_type.kind == "text" && self.leaf_contains(part, needle),
-            PartKind::Multipart(children) => {
-                children.iter().any(|child| self.part_contains(child, needle))
-            }
+            PartKind::Leaf => is_text(part) && self.leaf_contains(part, needle),
+            PartKind::Multipart(children) => children.iter().any(|child| {
+                place == Where::Everywhere && self.fields_contain(child, needle)
+                    || self.part_contains(child, needle, place)
+            }),
             PartKind::Message { part, .. } => {
-                let header = self.octets(part.header);
-                block_contains(&header, needle) || self.part_contains(part, needle)
+                self.fields_contain(part, needle) || self.part_contains(part, needle, place)
             }
         }
     }
 
+    /// The header of a part or of a message within.
+    fn fields_contain(&mut self, part: &Part, needle: &Needle) -> bool {
+        if part.header.is_empty() {
+            return false;
+        }
+        let header = self.octets(part.header);
+        block_contains(&header, needle) || file_name_contains(part, needle)
+    }
+
     fn leaf_contains(&mut self, part: &Part, needle: &Needle) -> bool {
         let encoding = part.encoding.as_deref().unwrap_or("7bit");
-        let Some(transfer) = TransferDecoder::new(encoding) else {
-            return false;
-        };
+        // What nobody can decode is searched as it is: often it is plain text, wrongly labelled.
+        let transfer = TransferDecoder::new(encoding).or_else(|| TransferDecoder::new("binary"));
         let charset = part.content_type.charset().unwrap_or_default();
         let mut finder = Finder {
-            transfer: Some(transfer),
+            transfer,
             charset: Some(CharsetDecoder::new(&charset)),
             needle,
             window: String::new(),
@@ -232,7 +258,7 @@ impl<'c, 's> Candidate<'c, 's> {
             if end <= range.start || begin >= range.end {
                 continue;
             }
-            let Some(bytes) = self.reader.bodies.chunk(chunk) else {
+            let Some(bytes) = self.chunk(chunk) else {
                 continue;
             };
             self.n_bytes_read += bytes.len() as u64;
@@ -244,6 +270,17 @@ impl<'c, 's> Candidate<'c, 's> {
             }
         }
         self.chunks = Some(chunks);
+    }
+
+    fn chunk(&mut self, wanted: &ChunkRef) -> Option<Bytes> {
+        if let Some((chunk, bytes)) = &self.chunk
+            && chunk == wanted
+        {
+            return Some(bytes.clone());
+        }
+        let bytes = self.reader.bodies.chunk(wanted)?;
+        self.chunk = Some((*wanted, bytes.clone()));
+        Some(bytes)
     }
 }
 
@@ -289,6 +326,17 @@ impl Finder<'_> {
         }
         self.window.drain(..passed);
     }
+}
+
+/// Whether a part is text to read. Of the messages those are whose structure is not looked into, as the
+/// parts of a report are (RFC 3464): they are lines of text too.
+fn is_text(part: &Part) -> bool {
+    matches!(part.content_type.kind.as_str(), "text" | "message")
+}
+
+/// Whether the name of a file contains the text: RFC 2231 hides it from whoever reads the field.
+fn file_name_contains(part: &Part, needle: &Needle) -> bool {
+    part.file_name().is_some_and(|name| needle.is_in(&name))
 }
 
 /// Whether any decoded line of a header block contains the text.
