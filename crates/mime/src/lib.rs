@@ -11,6 +11,7 @@
 
 mod address;
 mod charset;
+mod date;
 mod envelope;
 mod header;
 pub mod limits;

@@ -2,6 +2,7 @@
 
 use minicbor::{Decode, Encode};
 
+use crate::date::date;
 use crate::envelope::{Address, Envelope};
 use crate::limits::{MESSAGE_ID_BYTES_MAX, REFERENCES_MAX, SORT_KEY_BYTES_MAX};
 use crate::scanner::Fields;
@@ -66,18 +67,6 @@ impl SortKeys {
             references: references(fields, envelope),
         }
     }
-}
-
-/// Seconds since 1970 in UTC and the zone in minutes.
-fn date(value: &[u8]) -> Option<(i64, i32)> {
-    const DATE_BYTES_MAX: usize = 128;
-    let value = std::str::from_utf8(&value[..value.len().min(DATE_BYTES_MAX)]).ok()?;
-    let date = mail_parser::DateTime::parse_rfc822(value)?;
-    if !date.is_valid() {
-        return None;
-    }
-    let zone_min = i32::from(date.tz_hour) * 60 + i32::from(date.tz_minute);
-    Some((date.to_timestamp(), if date.tz_before_gmt { -zone_min } else { zone_min }))
 }
 
 fn first_mailbox(list: &[Address]) -> Option<(&Address, &[u8], &[u8])> {

@@ -90,6 +90,8 @@ fn sort_keys() {
     assert_eq!(sort.message_id.as_deref(), Some("m1@x"));
     assert_eq!(sort.references, ["1@x", "2@x", "3@x"]);
     assert_eq!(head("In-Reply-To: Your <9@x> of <8@x>").sort.references, ["9@x"]);
+    let unzoned = head("Date: Wed, 11 Feb 98 11:51").sort;
+    assert_eq!((unzoned.date_unix_s, unzoned.date_zone_min), (Some(887_197_860), 0));
     for invalid in ["yesterday", "Mon, 45 Jan 2024 10:00:00 +0000", ""] {
         assert_eq!(head(&format!("Date: {invalid}")).sort.date_unix_s, None, "{invalid}");
     }
