@@ -56,6 +56,21 @@ fn addresses() {
     }
 }
 
+/// RFC 5322 4.5.3: destinations add up. Of all others the first counts.
+#[test]
+fn destinations_that_occur_twice_are_one_list() {
+    let envelope = head(
+        "To: a@x,\n b@x\nFrom: f@x\nCc:\nSubject: one\nTO: g: c@x;\n d@x\nFrom: h@x\nCc: e@x\n\
+         Subject: two\nTo: i@x",
+    )
+    .envelope;
+    let to = "-|-|a|x -|-|b|x -|-|g|- -|-|c|x -|-|-|- -|-|d|x -|-|i|x";
+    assert_eq!(show(&envelope.to), to);
+    assert_eq!(show(&envelope.cc), "-|-|e|x");
+    assert_eq!(show(&envelope.from), "-|-|f|x");
+    assert_eq!(envelope.subject.as_deref(), Some(&b"one"[..]));
+}
+
 #[test]
 fn sender_and_reply_to_default_to_from() {
     let envelope = head("From: a@x\nSender: b@y").envelope;

@@ -28,47 +28,61 @@ const MESSAGE_FIELDS: [&str; 11] = [
     "references",
 ];
 
+/// RFC 5322 4.5.3: where one of these occurs twice, both lists of addresses are one.
+const DESTINATION_FIELDS: [&str; 3] = ["to", "cc", "bcc"];
+
 /// Gathers the fields of one header block, line by line. Of a field that occurs twice the first
-/// counts, so that a field added behind cannot change what a filter has seen. NUL is taken out:
-/// IMAP could not send it.
+/// counts, so that a field added behind cannot change what a filter has seen; but destinations add
+/// up. NUL is taken out: IMAP could not send it.
 #[derive(Debug)]
 pub(crate) struct Fields {
     is_message: bool,
     values: Vec<(&'static str, Vec<u8>)>,
-    /// The last field is still being gathered.
-    is_open: bool,
+    /// The field that is still being gathered.
+    open: Option<usize>,
 }
 
 impl Fields {
     /// The fields of a message.
     pub(super) fn of_message() -> Fields {
-        Fields { is_message: true, values: Vec::new(), is_open: false }
+        Fields { is_message: true, values: Vec::new(), open: None }
     }
 
     /// The fields of a part inside a multipart.
     pub(super) fn of_part() -> Fields {
-        Fields { is_message: false, values: Vec::new(), is_open: false }
+        Fields { is_message: false, values: Vec::new(), open: None }
     }
 
     /// Takes the next line.
     pub(super) fn line(&mut self, line: &[u8]) {
         if matches!(line, [b' ' | b'\t', ..]) {
-            if self.is_open
-                && let Some((_, value)) = self.values.last_mut()
-            {
-                let room = FIELD_BYTES_MAX.saturating_sub(value.len());
-                value.extend(without_nul(&line[..line.len().min(room)]));
+            if let Some(open) = self.open {
+                self.extend(open, line);
             }
             return;
         }
-        self.is_open = false;
+        self.open = None;
         let Some((name, colon)) = field_name(line) else { return };
-        if let Some(known) = self.known(name)
-            && self.value(known).is_none()
-        {
-            self.values.push((known, without_nul(&line[colon + 1..]).collect()));
-            self.is_open = true;
+        let Some(known) = self.known(name) else { return };
+        let rest = &line[colon + 1..];
+        match self.values.iter().position(|(there, _)| *there == known) {
+            None => {
+                self.values.push((known, without_nul(rest).collect()));
+                self.open = Some(self.values.len() - 1);
+            }
+            Some(at) if DESTINATION_FIELDS.contains(&known) => {
+                self.extend(at, b",");
+                self.extend(at, rest);
+                self.open = Some(at);
+            }
+            Some(_) => {}
         }
+    }
+
+    fn extend(&mut self, at: usize, line: &[u8]) {
+        let value = &mut self.values[at].1;
+        let room = FIELD_BYTES_MAX.saturating_sub(value.len());
+        value.extend(without_nul(&line[..line.len().min(room)]));
     }
 
     /// The value as written, folds included.
