@@ -4,7 +4,8 @@ use crate::envelope::Address;
 use crate::header::unfold;
 use crate::token::{Budget, end_of_comment, quoted};
 
-/// Reads an address list; what is no address is read as a name without a host.
+/// Reads an address list. A word that is no address is read as a local part without a host, and
+/// words or a quoted string as a name without an address.
 pub(crate) fn addresses(value: &[u8], budget: &mut Budget) -> Vec<Address> {
     let mut reader = Reader { bytes: value, at: 0, list: Vec::new(), in_group: false };
     while reader.at < value.len() {
@@ -27,22 +28,53 @@ struct Reader<'a> {
     in_group: bool,
 }
 
-/// Words read so far: joined with spaces they are a name, without they are a local part.
+/// Words read so far: all of them are a name, the last of them a local part.
 #[derive(Default)]
 struct Words {
     name: Vec<u8>,
     local: Vec<u8>,
+    /// Octets of the name before the local part.
+    n_before: usize,
     n_words: usize,
+    is_phrase: bool,
 }
 
 impl Words {
-    fn push(&mut self, word: &[u8], after_space: bool) {
-        if after_space && self.n_words > 0 {
-            self.name.push(b' ');
+    fn push(&mut self, word: &[u8], after_space: bool, is_phrase: bool) {
+        let is_gap = after_space && self.n_words > 0;
+        // RFC 5322 4.4: "a . b" is one local part, "a b" is not.
+        if is_gap && !word.starts_with(b".") && !self.local.ends_with(b".") {
+            self.n_before = self.name.len();
+            self.local.clear();
+            self.is_phrase = true;
         }
-        self.name.extend_from_slice(word);
+        self.push_name(word, is_gap);
         self.local.extend_from_slice(word);
         self.n_words += 1;
+        self.is_phrase |= is_phrase;
+    }
+
+    fn push_name(&mut self, word: &[u8], is_gap: bool) {
+        self.name.extend_from_slice(if is_gap { b" " } else { b"" });
+        self.name.extend_from_slice(word);
+    }
+
+    /// The address that these words are.
+    fn address(mut self, comment: Option<Vec<u8>>, host: Option<Vec<u8>>) -> Address {
+        let (name, local) = match (&host, self.is_phrase) {
+            (None, true) => (Some(self.name), Vec::new()),
+            _ => {
+                self.name.truncate(self.n_before);
+                (comment.or(Some(self.name)), self.local)
+            }
+        };
+        // Why: a host of NIL would make it a group, so a missing one is the empty string.
+        Address {
+            name: name.filter(|name| !name.is_empty()),
+            adl: None,
+            mailbox: Some(local),
+            host: Some(host.unwrap_or_default()),
+        }
     }
 }
 
@@ -114,22 +146,19 @@ impl Reader<'_> {
                     words.name.extend_from_slice(&domain);
                     host = Some(domain);
                 }
-                Some(_) => {
+                Some(first) => {
                     let word = self.word();
-                    words.push(&word, after_space);
+                    // A quoted string or an encoded word stands in names.
+                    let is_phrase = first == b'"' || word.starts_with(b"=?");
+                    match host {
+                        None => words.push(&word, after_space, is_phrase),
+                        // "a@b c" says nothing more of the address.
+                        Some(_) => words.push_name(&word, after_space),
+                    }
                 }
             }
         }
-        if words.n_words == 0 && host.is_none() {
-            return None;
-        }
-        // Why: a host of NIL would make it a group, so a missing one is the empty string.
-        Some(Address {
-            name: comment.filter(|name| !name.is_empty()),
-            adl: None,
-            mailbox: Some(words.local),
-            host: Some(host.unwrap_or_default()),
-        })
+        (words.n_words > 0 || host.is_some()).then(|| words.address(comment, host))
     }
 
     /// The rest of an address behind `<`, up to the next comma of the list.
