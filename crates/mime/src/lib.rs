@@ -11,6 +11,7 @@
 
 mod address;
 mod charset;
+mod continued;
 mod date;
 mod envelope;
 mod header;
@@ -28,6 +29,7 @@ mod transfer;
 mod word;
 
 pub use charset::{CharsetDecoder, fold, fold_in_place};
+pub use continued::join_continuations;
 pub use envelope::{Address, Envelope};
 pub use header::{HeaderField, HeaderFields, header_fields, unfold};
 pub use metadata::{Metadata, Range};

@@ -151,7 +151,7 @@ pub(crate) fn decode_parameter(parameters: &[Parameter], name: &str) -> Option<S
 }
 
 /// `charset'language'octets`, RFC 2231 4.
-fn extended(value: &[u8]) -> (String, Vec<u8>) {
+pub(crate) fn extended(value: &[u8]) -> (String, Vec<u8>) {
     let mut pieces = value.splitn(3, |byte| *byte == b'\'');
     match (pieces.next(), pieces.next(), pieces.next()) {
         (Some(charset), Some(_), Some(octets)) => {
@@ -161,7 +161,7 @@ fn extended(value: &[u8]) -> (String, Vec<u8>) {
     }
 }
 
-fn percent_decode(value: &[u8]) -> Vec<u8> {
+pub(crate) fn percent_decode(value: &[u8]) -> Vec<u8> {
     let mut octets = Vec::with_capacity(value.len());
     let mut rest = value;
     while let [byte, tail @ ..] = rest {

@@ -201,6 +201,31 @@ fn parameters_are_joined_and_decoded() {
     assert_eq!(part.file_name().as_deref(), Some("a.png"));
 }
 
+/// RFC 9051 7.5.2.
+#[test]
+fn continuations_are_shown_as_one_parameter() {
+    for (written, shown) in [
+        ("a=b; c=d", "a=b c=d"),
+        ("name*0=\"long \"; x=y; name*1=name.txt", "name=long name.txt x=y"),
+        ("name*1=b; name*0=a", "name=ab"),
+        ("name*=utf-8''%C3%A4", "name*=utf-8''%C3%A4"),
+        ("name*0*=utf-8'de'%C3; name*1*=%A4%20b; name*2=\"c d\"", "name*=utf-8''%C3%A4%20bc%20d"),
+        ("name*0*=iso-8859-1''%E4; name*1=.txt", "name*=utf-8''%C3%A4.txt"),
+        ("name*0*=x-none''%E4; name*1=.txt", "name*=x-none''%E4.txt"),
+        ("name=short; name*0=lo; name*1=ng", "name=long"),
+        ("name*1=a; name*2=b", "name*1=a name*2=b"),
+        ("name*0=a; name*2=c", "name=a name*2=c"),
+        ("name*0=a; other*0=x; name*1=b; other*1*=%41", "name=ab other*=utf-8''xA"),
+        ("*0=a; name*x=b; name*1234=c", "*0=a name*x=b name*1234=c"),
+    ] {
+        let part = head(&format!("Content-Type: image/png; {written}")).structure;
+        let parameters = mime::join_continuations(&part.content_type.parameters);
+        let show =
+            |p: &mime::Parameter| format!("{}={}", p.name, String::from_utf8_lossy(&p.value));
+        assert_eq!(parameters.iter().map(show).collect::<Vec<_>>().join(" "), shown, "{written}");
+    }
+}
+
 fn decode(encoding: &str, raw: &[u8], cut: usize) -> String {
     let mut decoder = TransferDecoder::new(encoding).expect("known encoding");
     let mut decoded = Vec::new();
@@ -313,6 +338,7 @@ proptest! {
         check(raw.as_bytes(), &metadata);
         let part = metadata.structure;
         part.file_name();
+        mime::join_continuations(&part.content_type.parameters);
         for parameter in &part.content_type.parameters {
             part.content_type.parameter(&parameter.name);
         }

@@ -89,7 +89,7 @@ fn write_parameters(out: &mut Output, parameters: &[Parameter]) {
         return out.text("NIL");
     }
     out.text("(");
-    for (i, parameter) in parameters.iter().enumerate() {
+    for (i, parameter) in mime::join_continuations(parameters).iter().enumerate() {
         out.text(if i > 0 { " " } else { "" });
         out.string(parameter.name.as_bytes());
         out.text(" ");
