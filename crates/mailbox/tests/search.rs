@@ -111,6 +111,14 @@ fn headers_match_decoded_and_folded() {
     assert_eq!(found(&shard, header("x-tag", "blue")), [2]);
     assert_eq!(found(&shard, header("x-tag", "")), [2]);
     assert_eq!(found(&shard, header("x-tag", "red")), [0; 0]);
+    let mut shard = shard;
+    shard.deliver(
+        b"From: a@example.test\r\nCc:\r\nBcc: (none\r\nSubject: folded\r\n\tby tab\r\n\r\n",
+    );
+    assert_eq!(found(&shard, header("cc", "")), [4]);
+    assert_eq!(found(&shard, header("bcc", "")), [4]);
+    assert_eq!(found(&shard, header("subject", "folded by tab")), [4]);
+    assert_eq!(found(&shard, SearchKey::Text("folded by tab".into())), [4]);
     // 14 November in its own zone, 15 November in UTC.
     let day = 1_699_920_000 / 86_400;
     let sent = SearchKey::SentDate(Compare::Equal, day);

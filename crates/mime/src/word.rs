@@ -1,6 +1,6 @@
 //! Words in headers: RFC 2047 encoded words, RFC 2231 parameters, raw 8-bit.
 
-use memchr::memmem;
+use memchr::{memchr, memmem};
 
 use crate::charset::decode_all;
 use crate::header::unfold;
@@ -14,8 +14,8 @@ const WORD_BYTES_MAX: usize = 2048;
 /// Pieces of one RFC 2231 parameter that are joined: 100 of a line each hold any file name.
 const PIECES_MAX: usize = 100;
 
-/// A header value as a person reads it: unfolded, RFC 2047 words decoded, raw 8-bit octets taken
-/// as UTF-8 or else windows-1252.
+/// A header value as a person reads it: unfolded, tabs shown as spaces since many senders fold with
+/// them, RFC 2047 words decoded, raw 8-bit octets taken as UTF-8 or else windows-1252.
 pub fn decode_header(raw: &[u8]) -> String {
     let mut text = String::with_capacity(raw.len());
     push_header(&mut text, raw);
@@ -24,7 +24,10 @@ pub fn decode_header(raw: &[u8]) -> String {
 
 /// As [`decode_header`], added to a text.
 pub fn push_header(text: &mut String, raw: &[u8]) {
-    let value = unfold(raw);
+    let mut value = unfold(raw);
+    if memchr(b'\t', &value).is_some() {
+        value.to_mut().iter_mut().filter(|byte| **byte == b'\t').for_each(|byte| *byte = b' ');
+    }
     match std::str::from_utf8(&value) {
         Ok(plain) if !plain.contains("=?") => text.push_str(plain),
         _ => push_words(text, &value),

@@ -152,6 +152,11 @@ fn base_subjects() {
 }
 
 #[test]
+fn tabs_of_folds_read_as_spaces() {
+    assert_eq!(decode_header(b" a\r\n\tb\tc =?utf-8?q?d?=\r\n\t=?utf-8?q?e?="), "a b c de");
+}
+
+#[test]
 fn encoded_words() {
     for (raw, text) in [
         (&b"plain"[..], "plain"),

@@ -130,7 +130,11 @@ impl<'c, 's> Candidate<'c, 's> {
     /// HEADER, and SUBJECT, FROM, ... which are short for it.
     pub(super) fn header_contains(&mut self, name: &str, needle: &Needle) -> bool {
         if let Some(field) = InEnvelope::of(name) {
-            return self.is_in(field, needle).expect("rows are verified when read");
+            let is_in = self.is_in(field, needle).expect("rows are verified when read");
+            // RFC 9051 6.4.4: nothing matches any field, also one that is empty or no list of addresses.
+            if is_in || !needle.is_empty() {
+                return is_in;
+            }
         }
         let header = self.header();
         mime::header_fields(header).any(|field| {
