@@ -1,6 +1,8 @@
 //! Charsets decoded as a stream, and words folded for comparison.
 
 use encoding_rs::{Decoder, Encoding, WINDOWS_1252};
+use memchr::{memchr, memchr3};
+use unicode_normalization::UnicodeNormalization;
 
 /// Turns octets of a charset into text; fed in any cuts it gives the same text.
 #[derive(Debug)]
@@ -79,13 +81,40 @@ pub(crate) fn decode_all(charset: &str, bytes: &[u8]) -> String {
 
 /// Text to compare with: two texts are equal to a searching user if their folds are equal.
 ///
-/// Upper case first, then lower: so `ß` meets `SS`, final sigma meets sigma and the Kelvin sign
-/// meets `k`.
+/// Letters with marks are composed, since file names of some systems are not. Upper case first, then
+/// lower: so `ß` meets `SS`, final sigma meets sigma and the Kelvin sign meets `k`.
 pub fn fold(text: &str) -> String {
     if text.is_ascii() {
         return text.to_ascii_lowercase();
     }
-    text.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
+    if has_marks(text) { in_one_case(text.nfc()) } else { in_one_case(text.chars()) }
+}
+
+fn in_one_case(chars: impl Iterator<Item = char>) -> String {
+    chars.flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
+}
+
+fn has_marks(text: &str) -> bool {
+    // Most text has none of the octets that marks begin with, and is not looked at closely.
+    let bytes = text.as_bytes();
+    let may_have = memchr3(0xcc, 0xcd, 0xe1, bytes).or_else(|| memchr(0xe3, bytes));
+    may_have.is_some() && text.contains(is_mark)
+}
+
+/// What composes with the character before it: marks of Latin, Greek and Cyrillic, of kana, and jamo.
+fn is_mark(c: char) -> bool {
+    matches!(c, '\u{300}'..='\u{36f}' | '\u{1161}'..='\u{11c2}' | '\u{3099}'..='\u{309a}')
+}
+
+/// Text to sort by: as RFC 4790 9.2 and RFC 5051 have it, so that what stands between the capitals and
+/// the small letters of US-ASCII comes behind them, and letters with marks next to those without.
+pub fn collation_key(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_ascii_uppercase();
+    }
+    let mut key: String = fold(text).nfd().collect();
+    key.make_ascii_uppercase();
+    key
 }
 
 /// As [`fold`], of a text that is not wanted any more as it was.

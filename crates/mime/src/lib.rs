@@ -28,7 +28,7 @@ mod token;
 mod transfer;
 mod word;
 
-pub use charset::{CharsetDecoder, fold, fold_in_place};
+pub use charset::{CharsetDecoder, collation_key, fold, fold_in_place};
 pub use continued::join_continuations;
 pub use envelope::{Address, Envelope};
 pub use header::{HeaderField, HeaderFields, header_fields, unfold};

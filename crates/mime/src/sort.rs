@@ -26,7 +26,7 @@ pub struct SortKeys {
     /// True if the subject marks a reply or forward.
     #[n(3)]
     pub has_re: bool,
-    /// Local part of the first From address.
+    /// Local part of the first From address, or the name of a group.
     #[n(4)]
     pub from_addr: String,
     /// Local part of the first To address.
@@ -35,7 +35,8 @@ pub struct SortKeys {
     /// Local part of the first Cc address.
     #[n(6)]
     pub cc_addr: String,
-    /// RFC 5957: the first From address as it is displayed: its name, else the address.
+    /// RFC 5957: the first From address as it is displayed: its name, else the address; of a group
+    /// its name.
     #[n(7)]
     pub display_from: String,
     /// The same for To.
@@ -69,20 +70,21 @@ impl SortKeys {
     }
 }
 
-fn first_mailbox(list: &[Address]) -> Option<(&Address, &[u8], &[u8])> {
-    list.iter()
-        .find_map(|address| Some((address, address.mailbox.as_deref()?, address.host.as_deref()?)))
-}
-
+/// RFC 5256 3: addr-mailbox of the first address, which of a group is its name.
 fn local_part(list: &[Address]) -> String {
-    first_mailbox(list).map(|(_, mailbox, _)| key(decode_header(mailbox))).unwrap_or_default()
+    let mailbox = list.first().and_then(|address| address.mailbox.as_deref());
+    mailbox.map(|mailbox| key(decode_header(mailbox))).unwrap_or_default()
 }
 
+/// RFC 5957 3.
 fn display(list: &[Address]) -> String {
-    let Some((address, mailbox, host)) = first_mailbox(list) else { return String::new() };
-    key(match &address.name {
-        Some(name) => decode_header(name),
-        None => format!("{}@{}", decode_header(mailbox), decode_header(host)),
+    let Some(Address { name, mailbox, host, .. }) = list.first() else { return String::new() };
+    let name = name.as_deref().map(decode_header).filter(|name| !name.is_empty());
+    let mailbox = || mailbox.as_deref().map(decode_header).unwrap_or_default();
+    key(match (name, host) {
+        (Some(name), _) => name,
+        (None, Some(host)) => format!("{}@{}", mailbox(), decode_header(host)),
+        (None, None) => mailbox(),
     })
 }
 

@@ -108,8 +108,13 @@ fn sort_keys() {
     assert_eq!(sort.date_zone_min, 90);
     assert_eq!((sort.subject_base.as_str(), sort.has_re), ("Grüße", true));
     assert_eq!((sort.from_addr.as_str(), sort.display_from.as_str()), ("anna", "Änna"));
-    assert_eq!((sort.to_addr.as_str(), sort.display_to.as_str()), ("bob", "bob@y"));
+    assert_eq!((sort.to_addr.as_str(), sort.display_to.as_str()), ("g", "g"));
     assert_eq!(sort.cc_addr, "c");
+    let other = head("From: \"\" <ann@x>\nTo: undisclosed-recipients:;").sort;
+    assert_eq!(
+        (other.display_from.as_str(), other.display_to.as_str()),
+        ("ann@x", "undisclosed-recipients")
+    );
     assert_eq!(sort.message_id.as_deref(), Some("m1@x"));
     assert_eq!(sort.references, ["1@x", "2@x", "3@x"]);
     assert_eq!(head("In-Reply-To: Your <9@x> of <8@x>").sort.references, ["9@x"]);
@@ -270,6 +275,18 @@ fn folding_for_search() {
     assert_eq!(fold("ΟΔΟΣ"), fold("οδος"));
     assert_eq!(fold("ASCII"), "ascii");
     assert_eq!(fold("\u{212a}"), "k");
+    assert_eq!(fold("E\u{301}te\u{301} \u{1112}\u{1161}\u{11ab}"), fold("\u{e9}t\u{e9} \u{d55c}"));
+    assert_eq!(fold("\u{304b}\u{3099}"), fold("\u{304c}"));
+    assert!(!fold("\u{e9}").contains('e'));
+}
+
+#[test]
+fn order_for_sort() {
+    let sorted = ["", "123", "Alpha", "\u{c4}pfel", "beta", "Zoo", "[x", "_y", "\u{3b1}"];
+    let mut keys: Vec<_> = sorted.iter().map(|text| (mime::collation_key(text), text)).collect();
+    keys.sort();
+    assert_eq!(keys.iter().map(|(_, text)| **text).collect::<Vec<_>>(), sorted);
+    assert_eq!(mime::collation_key("\u{c4}PFEL"), mime::collation_key("a\u{308}pfel"));
 }
 
 #[test]

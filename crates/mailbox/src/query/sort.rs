@@ -78,7 +78,7 @@ pub(super) fn sent_unix_s(state: &State) -> i64 {
 }
 
 fn value(field: SortField, state: &State, keys: &SortKeys) -> Value {
-    let text = |text: &str| Value::Text(mime::fold(text));
+    let text = |text: &str| Value::Text(mime::collation_key(text));
     match field {
         SortField::Arrival => Value::Number(state.internal_date.unix_s),
         SortField::Size => Value::Number(state.size.cast_signed()),
