@@ -119,6 +119,9 @@ fn headers_match_decoded_and_folded() {
     assert_eq!(found(&shard, header("bcc", "")), [4]);
     assert_eq!(found(&shard, header("subject", "folded by tab")), [4]);
     assert_eq!(found(&shard, SearchKey::Text("folded by tab".into())), [4]);
+    // What stands in the header without being a field: no empty line came before it.
+    shard.deliver(b"From: a@example.test\r\n \r\nDear all, this is\r\nhow it is.\r\n");
+    assert_eq!(found(&shard, SearchKey::Text("dear all".into())), [5]);
     // 14 November in its own zone, 15 November in UTC.
     let day = 1_699_920_000 / 86_400;
     let sent = SearchKey::SentDate(Compare::Equal, day);

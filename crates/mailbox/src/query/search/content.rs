@@ -345,10 +345,18 @@ fn file_name_contains(part: &Part, needle: &Needle) -> bool {
 
 /// Whether any decoded line of a header block contains the text.
 fn block_contains(block: &[u8], needle: &Needle) -> bool {
-    mime::header_fields(block).any(|field| {
+    let mut n_bytes = 0;
+    let is_in_field = mime::header_fields(block).any(|field| {
+        n_bytes += field.raw.len();
         let name = String::from_utf8_lossy(field.name);
         needle.is_in(&format!("{name}: {}", mime::decode_header(&mime::unfold(field.value))))
-    })
+    });
+    is_in_field || n_bytes < block.trim_ascii_end().len() && lines_contain(block, needle)
+}
+
+/// The same of lines that are no fields: BODY[HEADER] shows them, so TEXT finds them.
+fn lines_contain(block: &[u8], needle: &Needle) -> bool {
+    block.split(|byte| *byte == b'\n').any(|line| needle.is_in(&mime::decode_header(line)))
 }
 
 #[cfg(test)]
