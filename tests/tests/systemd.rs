@@ -1,0 +1,51 @@
+//! The units of `deploy/systemd` fit the configurations beside them.
+
+use std::path::{Path, PathBuf};
+
+fn deploy() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests lies in the root").join("deploy")
+}
+
+/// Values of a key in one section of a unit.
+fn values(unit: &str, section: &str, key: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(deploy().join("systemd").join(unit)).expect("it is there");
+    let (mut found, mut is_inside) = (Vec::new(), false);
+    for line in text.lines() {
+        if line.starts_with('[') {
+            is_inside = line == format!("[{section}]");
+        }
+        match line.split_once('=') {
+            Some((name, value)) if is_inside && name == key => found.push(value.to_owned()),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// By default a unit that failed five times within ten seconds is never started again.
+#[test]
+fn a_process_that_cannot_start_yet_is_tried_for_ever() {
+    for unit in ["rookery-node.service", "rookery-frontend.service"] {
+        assert_eq!(values(unit, "Service", "Restart"), ["always"], "{unit}");
+        assert_eq!(values(unit, "Unit", "StartLimitIntervalSec"), ["0"], "{unit}");
+    }
+}
+
+#[test]
+fn a_node_waits_until_its_disks_are_mounted() {
+    let config = node::Config::load(&deploy().join("node.toml")).expect("node.toml");
+    let mounts = values("rookery-node.service", "Unit", "RequiresMountsFor");
+    for dir in &config.data_dirs {
+        let dir = dir.to_str().expect("text");
+        assert!(mounts.iter().any(|mount| mount == dir), "{dir} is not waited for");
+    }
+}
+
+#[test]
+fn there_are_descriptors_for_all_connections() {
+    let text = std::fs::read_to_string(deploy().join("frontend.toml")).expect("frontend.toml");
+    let config = frontend::Config::from_toml(&text).expect("frontend.toml");
+    let limit = values("rookery-frontend.service", "Service", "LimitNOFILE").concat();
+    let limit: u32 = limit.parse().expect("a number");
+    assert!(limit > config.connections_max + 1024, "{limit}");
+}
