@@ -90,7 +90,12 @@ pub const SETTINGS: &[Setting] = &[
         "Set it to where ca.pem, cert.pem, key.pem are.",
     ),
     setting("listen", "address:port", "[::]:7400", "Change it when the port is taken."),
-    setting("advertise", "host:port", "`listen`", "Set it when others reach the node elsewhere."),
+    setting(
+        "advertise",
+        "host:port",
+        "`listen`; of `[::]` or `0.0.0.0` the name and its port",
+        "Set it when others reach the node elsewhere.",
+    ),
     setting("http", "address:port", "off", "Set it to have probes and metrics."),
     setting("join", "list of host:port", "empty", "Name at least two nodes that are usually up."),
     setting("zone", "text", "empty", "Set it when nodes share a rack, room or power supply."),
@@ -186,7 +191,7 @@ impl Config {
 
     /// From TOML text.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let syntax = |error: toml::de::Error| ConfigError::Syntax(one_line(&error));
+        let syntax = |error: toml::de::Error| ConfigError::Syntax(one_line(text, &error));
         let table: toml::Table = text.parse().map_err(syntax)?;
         let known: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
         api::config::check_keys(table.keys().map(String::as_str), &known)?;
@@ -202,8 +207,9 @@ impl Config {
         };
         rule(api::tls::is_name(&self.name), "name: use lower-case letters, digits and hyphens")?;
         rule(!self.data_dirs.is_empty(), "data_dirs: name at least one directory")?;
-        let is_known = |seed: &String| api::config::is_endpoint(seed);
-        rule(self.join.iter().all(is_known), "join: write each as host:port")?;
+        let is_endpoint = |address: &String| api::config::is_endpoint(address);
+        rule(self.join.iter().all(is_endpoint), "join: write each as host:port")?;
+        rule(self.advertise.as_ref().is_none_or(is_endpoint), "advertise: write it as host:port")?;
         let mut dirs = self.data_dirs.clone();
         dirs.sort();
         dirs.dedup();
@@ -237,8 +243,13 @@ impl Config {
     }
 }
 
-fn one_line(error: &toml::de::Error) -> String {
-    error.message().replace('\n', " ")
+/// What is wrong, and in which line.
+fn one_line(text: &str, error: &toml::de::Error) -> String {
+    let words = error.message().replace('\n', " ");
+    match error.span().and_then(|span| text.get(..span.start)) {
+        Some(before) => format!("line {}: {words}", before.matches('\n').count() + 1),
+        None => words,
+    }
 }
 
 fn default_listen() -> SocketAddr {
@@ -313,9 +324,15 @@ mod tests {
     fn what_cannot_work_is_refused_in_one_line() {
         assert_eq!(refusal("htpp = \"[::1]:1\""), "unknown setting `htpp`, did you mean `http`?");
         assert!(refusal("listen = \"here\"").contains("socket address"));
+        assert!(refusal("\nzone = 7").starts_with("line 2: invalid type: integer"));
+        assert!(refusal("zone = \"a").starts_with("line 1: "));
         assert!(refusal("election_min_ms = 200").starts_with("election_min_ms:"));
         assert!(refusal("scrub_mib_s = 0").starts_with("scrub_mib_s:"));
         assert_eq!(refusal("join = [\"n1\"]"), "join: write each as host:port");
+        for wrong in ["", "n1", "n1.mail.test:", "[::]"] {
+            let said = refusal(&format!("advertise = {wrong:?}"));
+            assert_eq!(said, "advertise: write it as host:port");
+        }
         assert!(refusal("fill_mib_s = 0").starts_with("fill_mib_s:"));
         assert!(refusal("election_max_ms = 300").starts_with("election_max_ms:"));
         assert!(refusal("fsync = false").starts_with("unknown setting `fsync`"));
