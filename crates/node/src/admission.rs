@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::client::ClientConfig;
 use api::meta::{MetaClient, MetaError};
@@ -16,6 +16,10 @@ use crate::shared::Shared;
 const ATTEMPT_EVERY: Duration = Duration::from_millis(200);
 /// How long one attempt may take.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// A person is told when a formed cluster has not taken this node for so long,
+const WARN_AFTER: Duration = Duration::from_secs(5);
+/// and again whenever it was so long since.
+const WARN_AGAIN_AFTER: Duration = Duration::from_secs(300);
 
 /// The nodes named in `join`, each to be asked by itself: before there is a cluster, each of them has
 /// to know who waits.
@@ -34,6 +38,7 @@ pub(crate) fn seed_clients(
 
 /// Registers, until the cluster took this node or refused it.
 pub(crate) async fn register(shared: Arc<Shared>, seeds: Vec<MetaClient>) {
+    let mut warn_at = Instant::now() + WARN_AFTER;
     while !shared.stop.is_cancelled() {
         let formed = shared.known.placement().version > 0 || seeds.is_empty();
         let all: &[MetaClient] =
@@ -47,7 +52,15 @@ pub(crate) async fn register(shared: Arc<Shared>, seeds: Vec<MetaClient>) {
                     }
                 }
                 Err(MetaError::Refused(why)) => return shared.fail(Error::Refused(why)),
-                Err(error) => tracing::debug!(%error, "not registered yet"),
+                // Nobody has to be told that the operator did not form the cluster yet.
+                Err(error @ MetaError::NoCluster) => tracing::debug!(%error, "not registered yet"),
+                Err(error) if Instant::now() < warn_at => {
+                    tracing::debug!(%error, "not registered yet");
+                }
+                Err(error) => {
+                    warn_at = Instant::now() + WARN_AGAIN_AFTER;
+                    tracing::warn!(%error, "the cluster has not taken this node yet");
+                }
             }
         }
         tokio::select! {

@@ -13,7 +13,7 @@ use replica::{Role, Status};
 use crate::meta::{self, Command, Outcome};
 use crate::replicas::Running;
 use crate::shared::{Shared, lock};
-use crate::{marks, members, refuse};
+use crate::{marks, members, refuse, report};
 
 /// How often a node without a meta replica looks whether it has one now.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -151,6 +151,20 @@ impl MetaGroup {
         let placement = self.0.known.placement();
         if placement.version > 0 { Ok(placement) } else { Err(MetaError::NoCluster) }
     }
+
+    /// Why a node is not taken yet: another process goes by its name and told of itself a moment ago, from
+    /// other disks. Were the second one taken, the disks of the first would count as lost while it runs.
+    fn runs_elsewhere(&self, node: &Node) -> Option<String> {
+        let reports = lock(&self.0.reports);
+        let (at, report) = reports.get(&node.name)?;
+        let has = |id: DiskId| node.disks.iter().any(|disk| disk.disk_id == id);
+        let is_same =
+            report.run_id == node.run_id || report.disks.iter().any(|disk| has(disk.disk_id));
+        let runs = !report.is_last && at.elapsed() < report::FRESH;
+        let name = &node.name;
+        (runs && !is_same)
+            .then(|| format!("another process is node {name}, on other disks: stop one of the two"))
+    }
 }
 
 #[async_trait]
@@ -186,6 +200,10 @@ impl MetaHandler for MetaGroup {
         }
         let placement = known.placement();
         if placement.version > 0 {
+            self.0.meta_leader()?;
+            if let Some(why) = self.runs_elsewhere(&node) {
+                return Err(MetaError::Unavailable(why));
+            }
             self.0.propose_meta(&Command::RegisterNode(node)).await?;
             return Ok(known.placement());
         }

@@ -24,8 +24,8 @@ const REPORT_SOON: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_millis(800);
 /// After so long without an answer of a majority a leader leads nobody.
 const ALONE_MS: u64 = 3_000;
-/// A report older than this says nothing about leaders.
-const FRESH: Duration = Duration::from_secs(3);
+/// A report older than this says nothing about leaders, nor that its node runs.
+pub(crate) const FRESH: Duration = Duration::from_secs(3);
 
 /// Reports, and as leader of the meta group acts on reports, until the node stops.
 pub(crate) async fn report(shared: Arc<Shared>) {

@@ -1,9 +1,18 @@
 //! What is refused, in one line that says what to do.
 
 use std::net::TcpListener;
+use std::time::Duration;
+
+use api::admin::ClusterInit;
+use api::client::ClientConfig;
+use api::meta::MetaClient;
+use api::placement::{DiskId, Node};
+use api::tls::Identity;
 
 use crate::house::House;
-use api::admin::ClusterInit;
+
+/// How long a registration is tried.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 async fn line(house: &mut House, name: &str) -> String {
     let line = house.try_start(name).await.expect_err("is refused").to_string();
@@ -62,4 +71,39 @@ async fn a_disk_of_another_cluster_is_refused() {
     let refusal = house.refusal("n2").await.to_string();
     assert!(refusal.contains("its disks belong to cluster 5555"), "{refusal}");
     house.stop_all().await;
+}
+
+/// Were it taken, the disks of the node that runs would count as lost, and be emptied.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_process_of_a_running_node_is_not_taken() {
+    let mut house = House::new(1, 1);
+    house.start("n1").await;
+    house.form(1).await;
+    let config = house.config("n1");
+    let client = MetaClient::new(ClientConfig {
+        seeds: config.join.clone(),
+        identity: Identity::load(&config.identity_dir).unwrap(),
+        name: config.name.clone(),
+        bind: None,
+    });
+    let client = client.unwrap();
+    let known = wait_for_node(&client, "n1").await;
+    let mut second = known.clone();
+    second.run_id += 1;
+    second.disks[0].disk_id = DiskId([7; 16]);
+    let register = async |node: &Node| client.register_node(node, None, PATIENCE).await;
+    let said = register(&second).await.unwrap_err().to_string();
+    assert!(said.contains("another process is node n1"), "{said}");
+    assert_eq!(wait_for_node(&client, "n1").await, known, "nothing changed");
+    // What was started again has its disk; it need not wait until it is forgotten that it ran.
+    let mut again = known.clone();
+    again.run_id += 1;
+    register(&again).await.unwrap();
+    house.stop_all().await;
+}
+
+async fn wait_for_node(client: &MetaClient, name: &str) -> Node {
+    let mut placement = client.placement();
+    let known = placement.wait_for(|placement| placement.node(name).is_some());
+    known.await.unwrap().node(name).unwrap().clone()
 }
