@@ -23,3 +23,4 @@ mod recovery;
 mod replacement;
 mod roll_back;
 mod rot;
+mod wrong_config;

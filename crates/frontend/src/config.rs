@@ -8,6 +8,9 @@ use serde::Deserialize;
 use crate::proxy::Network;
 use crate::unix::UnixSocket;
 
+/// Limit: octets of a host's name (RFC 1035 2.3.4).
+const HOSTNAME_BYTES_MAX: usize = 255;
+
 /// What `rookery frontend` reads from its file. An unknown key is refused.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -198,7 +201,10 @@ pub enum ConfigError {
     /// Nobody could connect there.
     #[error("seeds: `{0}` is not host:port")]
     Seed(String),
-    /// A value that serves nobody, or settings that do not go together.
+    /// A limit that lets nobody in.
+    #[error("{0} = 0 would turn everybody away: it is 1 at least")]
+    Zero(&'static str),
+    /// A value that cannot be used, or settings that do not go together.
     #[error("{0}")]
     Conflict(&'static str),
 }
@@ -229,12 +235,31 @@ impl Config {
         if !has_tls && (self.imaps.is_some() || self.pop3s.is_some()) {
             return Err(ConfigError::Conflict("imaps and pop3s need tls_certificate and tls_key"));
         }
-        if self.connections_max == 0 {
-            let words = "connections_max = 0 would turn everybody away: it is 1 at least";
-            return Err(ConfigError::Conflict(words));
+        if !is_hostname(&self.hostname) {
+            return Err(ConfigError::Conflict("hostname: use letters, digits, dots and hyphens"));
         }
-        Ok(())
+        self.check_limits()
     }
+
+    /// Zero is not "without limit".
+    fn check_limits(&self) -> Result<(), ConfigError> {
+        let limits = [
+            ("connections_max", self.connections_max.into()),
+            ("connections_per_address_max", self.connections_per_address_max.into()),
+            ("connections_per_account_max", self.connections_per_account_max.into()),
+            ("message_bytes_max", self.message_bytes_max),
+        ];
+        match limits.into_iter().find(|(_, limit)| *limit == 0) {
+            Some((key, _)) => Err(ConfigError::Zero(key)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// It stands in greetings, in trace fields and in an address.
+fn is_hostname(text: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    !text.is_empty() && text.len() <= HOSTNAME_BYTES_MAX && text.chars().all(legal)
 }
 
 /// `, did you mean ...?` for the nearest key, if at most a third of it differs.
@@ -288,7 +313,19 @@ mod tests {
         assert!(words("imap = 'x'").to_string().contains("imap"));
         assert!(words("imaps = '127.0.0.1:1'").to_string().contains("tls_certificate"));
         assert!(words("tls_key = 'k'").to_string().contains("both"));
-        assert!(words("connections_max = 0").to_string().contains("it is 1 at least"));
+        for key in [
+            "connections_max",
+            "connections_per_address_max",
+            "connections_per_account_max",
+            "message_bytes_max",
+        ] {
+            let said = words(&format!("{key} = 0")).to_string();
+            assert_eq!(said, format!("{key} = 0 would turn everybody away: it is 1 at least"));
+        }
+        for hostname in ["", "a b", "x\\r\\n* BYE", "ä.test"] {
+            let said = words(&format!("hostname = \"{hostname}\"")).to_string();
+            assert!(said.starts_with("hostname:"), "{said}");
+        }
     }
 
     #[test]

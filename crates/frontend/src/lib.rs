@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::client::{Client, ClientConfig};
-use api::tls::Identity;
+use api::tls::{Identity, Role};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -65,6 +65,12 @@ pub enum StartError {
     /// Who this process is towards the cluster.
     #[error(transparent)]
     Identity(#[from] api::tls::TlsError),
+    /// The certificate towards the cluster is another role's.
+    #[error("the certificate is for {certificate}, not for a frontend: see `rookery ctl cert`")]
+    Role {
+        /// The name it proves.
+        certificate: String,
+    },
     /// The way to the cluster.
     #[error(transparent)]
     Client(#[from] api::client::Error),
@@ -99,9 +105,15 @@ impl Frontend {
     /// Starts over the cluster the settings name. Cancelling `shutdown` ends the listeners and lets
     /// the sessions say goodbye.
     pub async fn start(config: &Config, shutdown: CancellationToken) -> Result<Self, StartError> {
+        let identity = Identity::load(&config.identity)?;
+        let peer = identity.peer();
+        // Why: a process that is open to the internet holds no key that operates the cluster.
+        if peer.role != Role::Frontend {
+            return Err(StartError::Role { certificate: peer.dns_name() });
+        }
         let client = Client::new(ClientConfig {
             seeds: config.seeds.clone(),
-            identity: Identity::load(&config.identity)?,
+            identity,
             name: config.name.clone(),
             bind: config.bind,
         })?;
