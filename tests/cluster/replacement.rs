@@ -84,6 +84,9 @@ fn nodes_come_are_emptied_and_leave_and_no_client_sees_an_error() -> Result<()> 
     let refused = demo.ctl(&["node", "remove", "n2"])?;
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     ensure!(!refused.status.success() && said.contains("drain it first"), "{said}");
+    let refused = demo.ctl(&["node", "remove", "n22"])?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    ensure!(!refused.status.success() && said.contains("no node n22; there are n1"), "{said}");
     ok(&demo, &["node", "undrain", "n1"])?;
     ok(&demo, &["node", "add", "n1"])?;
     ensure!(!replicas_on(&demo, "n1")?.is_empty(), "n1 has no share");

@@ -65,6 +65,12 @@ pub(crate) async fn run(target: &Target, verb: NodeVerb) -> Result<()> {
             Ok(())
         }
         NodeVerb::Remove { name } => {
+            let status = cluster::status(target).await?;
+            let placement = status.known()?;
+            if placement.node(&name).is_none() {
+                let names: Vec<&str> = placement.nodes.iter().map(|n| n.name.as_str()).collect();
+                bail!("no node {name}; there are {}", names.join(", "));
+            }
             target.admin()?.remove_node(&name).await.context("remove node")?;
             println!("{name} has left: stop it; its disks are refused from now on");
             Ok(())
