@@ -63,7 +63,7 @@ pub struct Config {
     /// In all.
     #[serde(default = "default_connections")]
     pub connections_max: u32,
-    /// From one address that is not loopback.
+    /// Of mail clients, from one address that is not loopback.
     #[serde(default = "default_connections_per_address")]
     pub connections_per_address_max: u32,
     /// For one account.
@@ -168,7 +168,7 @@ pub const SETTINGS: [Setting; 20] = [
         "connections_per_address_max",
         "connections",
         "20",
-        "Raise this when many people share an address; loopback has no limit of its own.",
+        "Raise this when many people share an address; loopback and LMTP have no limit of their own.",
     ),
     setting(
         "connections_per_account_max",

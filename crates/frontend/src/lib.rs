@@ -194,7 +194,7 @@ fn shared(config: &Config, store: Arc<dyn Store>) -> Result<Shared, StartError> 
     let n_hashing = std::thread::available_parallelism().map_or(1, usize::from);
     let limits = Limits {
         addresses: Counter::new(config.connections_per_address_max),
-        loopback: Counter::new(config.connections_max),
+        servers: Counter::new(config.connections_max),
         accounts: Counter::new(config.connections_per_account_max),
     };
     Ok(Shared {

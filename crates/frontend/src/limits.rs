@@ -51,16 +51,23 @@ impl<K: Hash + Eq + Copy> Drop for Counted<K> {
 /// All limits of a frontend.
 pub(crate) struct Limits {
     pub(crate) addresses: Arc<Counter<IpAddr>>,
-    pub(crate) loopback: Arc<Counter<IpAddr>>,
+    /// Where everybody's connections come from.
+    pub(crate) servers: Arc<Counter<IpAddr>>,
     pub(crate) accounts: Arc<Counter<AccountId>>,
 }
 
 impl Limits {
-    /// Counts a connection from here. Loopback has a limit of its own: webmail and the MTA come
-    /// from there for everybody.
+    /// Counts a mail client's connection from here. Loopback has a limit of its own: webmail comes from
+    /// there for everybody.
     pub(crate) fn connected(&self, from: IpAddr) -> Option<Counted<IpAddr>> {
-        let counter = if from.is_loopback() { &self.loopback } else { &self.addresses };
+        let counter = if from.is_loopback() { &self.servers } else { &self.addresses };
         counter.enter(from)
+    }
+
+    /// Counts an MTA's. One Postfix takes 20 by itself and keeps them for the next message; who is turned
+    /// away puts off all its mail for minutes.
+    pub(crate) fn delivers(&self, from: IpAddr) -> Option<Counted<IpAddr>> {
+        self.servers.enter(from)
     }
 }
 
@@ -77,5 +84,21 @@ mod tests {
         assert!(counter.enter(2).is_some());
         drop(first);
         assert!(counter.enter(1).is_some());
+    }
+
+    #[test]
+    fn only_mail_clients_are_counted_by_address() {
+        let limits = Limits {
+            addresses: Counter::new(2),
+            servers: Counter::new(100),
+            accounts: Counter::new(2),
+        };
+        let [far, near] = ["192.0.2.1", "127.0.0.1"].map(|text| text.parse().unwrap());
+        let n_taken = |enter: &dyn Fn() -> Option<Counted<IpAddr>>| {
+            (0..50).map(|_| enter()).collect::<Vec<_>>().into_iter().flatten().count()
+        };
+        assert_eq!(n_taken(&|| limits.connected(far)), 2);
+        assert_eq!(n_taken(&|| limits.connected(near)), 50);
+        assert_eq!(n_taken(&|| limits.delivers(far)), 50);
     }
 }

@@ -144,7 +144,12 @@ impl Port {
         };
         let is_proxied = self.protocol.is_for_clients()
             && self.shared.trusted_proxies.iter().any(|network| network.contains(peer));
-        let counted = if is_proxied { None } else { self.shared.limits.connected(peer) };
+        let limits = &self.shared.limits;
+        let counted = match (is_proxied, self.protocol.is_for_clients()) {
+            (true, _) => None,
+            (false, true) => limits.connected(peer),
+            (false, false) => limits.delivers(peer),
+        };
         if !is_proxied && counted.is_none() {
             self.shared.turn_away(self.protocol, &socket);
             return;
