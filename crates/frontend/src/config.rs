@@ -127,7 +127,12 @@ pub const SETTINGS: [Setting; 20] = [
     setting("seeds", "list of host:port", "required", "Name some nodes; the others are found."),
     setting("bind", "address", "any", "Set this when nodes are reached from one address only."),
     setting("identity", "directory", "required", "Written by `rookery ctl cert`."),
-    setting("tls_certificate", "file, PEM", "no TLS", "Set this to offer TLS to clients."),
+    setting(
+        "tls_certificate",
+        "file, PEM",
+        "no TLS",
+        "Set this to offer TLS to clients; a renewed one is shown within a minute.",
+    ),
     setting("tls_key", "file, PEM", "no TLS", "Set this together with tls_certificate."),
     setting("imap", "address:port", "off", "Set this to offer IMAP with STARTTLS, port 143."),
     setting("imaps", "address:port", "off", "Set this to offer IMAP inside TLS, port 993."),

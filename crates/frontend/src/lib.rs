@@ -49,6 +49,7 @@ use limits::{Counter, Limits};
 use listen::{Listener, Port};
 use metrics::Metrics;
 use shared::Shared;
+use tls::Shown;
 
 /// Limit: how long sessions may take to say goodbye when the process ends.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(10);
@@ -127,7 +128,8 @@ impl Frontend {
         shutdown: CancellationToken,
     ) -> Result<Self, StartError> {
         config.check()?;
-        let shared = Arc::new(shared(config, store)?);
+        let shown = shown(config)?;
+        let shared = Arc::new(shared(config, store, shown.as_ref())?);
         let room = Arc::new(Semaphore::new(config.connections_max as usize));
         let tasks = TaskTracker::new();
         let mut addresses = BTreeMap::new();
@@ -167,6 +169,9 @@ impl Frontend {
                 }
             }
         }
+        if let Some(shown) = shown {
+            tasks.spawn(shown.follow(shutdown.clone()));
+        }
         info!(name = %config.name, "frontend serves");
         Ok(Self { addresses, tasks, shutdown })
     }
@@ -186,11 +191,19 @@ impl Frontend {
     }
 }
 
-fn shared(config: &Config, store: Arc<dyn Store>) -> Result<Shared, StartError> {
-    let tls = match (&config.tls_certificate, &config.tls_key) {
-        (Some(certificate), Some(key)) => Some(tls::acceptor(certificate, key)?),
-        _ => None,
-    };
+fn shown(config: &Config) -> Result<Option<Arc<Shown>>, TlsError> {
+    match (&config.tls_certificate, &config.tls_key) {
+        (Some(certificate), Some(key)) => Shown::load(certificate, key).map(Some),
+        _ => Ok(None),
+    }
+}
+
+fn shared(
+    config: &Config,
+    store: Arc<dyn Store>,
+    shown: Option<&Arc<Shown>>,
+) -> Result<Shared, StartError> {
+    let tls = shown.map(Shown::acceptor).transpose()?;
     let n_hashing = std::thread::available_parallelism().map_or(1, usize::from);
     let limits = Limits {
         addresses: Counter::new(config.connections_per_address_max),
