@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use tests::demo::Demo;
+use tests::imap::Imap;
 
 const USER: &str = "u0001@example.test";
 const PASSWORD: &str = "secret";
@@ -13,7 +14,7 @@ const MARK: &str = "octets that only this message has";
 
 #[test]
 fn real_clients_read_and_write() -> Result<()> {
-    let demo = Demo::start(&["--no-sample-mail", "--accounts", "3"])?;
+    let demo = Demo::start(&["--no-sample-mail", "--accounts", "5"])?;
     let home = tempfile::tempdir()?;
     deliver_with_rookery(&demo, home.path())?;
     read_with_curl(&demo)?;
@@ -21,6 +22,7 @@ fn real_clients_read_and_write() -> Result<()> {
     deliver_with_swaks(&demo)?;
     sync_with_mbsync(&demo, home.path())?;
     sync_with_offlineimap(&demo, home.path())?;
+    sync_with_interimap(&demo, home.path())?;
     read_with_mutt(&demo, home.path())?;
     fetch_with_fetchmail(&demo, home.path())?;
     fetch_with_mpop(&demo, home.path())
@@ -178,6 +180,50 @@ fn mbsync_tls_word() -> &'static str {
     let version = Command::new("mbsync").arg("--version").output();
     let said = version.map(|done| String::from_utf8_lossy(&done.stdout).into_owned());
     if said.is_ok_and(|text| text.contains(" 1.4")) { "SSLType" } else { "TLSType" }
+}
+
+/// It brings 128 messages in one APPEND.
+fn sync_with_interimap(demo: &Demo, home: &Path) -> Result<()> {
+    const N_MESSAGES: usize = 130;
+    if missing("interimap") {
+        return Ok(());
+    }
+    let message = |n: usize| format!("Subject: {n}\r\n\r\n{n}\r\n").into_bytes();
+    let mut near = Imap::login(&demo.at("f1", "imap")?, "u0004@example.test", PASSWORD)?;
+    (0..N_MESSAGES).try_for_each(|n| near.append("INBOX", &message(n)))?;
+    let side = |name: &str, frontend: &str, user: &str| -> Result<String> {
+        let (host, port) = split(&demo.at(frontend, "imaps")?)?;
+        Ok(format!(
+            "[{name}]\ntype = imaps\nhost = {host}\nport = {port}\nusername = {user}\n\
+             password = {PASSWORD}\nSSL_verify = NO\n"
+        ))
+    };
+    let local = side("local", "f1", "u0004@example.test")?;
+    let remote = side("remote", "f2", "u0005@example.test")?;
+    let config = home.join("interimap");
+    let database = home.join("interimap.db");
+    std::fs::write(&config, format!("database = {}\n{local}{remote}", database.display()))?;
+    set_private(&config)?;
+    let sync = || {
+        let mut interimap = Command::new("interimap");
+        interimap.arg(format!("--config={}", config.display())).env("HOME", home);
+        run(&mut interimap, "interimap")
+    };
+    let said = sync()?;
+    let mut far = Imap::login(&demo.at("f1", "imap")?, "u0005@example.test", PASSWORD)?;
+    let says = |imap: &mut Imap, command: &str, words: &str| -> Result<()> {
+        let all = imap.ok(command)?;
+        ensure!(all.iter().any(|one| one.text.contains(words)), "interimap: {all:?} {said}");
+        Ok(())
+    };
+    says(&mut far, "STATUS INBOX (MESSAGES)", &format!("MESSAGES {N_MESSAGES}"))?;
+    far.ok("SELECT INBOX")?;
+    far.ok("UID STORE 1:7 +FLAGS.SILENT (\\Flagged)")?;
+    far.ok("UID MOVE 100:130 Archive")?;
+    sync()?;
+    near.ok("SELECT INBOX")?;
+    says(&mut near, "UID SEARCH FLAGGED", "SEARCH 1 2 3 4 5 6 7")?;
+    says(&mut near, "STATUS Archive (MESSAGES)", "MESSAGES 31")
 }
 
 fn read_with_mutt(demo: &Demo, home: &Path) -> Result<()> {

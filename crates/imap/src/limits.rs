@@ -42,5 +42,6 @@ pub const IDLE_S: u32 = 31 * 60;
 /// UIDs and mod-sequences of this session's own changes that are remembered so as not to be told
 /// back; beyond it they are told, which is harmless.
 pub const OWN_CHANGES_MAX: usize = 64;
-/// Messages of one APPEND (RFC 3502): about as many as one command of the store takes.
-pub const APPEND_MESSAGES_MAX: usize = 80;
+/// Messages of one APPEND (RFC 3502). InterIMAP brings so many at once, and one command of the store takes
+/// them.
+pub const APPEND_MESSAGES_MAX: usize = 128;

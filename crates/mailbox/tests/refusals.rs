@@ -340,3 +340,16 @@ fn a_store_raises_only_what_it_changes() {
     assert!(applied.changes.is_empty());
     assert_eq!(shard.mailbox("INBOX").highest_modseq, highest);
 }
+
+/// RFC 3502: all or none. InterIMAP brings 128 messages or 1 MiB in one APPEND.
+#[test]
+fn as_many_messages_arrive_together_as_clients_bring() {
+    let mut shard = Shard::with_account();
+    let raws = |n: usize| (0..n).map(|i| mail(&format!("{n}-{i}"))).collect::<Vec<_>>();
+    let outcome = shard.append("INBOX", &raws(128), &Flags::default());
+    assert!(matches!(outcome, Outcome::Appended(_)), "{outcome:?}");
+    assert_eq!(shard.mailbox("INBOX").n_messages, 128);
+    let outcome = shard.append("INBOX", &raws(256), &Flags::default());
+    assert!(matches!(outcome, Outcome::Refused(Refusal::Limit(_))), "{outcome:?}");
+    assert_eq!(shard.mailbox("INBOX").n_messages, 128);
+}
