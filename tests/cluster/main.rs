@@ -23,4 +23,5 @@ mod recovery;
 mod replacement;
 mod roll_back;
 mod rot;
+mod webmail;
 mod wrong_config;
