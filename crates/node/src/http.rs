@@ -6,6 +6,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
+use replica::Role;
 use tokio::net::TcpListener;
 
 use crate::shared::Shared;
@@ -33,11 +34,14 @@ async fn healthz(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str
     }
 }
 
-/// It may be counted on: admitted, not going down, and every replica was started and knows a leader.
+/// It may be counted on: admitted, not going down, and every replica was started and is led.
 async fn readyz(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str) {
     let starts = !shared.replicas.to_start().is_empty();
-    let leaderless =
-        shared.replicas.all().iter().any(|running| running.replica.status().leader.is_none());
+    // One that stopped for good is replaced, and says nothing of its shard.
+    let leaderless = shared.replicas.all().iter().any(|running| {
+        let status = running.replica.status();
+        status.role != Role::Stopped && !status.is_led()
+    });
     match (shared.is_draining(), shared.is_admitted(), leaderless) {
         (true, _, _) => (StatusCode::SERVICE_UNAVAILABLE, "going down\n"),
         _ if starts => (StatusCode::SERVICE_UNAVAILABLE, "replicas are started\n"),

@@ -52,9 +52,8 @@ fn replicas(page: &mut Page, shared: &Shared) {
     each("rookery_replica_leads", "gauge", "1 when it leads.", |it| {
         (it.role == Role::Leader).into()
     });
-    each("rookery_replica_has_leader", "gauge", "1 when it knows a leader.", |it| {
-        it.leader.is_some().into()
-    });
+    let help = "1 when it leads a majority, or heard its leader lately.";
+    each("rookery_replica_has_leader", "gauge", help, |it| it.is_led().into());
     each("rookery_replica_applied_index", "counter", "Last entry applied.", |it| it.applied);
     each("rookery_replica_lag_entries", "gauge", "Entries committed and not applied yet.", |it| {
         it.committed.saturating_sub(it.applied)

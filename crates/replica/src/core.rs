@@ -1,8 +1,7 @@
 //! One run of openraft for a replica, from start to stop. A replica whose core died begins another.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::RwLock;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Instant, ServerState};
@@ -38,6 +37,8 @@ pub(crate) struct Core {
     /// Held by who looks for a chunk in the whole journal.
     pub searching: tokio::sync::Mutex<()>,
     pub care: Care,
+    /// When another replica last led this one.
+    pub led_at: Mutex<Option<tokio::time::Instant>>,
 }
 
 impl Core {
@@ -89,8 +90,8 @@ impl Core {
         );
         let raft = raft.await.map_err(raft_error)?;
         let memory = network.memory.clone();
-        let (receiving, searching) = Default::default();
-        Ok(Self { raft, applying, network, claim, memory, receiving, searching, care })
+        let (receiving, searching, led_at) = Default::default();
+        Ok(Self { raft, applying, network, claim, memory, receiving, searching, care, led_at })
     }
 
     /// How it is now.
@@ -115,6 +116,7 @@ impl Core {
             let age = heard.as_ref().map(|at| at.elapsed())?;
             Some((*id, age.as_millis() as u64))
         });
+        let led_at = *self.led_at.lock().unwrap_or_else(PoisonError::into_inner);
         let quorum_age = metrics.last_quorum_acked.as_ref().map(|at| at.elapsed());
         Status {
             role: match (&metrics.running_state, metrics.state) {
@@ -136,6 +138,7 @@ impl Core {
             matched,
             silent_ms: silent_ms.collect(),
             quorum_age_ms: quorum_age.map(|age| age.as_millis() as u64),
+            led_age_ms: led_at.map(|at| at.elapsed().as_millis() as u64),
             is_incomplete: self.care.is_incomplete(),
             missing_chunks: self.care.missing().0,
             missing_bytes: self.care.missing().1,

@@ -1,7 +1,10 @@
 //! What other replicas ask of this one.
 
+use std::sync::PoisonError;
+
 use api::peer::{PeerError, PeerRequest, PeerResponse};
 use bytes::Bytes;
+use openraft::raft::AppendEntriesResponse;
 
 use crate::codec::BadBytes;
 use crate::core::Core;
@@ -90,6 +93,10 @@ async fn append(core: &Core, meta: Bytes, bodies: Vec<Bytes>) -> Result<Bytes, P
     core.care.received(bodies.iter().map(Bytes::len).sum());
     let request = wire::read_append(meta, bodies).map_err(bad)?;
     let response = core.raft.append_entries(request).await.map_err(refused)?;
+    if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
+        let now = Some(tokio::time::Instant::now());
+        *core.led_at.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    }
     Ok(wire::put_append_response(&response))
 }
 

@@ -51,6 +51,8 @@ pub struct Status {
     pub silent_ms: BTreeMap<u64, u64>,
     /// Only when it leads: how long ago a majority last answered.
     pub quorum_age_ms: Option<u64>,
+    /// How long ago another replica led this one; `None` if none did since it was started.
+    pub led_age_ms: Option<u64>,
     /// Bodies may be missing here; it does not campaign.
     pub is_incomplete: bool,
     /// Bodies known to be missing, as far as they were counted.
@@ -74,9 +76,45 @@ pub struct Status {
 /// A member that did not answer for so long may be down.
 const SILENT_MS: u64 = 1_000;
 
+/// Who heard nothing of a leader for so long is not led, whoever it takes for the leader: some twenty
+/// heartbeats, and longer than an election.
+const LED_WITHIN_MS: u64 = 3_000;
+
 impl Status {
+    /// Whether somebody leads the group as far as is known here: a leader that a majority answers, or that
+    /// was heard lately.
+    pub fn is_led(&self) -> bool {
+        let lately = |age_ms: Option<u64>| age_ms.is_some_and(|age_ms| age_ms < LED_WITHIN_MS);
+        match self.role {
+            Role::Leader => self.voters.len() <= 1 || lately(self.quorum_age_ms),
+            Role::Follower | Role::Learner => self.leader.is_some() && lately(self.led_age_ms),
+            Role::Candidate | Role::Stopped => false,
+        }
+    }
+
     /// Of a leader: whether another member answered lately.
     pub fn answers(&self, id: u64) -> bool {
         self.silent_ms.get(&id).is_some_and(|ms| *ms < SILENT_MS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_hears_nothing_of_a_leader_is_not_led() {
+        let member = Member { node: "n1".into(), disk_id: [1; 16] };
+        let voters = (1..=3).map(|id| (id, member.clone())).collect();
+        let leader = Some((1, member));
+        let follower = Status { role: Role::Follower, leader, voters, ..Status::default() };
+        let heard = |ms| Status { led_age_ms: Some(ms), ..follower.clone() };
+        assert!(!follower.is_led(), "it was just started, and nobody told it anything");
+        assert!(heard(200).is_led());
+        assert!(!heard(5_000).is_led(), "its leader is gone");
+        let leads = |quorum_age_ms| Status { role: Role::Leader, quorum_age_ms, ..heard(0) };
+        assert!(leads(Some(200)).is_led());
+        assert!(!leads(Some(5_000)).is_led(), "its majority is gone");
+        assert!(!leads(None).is_led());
     }
 }

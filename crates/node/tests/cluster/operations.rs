@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use mailbox::ShardId;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::house::{self, House, wait_for};
 
@@ -72,5 +74,46 @@ async fn leaders_move_shards_are_added_and_a_wiped_disk_is_filled_again_as_a_new
     let placement = status.placement.unwrap();
     let mut replicas = placement.shards.iter().flat_map(|shard| &shard.replicas);
     assert!(replicas.all(|one| before.contains(&one.replica_id) || one.node == "n3"));
+    house.stop_all().await;
+}
+
+/// One page of a node's probes.
+async fn page(house: &House, name: &str, path: &str) -> String {
+    let address = house.config(name).http.unwrap();
+    let Ok(mut stream) = TcpStream::connect(address).await else { return String::new() };
+    let request = format!("GET {path} HTTP/1.0\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut said = String::new();
+    stream.read_to_string(&mut said).await.unwrap();
+    said
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_a_majority_is_not_ready_and_its_metrics_tell() {
+    let mut house = House::new(3, 1);
+    house.start_all().await;
+    house.form(3).await;
+    let has_leader = async |house: &House, n: u64| {
+        let metrics = page(house, "n1", "/metrics").await;
+        let mut lines = metrics.lines().filter(|l| l.starts_with("rookery_replica_has_leader{"));
+        lines.clone().count() == 4 && lines.all(|line| line.ends_with(&format!(" {n}")))
+    };
+    let is_ready = async |house: &House| {
+        page(house, "n1", "/readyz").await.ends_with("\r\n\r\nok\n") && has_leader(house, 1).await
+    };
+    wait_for("n1 is ready", PATIENCE, async || is_ready(&house).await).await;
+
+    house.kill("n2").await;
+    house.kill("n3").await;
+    let unready = async || {
+        let said = page(&house, "n1", "/readyz").await;
+        said.contains(" 503 ") && said.ends_with("a shard has no leader\n")
+    };
+    let is_told = async || unready().await && has_leader(&house, 0).await;
+    wait_for("n1 is not ready", PATIENCE, is_told).await;
+    assert!(page(&house, "n1", "/healthz").await.contains(" 200 "), "n1 itself is well");
+
+    house.start("n3").await;
+    wait_for("n1 is ready again", PATIENCE, async || is_ready(&house).await).await;
     house.stop_all().await;
 }
