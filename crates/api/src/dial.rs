@@ -123,3 +123,15 @@ pub(crate) fn never_sent(status: &tonic::Status) -> bool {
     }
     false
 }
+
+/// The innermost cause, in words: the other side's refusal of a certificate, say, which comes when the
+/// connection is there already, and of which the status itself says "transport error".
+pub(crate) fn reason(status: &tonic::Status) -> String {
+    let mut words = status.message().to_owned();
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        words = error.to_string();
+        source = error.source();
+    }
+    words
+}

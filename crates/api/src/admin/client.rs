@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{ClusterInit, MoveReplica, ReplicaCopies, Status};
 use crate::client::{Asker, ClientConfig, Cluster, Error};
 use crate::convert::meta::collect;
+use crate::dial::reason;
 use crate::meta::MetaError;
 use crate::placement::{DiskId, META_SHARD};
 use crate::proto::admin as wire;
@@ -83,7 +84,7 @@ impl AdminClient {
             let call = client.status(wire::StatusRequest { local: true });
             let absence = match tokio::time::timeout(patience, call).await {
                 Ok(Ok(_)) => None,
-                Ok(Err(status)) => Some(status.message().to_owned()),
+                Ok(Err(status)) => Some(reason(&status)),
                 Err(_) => Some("no answer in time".into()),
             };
             Presence { node, absence }
@@ -252,7 +253,7 @@ impl AdminClient {
             let client = Rpc::new(self.cluster.nodes.channel(node));
             match timeout_at(deadline, call(client)).await {
                 Ok(Ok(answer)) => return Ok(answer.into_inner()),
-                Ok(Err(status)) => last = MetaError::Unavailable(status.message().to_owned()),
+                Ok(Err(status)) => last = MetaError::Unavailable(reason(&status)),
                 Err(_) => break,
             }
             tokio::time::sleep(AGAIN_AFTER).await;

@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 use super::attempt::{Failed, Pause};
 use super::{Client, Cluster};
 use crate::convert::mail::{decode, encode};
-use crate::dial::never_sent;
+use crate::dial::{never_sent, reason};
 use crate::mail::MailError;
 use crate::meta::MetaError;
 use crate::placement::META_SHARD;
@@ -196,7 +196,7 @@ impl Asker {
                 Ok(Err(status)) if !self.idempotent && !never_sent(&status) => {
                     return Err(MetaError::Unavailable(format!("outcome not known: {status}")));
                 }
-                Ok(Err(status)) => last = MetaError::Unavailable(status.message().to_owned()),
+                Ok(Err(status)) => last = MetaError::Unavailable(reason(&status)),
                 Err(_) if !self.idempotent => {
                     return Err(MetaError::Unavailable("outcome not known: no answer".into()));
                 }

@@ -11,6 +11,7 @@ use tonic::transport::Channel;
 use tracing::{debug, warn};
 
 use super::Nodes;
+use crate::dial::reason;
 use crate::placement::Placement;
 use crate::proto::meta::WatchPlacementRequest;
 use crate::proto::meta::meta_client::MetaClient;
@@ -149,7 +150,7 @@ impl Follower {
                 Err(status) => {
                     debug!(%status, "placement not told");
                     if silence.is_to_be_told(Instant::now()) {
-                        let (seeds, error) = (self.nodes.seeds().join(","), status.message());
+                        let (seeds, error) = (self.nodes.seeds().join(","), reason(&status));
                         warn!(seeds, error, "no node can be reached");
                     }
                 }

@@ -16,7 +16,7 @@ use tonic::transport::Channel;
 use tracing::debug;
 
 use super::answering::error_from_wire;
-use crate::dial::MESSAGE_BYTES_MAX;
+use crate::dial::{MESSAGE_BYTES_MAX, reason};
 use crate::peer::{PeerError, PeerRequest, PeerResponse};
 use crate::proto::raft as wire;
 use crate::proto::raft::raft_client::RaftClient;
@@ -221,15 +221,4 @@ fn frame(id: u64, request: PeerRequest) -> wire::RequestFrame {
         bodies: request.bodies,
         deadline_ms: u32::try_from(request.deadline.as_millis()).unwrap_or(u32::MAX),
     }
-}
-
-/// The innermost cause, in words.
-fn reason(status: &Status) -> String {
-    let mut words = status.message().to_owned();
-    let mut source = std::error::Error::source(status);
-    while let Some(error) = source {
-        words = error.to_string();
-        source = error.source();
-    }
-    words
 }
