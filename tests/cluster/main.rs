@@ -16,6 +16,7 @@ mod help_page;
 mod idle;
 mod large;
 mod lifecycle;
+mod log_full;
 mod mailload;
 mod odd_shapes;
 mod postfix;

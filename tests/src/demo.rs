@@ -254,7 +254,8 @@ impl Demo {
     }
 }
 
-fn signal(pid: u32, with: &str) -> Result<()> {
+/// Sends a signal to a process.
+pub fn signal(pid: u32, with: &str) -> Result<()> {
     let sent = Command::new("kill").args([format!("-{with}"), pid.to_string()]).status();
     ensure!(sent.context("run kill")?.success(), "kill -{with} {pid} failed");
     Ok(())

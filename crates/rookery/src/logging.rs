@@ -18,5 +18,8 @@ pub fn start() {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(true)
+        // Why: it would tell on standard error that standard error cannot be written (a full disk, a
+        // reader that is gone), and panic in whichever task had something to log.
+        .log_internal_errors(false)
         .init();
 }
