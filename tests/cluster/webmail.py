@@ -86,7 +86,7 @@ def check(is_right, what, said):
 
 def deliver(n, subject):
     message = email.mime.multipart.MIMEMultipart()
-    message["From"], message["To"], message["Subject"] = "Jürgen <j@example.test>", USER, subject
+    message["From"], message["To"], message["Subject"] = "Bücher <j@example.test>", USER, subject
     message["Date"], message["Message-ID"] = f"Mon, {n} Jan 2024 10:00:00 +0100", f"<{n}@example.test>"
     message.attach(email.mime.text.MIMEText(f"Hallo Wörld {n}\n", "plain", "utf-8"))
     attachment = email.mime.application.MIMEApplication(BLOB)
