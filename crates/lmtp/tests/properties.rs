@@ -58,6 +58,20 @@ fn octets_of_inboxes(play: &mut Play) -> Vec<String> {
     std::mem::take(&mut play.log)
 }
 
+/// Whichever of the two is seen first.
+#[test]
+fn a_message_that_is_too_large_and_badly_formed_is_refused_for_its_form() {
+    let dialogue = b"LHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<jo@example.test>\r\nDATA\r\n";
+    let message = [b"x".repeat(6_000), b"\ny\r\n.\r\n".to_vec()].concat();
+    for n_at_once in [1, 100, message.len()] {
+        let mut play = session();
+        play.receive(dialogue);
+        message.chunks(n_at_once).for_each(|piece| play.receive(piece));
+        let said = String::from_utf8_lossy(&play.sent).into_owned();
+        assert!(said.ends_with("550 5.6.0 A CR or LF stands alone in the message\r\n"), "{said}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 

@@ -20,6 +20,8 @@ pub(super) struct Reading {
     n_bytes: u64,
     /// Words for every recipient, when the message is not wanted any more.
     pub(super) refusal: Option<&'static str>,
+    /// It is larger than a message may be.
+    is_too_large: bool,
 }
 
 /// How it comes.
@@ -35,7 +37,7 @@ impl Reading {
     }
 
     fn new(body: Body) -> Self {
-        Self { body, piece: Vec::new(), n_bytes: 0, refusal: None }
+        Self { body, piece: Vec::new(), n_bytes: 0, refusal: None, is_too_large: false }
     }
 
     fn begin_chunk(&mut self, chunk: Chunk) {
@@ -83,7 +85,7 @@ impl Reading {
         if has_bare_line_end && self.refusal.is_none() {
             self.refusal = Some(Words::BareLineEnd.text());
         }
-        if self.refusal.is_some() {
+        if self.refusal.is_some() || self.is_too_large {
             self.piece.clear();
         } else if self.is_whole()
             && let Body::Chunks(reader) = &mut self.body
@@ -174,7 +176,7 @@ impl Session {
         let is_whole = reading.is_whole();
         let n_bytes = reading.n_bytes + reading.piece.len() as u64;
         if n_bytes > self.settings.message_bytes_max {
-            reading.refusal = Some(Words::TooLarge.text());
+            reading.is_too_large = true;
             reading.piece.clear();
         }
         if !reading.piece.is_empty() && (is_whole || reading.is_full()) {
@@ -183,7 +185,9 @@ impl Session {
             self.doing = Doing::Storing(reading);
             return Some(Question::Body(piece));
         }
-        match reading.refusal {
+        // Why the size last: how much of it is seen before a line end that stands alone is up to the network.
+        let refusal = reading.refusal.or(reading.is_too_large.then(|| Words::TooLarge.text()));
+        match refusal {
             _ if !reading.is_at_end() => self.doing = Doing::Reading(reading),
             refusal if !is_whole => self.chunk_taken(reading, refusal),
             Some(words) => {
