@@ -34,12 +34,8 @@ impl Blocking {
             return self.run(work).await;
         }
         let (done, told) = tokio::sync::oneshot::channel();
-        std::thread::Builder::new().name("aside".into()).spawn(move || {
-            // Why the result is dropped: where it may not give way it is done all the same.
-            let _ = rustix::process::setpriority_process(None, ASIDE_NICE);
-            // Why no matter: whoever wanted it may have been cancelled.
-            drop(done.send(work()));
-        })?;
+        // Why the result is dropped: whoever wanted it may have been cancelled.
+        aside(move || drop(done.send(work())))?;
         told.await.map_err(io::Error::other)
     }
 
@@ -52,4 +48,14 @@ impl Blocking {
             drop(catch_unwind(AssertUnwindSafe(work)));
         }
     }
+}
+
+/// Begins work in a thread of its own that gives way to all others.
+pub(crate) fn aside(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    std::thread::Builder::new().name("aside".into()).spawn(move || {
+        // Why the result is dropped: where it may not give way it is done all the same.
+        let _ = rustix::process::setpriority_process(None, ASIDE_NICE);
+        work();
+    })?;
+    Ok(())
 }

@@ -261,13 +261,15 @@ impl Checkpoints {
         deltas.len() >= self.n_deltas_max || deltas_len > checkpoint.parts[0].len.max(1 << 20)
     }
 
-    /// Lets others go first after some rows of a view.
-    fn give_way(&self, n_rows: &mut usize) {
+    /// Lets others go first after some rows of a view; says when it did.
+    fn give_way(&self, n_rows: &mut usize) -> bool {
         *n_rows += 1;
-        if n_rows.is_multiple_of(ROWS_PER_TURN) && self.blocking.is_threaded {
+        let is_time = n_rows.is_multiple_of(ROWS_PER_TURN);
+        if is_time && self.blocking.is_threaded {
             // Why not a low priority: whoever commits would wait for the locks of a thread that does not run.
             std::thread::sleep(PAUSE);
         }
+        is_time
     }
 
     fn delta(&self, view: &RowView, dirty: &Dirty) -> io::Result<Checkpoint> {
@@ -283,7 +285,10 @@ impl Checkpoints {
         let head = Head { from, applied };
         let mut n_rows = 0;
         let row = |key: &[u8]| -> io::Result<Row> {
-            self.give_way(&mut n_rows);
+            if self.give_way(&mut n_rows) {
+                // Invariant: keys ascend, and nobody else writes a checkpoint meanwhile.
+                view.pass(key);
+            }
             let value = view.try_row(key).map_err(io::Error::other)?;
             Ok((key.to_vec(), value))
         };

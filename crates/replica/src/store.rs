@@ -9,8 +9,9 @@
 
 mod aside;
 mod pages;
+mod undo;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
@@ -23,6 +24,7 @@ use tokio::sync::watch;
 
 use self::aside::Aside;
 use self::pages::{Laid, Page};
+use self::undo::{Before, Left, Undo};
 use crate::blocking::Blocking;
 use crate::briefs::{self, Briefs, StoreBriefs};
 use crate::codec::{self, Reader};
@@ -31,8 +33,6 @@ use crate::pending::{Lag, Layer, Pending};
 use crate::raft::{LogId, StoredMembership};
 use crate::recent::Recent;
 
-/// Limit: bytes of overwritten rows kept for views. Above it the views there are expire.
-const UNDO_BYTES_MAX: usize = 64 << 20;
 /// Rows read at once by a scan of a view, which reads more each time.
 const PAGE_ROWS_MIN: usize = 16;
 const PAGE_ROWS_MAX: usize = 1024;
@@ -137,22 +137,6 @@ impl Drop for Told<'_> {
     fn drop(&mut self) {
         self.0.send_replace(());
     }
-}
-
-#[derive(Default)]
-struct Undo {
-    version: u64,
-    /// Views below it expired.
-    floor: u64,
-    views: BTreeMap<u64, usize>,
-    chain: BTreeMap<Vec<u8>, Vec<Before>>,
-    bytes: usize,
-}
-
-/// What a row was before a version.
-struct Before {
-    version: u64,
-    value: Option<Vec<u8>>,
 }
 
 impl Store {
@@ -382,10 +366,9 @@ impl Store {
     /// The rows as they are now, whatever is applied later.
     pub fn view(self: &Arc<Self>) -> RowView {
         let at = lock(&self.commit);
-        let mut undo = lock(&self.undo);
-        let version = undo.version;
-        *undo.views.entry(version).or_default() += 1;
-        RowView { store: self.clone(), version, applied: at.clone() }
+        let version = lock(&self.undo).open();
+        let (applied, ascends) = (at.clone(), AtomicBool::new(false));
+        RowView { store: self.clone(), version, applied, ascends }
     }
 
     /// Reads every row of the index, ascending, and says whether they add up to the digest they should
@@ -418,30 +401,28 @@ impl Store {
 
     /// Whether there is a view, so that what rows were is wanted with the next commit.
     pub fn has_views(&self) -> bool {
-        !lock(&self.undo).views.is_empty()
+        lock(&self.undo).has_views()
     }
 
     /// Keeps the old values of rows that views may still want. Gives the version to be.
     fn keep_before(&self, changes: &RowChanges, mut before: RowChanges) -> Result<u64, IndexError> {
         let mut undo = lock(&self.undo);
         let version = undo.version + 1;
-        if undo.views.is_empty() {
+        if !undo.has_views() {
             return Ok(version);
         }
         for key in changes.keys() {
+            if !undo.is_wanted(key) {
+                continue;
+            }
             let value = match before.remove(key) {
                 Some(value) => value,
                 // Why: a view that came meanwhile.
                 None => self.known(key)?,
             };
-            undo.bytes += key.len() + value.as_ref().map_or(0, Vec::len) + 96;
-            undo.chain.entry(key.clone()).or_default().push(Before { version, value });
+            undo.keep(key, Before { version, value });
         }
-        if undo.bytes > UNDO_BYTES_MAX {
-            undo.floor = version;
-            undo.chain.clear();
-            undo.bytes = 0;
-        }
+        undo::let_go(undo.expire(version));
         Ok(version)
     }
 
@@ -531,12 +512,22 @@ pub(crate) struct RowView {
     store: Arc<Store>,
     version: u64,
     applied: Applied,
+    /// It has told what it has passed.
+    ascends: AtomicBool,
 }
 
 impl RowView {
     /// Where in the log this is.
     pub fn applied(&self) -> &Applied {
         &self.applied
+    }
+
+    /// Nobody asks this view, the only one of its store that tells it, for a row before this one any more.
+    pub fn pass(&self, key: &[u8]) {
+        self.ascends.store(true, Ordering::Relaxed);
+        let unwanted = lock(&self.store.undo).pass(self.version, key);
+        // Why not before: whoever commits waits for the lock.
+        drop(unwanted);
     }
 
     /// A row, or why it cannot be told.
@@ -592,14 +583,6 @@ impl RowView {
         &self.store
     }
 
-    /// Whether rows of a range have changed since.
-    fn is_outdated(&self, undo: &Undo, from: &[u8], to: &[u8]) -> bool {
-        let range = (Bound::Included(from), Bound::Excluded(to));
-        let is_later = |before: &Before| before.version > self.version;
-        self.version < undo.floor
-            || undo.chain.range::<[u8], _>(range).any(|(_, befores)| befores.iter().any(is_later))
-    }
-
     /// What rows of a range were that have changed since.
     fn before(&self, from: &[u8], to: Bound<&[u8]>) -> RowChanges {
         let undo = lock(&self.store.undo);
@@ -607,12 +590,7 @@ impl RowView {
             drop(undo);
             give_up(Lost::Expired);
         }
-        let changed = undo.chain.range::<[u8], _>((Bound::Included(from), to));
-        let before = changed.filter_map(|(key, befores)| {
-            let before = befores.iter().find(|before| before.version > self.version)?;
-            Some((key.clone(), before.value.clone()))
-        });
-        before.collect()
+        undo.all_at(self.version, (Bound::Included(from), to))
     }
 }
 
@@ -626,11 +604,7 @@ impl Source for RowView {
             drop(undo);
             give_up(Lost::Expired);
         }
-        let befores = undo.chain.get(key);
-        match befores.and_then(|b| b.iter().find(|before| before.version > self.version)) {
-            Some(before) => before.value.clone(),
-            None => now,
-        }
+        undo.at(self.version, key).map_or(now, |before| before.value.clone())
     }
 
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) {
@@ -664,8 +638,9 @@ impl Source for RowView {
 
     fn keep_briefs(&self, block: &Block, briefs: &Bytes) {
         let (from, to) = block.rows();
+        let range = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
         let undo = lock(&self.store.undo);
-        if !self.is_outdated(&undo, &from, &to) {
+        if !undo.has_changed(self.version, range) {
             self.store.briefs.put(block, briefs);
         }
     }
@@ -673,33 +648,13 @@ impl Source for RowView {
 
 impl Drop for RowView {
     fn drop(&mut self) {
-        let mut locked = lock(&self.store.undo);
-        let undo = &mut *locked;
-        if let Some(count) = undo.views.get_mut(&self.version) {
-            *count -= 1;
-            if *count > 0 {
-                return;
-            }
-            undo.views.remove(&self.version);
+        let ascends = self.ascends.load(Ordering::Relaxed);
+        let left = lock(&self.store.undo).close(self.version, ascends);
+        match left {
+            Left::Little => {}
+            Left::Litter => undo::begin_sweeping(&self.store),
+            Left::All(chain) => undo::let_go(chain),
         }
-        let Some((&oldest, _)) = undo.views.first_key_value() else {
-            let chain = std::mem::take(&mut undo.chain);
-            undo.bytes = 0;
-            drop(locked);
-            // Why only now: it may be large, and whoever commits waits for the lock.
-            drop(chain);
-            return;
-        };
-        if oldest <= self.version || undo.chain.len() < 4096 {
-            return;
-        }
-        undo.bytes = 0;
-        undo.chain.retain(|key, befores| {
-            befores.retain(|before| before.version > oldest);
-            let size = |before: &Before| key.len() + before.value.as_ref().map_or(0, Vec::len) + 96;
-            undo.bytes += befores.iter().map(size).sum::<usize>();
-            !befores.is_empty()
-        });
     }
 }
 

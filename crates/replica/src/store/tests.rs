@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
+
 use futures_util::FutureExt;
 use proptest::prelude::*;
 
@@ -19,6 +21,8 @@ enum Step {
     /// Begins to write what is pending, and does not end yet.
     Begin,
     View,
+    /// The oldest view reads nothing before this key any more.
+    Pass(u8),
     Drop,
 }
 
@@ -29,15 +33,18 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Settle),
         1 => Just(Step::Begin),
         2 => Just(Step::View),
+        2 => (0..40u8).prop_map(Step::Pass),
         1 => Just(Step::Drop),
     ]
 }
 
-fn check_source(source: &dyn Source, model: &Model) {
-    for key in 0..40u8 {
+/// All keys from the first on.
+fn check_source(source: &dyn Source, model: &Model, first: u8) {
+    for key in first..40 {
         assert_eq!(source.row(&[key]), model.get(&vec![key]).cloned());
     }
     for (from, to, limit) in [(0, 40, usize::MAX), (7, 31, usize::MAX), (0, 40, 3)] {
+        let (from, to) = (first.max(from), first.max(to));
         let mut found = Vec::new();
         source.scan(&[from], &[to], &mut |key, value| {
             found.push((key.to_vec(), value.to_vec()));
@@ -97,11 +104,15 @@ proptest! {
                     finish(&store, &mut begun);
                     begun = store.pending.write().unwrap().take();
                 }
-                Step::View => views.push((store.view(), model.clone())),
+                Step::View => views.push((store.view(), model.clone(), 0)),
+                Step::Pass(key) => if let Some((view, _, first)) = views.first_mut() {
+                    *first = key.max(*first);
+                    view.pass(&[*first]);
+                },
                 Step::Drop => drop(views.pop()),
             }
-            check_source(&*store, &model);
-            views.iter().for_each(|(view, model)| check_source(view, model));
+            check_source(&*store, &model, 0);
+            views.iter().for_each(|(view, model, first)| check_source(view, model, *first));
         }
     }
 }
