@@ -1,5 +1,5 @@
-//! Everything that can change a shard. One command touches at most [`ROWS_MAX`] rows; those that could
-//! touch more stop early and say in their outcome where to go on.
+//! Everything that can change a shard. One command touches at most [`ROWS_MAX`] rows, an APPEND of many
+//! messages somewhat more; those that could touch more stop early and say in their outcome where to go on.
 
 pub(crate) mod append;
 pub mod change_account;
