@@ -25,8 +25,8 @@ const FRONTENDS: &[&str] = &["f1", "f2"];
 /// Deliveries, and rounds of the session, that show that both go on.
 const N_PROGRESS: usize = 5;
 const PROGRESS_WITHIN: Duration = Duration::from_secs(60);
-/// After so long without an answer of the store a POP3 session asks whether the account may be read: more than
-/// `pop3::ADMITTED_FOR_MS`.
+/// After so long without an answer of the store a POP3 session asks whether the account may be read: more
+/// than `pop3::ADMITTED_FOR_MS`.
 const POP3_ADMITS_FOR: Duration = Duration::from_millis(110);
 
 /// A password of [`USER`].
