@@ -137,7 +137,8 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Stream for Paced<S> 
     }
 }
 
-fn size_bytes(request: &AppendEntriesRequest<Types>) -> usize {
+/// What the entries of a request take.
+pub(crate) fn size_bytes(request: &AppendEntriesRequest<Types>) -> usize {
     let size = |payload: &Payload| match payload {
         Payload::Normal(proposal) => proposal.size_bytes(),
         Payload::Blank | Payload::Membership(_) => 0,

@@ -16,11 +16,14 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use crate::network::Peer;
+use crate::pace::size_bytes;
 use crate::raft::{LogId, Types};
 
 /// How long a follower may not know what is committed. Shorter than a heartbeat, which tells it too; and
 /// whoever leads next has no more than that to apply before it serves.
 const NEWS_WAIT_MAX: Duration = Duration::from_millis(100);
+/// Limit: bytes of entries after which it is told at once: until then it keeps them in memory.
+const UNTOLD_BYTES_MAX: usize = 256 << 10;
 
 pub(crate) type AppendResult = Result<StreamAppendResult<Types>, RPCError<Types>>;
 
@@ -36,6 +39,8 @@ pub(crate) struct Pipeline {
 struct Told {
     commit: Option<LogId>,
     at: Instant,
+    /// Bytes of the entries sent since.
+    n_bytes: usize,
 }
 
 /// A request without entries that was not sent yet, as the next request sees it.
@@ -87,11 +92,20 @@ impl Pipeline {
     fn tell_less(&mut self, request: &mut AppendEntriesRequest<Types>) {
         // Invariant: once the last of these entries is committed, openraft has news to tell.
         let has_more = request.leader_commit < request.entries.last().map(|entry| entry.log_id);
-        match &self.told {
-            Some(told) if has_more && told.at.elapsed() < NEWS_WAIT_MAX => {
+        let n_bytes = size_bytes(request);
+        match &mut self.told {
+            Some(told)
+                if has_more
+                    && told.at.elapsed() < NEWS_WAIT_MAX
+                    && told.n_bytes < UNTOLD_BYTES_MAX =>
+            {
                 request.leader_commit = told.commit;
+                told.n_bytes += n_bytes;
             }
-            _ => self.told = Some(Told { commit: request.leader_commit, at: Instant::now() }),
+            _ => {
+                let (commit, at) = (request.leader_commit, Instant::now());
+                self.told = Some(Told { commit, at, n_bytes });
+            }
         }
     }
 
@@ -140,12 +154,13 @@ mod tests {
     use std::sync::{Arc, Mutex, Weak};
 
     use api::peer::{BoxFuture, PeerError, PeerRequest, PeerResponse, PeerTransport};
+    use bytes::Bytes;
     use futures_util::FutureExt;
     use mailbox::ShardId;
 
     use super::*;
     use crate::network::Network;
-    use crate::raft::{Entry, LeaderId, LogId, Member, Payload, Vote};
+    use crate::raft::{Entry, LeaderId, LogId, Member, Payload, Proposal, Vote};
     use crate::wire;
 
     /// Notes how many entries each request has, and what it says is committed; the n-th fails if it was
@@ -254,6 +269,21 @@ mod tests {
         // News alone tell all there is.
         told(&mut pipeline, vec![request(9, false, 9)]).await;
         assert_eq!(*follower.committed.lock().unwrap(), [4, 4, 4, 7, 7, 9]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn large_entries_tell_what_is_committed_at_once() {
+        let follower = Follower::default();
+        let mut pipeline = pipeline(&follower);
+        let large = |prev| {
+            let mut request = request(prev, true, prev);
+            let command = Bytes::from(vec![0; UNTOLD_BYTES_MAX]);
+            request.entries[0].payload =
+                Payload::Normal(Proposal { command, inline: Arc::default() });
+            request
+        };
+        told(&mut pipeline, vec![request(4, true, 4), large(5), large(6), large(7)]).await;
+        assert_eq!(*follower.committed.lock().unwrap(), [4, 4, 6, 7]);
     }
 
     #[tokio::test(start_paused = true)]
