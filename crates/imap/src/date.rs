@@ -1,24 +1,10 @@
 //! Dates as IMAP writes them (RFC 9051 9: `date`, `date-time`).
 
 use mailbox::command::InternalDate;
+use mime::days_since_1970;
 
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-
-/// Days since 1970 of a day of the Gregorian calendar; `None` if there is no such day.
-pub(crate) fn days(year: i64, month: i64, day: i64) -> Option<i64> {
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    // Counting years from March puts the leap day at the end.
-    let shifted = if month <= 2 { year - 1 } else { year };
-    let era = shifted.div_euclid(400);
-    let year_of_era = shifted.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    let days = era * 146_097 + day_of_era - 719_468;
-    (civil(days) == (year, month, day)).then_some(days)
-}
 
 /// Year, month and day of a day since 1970.
 fn civil(days: i64) -> (i64, i64, i64) {
@@ -43,7 +29,7 @@ pub(crate) fn parse_date(text: &str) -> Option<i64> {
         return None;
     }
     let month = MONTHS.iter().position(|name| name.eq_ignore_ascii_case(month))? as i64 + 1;
-    days(digits(year)?, month, digits(day)?)
+    days_since_1970(digits(year)?, month, digits(day)?)
 }
 
 /// `17-Jul-1996 02:44:25 -0700`; the day may have a space in front instead of a 0.

@@ -114,13 +114,14 @@ fn full_year(word: &str) -> Option<i64> {
     }
 }
 
-/// `None` for a day that is not in the calendar.
-fn days_since_1970(year: i64, month: i64, day: i64) -> Option<i64> {
+/// Days since 1970 of a day of the Gregorian calendar; `None` if there is no such day.
+pub fn days_since_1970(year: i64, month: i64, day: i64) -> Option<i64> {
     let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let n_days = match month {
         2 => 28 + i64::from(is_leap),
         4 | 6 | 9 | 11 => 30,
-        _ => 31,
+        1..=12 => 31,
+        _ => 0,
     };
     if !(1..=n_days).contains(&day) {
         return None;
@@ -168,7 +169,7 @@ fn zone_minutes(zone: &str) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
-    use super::date;
+    use super::{date, days_since_1970};
 
     /// 1 January 2024, 00:00:00 UTC.
     const START: i64 = 1_704_067_200;
@@ -207,6 +208,12 @@ mod tests {
         ] {
             assert_eq!(date(value.as_bytes()), Some(wanted), "{value}");
         }
+    }
+
+    #[test]
+    fn there_are_twelve_months() {
+        assert_eq!(days_since_1970(2024, 12, 31), Some(20_088));
+        assert!([0, 13].iter().all(|month| days_since_1970(2024, *month, 1).is_none()));
     }
 
     #[test]

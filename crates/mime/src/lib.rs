@@ -30,6 +30,7 @@ mod word;
 
 pub use charset::{CharsetDecoder, collation_key, fold, fold_in_place};
 pub use continued::join_continuations;
+pub use date::days_since_1970;
 pub use envelope::{Address, Envelope};
 pub use header::{HeaderField, HeaderFields, header_fields, unfold};
 pub use metadata::{Metadata, Range};
