@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncBufReadExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
@@ -108,7 +109,14 @@ impl Dialer {
         let stream = socket.connect(address).await?;
         stream.set_nodelay(true)?;
         let (connector, name) = self.identity.connector(node).map_err(io::Error::other)?;
-        connector.connect(name, stream).await
+        let mut stream = connector.connect(name, stream).await?;
+        // With TLS 1.3 the handshake is over here before the other side has judged our certificate. Its
+        // first words are the settings of HTTP/2, or why it refuses: who writes before they are read may
+        // find the connection reset, and the reason lost.
+        if stream.fill_buf().await?.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed before a word"));
+        }
+        Ok(stream)
     }
 }
 
