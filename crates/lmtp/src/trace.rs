@@ -26,7 +26,7 @@ pub(crate) struct Trace<'a> {
 impl Trace<'_> {
     /// Return-Path, Delivered-To and Received, whole lines.
     pub(crate) fn fields(&self) -> Bytes {
-        let peer = self.peer.map(|peer| format!(" ([{peer}])")).unwrap_or_default();
+        let peer = self.peer.map(|peer| format!(" ({})", literal(peer))).unwrap_or_default();
         let date = date(self.time);
         let Self { sender, recipient, client, hostname, protocol, id, .. } = self;
         Bytes::from(format!(
@@ -35,6 +35,12 @@ impl Trace<'_> {
              \tfor <{recipient}>; {date}\r\n"
         ))
     }
+}
+
+/// RFC 5321 4.1.3: an IPv6 address says what it is.
+fn literal(address: &str) -> String {
+    let tag = if address.contains(':') { "IPv6:" } else { "" };
+    format!("[{tag}{address}]")
 }
 
 const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
@@ -69,6 +75,26 @@ fn date(time: LogTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_client_s_address_is_a_literal_of_smtp() {
+        let fields = |peer| {
+            let trace = Trace {
+                sender: "a@b",
+                recipient: "jo@c",
+                client: "mta",
+                peer,
+                hostname: "h",
+                protocol: "LMTP",
+                id: "s.1",
+                time: LogTime(0),
+            };
+            String::from_utf8(trace.fields().to_vec()).unwrap()
+        };
+        assert!(fields(Some("192.0.2.7")).contains("from mta ([192.0.2.7])\r\n"));
+        assert!(fields(Some("2001:db8::7")).contains("from mta ([IPv6:2001:db8::7])\r\n"));
+        assert!(fields(None).contains("from mta\r\n"));
+    }
 
     #[test]
     fn dates_are_those_of_the_calendar() {
