@@ -245,19 +245,17 @@ impl Session {
         }
     }
 
+    /// RFC 2449 5: what is offered before the login is told after it as well.
     fn capabilities(&mut self) {
         self.say("+OK\r\nTOP\r\nUIDL\r\nPIPELINING\r\nRESP-CODES\r\nAUTH-RESP-CODE");
-        if self.may_log_in() {
+        if self.takes_passwords() {
             self.say("USER\r\nSASL PLAIN");
         }
-        if self.can_start_tls() {
+        if self.has_tls_to_start() {
             self.say("STLS");
         }
-        // RFC 6856 2: offered only where the command may come; names in USER are UTF-8 too.
-        if self.maildrop.is_none() {
-            self.say("UTF8 USER");
-        }
-        self.say("EXPIRE NEVER\r\nLOGIN-DELAY 0\r\nIMPLEMENTATION Rookery\r\n.");
+        // RFC 6856 2: names in USER are UTF-8 too.
+        self.say("UTF8 USER\r\nEXPIRE NEVER\r\nLOGIN-DELAY 0\r\nIMPLEMENTATION Rookery\r\n.");
     }
 
     /// RFC 1939 6: only QUIT removes messages.

@@ -11,12 +11,14 @@ use crate::parse::Request;
 use crate::{AUTH_FAILURES_MAX, refuse, sasl};
 
 impl Session {
-    pub(super) fn may_log_in(&self) -> bool {
-        self.maildrop.is_none() && (self.settings.is_tls || self.settings.allow_plain_login)
+    /// Whether passwords may come over this connection.
+    pub(super) fn takes_passwords(&self) -> bool {
+        self.settings.is_tls || self.settings.allow_plain_login
     }
 
-    pub(super) fn can_start_tls(&self) -> bool {
-        self.settings.can_start_tls && !self.settings.is_tls && self.maildrop.is_none()
+    /// Whether STLS would begin TLS before the login.
+    pub(super) fn has_tls_to_start(&self) -> bool {
+        self.settings.can_start_tls && !self.settings.is_tls
     }
 
     pub(super) fn authorize(&mut self, request: Request) {
@@ -24,12 +26,12 @@ impl Session {
             request,
             Request::User(_) | Request::Pass(_) | Request::AuthList | Request::AuthPlain(_)
         );
-        if is_login && !self.may_log_in() {
+        if is_login && !self.takes_passwords() {
             self.say(refuse::NEED_TLS);
             return;
         }
         match request {
-            Request::Stls if self.can_start_tls() => {
+            Request::Stls if self.has_tls_to_start() => {
                 self.say("+OK Begin TLS");
                 self.input.clear();
                 self.doing = Doing::StartingTls;
