@@ -133,7 +133,12 @@ fn size_of(digits: &str) -> Option<u64> {
 }
 
 fn rcpt(rest: &str) -> Result<Request, Words> {
-    let (recipient, parameters) = path(after(rest, "TO:").ok_or(Words::BadRcpt)?)?;
+    let found = path(after(rest, "TO:").ok_or(Words::BadRcpt)?);
+    let (recipient, parameters) = found.map_err(|words| match words {
+        Words::BadPath => Words::BadRecipientPath,
+        Words::PathTooLong => Words::RecipientPathTooLong,
+        words => words,
+    })?;
     if recipient.is_empty() {
         return Err(Words::BadRecipient);
     }
@@ -229,7 +234,9 @@ mod tests {
             Ok(Request::Rcpt(r#""a > b"@c"#.to_owned()))
         );
         assert_eq!(request(b"RCPT TO:<>"), Err(Words::BadRecipient));
-        assert_eq!(request(b"RCPT TO:<a@b"), Err(Words::BadPath));
+        assert_eq!(request(b"RCPT TO:<a@b"), Err(Words::BadRecipientPath));
+        let longer = format!("RCPT TO:<{}@b>", "x".repeat(PATH_BYTES_MAX - 1));
+        assert_eq!(request(longer.as_bytes()), Err(Words::RecipientPathTooLong));
         assert_eq!(request(b"DATA now"), Err(Words::NoParameters));
         let bdat = |n_bytes, is_last| Ok(Request::Bdat(Chunk { n_bytes, is_last }));
         assert_eq!(request(b"BDAT 86"), bdat(86, false));

@@ -23,6 +23,8 @@ pub(crate) enum Words {
     BadRcpt,
     BadPath,
     PathTooLong,
+    BadRecipientPath,
+    RecipientPathTooLong,
     BadRecipient,
     BadParameter,
     UnknownParameter,
@@ -63,6 +65,9 @@ impl Words {
             Self::BadRcpt => "501 5.5.4 Say RCPT TO:<address>",
             Self::BadPath => "501 5.1.7 A path is <address>",
             Self::PathTooLong => "501 5.1.7 Path too long",
+            // RFC 3463 3.2: 1.7 is of the sender's address, 1.3 of the recipient's.
+            Self::BadRecipientPath => "501 5.1.3 A path is <address>",
+            Self::RecipientPathTooLong => "501 5.1.3 Path too long",
             Self::BadRecipient => "553 5.1.3 Not an address",
             Self::BadParameter => "501 5.5.4 Bad value of a parameter",
             Self::UnknownParameter => "555 5.5.4 Unknown parameter",
