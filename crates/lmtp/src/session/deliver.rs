@@ -63,9 +63,9 @@ impl Session {
         self.question = Some(Question::Commands(commands));
     }
 
-    /// Names the transaction.
+    /// Names the transaction. RFC 5321 4.4: an atom, so without dots.
     fn id(&self) -> String {
-        format!("{}.{}", self.settings.session, self.n_transactions)
+        format!("{}-{}", self.settings.session, self.n_transactions)
     }
 
     /// One command for each copy, in the order of the recipients.
