@@ -13,6 +13,7 @@ use tests::demo::Demo;
 use tests::frontend::FrontendProcess;
 use tests::imap::Imap;
 use tests::lmtp::Lmtp;
+use tests::pop3::Pop3;
 use tests::wait;
 
 const PASSWORD: &str = "secret";
@@ -21,11 +22,14 @@ const PASSWORD: &str = "secret";
 const BY_INET: &str = "u0001@example.test";
 const BY_UNIX: &str = "u0002@example.test";
 
+/// One that needs SMTPUTF8.
+const BEYOND_ASCII: &str = "jörg@example.test";
+
 /// As much as a frontend takes by default, but for what Postfix puts in front.
 const LARGE_BYTES: usize = 49_000_000;
 
 #[test]
-fn postfix_delivers_large_and_small_over_inet_and_unix() -> Result<()> {
+fn postfix_delivers_large_small_and_utf8_over_inet_and_unix() -> Result<()> {
     if let Some(reason) = missing() {
         println!("skipped: {reason}");
         return Ok(());
@@ -68,10 +72,34 @@ fn postfix_delivers_large_and_small_over_inet_and_unix() -> Result<()> {
             ensure!(got.ends_with(sent), "{user}: {} octets are not those sent", got.len());
         }
     }
+    beyond_ascii(&demo, &postfix)?;
     drop(postfix);
     frontend.end()?;
     ensure!(!socket.exists(), "the socket's file goes with the frontend");
     Ok(())
+}
+
+/// RFC 6531: what Postfix was told in UTF-8 it tells us in UTF-8, and POP3 gives it like that.
+fn beyond_ascii(demo: &Demo, postfix: &Postfix) -> Result<()> {
+    demo.ctl_with_input(&["account", "add", BEYOND_ASCII], PASSWORD)?;
+    let message = "From: δ@π.example\r\nTo: jörg@example.test\r\nSubject: Grüße\r\n\
+                   Date: Fri, 27 Nov 2026 12:00:00 +0000\r\nMessage-Id: <utf8@example.test>\r\n\r\n\
+                   über\r\n";
+    let mut smtp = Lmtp::connect_to_smtp(&postfix.address)?;
+    smtp.command("MAIL FROM:<δ@π.example> BODY=8BITMIME SMTPUTF8", "250")?;
+    smtp.command(&format!("RCPT TO:<{BEYOND_ASCII}>"), "250")?;
+    smtp.command("DATA", "354")?;
+    smtp.command(&format!("{message}."), "250")?;
+    wait::until(Duration::from_secs(60), "Postfix delivers", || {
+        let mut pop3 = Pop3::login(&demo.at("f2", "pop3")?, BEYOND_ASCII, PASSWORD)?;
+        let n = pop3.lines("UIDL")?.len();
+        ensure!(n == 1, "{BEYOND_ASCII} has {n} messages; {}", postfix.said());
+        let got = String::from_utf8(pop3.retr(1)?)?;
+        ensure!(got.starts_with("Return-Path: <δ@π.example>\r\n"), "{got}");
+        ensure!(got.contains(" with UTF8LMTP id "), "{got}");
+        ensure!(got.ends_with(message), "{got}");
+        pop3.ok("QUIT").map(|_| ())
+    })
 }
 
 /// The first frontend's configuration with other ports and a socket.
@@ -123,7 +151,8 @@ impl Postfix {
              mail_owner = postfix\nsetgid_group = postdrop\nmaillog_file = {log}\n\
              maillog_file_prefixes = {home}\ninet_interfaces = 127.0.0.1\ninet_protocols = ipv4\n\
              myhostname = mta.example.test\nmydestination =\nmynetworks = 127.0.0.0/8\n\
-             relay_domains = example.test\nsmtp_dns_support_level = disabled\n\
+             relay_domains = example.test\nrelay_transport = lmtp:inet:{inet}\n\
+             smtputf8_enable = yes\nsmtp_dns_support_level = disabled\n\
              alias_maps =\nalias_database =\nmessage_size_limit = 60000000\n\
              mailbox_size_limit = 0\nrelay_recipient_maps =\nsmtpd_recipient_restrictions = \
              permit_mynetworks, reject\nlmtp_destination_recipient_limit = 50\n\
