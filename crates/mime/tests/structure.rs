@@ -137,14 +137,14 @@ fn multiparts_without_parts_are_text() {
 }
 
 #[test]
-fn only_whole_lines_delimit_and_the_innermost_part_comes_first() {
-    let raw = "Content-Type: multipart/mixed; boundary=b\n\n--b\n\n--bx\n--b x\n--b---\n --b\n\
+fn only_starts_of_lines_delimit_and_the_innermost_part_comes_first() {
+    let raw = "Content-Type: multipart/mixed; boundary=b\n\n--b\n\n-b\nx--b\n- -b\n --b\n\
         --b\t \r\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\ninner\n--b--\n--b--\n";
     let metadata = scan_both_ways(raw);
     let root = &metadata.structure;
     let body = |path: &[u32]| text_of(raw, root.find(path).expect("part is there").body);
     assert_eq!(children(root).len(), 2);
-    assert_eq!(body(&[1]), "--bx\n--b x\n--b---\n --b");
+    assert_eq!(body(&[1]), "-b\nx--b\n- -b\n --b");
     assert_eq!(body(&[2, 1]), "inner");
     assert_eq!(body(&[2]), "--b\n\ninner\n--b--");
 }
@@ -205,6 +205,33 @@ fn odd_headers() {
     let metadata = scan_both_ways("Subject: nul \0 and \u{e4}\r\n\r\nbo\0dy");
     assert_eq!(metadata.envelope.subject.as_deref(), Some("nul  and \u{e4}".as_bytes()));
     assert_eq!(metadata.preview.as_deref(), Some("bo dy"));
+}
+
+/// RFC 2046 5.1.1: it is sufficient that the boundary stands at the beginning of the line.
+#[test]
+fn what_stands_behind_a_boundary_does_not_hide_it() {
+    for (second, end) in [("--b x", "--b-- x"), ("--bx", "--b---"), ("--b; a=b", "--b--b")] {
+        let raw = format!(
+            "Content-Type: multipart/mixed; boundary=b\n\n--b y\n\none\n{second}\n\ntwo\n{end}\n\
+                epilogue\n"
+        );
+        let root = scan_both_ways(&raw).structure;
+        let body = |path: &[u32]| text_of(&raw, root.find(path).expect("part is there").body);
+        assert_eq!((children(&root).len(), body(&[1]), body(&[2])), (2, "one", "two"), "{raw}");
+    }
+}
+
+/// A boundary that begins with another one is not that one, also when its multipart has ended.
+#[test]
+fn the_longest_boundary_counts() {
+    let raw = "Content-Type: multipart/mixed; boundary=b\n\n--b\n\
+        Content-Type: multipart/mixed; boundary=bb\n\n--bb\n\none\n--bb x\n\ntwo\n--bb--\n\
+        --bb\nepilogue\n--b\n\nthree\n--b--\n";
+    let root = scan_both_ways(raw).structure;
+    let body = |path: &[u32]| text_of(raw, root.find(path).expect("part is there").body);
+    assert_eq!(children(&root).len(), 2);
+    assert_eq!((body(&[1, 1]), body(&[1, 2]), body(&[2])), ("one", "two", "three"));
+    assert_eq!(root.find(&[1, 3]).map(|_| ()), None);
 }
 
 #[test]

@@ -39,20 +39,20 @@ pub(super) struct Delimiter {
     pub(super) is_last: bool,
 }
 
-/// Finds whose delimiter `line` is, innermost first.
+/// Finds whose delimiter `line` is: of the multipart with the longest boundary that it begins with, since
+/// one boundary may begin with another, and of the innermost of several with the same.
 ///
-/// RFC 2046 5.1.1: dashes, boundary, for the last one dashes again, white space. Anything else
-/// behind the boundary makes it another line, so that one boundary may begin with another.
+/// RFC 2046 5.1.1: dashes, boundary, for the last one dashes again; whatever else stands behind it.
 pub(super) fn delimiter(open: &[Open], line: &[u8]) -> Option<Delimiter> {
-    let line = line.strip_prefix(b"--")?.trim_ascii_end();
-    open.iter().enumerate().rev().find_map(|(level, part)| {
-        let Role::Multipart { boundary, is_ended: false, .. } = &part.role else { return None };
-        match line.strip_prefix(boundary.as_slice())? {
-            b"" => Some(Delimiter { level, is_last: false }),
-            b"--" => Some(Delimiter { level, is_last: true }),
-            _ => None,
+    let line = line.strip_prefix(b"--")?;
+    let candidates = open.iter().enumerate().filter_map(|(level, part)| match &part.role {
+        Role::Multipart { boundary, is_ended, .. } if line.starts_with(boundary) => {
+            Some((boundary.len(), !is_ended, level))
         }
-    })
+        _ => None,
+    });
+    let (n_bytes, true, level) = candidates.max()? else { return None };
+    Some(Delimiter { level, is_last: line[n_bytes..].starts_with(b"--") })
 }
 
 impl Open {
