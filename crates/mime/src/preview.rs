@@ -9,6 +9,8 @@ use crate::word::transfer_decode;
 /// The start of a text part, gathered while it streams past.
 #[derive(Debug)]
 pub(crate) struct PreviewSource {
+    /// It counts where no other text is found.
+    pub(crate) is_attachment: bool,
     pub(crate) is_html: bool,
     pub(crate) encoding: String,
     pub(crate) charset: String,

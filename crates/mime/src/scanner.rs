@@ -56,6 +56,8 @@ pub struct Scanner {
     head: Option<(Envelope, SortKeys)>,
     preview_source: Option<PreviewSource>,
     preview: Option<String>,
+    /// The preview is of an attachment: of the next text that is none rather.
+    is_preview_spare: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +100,7 @@ impl Scanner {
             head: None,
             preview_source: None,
             preview: None,
+            is_preview_spare: true,
         }
     }
 
@@ -362,8 +365,10 @@ impl Scanner {
             self.turn_opaque();
         } else if matches!(innermost.role, Role::Message { .. }) {
             self.open_part(Open::message(position), Fields::of_message());
-        } else if self.preview.is_none() && !is_nested {
-            self.preview_source = innermost.preview_source();
+        } else if self.is_preview_spare && !is_nested {
+            let has_one = self.preview.is_some();
+            let source = innermost.preview_source();
+            self.preview_source = source.filter(|source| !(has_one && source.is_attachment));
         }
     }
 
@@ -384,8 +389,11 @@ impl Scanner {
     }
 
     fn end_preview(&mut self) {
-        if let Some(source) = self.preview_source.take() {
-            self.preview = source.read();
+        if let Some(source) = self.preview_source.take()
+            && let Some(preview) = source.read()
+        {
+            self.preview = Some(preview);
+            self.is_preview_spare = source.is_attachment;
         }
     }
 

@@ -249,7 +249,17 @@ fn previews() {
             Some("\u{e4}"),
         ),
         ("Content-Type: image/png\n\nxx", None),
-        ("Content-Disposition: attachment\n\nxx", None),
+        ("Content-Disposition: attachment\n\nxx", Some("xx")),
+        (
+            "Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Disposition: attachment\n\n\
+                file\n--b\nContent-Disposition: attachment\n\nother\n--b\n\ntext\n--b\n\nmore",
+            Some("text"),
+        ),
+        (
+            "Content-Type: multipart/mixed; boundary=b\n\n--b\n\n \n--b\n\
+                Content-Disposition: attachment\n\nfile\n--b\n\n \n",
+            Some("file"),
+        ),
         ("Subject: x\n\n \n\t\n", None),
         (
             "Content-Type: multipart/mixed; boundary=b\n\n--b\n\n \n--b\n\nsecond\n--b--",

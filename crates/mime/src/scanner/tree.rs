@@ -162,10 +162,11 @@ impl Open {
         let part = &self.part;
         let is_html = part.content_type.is("text", "html");
         let is_text = is_html || part.content_type.is("text", "plain");
-        if !is_text || is_attachment(part) || !matches!(self.role, Role::Leaf) {
+        if !is_text || !matches!(self.role, Role::Leaf) {
             return None;
         }
         Some(PreviewSource {
+            is_attachment: is_attachment(part),
             is_html,
             encoding: part.encoding.clone().unwrap_or_default(),
             charset: part.content_type.charset().unwrap_or_default(),
