@@ -102,6 +102,16 @@ fn keys_of_the_state_match() {
 }
 
 #[test]
+fn bodies_in_utf_7_are_decoded() {
+    let mut shard = Shard::with_account();
+    shard.deliver(b"Content-Type: text/plain; charset=utf-7\r\n\r\ncaf+AOk +2D3eAA-!\r\n");
+    for text in ["CAF\u{c9} \u{1f600}!", "caf\u{e9}"] {
+        assert_eq!(found(&shard, SearchKey::Body(text.into())), [1], "{text}");
+    }
+    assert_eq!(found(&shard, SearchKey::Body("AOk".into())), [0; 0]);
+}
+
+#[test]
 fn headers_match_decoded_and_folded() {
     let shard = shard();
     assert_eq!(found(&shard, header("Subject", "GRÜSSE")), [2]);

@@ -4,6 +4,8 @@ use encoding_rs::{Decoder, Encoding, WINDOWS_1252};
 use memchr::{memchr, memchr3};
 use unicode_normalization::UnicodeNormalization;
 
+use crate::utf7::Utf7;
+
 /// Turns octets of a charset into text; fed in any cuts it gives the same text.
 #[derive(Debug)]
 pub struct CharsetDecoder {
@@ -13,6 +15,7 @@ pub struct CharsetDecoder {
 #[derive(Debug)]
 enum State {
     Known(Box<Decoder>),
+    Utf7(Utf7),
     /// The charset is not known or US-ASCII: UTF-8 where it is valid, else windows-1252, octet by
     /// octet. Holds the octets of an unfinished UTF-8 sequence.
     Guess(Vec<u8>),
@@ -23,6 +26,7 @@ impl CharsetDecoder {
     pub fn new(charset: &str) -> CharsetDecoder {
         let state = match known(charset) {
             Some(encoding) => State::Known(Box::new(encoding.new_decoder_with_bom_removal())),
+            None if is_utf_7(charset) => State::Utf7(Utf7::default()),
             None => State::Guess(Vec::new()),
         };
         CharsetDecoder { state }
@@ -30,13 +34,14 @@ impl CharsetDecoder {
 
     /// True if the charset has a decoder of its own, or is US-ASCII.
     pub fn is_known(charset: &str) -> bool {
-        is_ascii(charset) || known(charset).is_some()
+        is_ascii(charset) || is_utf_7(charset) || known(charset).is_some()
     }
 
     /// Decodes `bytes` and appends to `text` what is certain.
     pub fn feed(&mut self, bytes: &[u8], text: &mut String) {
         match &mut self.state {
             State::Known(decoder) => decode(decoder, bytes, text, false),
+            State::Utf7(decoder) => decoder.feed(bytes, text),
             State::Guess(held) => {
                 if held.is_empty() {
                     guess(bytes, held, text);
@@ -55,10 +60,11 @@ impl CharsetDecoder {
     }
 
     /// Appends what was still held.
-    pub fn finish(mut self, text: &mut String) {
-        match &mut self.state {
-            State::Known(decoder) => decode(decoder, &[], text, true),
-            State::Guess(held) => push_windows_1252(held, text),
+    pub fn finish(self, text: &mut String) {
+        match self.state {
+            State::Known(mut decoder) => decode(&mut decoder, &[], text, true),
+            State::Utf7(decoder) => decoder.finish(text),
+            State::Guess(held) => push_windows_1252(&held, text),
         }
     }
 }
@@ -66,8 +72,7 @@ impl CharsetDecoder {
 /// Decodes all at once.
 pub(crate) fn decode_all(charset: &str, bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
-    let is_utf_7 = !is_ascii(charset) && known(charset).is_none();
-    if is_utf_7
+    if !CharsetDecoder::is_known(charset)
         && let Some(decode) =
             mail_parser::decoders::charsets::map::charset_decoder(charset.as_bytes())
     {
@@ -129,6 +134,13 @@ pub fn fold_in_place(text: &mut String) {
 fn is_ascii(charset: &str) -> bool {
     let charset = charset.trim();
     ["", "us-ascii", "ascii", "ansi_x3.4-1968"]
+        .iter()
+        .any(|name| charset.eq_ignore_ascii_case(name))
+}
+
+fn is_utf_7(charset: &str) -> bool {
+    let charset = charset.trim();
+    ["utf-7", "utf7", "unicode-1-1-utf-7", "csunicode11utf7"]
         .iter()
         .any(|name| charset.eq_ignore_ascii_case(name))
 }

@@ -26,6 +26,7 @@ mod stored;
 mod subject;
 mod token;
 mod transfer;
+mod utf7;
 mod word;
 
 pub use charset::{CharsetDecoder, collation_key, fold, fold_in_place};

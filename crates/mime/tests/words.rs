@@ -269,6 +269,31 @@ fn transfer_encodings() {
     assert!(TransferDecoder::new("x-uuencode").is_none());
 }
 
+/// RFC 2152, its examples among them.
+#[test]
+fn utf_7_in_any_cuts() {
+    for (raw, text) in [
+        ("A+ImIDkQ.", "A\u{2262}\u{391}."),
+        ("Hi Mom -+Jjo--!", "Hi Mom -\u{263a}-!"),
+        ("+ZeVnLIqe-", "\u{65e5}\u{672c}\u{8a9e}"),
+        ("Item 3 is +AKM-1.", "Item 3 is \u{a3}1."),
+        ("1 +- 1 +-- 2", "1 + 1 +- 2"),
+        ("+2D3eAA-", "\u{1f600}"),
+        ("caf+AOk x+AOk", "caf\u{e9} x\u{e9}"),
+        ("+2D0-x+3gA-+2D0A6Q", "\u{fffd}x\u{fffd}\u{fffd}\u{e9}"),
+        ("a+ b+", "a+ b+"),
+    ] {
+        for cut in [1, 2, 3, 100] {
+            let mut decoder = CharsetDecoder::new("UTF-7");
+            let mut decoded = String::new();
+            raw.as_bytes().chunks(cut).for_each(|piece| decoder.feed(piece, &mut decoded));
+            decoder.finish(&mut decoded);
+            assert_eq!(decoded, text, "{raw} {cut}");
+        }
+    }
+    assert!(CharsetDecoder::is_known("utf-7"));
+}
+
 #[test]
 fn folding_for_search() {
     assert_eq!(fold("Grüße"), fold("GRÜSSE"));
