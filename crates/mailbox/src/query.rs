@@ -294,7 +294,7 @@ pub enum SearchKey {
     /// RFC822.SIZE
     #[n(9)]
     Size(#[n(0)] Compare, #[n(1)] u64),
-    /// A header field contains; an empty text asks whether the field is there.
+    /// `FROM`, `SUBJECT`, ...: what the envelope has of a header field contains; else the field.
     #[n(10)]
     Header(#[n(0)] String, #[n(1)] String),
     /// `BODY`: the decoded text parts contain.
@@ -319,6 +319,9 @@ pub enum SearchKey {
     #[n(17)]
     SaveDate(#[n(0)] Compare, #[n(1)] i64),
 }
+    /// `HEADER`: a header field contains; an empty text asks whether the field is there.
+    #[n(18)]
+    Field(#[n(0)] String, #[n(1)] String),
 
 /// How a value must stand to the one given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]

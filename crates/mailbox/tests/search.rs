@@ -101,6 +101,30 @@ fn keys_of_the_state_match() {
     assert_eq!(found(&shard, and), [3]);
 }
 
+/// FROM looks into the envelope, HEADER FROM into the header.
+#[test]
+fn header_finds_what_the_field_has() {
+    let mut shard = Shard::with_account();
+    shard.deliver(b"From: \"Doe, Jane\" <jane@x.test>, ann@x.test\r\n\r\n");
+    let field = |text: &str| SearchKey::Field("From".into(), text.into());
+    for (text, of_field, of_envelope) in [
+        ("jane@x", true, true),
+        ("doe, jane", true, true),
+        ("\"doe", true, false),
+        (">, ann", true, false),
+        ("<ann@", false, true),
+        ("bob", false, false),
+        ("", true, true),
+    ] {
+        assert_eq!(found(&shard, field(text)) == [1], of_field, "{text} in the field");
+        assert_eq!(found(&shard, header("from", text)) == [1], of_envelope, "{text}");
+    }
+    let id = SearchKey::Field("Message-Id".into(), "<1@x".into());
+    assert_eq!(found(&shard, id.clone()), [0; 0]);
+    shard.deliver(b"Message-Id: <1@x.test>\r\n\r\n");
+    assert_eq!(found(&shard, id), [2]);
+}
+
 #[test]
 fn bodies_in_utf_7_are_decoded() {
     let mut shard = Shard::with_account();

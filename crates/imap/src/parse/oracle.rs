@@ -136,7 +136,9 @@ fn key(of: &TheirKey<'_>) -> Meaning<Key> {
         TheirKey::From(value) => header("from", value),
         TheirKey::Subject(value) => header("subject", value),
         TheirKey::To(value) => header("to", value),
-        TheirKey::Header(name, value) => header(&text(name)?, value),
+        TheirKey::Header(name, value) => {
+            Some(Key::Stored(SearchKey::Field(text(name)?, text(value)?)))
+        }
         TheirKey::Body(value) => stored(SearchKey::Body(text(value)?)),
         TheirKey::Text(value) => stored(SearchKey::Text(text(value)?)),
         TheirKey::Before(date) => stored(SearchKey::InternalDate(Less, day(date))),

@@ -249,7 +249,7 @@ fn argument_key(cursor: &mut Cursor<'_>, word: &str) -> Parsed<Key> {
         "HEADER" => {
             let name = cursor.text()?;
             cursor.space()?;
-            SearchKey::Header(name, cursor.text()?)
+            SearchKey::Field(name, cursor.text()?)
         }
         "BODY" => SearchKey::Body(cursor.text()?),
         "TEXT" => SearchKey::Text(cursor.text()?),

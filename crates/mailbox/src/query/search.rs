@@ -78,6 +78,8 @@ enum Plan<'k> {
     Or(Box<(Plan<'k>, Plan<'k>)>),
     Not(Box<Plan<'k>>),
     Header(&'k str, Needle),
+    /// As it is written, whatever the envelope has of it.
+    Field(&'k str, Needle),
     Body(Needle),
     Text(Needle),
 }
@@ -95,7 +97,12 @@ impl<'k> Plan<'k> {
                 Plan::Or(Box::new(if a.cost() <= b.cost() { (a, b) } else { (b, a) }))
             }
             SearchKey::Not(key) => Plan::Not(Box::new(Plan::of(key))),
-            SearchKey::Header(name, text) => Plan::Header(name, Needle::new(text)),
+            SearchKey::Field(name, text) if !is_in_any_form(name, text) => {
+                Plan::Field(name, Needle::new(text))
+            }
+            SearchKey::Field(name, text) | SearchKey::Header(name, text) => {
+                Plan::Header(name, Needle::new(text))
+            }
             SearchKey::Body(text) => Plan::Body(Needle::new(text)),
             SearchKey::Text(text) => Plan::Text(Needle::new(text)),
             _ => Plan::State(key),
@@ -106,6 +113,7 @@ impl<'k> Plan<'k> {
         match self {
             Plan::State(_) => 0,
             Plan::Header(name, _) => 2 + u8::from(InEnvelope::of(name).is_none()),
+            Plan::Field(..) => 3,
             Plan::Body(_) => 4,
             Plan::Text(_) => 5,
             Plan::Not(plan) => plan.cost(),
@@ -123,10 +131,22 @@ impl<'k> Plan<'k> {
             }
             Plan::Not(plan) => !plan.matches(uid, state, candidate),
             Plan::Header(name, needle) => candidate.header_contains(name, needle),
+            Plan::Field(name, needle) => candidate.field_contains(name, needle),
             Plan::Body(needle) => candidate.body_contains(needle),
             Plan::Text(needle) => candidate.text_contains(needle),
         }
     }
+}
+
+/// Whether a text is in a field if it is in what the envelope has of it: lists of addresses are written in
+/// more than one way, but words and addresses are the same in each.
+///
+/// Why not read the field always: clients look for words that way, in all messages. What it costs: a word of
+/// a comment beside an address that has a name is not found.
+fn is_in_any_form(name: &str, text: &str) -> bool {
+    let is_list = matches!(InEnvelope::of(name), Some(InEnvelope::List(_)));
+    let is_syntax = |c: char| c.is_ascii_punctuation() && !"@.-_+='&/!".contains(c);
+    !is_list || !text.contains(is_syntax) && !text.contains("  ")
 }
 
 fn state_matches(key: &SearchKey, uid: Uid, state: &State) -> bool {

@@ -136,6 +136,11 @@ impl<'c, 's> Candidate<'c, 's> {
                 return is_in;
             }
         }
+        self.field_contains(name, needle)
+    }
+
+    /// The same of the field as it is written.
+    pub(super) fn field_contains(&mut self, name: &str, needle: &Needle) -> bool {
         let header = self.header();
         mime::header_fields(header).any(|field| {
             field.name.eq_ignore_ascii_case(name.as_bytes())
