@@ -38,6 +38,11 @@ impl MailboxName {
         Some(Self(all))
     }
 
+    /// A name, or a pattern for names, in the form in which they are kept.
+    pub fn compose(text: &str) -> String {
+        text.nfc().collect()
+    }
+
     /// Splits at `separator`.
     pub fn parse(text: &str, separator: char) -> Option<Self> {
         Self::new(text.split(separator))

@@ -54,7 +54,8 @@ pub(super) struct Patterns {
 impl Patterns {
     pub(super) fn new(reference: &str, patterns: &[String], separator: char) -> Self {
         let whole = |pattern: &String| {
-            let text = format!("{reference}{pattern}");
+            // Why composed: names are, and whoever created one decomposed finds it by what it said.
+            let text = MailboxName::compose(&format!("{reference}{pattern}"));
             fold_inbox(&text, separator).chars().collect()
         };
         Self { patterns: patterns.iter().map(whole).collect(), separator }
