@@ -49,6 +49,8 @@ pub(crate) struct Append {
     inline: Vec<StoredChunk>,
     /// Kept when the chunks before it are sent ahead.
     further: Option<Box<Draft>>,
+    /// The message before stands in `UTF8 (...)`.
+    is_in_utf8: bool,
 }
 
 impl Append {
@@ -65,6 +67,7 @@ impl Append {
             messages: Vec::new(),
             inline: Vec::new(),
             further: None,
+            is_in_utf8: false,
         }
     }
 
@@ -158,6 +161,7 @@ impl Append {
     fn keep(&mut self, draft: Draft) -> Next {
         self.inline.extend(draft.inline);
         let head = std::mem::take(&mut self.head);
+        self.is_in_utf8 = head.is_in_utf8;
         self.messages.push(command::AppendMessage {
             message: draft.message,
             flags: head.flags,
@@ -192,8 +196,10 @@ impl Append {
         let bad = Ending::bad("line end or a message expected behind the message");
         match input.gather(LINE_BYTES_MAX) {
             Gathered::Nothing => Next::Input,
-            Gathered::Line if input.take_command().is_empty() => self.commit(cx),
-            Gathered::Line => Next::Done(bad),
+            Gathered::Line => match (self.is_in_utf8, input.take_command().as_slice()) {
+                (false, b"") | (true, b")") => self.commit(cx),
+                _ => Next::Done(bad),
+            },
             Gathered::Literal(literal) if self.replaced.is_some() => {
                 input.take_command();
                 let skip = (!literal.is_synchronising).then_some(literal.len);
@@ -201,7 +207,8 @@ impl Append {
             }
             Gathered::Literal(literal) => {
                 let text = input.take_command();
-                let head = parse::append_next(&text[..literal.start], &cx.enabled);
+                let head = &text[..literal.start];
+                let head = parse::append_next(head, &cx.enabled, self.is_in_utf8);
                 (self.literal, self.left) = (literal, literal.len);
                 self.step = Step::Begin;
                 match head {

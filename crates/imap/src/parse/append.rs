@@ -14,6 +14,8 @@ use crate::number_set::NumberSet;
 pub(crate) struct MessageHead {
     pub(crate) flags: Flags,
     pub(crate) internal_date: Option<InternalDate>,
+    /// The message stands in `UTF8 (...)`, as RFC 6855 had it.
+    pub(crate) is_in_utf8: bool,
 }
 
 /// APPEND or REPLACE up to its first message.
@@ -52,8 +54,11 @@ pub(crate) fn append_head(
 }
 
 /// Reads what follows a message up to the mark of the next literal.
-pub(crate) fn append_next(text: &[u8], enabled: &Enabled) -> Parsed<MessageHead> {
+pub(crate) fn append_next(text: &[u8], enabled: &Enabled, is_in_utf8: bool) -> Parsed<MessageHead> {
     let mut cursor = Cursor::new(text, enabled, '/');
+    if is_in_utf8 && !cursor.eat(b')') {
+        return Err(Fault::Bad("a parenthesis expected behind the message"));
+    }
     cursor.space()?;
     message_head(&mut cursor)
 }
@@ -70,6 +75,11 @@ fn message_head(cursor: &mut Cursor<'_>) -> Parsed<MessageHead> {
         let date = text.and_then(date::parse_date_time);
         head.internal_date = Some(date.ok_or(Fault::Bad("not a date and time"))?);
         cursor.space()?;
+    }
+    // RFC 9755 has it no more, but clients that know RFC 6855 alone say it once they enabled UTF8=ACCEPT.
+    head.is_in_utf8 = cursor.eat_text("UTF8 (");
+    if head.is_in_utf8 && !cursor.is_utf8_enabled() {
+        return Err(Fault::Bad("UTF8=ACCEPT is not enabled"));
     }
     if cursor.is_at_end() { Ok(head) } else { Err(Fault::Bad("a message expected")) }
 }
