@@ -323,6 +323,27 @@ fn recent_is_claimed_once() {
 }
 
 #[test]
+fn a_keyword_that_no_message_gets_is_not_one_of_the_mailbox() {
+    let mut shard = Shard::with_account();
+    shard.fill("INBOX", 2);
+    let of = shard.of("INBOX");
+    let flags = || Flags {
+        keywords: [Keyword::new("$late").expect("a keyword")].into(),
+        ..Flags::default()
+    };
+    let Command::Store(mut late) = store(of, set(&[1, 2]), FlagChange::Add(flags())) else {
+        panic!("it is a STORE");
+    };
+    late.unchanged_since = Some(0);
+    let outcome = shard.run(Command::Store(late));
+    assert!(matches!(&outcome, Outcome::Stored(stored) if stored.modified == set(&[1, 2])));
+    shard.run(store(of, set(&[9]), FlagChange::Replace(flags())));
+    assert_eq!(shard.mailbox("INBOX").keywords, []);
+    shard.run(store(of, set(&[2]), FlagChange::Replace(flags())));
+    assert_eq!(shard.mailbox("INBOX").keywords.len(), 1);
+}
+
+#[test]
 fn a_store_raises_only_what_it_changes() {
     let mut shard = Shard::with_account();
     shard.fill("INBOX", 3);

@@ -13,18 +13,22 @@ const SLICE_MAX: usize = (SLICE_ROWS_MAX - 48) / 4;
 
 pub(crate) fn apply(ledger: &mut Ledger<'_, '_>, cmd: &Store) -> Result<Outcome, Refusal> {
     let (slice, next) = slice(ledger, cmd.mailbox, &cmd.uids, SLICE_MAX)?;
+    let is_modified =
+        |found: &Found| cmd.unchanged_since.is_some_and(|limit| found.state.modseq > limit);
+    let (late, slice): (Vec<_>, Vec<_>) = slice.into_iter().partition(is_modified);
+    let modified: UidSet = late.iter().map(|found| found.uid).collect();
     let change = match &cmd.change {
+        // Why: a keyword that no message gets is not one of the mailbox's.
+        _ if slice.is_empty() => {
+            let (messages, own) = (Vec::new(), None);
+            return Ok(Outcome::Stored(Stored { messages, modified, next, own }));
+        }
         FlagChange::Replace(flags) => FlagChange::Replace(ledger.spell(cmd.mailbox, flags)?),
         FlagChange::Add(flags) => FlagChange::Add(ledger.spell(cmd.mailbox, flags)?),
         FlagChange::Remove(flags) => FlagChange::Remove(flags.clone()),
     };
-    let mut modified = UidSet::new();
     let mut changes: Vec<(Found, Flags)> = Vec::with_capacity(slice.len());
     for found in slice {
-        if cmd.unchanged_since.is_some_and(|limit| found.state.modseq > limit) {
-            modified.push(found.uid);
-            continue;
-        }
         let flags = found.state.flags.changed(&change);
         if flags.keywords.len() > KEYWORDS_MAX {
             return Err(Refusal::Limit("keywords of a message".into()));
