@@ -374,8 +374,15 @@ impl Client {
         let into = self.account.of_mailbox(to).mailbox;
         let is_split = is_move && self.frontend.world.plan.bug == Some(Bug::NonAtomicMove);
         let staging = UploadId([self.dice.next() as u8; 16]);
-        let copy =
-            Copy { account, from: source, to: into, uids: uids.clone(), staging, to_name: None };
+        let copy = Copy {
+            account,
+            from: source,
+            to: into,
+            uids: uids.clone(),
+            staging,
+            to_name: None,
+            whole: false,
+        };
         let command = match is_move && !is_split {
             true => Command::Move(Move {
                 account,

@@ -64,6 +64,11 @@ pub(crate) fn refusal(refusal: &Refusal) -> Ending {
     }
 }
 
+/// RFC 9051 7.1: others expunged what was named by sequence numbers, which the client cannot know yet.
+pub(crate) fn some_are_gone() -> Ending {
+    Ending::no("some messages are gone").code("EXPUNGEISSUED")
+}
+
 /// The same where a mailbox to put messages into is missing.
 pub(crate) fn no_target(refusal_: &Refusal) -> Ending {
     match refusal_ {

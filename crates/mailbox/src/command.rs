@@ -641,6 +641,9 @@ pub struct Copy {
     /// that the first one found.
     #[cbor(n(5), default)]
     pub to_name: Option<MailboxName>,
+    /// None is copied when one of them is absent.
+    #[cbor(n(6), default)]
+    pub whole: bool,
 }
 
 /// See [`Command::Move`].

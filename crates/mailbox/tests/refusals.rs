@@ -344,6 +344,25 @@ fn a_keyword_that_no_message_gets_is_not_one_of_the_mailbox() {
 }
 
 #[test]
+fn a_copy_that_is_to_be_whole_copies_nothing_when_one_is_gone() {
+    let mut shard = Shard::with_account();
+    shard.fill("INBOX", 2000);
+    shard.create("to");
+    let (of, to) = (shard.of("INBOX"), shard.of("to"));
+    for (gone, staging) in [(1999, 1), (3, 2)] {
+        shard.run(expunge(of, set(&[gone]), false));
+        let all = UidSet::range(uid(1), uid(2000));
+        let Command::Copy(copy) = copy(of, to, all, staging) else { panic!("it is a COPY") };
+        let outcomes = shard.slices(Command::Copy(Copy { whole: true, ..copy }));
+        assert_eq!(outcomes.last(), Some(&Outcome::Refused(Refusal::NoSuchMessage)), "{gone}");
+        assert_eq!(shard.mailbox("to").n_messages, 0);
+    }
+    let outcomes = shard.slices(copy(of, to, UidSet::range(uid(1), uid(2000)), 77));
+    assert!(matches!(outcomes.last(), Some(Outcome::Copied(_))), "{outcomes:?}");
+    assert_eq!(shard.mailbox("to").n_messages, 1998);
+}
+
+#[test]
 fn a_store_raises_only_what_it_changes() {
     let mut shard = Shard::with_account();
     shard.fill("INBOX", 3);

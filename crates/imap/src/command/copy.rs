@@ -47,6 +47,8 @@ struct Copying {
     to: Target,
     staging: UploadId,
     left: UidSet,
+    /// Named by sequence numbers, which are of messages the client knows; a UID may be of none.
+    by_seqnum: bool,
 }
 
 pub(super) fn begin(
@@ -56,7 +58,8 @@ pub(super) fn begin(
     to: MailboxName,
 ) -> Parsed<Box<dyn Work>> {
     let left = cx.selected().resolve(uid, set).map_err(Fault::Bad)?;
-    Ok(Box::new(Copying { to: Target::new(to), staging: cx.new_upload(), left }))
+    let (to, staging) = (Target::new(to), cx.new_upload());
+    Ok(Box::new(Copying { to, staging, left, by_seqnum: !uid }))
 }
 
 /// Asks for the mailbox that messages would go to, where none are sent.
@@ -95,6 +98,7 @@ impl Copying {
             uids: self.left.clone(),
             staging: self.staging,
             to_name,
+            whole: self.by_seqnum,
         };
         Next::Ask(Question::Command(Box::new(Command::Copy(copy)), vec![]))
     }
@@ -130,6 +134,10 @@ impl Work for Copying {
     }
 
     fn refused(&mut self, _: &mut Context, refusal: Refusal) -> Next {
-        Next::Done(refuse::no_target(&refusal))
+        Next::Done(match refusal {
+            // RFC 2180 4.4.1; those named by UID are passed over (RFC 9051 6.4.9).
+            Refusal::NoSuchMessage => refuse::some_are_gone(),
+            refusal => refuse::no_target(&refusal),
+        })
     }
 }

@@ -8,7 +8,7 @@ use mailbox::{Command, MailboxName, Outcome, Refusal, UidSet};
 use super::copy::{Target, copyuid, find, found};
 use super::must_be_writable;
 use crate::context::Context;
-use crate::number_set::NumberSet;
+use crate::number_set::{NumberSet, subtract};
 use crate::parse::{Fault, Parsed};
 use crate::refuse;
 use crate::work::{Ending, Next, Work, misplaced};
@@ -17,6 +17,8 @@ use crate::work::{Ending, Next, Work, misplaced};
 struct Moving {
     to: Target,
     left: UidSet,
+    /// Named by sequence number and not moved yet.
+    missing: UidSet,
 }
 
 pub(super) fn begin(
@@ -27,7 +29,8 @@ pub(super) fn begin(
 ) -> Parsed<Box<dyn Work>> {
     must_be_writable(cx)?;
     let left = cx.selected().resolve(uid, set).map_err(Fault::Bad)?;
-    Ok(Box::new(Moving { to: Target::new(to), left }))
+    let missing = if uid { UidSet::new() } else { left.clone() };
+    Ok(Box::new(Moving { to: Target::new(to), left, missing }))
 }
 
 impl Moving {
@@ -63,12 +66,14 @@ impl Work for Moving {
             }
             Some(Reply::Outcome(Outcome::Copied(copied))) => {
                 Self::moved(cx, &copied);
+                self.missing = subtract(&self.missing, &copied.source);
                 self.to.note(cx, &copied);
                 match copied.next {
                     Some(next) => {
                         self.left = self.left.starting_at(next);
                         self.ask(cx)
                     }
+                    None if !self.missing.is_empty() => Next::Done(refuse::some_are_gone()),
                     // Durability: every slice was committed by a majority.
                     None => Next::Done(Ending::ok("done").telling_modseq()),
                 }

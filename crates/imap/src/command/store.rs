@@ -8,6 +8,7 @@ use super::must_be_writable;
 use crate::context::Context;
 use crate::number_set::subtract;
 use crate::parse::{Fault, Parsed, Store};
+use crate::refuse;
 use crate::selected::{Selected, Told};
 use crate::work::{Ending, Next, Work, misplaced};
 
@@ -100,7 +101,7 @@ impl Storing {
             return Next::Done(Ending::ok("some were changed meanwhile").code(code));
         }
         if !self.missing.is_empty() {
-            return Next::Done(Ending::no("some messages are gone").code("EXPUNGEISSUED"));
+            return Next::Done(refuse::some_are_gone());
         }
         // Durability: every slice was committed by a majority.
         Next::Done(Ending::ok("done"))

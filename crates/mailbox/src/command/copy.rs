@@ -30,6 +30,10 @@ pub(crate) fn apply(ledger: &mut Ledger<'_, '_>, cmd: &Copy) -> Result<Outcome, 
     }
     ledger.mailbox(cmd.to)?;
     let (slice, next) = store::slice(ledger, cmd.from, &cmd.uids, SLICE_MAX)?;
+    let n_later = next.map_or(0, |next| cmd.uids.starting_at(next).n_uids());
+    if cmd.whole && (slice.len() as u64) < cmd.uids.n_uids() - n_later {
+        return Err(Refusal::NoSuchMessage);
+    }
     let mut states = Vec::with_capacity(slice.len());
     for found in &slice {
         let flags = ledger.spell_fitting(cmd.to, &found.state.flags)?;

@@ -339,7 +339,7 @@ pub fn store(of: OfMailbox, uids: UidSet, change: FlagChange) -> Command {
 pub fn copy(from: OfMailbox, to: OfMailbox, uids: UidSet, staging: u8) -> Command {
     let staging = UploadId([staging; 16]);
     let (account, from, to) = (from.account, from.mailbox, to.mailbox);
-    Command::Copy(Copy { account, from, to, uids, staging, to_name: None })
+    Command::Copy(Copy { account, from, to, uids, staging, to_name: None, whole: false })
 }
 
 pub fn r#move(from: OfMailbox, to: OfMailbox, uids: UidSet) -> Command {
