@@ -399,7 +399,7 @@ fn account_of_command(command: &Command) -> Option<AccountId> {
         Command::DeleteMailbox(it) => Some(it.account),
         Command::RenameMailbox(it) => Some(it.account),
         Command::Subscribe(it) => Some(it.account),
-        Command::ClaimRecent(it) => Some(it.account),
+        Command::ClaimRecent(it, _) => Some(it.account),
         Command::Upload(it) => Some(it.account),
         Command::Deliver(it) => Some(it.account),
         Command::Append(it) => Some(it.account),

@@ -14,6 +14,7 @@ mod fetch;
 mod find;
 mod id;
 mod idle;
+mod leave;
 mod list;
 mod login;
 mod logout;
@@ -123,6 +124,12 @@ fn tell(command: &Command) -> Tell {
     }
 }
 
+/// Whether the selected mailbox is left, whatever comes of the command.
+fn leaves(command: &Command) -> bool {
+    use Command::{Close, Logout, Select, Unselect};
+    matches!(command, Logout | Select(_) | Close | Unselect)
+}
+
 /// The work of a command, or why it may not be given now.
 pub(crate) fn begin(cx: &mut Context, command: Command) -> Parsed<Begun> {
     let fits = match stage(&command) {
@@ -134,7 +141,10 @@ pub(crate) fn begin(cx: &mut Context, command: Command) -> Parsed<Begun> {
         _ => Ok(()),
     };
     fits.map_err(Fault::Bad)?;
-    Ok(Begun { tell: tell(&command), work: work(cx, command)? })
+    let (tell, leaves) = (tell(&command), leaves(&command));
+    let work = work(cx, command)?;
+    let work = if leaves { leave::begin(cx, work) } else { work };
+    Ok(Begun { tell, work })
 }
 
 fn work(cx: &mut Context, command: Command) -> Parsed<Box<dyn Work>> {

@@ -227,11 +227,7 @@ fn take_in(selected: &mut Selected, records: &[MessageRecord]) -> bool {
     let known = selected.view.last_uid();
     let new: UidSet =
         records.iter().map(|record| record.uid).filter(|uid| uid.value() > known).collect();
-    selected.view.append(&new);
-    // RFC 3501 2.3.2: who cannot tell whether another session was told first says \Recent.
-    let mut recent: Vec<_> = selected.recent.ranges().to_vec();
-    recent.extend_from_slice(new.ranges());
-    selected.recent = UidSet::from_ranges(recent);
+    selected.take_in(&new);
     !new.is_empty()
 }
 

@@ -30,6 +30,8 @@ pub(crate) struct Selected {
     pub(crate) view: View,
     /// `\Recent` in this session; may name messages that are gone.
     pub(crate) recent: UidSet,
+    /// Arrivals below this one were told, and the store does not know that they are not `\Recent` to others.
+    unclaimed: Option<Uid>,
     /// Arrivals and flag changes up to here were told.
     pub(crate) told_modseq: u64,
     /// Expunges up to here were told.
@@ -58,6 +60,7 @@ impl Selected {
             read_only,
             view: View::default(),
             recent: UidSet::new(),
+            unclaimed: None,
             told_modseq: info.highest_modseq.value(),
             vanished_modseq: info.highest_modseq.value(),
             heard_modseq: info.highest_modseq.value(),
@@ -137,6 +140,25 @@ impl Selected {
         if from < next {
             self.recent = crate::number_set::uid_set(&[(from.value(), next.value() - 1)]);
         }
+    }
+
+    /// These messages came and are told now: they are `\Recent`.
+    pub(crate) fn take_in(&mut self, new: &UidSet) {
+        self.view.append(new);
+        // RFC 3501 2.3.2: who cannot tell whether another session was told first says \Recent.
+        let recent = [self.recent.ranges(), new.ranges()].concat();
+        self.recent = UidSet::from_ranges(recent);
+        if let (Some((_, last)), false) = (new.ranges().last(), self.read_only) {
+            self.unclaimed = Uid::new(last.value().saturating_add(1));
+        }
+    }
+
+    /// RFC 3501 2.3.2: of what arrived here later sessions are not to be told as `\Recent`. Says so once.
+    ///
+    /// Why at the end of a session: an entry in the log for each arrival in each open session costs more
+    /// than the delivery. Until then it is undefined whose `\Recent` they are.
+    pub(crate) fn take_unclaimed(&mut self) -> Option<Uid> {
+        self.unclaimed.take()
     }
 
     /// `FLAGS` and `PERMANENTFLAGS`, as they are from now on.

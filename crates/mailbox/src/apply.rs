@@ -100,8 +100,9 @@ fn execute(rows: &mut Rows<'_>, now: LogTime, command: &Command, inline: &[Chunk
         Command::Subscribe(cmd) => {
             with(rows, now, cmd.account, |ledger| command::subscribe::apply(ledger, cmd))
         }
-        Command::ClaimRecent(of) => {
-            with(rows, now, of.account, |ledger| command::claim_recent::apply(ledger, of.mailbox))
+        Command::ClaimRecent(of, below) => {
+            let apply = command::claim_recent::apply;
+            with(rows, now, of.account, |ledger| apply(ledger, of.mailbox, *below))
         }
         Command::Upload(cmd) => {
             with(rows, now, cmd.account, |ledger| command::upload::apply(ledger, cmd, &inline))

@@ -127,9 +127,9 @@ pub enum Command {
     /// SUBSCRIBE and UNSUBSCRIBE
     #[n(33)]
     Subscribe(#[n(0)] Subscribe),
-    /// The next read-write session's claim of `\Recent`.
+    /// A read-write session's claim of `\Recent`: of all messages, or of those below a UID.
     #[n(34)]
-    ClaimRecent(#[n(0)] OfMailbox),
+    ClaimRecent(#[n(0)] OfMailbox, #[n(1)] Option<Uid>),
 
     // Messages.
     /// The next piece of a message too large for one entry.
@@ -191,7 +191,7 @@ impl Command {
             Self::DeleteMailbox(cmd) => Some(cmd.account),
             Self::RenameMailbox(cmd) => Some(cmd.account),
             Self::Subscribe(cmd) => Some(cmd.account),
-            Self::ClaimRecent(of) => Some(of.account),
+            Self::ClaimRecent(of, _) => Some(of.account),
             Self::Upload(cmd) => Some(cmd.account),
             Self::Deliver(cmd) => Some(cmd.account),
             Self::Append(cmd) => Some(cmd.account),

@@ -317,9 +317,34 @@ fn recent_is_claimed_once() {
     let mut shard = Shard::with_account();
     shard.deliver(&mail("x"));
     let of = shard.of("INBOX");
-    assert_eq!(shard.run(Command::ClaimRecent(of)), Outcome::RecentFrom(uid(1)));
-    assert_eq!(shard.run(Command::ClaimRecent(of)), Outcome::RecentFrom(uid(2)));
+    assert_eq!(shard.run(Command::ClaimRecent(of, None)), Outcome::RecentFrom(uid(1)));
+    assert_eq!(shard.run(Command::ClaimRecent(of, None)), Outcome::RecentFrom(uid(2)));
     assert_eq!(shard.mailbox("INBOX").n_recent, 0);
+}
+
+#[test]
+fn recent_is_claimed_up_to_what_a_session_was_told() {
+    let mut shard = Shard::with_account();
+    shard.fill("INBOX", 5);
+    let of = shard.of("INBOX");
+    let recent = |shard: &Shard| {
+        let info = shard.mailbox("INBOX");
+        (info.first_recent, info.n_recent)
+    };
+    shard.run(expunge(of, set(&[4]), false));
+    shard.run(Command::ClaimRecent(of, Some(uid(3))));
+    assert_eq!(recent(&shard), (uid(3), 2), "of 3 and 5, 4 being gone");
+    shard.run(Command::ClaimRecent(of, Some(uid(2))));
+    assert_eq!(recent(&shard), (uid(3), 2), "an older claim takes nothing back");
+    shard.run(Command::ClaimRecent(of, Some(uid(99))));
+    assert_eq!(recent(&shard), (uid(6), 0), "nor is one of what is to come");
+    // What would have to be counted for too long stays as it is.
+    shard.fill("INBOX", 600);
+    shard.run(Command::ClaimRecent(of, Some(uid(7))));
+    assert_eq!(recent(&shard), (uid(6), 600));
+    shard.run(Command::ClaimRecent(of, Some(uid(600))));
+    assert_eq!(recent(&shard), (uid(600), 6));
+    shard.check();
 }
 
 #[test]

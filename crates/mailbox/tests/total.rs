@@ -38,7 +38,7 @@ fn seeds(shard: &mut Shard) -> Vec<(Command, Vec<ChunkRef>)> {
         rename("INBOX", "x"),
         rename("a", "b"),
         Command::Subscribe(Subscribe { account, name: name("a"), on: true }),
-        Command::ClaimRecent(of),
+        Command::ClaimRecent(of, None),
         Command::ClaimAddress(ClaimAddress { address: address("a@b.c"), place }),
         Command::SetGroup(SetGroup {
             address: address("g@b.c"),

@@ -109,7 +109,10 @@ impl Selecting {
         };
         if info.n_recent > 0 && !self.select.read_only {
             self.step = Step::Claim;
-            return Next::Ask(Question::Command(Box::new(Command::ClaimRecent(info.of)), vec![]));
+            return Next::Ask(Question::Command(
+                Box::new(Command::ClaimRecent(info.of, None)),
+                vec![],
+            ));
         }
         opened.claim_recent(info.first_recent, info.uid_next);
         self.open(cx)

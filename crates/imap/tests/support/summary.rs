@@ -126,7 +126,10 @@ fn of_command(store: &Store, command: &Command) -> String {
             let verb = if subscribe.on { "subscribe" } else { "unsubscribe" };
             format!("{verb} {}", subscribe.name.join('/'))
         }
-        Command::ClaimRecent(of) => format!("claim recent {}", name(store, *of)),
+        Command::ClaimRecent(of, None) => format!("claim recent {}", name(store, *of)),
+        Command::ClaimRecent(of, Some(below)) => {
+            format!("claim recent {} below {below}", name(store, *of))
+        }
         Command::Append(append) => of_append(store, append),
         Command::Store(store) => {
             let change = match &store.change {
