@@ -382,7 +382,7 @@ fn account_of_query(query: &Query) -> Option<AccountId> {
         Query::Account(account) | Query::Mailboxes(account) | Query::Holds(account, _) => {
             Some(*account)
         }
-        Query::Mailbox(mailbox) | Query::Open(mailbox) => Some(mailbox.account),
+        Query::Mailbox(mailbox) | Query::Open(mailbox, _) => Some(mailbox.account),
         Query::Uids(uids) => Some(uids.of.account),
         Query::Messages(messages) | Query::Bodies(messages) => Some(messages.of.account),
         Query::Vanished(vanished) | Query::News(vanished, _) => Some(vanished.of.account),

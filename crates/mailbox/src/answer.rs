@@ -58,9 +58,10 @@ pub enum Answer {
     /// Thread: each thread from its root down, and how many nodes were told when there are more.
     #[n(11)]
     Threads(#[n(0)] Vec<ThreadNode>, #[n(1)] Option<u32>),
-    /// Open: a mailbox, its UIDs unless it has none of its own, and where to go on with them.
+    /// Open: a mailbox, its UIDs unless it has none of its own, where to go on with them, and the first
+    /// message without `\Seen` if it was wanted and lies near either end.
     #[n(12)]
-    Opened(#[n(0)] Box<MailboxInfo>, #[n(1)] UidSet, #[n(2)] Option<Uid>),
+    Opened(#[n(0)] Box<MailboxInfo>, #[n(1)] UidSet, #[n(2)] Option<Uid>, #[n(3)] Option<Uid>),
     /// Moving.
     #[n(13)]
     Moving(#[n(0)] Option<Moving>),

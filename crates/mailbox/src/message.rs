@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::command::OfMailbox;
 use crate::content;
+use crate::flags::SystemFlags;
 use crate::gaps;
 use crate::ids::{AccountId, MailboxId, ModSeq, Uid, UploadId};
 use crate::ledger::Ledger;
@@ -43,6 +44,10 @@ impl RawState<'_> {
         let mut state = State::read(self.row);
         state.modseq = self.modseq();
         state
+    }
+
+    pub(crate) fn is_unseen(&self) -> bool {
+        !State::system_flags(self.row).contains(SystemFlags::SEEN)
     }
 
     pub(crate) fn modseq(&self) -> u64 {

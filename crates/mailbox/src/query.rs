@@ -76,9 +76,10 @@ pub enum Query {
     /// Messages as conversations.
     #[n(10)]
     Thread(#[n(0)] Thread),
-    /// One mailbox by name and the UIDs it has, of the same moment: what SELECT wants.
+    /// One mailbox by name and the UIDs it has, of the same moment: what SELECT wants. Its first message
+    /// without `\Seen` too, if that is said.
     #[n(11)]
-    Open(#[n(0)] NamedMailbox),
+    Open(#[n(0)] NamedMailbox, #[cbor(n(1), default)] bool),
     /// As `Messages`, of which only what never changes is wanted: an answer may be a moment old.
     #[n(12)]
     Bodies(#[n(0)] Messages),
@@ -318,10 +319,10 @@ pub enum SearchKey {
     /// RFC 8514: save date in days since 1970, UTC.
     #[n(17)]
     SaveDate(#[n(0)] Compare, #[n(1)] i64),
-}
     /// `HEADER`: a header field contains; an empty text asks whether the field is there.
     #[n(18)]
     Field(#[n(0)] String, #[n(1)] String),
+}
 
 /// How a value must stand to the one given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -354,7 +355,7 @@ impl Query {
             Self::Account(account) | Self::Mailboxes(account) | Self::Holds(account, _) => {
                 Some(*account)
             }
-            Self::Mailbox(named) | Self::Open(named) => Some(named.account),
+            Self::Mailbox(named) | Self::Open(named, _) => Some(named.account),
             Self::Uids(query) => Some(query.of.account),
             Self::Messages(query) | Self::Bodies(query) => Some(query.of.account),
             Self::Vanished(query) | Self::News(query, _) => Some(query.of.account),
@@ -396,7 +397,7 @@ pub(crate) fn answer(
         Query::Search(query) => search::answer(rows, bodies, query),
         Query::Sort(query) => sort::answer(rows, query),
         Query::Thread(query) => thread::answer(rows, query),
-        Query::Open(named) => uids::open(rows, named),
+        Query::Open(named, with_unseen) => uids::open(rows, named, *with_unseen),
     }
 }
 

@@ -334,9 +334,9 @@ impl MailHandler for FakeNode {
         }
         assert!(linearizable);
         match query {
-            Query::Open(named) => {
+            Query::Open(named, _) => {
                 let info = opened(named.account, state.uid_validity.unwrap());
-                Ok(Answer::Opened(Box::new(info), UidSet::all(), None))
+                Ok(Answer::Opened(Box::new(info), UidSet::all(), None, None))
             }
             Query::Resolve(address) => Ok(match state.groups.get(&address) {
                 Some(members) => Answer::Group(members.clone()),

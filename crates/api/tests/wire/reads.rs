@@ -132,7 +132,7 @@ async fn a_maildrop_has_one_holder() {
 async fn what_is_known_of_a_message_is_asked_for_once_while_its_uid_means_the_same() {
     let cluster = Cluster::start(3);
     let client = cluster.client();
-    let open = || Query::Open(NamedMailbox { account: ACCOUNT, name: MailboxName::inbox() });
+    let open = || Query::Open(NamedMailbox { account: ACCOUNT, name: MailboxName::inbox() }, true);
     let about = |first: u32, last: u32| {
         let uids = UidSet::range(Uid::new(first).unwrap(), Uid::new(last).unwrap());
         let of = OfMailbox { account: ACCOUNT, mailbox: MailboxId(1) };

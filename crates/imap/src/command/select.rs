@@ -38,6 +38,8 @@ pub(super) struct Selecting {
     opened: Option<Selected>,
     /// Where to go on with its UIDs.
     rest: Option<Uid>,
+    /// Its first unseen message, where that is known.
+    unseen: Option<Uid>,
     /// What the client that comes back knows and is still there.
     known: UidSet,
 }
@@ -45,7 +47,8 @@ pub(super) struct Selecting {
 impl Selecting {
     pub(super) fn new(select: Select) -> Self {
         let known = UidSet::new();
-        Self { select, step: Step::Begin, info: None, opened: None, rest: None, known }
+        let (info, opened, rest, unseen) = (None, None, None, None);
+        Self { select, step: Step::Begin, info, opened, rest, unseen, known }
     }
 
     fn listen(&mut self, cx: &mut Context) -> Next {
@@ -60,7 +63,8 @@ impl Selecting {
     fn ask_open(&mut self, cx: &Context) -> Next {
         self.step = Step::Open;
         let name = NamedMailbox { account: cx.account(), name: self.select.given.name.clone() };
-        Next::Ask(Question::Query(Query::Open(name)))
+        // RFC 9051 E: UNSEEN is no more.
+        Next::Ask(Question::Query(Query::Open(name, !cx.enabled.rev2)))
     }
 
     fn found(&mut self, info: Box<MailboxInfo>, uids: &UidSet, rest: Option<Uid>) -> Next {
@@ -126,6 +130,10 @@ impl Selecting {
         let (out, _, enabled) = cx.parts();
         opened.write_flags(out);
         opened.write_exists(out, enabled);
+        // RFC 3501 6.3.1
+        if let Some(seqnum) = self.unseen.and_then(|uid| opened.view.seqnum(uid)) {
+            let _ = write!(out, "* OK [UNSEEN {seqnum}] first unseen\r\n");
+        }
         let _ = write!(out, "* OK [UIDVALIDITY {}] UIDs are valid\r\n", info.uid_validity);
         let _ = write!(out, "* OK [UIDNEXT {}] next UID\r\n", info.uid_next);
         let _ = write!(out, "* OK [HIGHESTMODSEQ {}] highest\r\n", info.highest_modseq);
@@ -221,7 +229,8 @@ impl Work for Selecting {
         match (&self.step, reply) {
             (Step::Begin, None) => self.listen(cx),
             (Step::Listen, Some(Reply::Done)) => self.ask_open(cx),
-            (Step::Open, Some(Reply::Answer(Answer::Opened(info, uids, rest)))) => {
+            (Step::Open, Some(Reply::Answer(Answer::Opened(info, uids, rest, unseen)))) => {
+                self.unseen = unseen;
                 self.found(info, &uids, rest)
             }
             (Step::Watch, Some(Reply::Done)) => self.go_on_opening(cx),

@@ -42,7 +42,8 @@ fn name(store: &Store, of: OfMailbox) -> String {
 fn of_query(store: &Store, query: &Query) -> String {
     match query {
         Query::Mailbox(named) => format!("mailbox {}", named.name.join('/')),
-        Query::Open(named) => format!("open {}", named.name.join('/')),
+        Query::Open(named, true) => format!("open {} with unseen", named.name.join('/')),
+        Query::Open(named, false) => format!("open {}", named.name.join('/')),
         Query::Mailboxes(_) => "mailboxes".into(),
         Query::Account(_) => "account".into(),
         Query::Uids(uids) => format!("uids {} from {}", name(store, uids.of), uids.from),
