@@ -9,6 +9,9 @@ use crate::work::Ending;
 const NO_ACCOUNT: &str = "the account is deleted";
 const SUSPENDED: &str = "the account is suspended";
 
+/// Why a session ends that was to read messages.
+pub(crate) const AWAY: &str = "[UNAVAILABLE] messages cannot be read now, come back later";
+
 /// A command that was not understood.
 pub(crate) fn fault(fault: Fault) -> Ending {
     match fault {

@@ -175,6 +175,20 @@ fn an_append_that_cannot_be_done_leaves_the_connection_usable() {
     );
 }
 
+/// What a client takes for the whole message would be kept for it.
+#[test]
+fn a_message_that_cannot_be_read_now_is_neither_empty_nor_at_fault() {
+    let (mut store, mut client) = (support::Store::new(), support::Client::new(support::config()));
+    store.append("INBOX", &[vec![b'x'; 2000], vec![b'y'; 9]], &mailbox::Flags::default());
+    client.run(&mut store, &mut |_| {});
+    client.say(&mut store, b"a LOGIN ann@example.test secret\r\nb SELECT INBOX\r\n");
+    store.chunk_trouble = Some(Trouble::Unavailable);
+    let said = client.say(&mut store, b"c UID FETCH 1:2 (UID BODY.PEEK[])\r\nd NOOP\r\n");
+    let said = String::from_utf8(said).expect("ASCII");
+    assert!(client.is_closed, "{said}");
+    assert!(!said.contains("NIL") && !said.contains("c NO") && !said.contains("d OK"), "{said}");
+}
+
 /// A session behind COMPRESS, and the client's end of it.
 fn compressed() -> (support::Store, support::Client, support::zip::Zip) {
     let mut store = support::Store::new();

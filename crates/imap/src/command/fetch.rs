@@ -251,12 +251,16 @@ impl Work for Fetching {
     }
 
     fn trouble(&mut self, cx: &mut Context, trouble: Trouble) -> Next {
+        // Why no NO: clients blame the message for it, and mbsync never asks for that one again. Whoever
+        // loses the connection comes back for it.
+        let is_away = !matches!(trouble, Trouble::Damaged);
         match self.step {
             // A message can be read while `\Seen` cannot be set.
             Step::Seen { .. } => {
                 self.step = Step::Tell;
                 self.tell(cx)
             }
+            Step::Tell if is_away => Next::Abort,
             Step::Tell => match self.page.front_mut().is_some_and(|row| row.give_up(cx)) {
                 true => {
                     self.trouble = Some(trouble);
@@ -265,6 +269,7 @@ impl Work for Fetching {
                 // A literal was begun: its octets must be right or not be.
                 false => Next::Abort,
             },
+            _ if self.chunks && is_away => Next::Bye(refuse::AWAY),
             _ => Next::Done(refuse::trouble(trouble)),
         }
     }
