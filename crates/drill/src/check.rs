@@ -16,7 +16,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::history::History;
+use crate::history::{History, Record};
 use ledger::Ledger;
 
 /// What a mail store promises and a history can show to be broken.
@@ -76,6 +76,17 @@ pub fn check(history: &History) -> Vec<Violation> {
     check_convergence(history, &mut verdicts);
     check_copies(history, &mut verdicts);
     verdicts.found
+}
+
+/// Accounts that something was done in and nobody looked into in the end: what they lost is not known.
+pub(crate) fn unread(history: &History) -> BTreeSet<&str> {
+    let mut accounts: BTreeSet<&str> = history.events().map(|one| one.account.as_str()).collect();
+    for record in &history.records {
+        if let Record::Final { account, .. } = record {
+            accounts.remove(account.as_str());
+        }
+    }
+    accounts
 }
 
 fn check_convergence(history: &History, verdicts: &mut Verdicts) {

@@ -171,14 +171,23 @@ impl Cluster {
         Ok(shards)
     }
 
-    /// Removes them with all their mail.
+    /// Removes them with all their mail. One that cannot be removed keeps none of the others.
     pub async fn remove_canaries(&self, canaries: &[Canary]) -> Result<()> {
-        let client = self.target.client().await?;
+        let client = self.target.client().await.context("canaries are left behind")?;
+        let (mut left, mut why) = (Vec::new(), None);
         for canary in canaries {
-            let removed = Accounts::new(&client).delete(&parse_address(&canary.name)?).await;
-            removed.with_context(|| format!("remove canary {}", canary.name))?;
+            let removing = async {
+                Accounts::new(&client).delete(&parse_address(&canary.name)?).await.map(drop)
+            };
+            if let Err(error) = removing.await {
+                left.push(canary.name.as_str());
+                why = Some(error);
+            }
         }
-        Ok(())
+        match why {
+            Some(why) => Err(why.context(format!("canaries are left behind: {}", left.join(", ")))),
+            None => Ok(()),
+        }
     }
 }
 

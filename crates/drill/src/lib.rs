@@ -31,6 +31,7 @@ use admin::cluster_file::ClusterFile;
 use anyhow::{Context as _, Result, ensure};
 
 use args::Verb;
+use check::unread;
 use keeper::Keeper;
 use report::Report;
 use run::Ground;
@@ -89,7 +90,7 @@ fn tell(report: &Report, json: Option<&Path>, html: Option<&Path>) -> Result<Exi
         fs::write(path, page).with_context(|| format!("write {}", path.display()))?;
     }
     println!("\n{}", report.table());
-    println!("\nseed {}: {}", report.seed, if report.passed() { "passed" } else { "FAILED" });
+    println!("\nseed {}: {}", report.seed, report.verdict());
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -114,6 +115,12 @@ fn check_again(path: &Path) -> Result<ExitCode> {
         println!("{}: {n_events} operations, {} broken promises", file.display(), violations.len());
         violations.iter().for_each(|violation| println!("  {violation}"));
         n_broken += violations.len();
+        // Why a failure: a history that was broken off shows no loss, since nobody looked for one.
+        for account in unread(&history) {
+            println!("  nobody looked into {account} in the end: what it lost is not known");
+            n_broken += 1;
+        }
+        ensure!(n_events > 0, "{}: nothing was done in it", file.display());
     }
     Ok(if n_broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -157,7 +164,7 @@ mod tests {
 
     fn report(history: &History) -> Report {
         let mut one = ScenarioReport::of(Scenario::LeaderCrash, 1, history, &[]);
-        one.judged(check(history));
+        one.judged(check(history), unread(history));
         let mut report = Report::new(7, PathBuf::new());
         report.scenarios.push(one);
         report
@@ -182,5 +189,21 @@ mod tests {
                 assert_eq!(names && words.contains("t1"), !is_kept, "{words}");
             }
         }
+    }
+
+    #[test]
+    fn a_history_that_was_broken_off_does_not_pass() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("it.jsonl");
+        let checked = |history: &History| {
+            history.write(fs::File::create(&file).expect("a file")).expect("it can be written");
+            check_again(&file)
+        };
+        let mut whole = history(&["t1"]);
+        assert_eq!(checked(&whole).expect("it can be judged"), ExitCode::SUCCESS);
+        whole.records.pop();
+        assert_eq!(checked(&whole).expect("it can be judged"), ExitCode::FAILURE);
+        let said = checked(&History::default()).expect_err("nothing was done in it").to_string();
+        assert!(said.ends_with("nothing was done in it"), "{said}");
     }
 }

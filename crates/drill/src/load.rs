@@ -3,10 +3,10 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use admin::cluster_file::ClusterFile;
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
 use tokio::runtime::Runtime;
 
 use crate::args;
@@ -15,11 +15,8 @@ use crate::check::{Violation, check};
 use crate::dice::Dice;
 use crate::history::{Fault, Record};
 use crate::recorder::Recorder;
-use crate::run::{Ground, last_looks, name_canaries, warm};
+use crate::run::{Ground, at_work, last_looks, name_canaries, warm};
 use crate::work::{Canary, Crew};
-
-/// How often the clients are looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A running load. Blocks, for callers without a runtime of their own.
 pub struct Load {
@@ -70,20 +67,8 @@ impl Load {
 
     /// Waits until each client got so many more operations acknowledged.
     pub fn progress(&self, n_operations: u64, patience: Duration) -> Result<()> {
-        let count = |id| self.recorder.acknowledged(id);
-        let before: Vec<_> = self.crew.members.iter().map(|one| (one, count(one.id))).collect();
-        let deadline = Instant::now() + patience;
-        loop {
-            let idle = before.iter().find(|(one, n)| count(one.id) < n + n_operations);
-            match idle {
-                None => return Ok(()),
-                Some((one, _)) if Instant::now() > deadline => {
-                    let (id, protocol) = (one.id, one.role.protocol());
-                    bail!("client {id} ({protocol}) gets nothing done in {patience:?}");
-                }
-                Some(_) => std::thread::sleep(LOOK_EVERY),
-            }
-        }
+        let members = &self.crew.members;
+        self.runtime.block_on(at_work(members, &self.recorder, n_operations, patience))
     }
 
     /// Waits until every copy of everything is where it belongs.
@@ -94,7 +79,7 @@ impl Load {
     /// Lets the clients finish, waits until all replicas are level, reads everything, and judges.
     pub fn end(self, patience: Duration) -> Result<Judged> {
         let Self { runtime, ground, canaries, crew, recorder } = self;
-        drop(crew.stop());
+        ensure!(crew.stop() == 0, "a client of the load panicked");
         runtime.block_on(async {
             let states = ground.cluster.rest(patience).await?;
             states.into_iter().for_each(|state| recorder.record(Record::Replica(state)));

@@ -32,6 +32,8 @@ pub struct Report {
     pub histories: PathBuf,
     /// Each scenario of each round.
     pub scenarios: Vec<ScenarioReport>,
+    /// Where and why it ended before its time.
+    pub broken_off: Option<String>,
 }
 
 /// One scenario, once.
@@ -63,6 +65,8 @@ pub struct ScenarioReport {
     pub faults: Vec<Fault>,
     /// Acknowledged changes that are not there.
     pub n_lost: usize,
+    /// Every account was read in the end: nothing more is lost than `n_lost` says.
+    pub is_read: bool,
     /// Broken promises.
     pub violations: Vec<Violation>,
     /// Everything else that must not be.
@@ -157,6 +161,7 @@ impl ScenarioReport {
             fault_us: 0,
             faults: faults.collect(),
             n_lost: 0,
+            is_read: false,
             violations: Vec::new(),
             trouble: Vec::new(),
             clients: clients.collect(),
@@ -165,8 +170,8 @@ impl ScenarioReport {
         }
     }
 
-    /// Takes the judge's findings.
-    pub(crate) fn judged(&mut self, violations: Vec<Violation>) {
+    /// Takes the judge's findings, and whose mail nobody read in the end.
+    pub(crate) fn judged(&mut self, violations: Vec<Violation>, unread: BTreeSet<&str>) {
         let is_loss = |found: &&Violation| {
             matches!(
                 found.promise,
@@ -175,6 +180,9 @@ impl ScenarioReport {
         };
         self.n_lost = violations.iter().filter(is_loss).count();
         self.violations = violations;
+        self.is_read = unread.is_empty();
+        let words = |of| format!("nobody looked into {of} in the end: what it lost is not known");
+        self.trouble.extend(unread.into_iter().map(words));
     }
 
     /// Nothing was wrong.
@@ -191,7 +199,7 @@ impl ScenarioReport {
             self.scenario.name(),
             self.round,
             self.n_acknowledged,
-            self.n_lost,
+            lost(self.n_lost, self.is_read),
             ms(self.unavailable.max_us),
             self.n_disconnects,
             self.redundancy(),
@@ -207,12 +215,27 @@ impl ScenarioReport {
 impl Report {
     pub(crate) fn new(seed: u64, histories: PathBuf) -> Self {
         let version = env!("CARGO_PKG_VERSION");
-        Self { seed, version, histories, scenarios: Vec::new() }
+        Self { seed, version, histories, scenarios: Vec::new(), broken_off: None }
+    }
+
+    /// In one line.
+    pub(crate) fn verdict(&self) -> String {
+        match &self.broken_off {
+            _ if self.passed() => "passed".into(),
+            None => "FAILED".into(),
+            Some(why) => format!("BROKEN OFF in {why}"),
+        }
+    }
+
+    /// Everything was read in the end, so that what is lost is known.
+    pub(crate) fn is_read(&self) -> bool {
+        self.scenarios.iter().all(|one| one.is_read)
     }
 
     /// Nothing was wrong in any scenario.
     pub fn passed(&self) -> bool {
-        !self.scenarios.is_empty() && self.scenarios.iter().all(ScenarioReport::passed)
+        let is_whole = self.broken_off.is_none() && !self.scenarios.is_empty();
+        is_whole && self.scenarios.iter().all(ScenarioReport::passed)
     }
 
     /// For programs: everything, and the verdicts.
@@ -257,7 +280,10 @@ impl Report {
                 rounds.len().to_string(),
                 verdict,
                 rounds.iter().map(|one| one.n_acknowledged).sum::<usize>().to_string(),
-                rounds.iter().map(|one| one.n_lost).sum::<usize>().to_string(),
+                lost(
+                    rounds.iter().map(|one| one.n_lost).sum(),
+                    rounds.iter().all(|one| one.is_read),
+                ),
                 ms(waits.p50_us),
                 ms(waits.p99_us),
                 ms(waits.max_us),
@@ -296,6 +322,15 @@ impl Report {
 
 /// Broken promises that are told of one run; the history has all of them.
 const TOLD_MAX: usize = 12;
+
+/// How many acknowledged changes are lost, as far as that is known.
+fn lost(n_lost: usize, is_read: bool) -> String {
+    match (n_lost, is_read) {
+        (n_lost, true) => n_lost.to_string(),
+        (0, false) => "unknown".into(),
+        (n_lost, false) => format!("{n_lost} or more"),
+    }
+}
 
 /// Microseconds for people.
 fn ms(us: u64) -> String {

@@ -9,7 +9,7 @@ use api::fault::Fault;
 use tokio::time::Instant;
 
 use crate::args::Options;
-use crate::check::check;
+use crate::check::{check, unread};
 use crate::cluster::Cluster;
 use crate::dice::Dice;
 use crate::history::{History, Record};
@@ -26,8 +26,10 @@ const FIT_PATIENCE: Duration = Duration::from_secs(60);
 const WARM_PATIENCE: Duration = Duration::from_secs(60);
 /// Acknowledged operations after which a client counts as working.
 const WARM_OPERATIONS: u64 = 3;
-/// How long clients go on before a fault, and after everything is whole again.
+/// How long clients go on before a fault.
 const CALM: Duration = Duration::from_secs(2);
+/// A client that gets nothing done for so long when everything is whole again will not any more.
+const WORK_PATIENCE: Duration = Duration::from_secs(30);
 /// A cluster that is not whole by then after a fault has failed.
 const WHOLE_PATIENCE: Duration = Duration::from_secs(120);
 /// How long replicas may take to be level after the clients stopped.
@@ -51,12 +53,21 @@ pub(crate) async fn run(ground: &Ground, options: &Options) -> Result<Report> {
     let seed = options.random_seed();
     let dir = options.histories()?;
     let mut report = Report::new(seed, dir.path().to_owned());
-    for round in 0..options.repeat {
-        for scenario in options.scenarios() {
-            let run = Run { ground, options, progress: &progress, scenario, round, seed };
-            let one = run.run(dir.path()).await?;
-            progress.done(&one);
-            report.scenarios.push(one);
+    let scenarios = options.scenarios();
+    let rounds = (0..options.repeat).flat_map(|round| scenarios.iter().map(move |it| (round, *it)));
+    for (round, scenario) in rounds {
+        let run = Run { ground, options, progress: &progress, scenario, round, seed };
+        match run.run(dir.path()).await {
+            Ok(one) => {
+                progress.done(&one);
+                report.scenarios.push(one);
+            }
+            // Why no error of the drill: what the rounds before it showed is told as well.
+            Err(error) => {
+                let (name, round) = (scenario.name(), round + 1);
+                report.broken_off = Some(format!("{name} round {round}: {error:#}"));
+                break;
+            }
         }
     }
     dir.keep_if(!report.passed());
@@ -94,85 +105,97 @@ impl Run<'_> {
         let recorder = Arc::new(Recorder::begin(Some(&file))?);
         let canaries = self.create_canaries(&dice).await?;
         let run = tokio::select! {
-            run = self.with_canaries(&canaries, &recorder, dice) => run,
+            repair = self.with_canaries(&canaries, &recorder, dice) => repair,
             stopped = stopped() => stopped.and_then(|()| bail!("stopped; no verdict")),
         };
         // Why before the error: a drill that fails leaves no accounts behind either.
         let removed = self.ground.cluster.remove_canaries(&canaries).await;
-        let (members, redundancy) = run?;
-        removed?;
+        let mut repair = run?;
+        repair.trouble.extend(removed.err().map(|error| format!("{error:#}")));
         let history = recorder.history();
         self.progress.say("judging");
-        Ok(self.judge(&history, &members, redundancy, file))
+        Ok(self.judge(&history, repair, file))
     }
 
     async fn create_canaries(&self, dice: &Dice) -> Result<Vec<Canary>> {
+        let cluster = &self.ground.cluster;
         let (names, password) = name_canaries(dice, self.options.canaries, &self.ground.domain);
-        self.ground.cluster.create_canaries(&names, &password).await
+        let created = cluster.create_canaries(&names, &password).await;
+        if created.is_err() {
+            let all = names.into_iter().map(|name| Canary { name, password: password.clone() });
+            // Why the result is dropped: some of them were never made.
+            drop(cluster.remove_canaries(&all.collect::<Vec<_>>()).await);
+        }
+        created
     }
 
-    /// Clients, fault, repair, rest, last looks. A scenario that does not go well is told in words.
+    /// A scenario that does not go well is told in words; an error is one that did not begin, as no other
+    /// would.
     async fn with_canaries(
         &self,
         canaries: &[Canary],
         recorder: &Arc<Recorder>,
         dice: Dice,
-    ) -> Result<(Vec<Member>, Repair)> {
+    ) -> Result<Repair> {
+        let mut repair = Repair::default();
+        match self.rehearse(canaries, recorder, dice, &mut repair).await {
+            Err(error) if repair.start_us == 0 => return Err(error),
+            Err(error) => repair.trouble.push(format!("{error:#}")),
+            Ok(()) => {}
+        }
+        Ok(repair)
+    }
+
+    /// Clients, fault, repair, rest, last looks. An error is what nothing can be done after.
+    async fn rehearse(
+        &self,
+        canaries: &[Canary],
+        recorder: &Arc<Recorder>,
+        dice: Dice,
+        repair: &mut Repair,
+    ) -> Result<()> {
         let cluster = &self.ground.cluster;
         let shards = cluster.shards_of(canaries).await?;
         let crew = Crew::start(&self.ground.site, canaries, recorder, &dice)?;
+        repair.members.clone_from(&crew.members);
         self.progress.say("clients begin");
         warm(&crew, recorder).await?;
         tokio::time::sleep(CALM).await;
         self.progress.say("hurting");
-        let (start_us, began) = (recorder.now_us(), Instant::now());
+        let began = Instant::now();
+        repair.start_us = recorder.now_us();
         let mut stage = Stage { cluster, recorder, shards: &shards, dice, round: self.round };
-        let mut repair = Repair { start_us, ..Repair::default() };
-        repair.played = stage.play(self.scenario).await.map_err(|error| format!("{error:#}")).err();
+        repair.note(stage.play(self.scenario).await);
         self.progress.say("waiting for full redundancy");
-        match cluster.whole(WHOLE_PATIENCE).await {
-            Ok(()) => repair.redundancy_ms = Some(began.elapsed().as_millis() as u64),
-            Err(error) => repair.not_whole = Some(format!("{error:#}")),
-        }
-        tokio::time::sleep(CALM).await;
+        let whole = repair.note(cluster.whole(WHOLE_PATIENCE).await);
+        repair.redundancy_ms = whole.map(|()| began.elapsed().as_millis() as u64);
+        let working = at_work(&crew.members, recorder, WARM_OPERATIONS, WORK_PATIENCE).await;
+        repair.note(working.context("after the fault"));
         self.progress.say("clients end");
-        let members = tokio::task::spawn_blocking(move || crew.stop()).await?;
-        match cluster.rest(REST_PATIENCE).await {
-            Ok(states) => {
-                states.into_iter().for_each(|state| recorder.record(Record::Replica(state)));
-            }
-            Err(error) => repair.not_level = Some(format!("{error:#}")),
+        let n_panicked = tokio::task::spawn_blocking(move || crew.stop()).await?;
+        if n_panicked > 0 {
+            repair.trouble.push(format!("{n_panicked} clients of the drill panicked"));
         }
+        let states = repair.note(cluster.rest(REST_PATIENCE).await);
+        states.into_iter().flatten().for_each(|one| recorder.record(Record::Replica(one)));
         self.progress.say("every replica verifies its copies");
-        match cluster.copies(canaries, &self.ground.site.mailboxes).await {
-            Ok(copies) => {
-                copies.into_iter().for_each(|one| recorder.record(Record::Copies(one)));
-            }
-            Err(error) => repair.not_verified = Some(format!("{error:#}")),
-        }
+        let copies = repair.note(cluster.copies(canaries, &self.ground.site.mailboxes).await);
+        copies.into_iter().flatten().for_each(|one| recorder.record(Record::Copies(one)));
         self.progress.say("reading everything");
         let (site, canaries, recorder) =
             (self.ground.site.clone(), canaries.to_vec(), Arc::clone(recorder));
         let last = move || last_looks(&site, &canaries, &recorder);
-        tokio::task::spawn_blocking(last).await?.context("read everything")?;
-        Ok((members, repair))
+        tokio::task::spawn_blocking(last).await?.context("read everything")
     }
 
-    fn judge(
-        &self,
-        history: &History,
-        members: &[Member],
-        repair: Repair,
-        file: PathBuf,
-    ) -> ScenarioReport {
-        let mut report = ScenarioReport::of(self.scenario, self.round + 1, history, members);
-        report.judged(check(history));
+    fn judge(&self, history: &History, repair: Repair, file: PathBuf) -> ScenarioReport {
+        let (scenario, round) = (self.scenario, self.round + 1);
+        let mut report = ScenarioReport::of(scenario, round, history, &repair.members);
+        report.judged(check(history), unread(history));
         report.redundancy_ms = repair.redundancy_ms;
         report.fault_us = repair.start_us;
         report.history = file;
-        let Repair { played, not_whole, not_level, not_verified, .. } = repair;
-        report.trouble =
-            [played, not_whole, not_level, not_verified].into_iter().flatten().collect();
+        report.trouble.extend(repair.trouble);
         if self.scenario.keeps_connections() && report.n_disconnects > 0 {
             let n = report.n_disconnects;
             report.trouble.push(format!("{n} connections were lost, none may be"));
@@ -195,16 +218,29 @@ pub(crate) fn name_canaries(dice: &Dice, n: u32, domain: &str) -> (Vec<String>, 
 
 /// Waits until every client works.
 pub(crate) async fn warm(crew: &Crew, recorder: &Recorder) -> Result<()> {
-    let deadline = Instant::now() + WARM_PATIENCE;
+    let warmed = at_work(&crew.members, recorder, WARM_OPERATIONS, WARM_PATIENCE).await;
+    warmed.context("is its port right?")
+}
+
+/// Waits until each client got so many more operations acknowledged.
+pub(crate) async fn at_work(
+    members: &[Member],
+    recorder: &Recorder,
+    n_operations: u64,
+    patience: Duration,
+) -> Result<()> {
+    let count = |one: &Member| recorder.acknowledged(one.id);
+    let goals: Vec<_> = members.iter().map(|one| (one, count(one) + n_operations)).collect();
+    let deadline = Instant::now() + patience;
     loop {
-        let cold = crew.members.iter().find(|one| recorder.acknowledged(one.id) < WARM_OPERATIONS);
-        match cold {
+        let idle = goals.iter().find(|(one, goal)| count(one) < *goal);
+        match idle {
             None => return Ok(()),
-            Some(cold) if Instant::now() > deadline => bail!(
-                "client {} ({}) of {} gets nothing done: is its port right?",
-                cold.id,
-                cold.role.protocol(),
-                cold.account
+            Some((one, _)) if Instant::now() > deadline => bail!(
+                "client {} ({}) of {} gets nothing done in {patience:?}",
+                one.id,
+                one.role.protocol(),
+                one.account
             ),
             Some(_) => tokio::time::sleep(LOOK_EVERY).await,
         }
@@ -223,15 +259,21 @@ async fn stopped() -> Result<()> {
     Ok(())
 }
 
-/// What became of the cluster.
+/// What became of the clients and the cluster.
 #[derive(Default)]
 struct Repair {
     start_us: u64,
     redundancy_ms: Option<u64>,
-    played: Option<String>,
-    not_whole: Option<String>,
-    not_level: Option<String>,
-    not_verified: Option<String>,
+    members: Vec<Member>,
+    /// What did not go well.
+    trouble: Vec<String>,
+}
+
+impl Repair {
+    /// Keeps what went wrong; the scenario goes on.
+    fn note<T>(&mut self, done: Result<T>) -> Option<T> {
+        done.map_err(|error| self.trouble.push(format!("{error:#}"))).ok()
+    }
 }
 
 /// Reads every message of every mailbox whole.
@@ -246,4 +288,40 @@ pub(crate) fn last_looks(site: &Site, canaries: &[Canary], recorder: &Recorder) 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::{Event, Operation, Reply, Verdict, View};
+    use crate::work::Role;
+
+    fn acknowledge(recorder: &Recorder, client: u32) {
+        recorder.record(Record::Event(Event {
+            client,
+            account: "anna".into(),
+            start_us: 1,
+            end_us: 2,
+            operation: Operation::Read { mailbox: "INBOX".into() },
+            verdict: Verdict::Acknowledged { reply: Reply::Viewed(View::default()) },
+        }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_works_no_more_is_named() {
+        let recorder = Recorder::begin(None).unwrap();
+        let member = |id, role| Member { id, role, account: "anna".into() };
+        let members = [member(0, Role::Sorter), member(1, Role::Idle)];
+        // What was done before does not count.
+        (0..5).for_each(|_| members.iter().for_each(|one| acknowledge(&recorder, one.id)));
+        let work = async { (0..2).for_each(|_| acknowledge(&recorder, 0)) };
+        let (asked, ()) =
+            tokio::join!(at_work(&members, &recorder, 2, Duration::from_secs(9)), work);
+        let said = asked.unwrap_err().to_string();
+        assert_eq!(said, "client 1 (IDLE) of anna gets nothing done in 9s");
+        let work = async { members.iter().for_each(|one| acknowledge(&recorder, one.id)) };
+        let (asked, ()) =
+            tokio::join!(at_work(&members, &recorder, 1, Duration::from_secs(9)), work);
+        assert!(asked.is_ok());
+    }
 }

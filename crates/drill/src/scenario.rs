@@ -83,7 +83,8 @@ impl Scenario {
             Self::BitRot => "A disk silently turns over some bits of stored mail.",
             Self::DiskFull => "A machine's disk is full for 6 s.",
             Self::RollingRestart => "Every machine is restarted, one after the other.",
-            Self::PowerLossAll => "Power fails on all machines at the same moment.",
+            // Why so: what was written and not synced is lost with the power, and not with a process.
+            Self::PowerLossAll => "The mail store dies on all machines at the same moment.",
         }
     }
 
@@ -233,7 +234,7 @@ impl Stage<'_> {
         let (start_us, since) = (self.recorder.now_us(), Instant::now());
         let dying = names.iter().map(|node| self.cluster.inflict(node, &Fault::Crash));
         for died in futures_util::future::join_all(dying).await {
-            died.context("inflict power loss")?;
+            died.context("crash all nodes")?;
         }
         for node in &names {
             self.back(node, since).await?;
@@ -247,7 +248,7 @@ impl Stage<'_> {
             }
         });
         led.await?;
-        self.record("all nodes lost power".into(), start_us);
+        self.record("all nodes died at once".into(), start_us);
         Ok(())
     }
 
@@ -256,7 +257,7 @@ impl Stage<'_> {
         inflicted.with_context(|| format!("inflict {fault:?} on {node}"))
     }
 
-    /// A fault that ends by itself.
+    /// A fault that ends by itself. While it lasts others have to lead, or nothing was rehearsed.
     async fn lasting(
         &self,
         node: &str,
@@ -266,9 +267,15 @@ impl Stage<'_> {
     ) -> Result<()> {
         let start_us = self.recorder.now_us();
         self.inflict(node, fault).await?;
-        tokio::time::sleep(duration).await;
+        let until = Instant::now() + duration;
+        let led = self.cluster.until(duration, |snapshot| match snapshot.n_led(node) {
+            0 => Ok(()),
+            n => bail!("{node} ({what}) still leads {n} shards"),
+        });
+        let led = led.await;
+        tokio::time::sleep_until(until).await;
         self.record(format!("{node} {what}"), start_us);
-        Ok(())
+        led
     }
 
     /// Waits until a process that ended runs again.

@@ -61,7 +61,7 @@ pub(crate) fn run(args: &WatchArgs) -> Result<ExitCode> {
     let canaries = [canary];
     let crew = Crew::start(&site, &canaries, &recorder, &Dice::new(args.seed))?;
     std::thread::sleep(Duration::from_secs(args.seconds));
-    crew.stop();
+    ensure!(crew.stop() == 0, "a client of the drill panicked");
     let looked = last_looks(&site, &canaries, &recorder);
     // Why anew: the first session was idle for as long as the work took.
     let mut imap = Imap::open(&site.imap[0], &canaries[0].name, &canaries[0].password)?;

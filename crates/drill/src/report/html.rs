@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::plot::plot;
-use super::{Report, ScenarioReport, Spread, ms};
+use super::{Report, ScenarioReport, Spread, lost, ms};
 
 /// Everything the page needs to look like something.
 const STYLE: &str = "\
@@ -64,7 +64,10 @@ fn verdict(report: &Report, out: &mut String) {
     let n_failed = report.scenarios.iter().filter(|one| !one.passed()).count();
     let n_acknowledged = grouped(total(report, |one| one.n_acknowledged));
     let n_lost = total(report, |one| one.n_lost);
-    let (class, words) = match (report.passed(), n_lost) {
+    let (class, words) = match (n_failed == 0, n_lost) {
+        (true, _) if report.broken_off.is_some() => {
+            ("bad", format!("<b>Not finished.</b> {n} rehearsed failures went as promised."))
+        }
         (true, _) => (
             "good",
             format!(
@@ -72,13 +75,21 @@ fn verdict(report: &Report, out: &mut String) {
                  not one lost, doubled, altered or back from the dead."
             ),
         ),
-        (false, 0) => (
-            "bad",
-            format!(
-                "<b>Failed.</b> {n_failed} of {n} rehearsed failures did not go as promised. \
-                 None of {n_acknowledged} acknowledged operations was lost."
-            ),
-        ),
+        (false, 0) => {
+            let lost = match report.is_read() {
+                true => format!("None of {n_acknowledged} acknowledged operations was lost."),
+                false => {
+                    "Not all mail could be read in the end: what was lost is not known.".into()
+                }
+            };
+            (
+                "bad",
+                format!(
+                    "<b>Failed.</b> {n_failed} of {n} rehearsed failures did not go as promised. \
+                     {lost}"
+                ),
+            )
+        }
         (false, n_lost) => (
             "bad",
             format!(
@@ -87,13 +98,20 @@ fn verdict(report: &Report, out: &mut String) {
         ),
     };
     let _ = writeln!(out, "<div class=\"verdict {class}\">{words}</div>");
+    if let Some(why) = &report.broken_off {
+        let why = escaped(why);
+        let _ = writeln!(out, "<div class=\"verdict bad\"><b>Broken off</b> in {why}</div>");
+    }
 }
 
 fn cards(report: &Report, out: &mut String) {
     let longest = report.scenarios.iter().map(|one| one.unavailable.max_us).max().unwrap_or(0);
     let n_clients = report.scenarios.iter().map(|one| one.clients.len()).max().unwrap_or(0);
     let cards = [
-        ("acknowledged changes lost (RPO)", total(report, |one| one.n_lost).to_string()),
+        (
+            "acknowledged changes lost (RPO)",
+            lost(total(report, |one| one.n_lost), report.is_read()),
+        ),
         ("longest wait of any client (RTO)", ms(longest)),
         ("connections lost", total(report, |one| one.n_disconnects).to_string()),
         ("mail clients at work", n_clients.to_string()),
@@ -136,7 +154,7 @@ fn table(report: &Report, out: &mut String) {
             escaped(first.scenario.sentence()),
             rounds.len(),
             grouped(n(|one| one.n_acknowledged)),
-            n(|one| one.n_lost),
+            lost(n(|one| one.n_lost), rounds.iter().all(|one| one.is_read)),
             ms(waits.p50_us),
             ms(waits.p99_us),
             ms(waits.max_us),
@@ -223,7 +241,7 @@ mod tests {
         let mut report = Report::new(7, "/histories".into());
         let history = History::default();
         let mut one = ScenarioReport::of(Scenario::LeaderCrash, 1, &history, &[]);
-        one.judged(violations);
+        one.judged(violations, std::collections::BTreeSet::new());
         report.scenarios.push(one);
         report
     }
@@ -244,6 +262,32 @@ mod tests {
         let page = page(&report(vec![lost]));
         assert!(page.contains("<b>Failed.</b> 1 of 0 acknowledged operations were lost."));
         assert!(page.contains("&lt;b&gt;token&lt;/b&gt; is not there"));
+    }
+
+    #[test]
+    fn what_nobody_looked_for_is_not_said_to_be_there() {
+        let mut report = report(Vec::new());
+        report.scenarios[0].judged(Vec::new(), ["anna"].into());
+        let table = report.table();
+        for words in [page(&report), table] {
+            assert!(
+                words.contains("unknown") && words.contains("nobody looked into anna"),
+                "{words}"
+            );
+            assert!(!words.contains("None of"), "{words}");
+        }
+        assert_eq!(report.verdict(), "FAILED");
+    }
+
+    #[test]
+    fn a_drill_that_was_broken_off_tells_what_it_has() {
+        let mut report = report(Vec::new());
+        report.broken_off = Some("bit-rot round 1: <why>".into());
+        assert!(!report.passed());
+        assert_eq!(report.verdict(), "BROKEN OFF in bit-rot round 1: <why>");
+        let page = page(&report);
+        assert!(page.contains("<b>Broken off</b> in bit-rot round 1: &lt;why&gt;"), "{page}");
+        assert!(!page.contains("Passed."), "{page}");
     }
 
     #[test]
