@@ -1,21 +1,20 @@
 //! The meta group's state machine as a replica runs it.
 
 use mailbox::{ChunkRef, Digest, Rows, Source};
-use replica::{Machine, MachineApplied};
+use replica::{LATER_BUILD, Machine, MachineApplied};
 
-use crate::meta::{self, Entry, Outcome};
+use crate::meta::{self, Entry};
 
-/// Responses are encoded [`Outcome`]s. It keeps no bodies and tells of no mailboxes.
+/// Responses are encoded [`meta::Outcome`]s. It keeps no bodies and tells of no mailboxes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct MetaMachine;
 
 impl Machine for MetaMachine {
     fn apply(&self, rows: &mut Rows<'_>, command: &[u8], _inline: &[ChunkRef]) -> MachineApplied {
-        let outcome = match mailbox::codec::decode::<Entry>(command) {
-            Ok(entry) => meta::apply(rows, &entry),
-            // Why an outcome: all replicas must agree that nothing was done, and go on.
-            Err(_) => Outcome::Refused("undecodable command".into()),
-        };
+        // Why no refusal: the leader understood it before it proposed it, and did it.
+        let entry = mailbox::codec::decode::<Entry>(command);
+        let entry = entry.unwrap_or_else(|error| panic!("{LATER_BUILD}: {error}"));
+        let outcome = meta::apply(rows, &entry);
         MachineApplied { response: mailbox::codec::encode(&outcome), changes: Vec::new() }
     }
 

@@ -52,7 +52,7 @@ pub use disk::{Clock, Disk, DiskOptions};
 pub use error::{ChunkError, Error, ProposeError};
 pub use force::Forced;
 pub use journal::Usage;
-pub use machine::{Machine, MachineApplied, MailMachine};
+pub use machine::{LATER_BUILD, Machine, MachineApplied, MailMachine};
 pub use raft::Member;
 pub use replica::{Replica, ReplicaConfig};
 pub use scrub::ScrubStatus;

@@ -1,9 +1,10 @@
 //! What a replica applies: the mailbox shard, or the meta group.
 
-use mailbox::{Change, ChunkRef, Digest, Entry, LogTime, Outcome, Refusal, Rows, Source};
+use mailbox::{Change, ChunkRef, Digest, Entry, LogTime, Rows, Source};
 
 /// A deterministic state machine over rows. Replicas that applied the same commands hold the same
-/// rows, byte for byte.
+/// rows, byte for byte. One that does not know a command panics: its replica stops there, and goes on when
+/// a build is started that knows it.
 pub trait Machine: Send + Sync + 'static {
     /// Applies one command: the CBOR pair of the leader's [`LogTime`] and the bytes that were
     /// proposed, which for a mailbox shard is an encoded [`Entry`]. `inline` are the chunks that
@@ -23,18 +24,19 @@ pub struct MachineApplied {
     pub changes: Vec<Change>,
 }
 
-/// The mailbox state machine; responses are encoded [`Outcome`]s.
+/// What is said of a command that this build does not know.
+pub const LATER_BUILD: &str =
+    "the log has an entry of a later build: run that build on this node too";
+
+/// The mailbox state machine; responses are encoded [`mailbox::Outcome`]s.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MailMachine;
 
 impl Machine for MailMachine {
     fn apply(&self, rows: &mut Rows<'_>, command: &[u8], inline: &[ChunkRef]) -> MachineApplied {
-        let Ok(entry) = mailbox::codec::decode::<Entry>(command) else {
-            // Why an outcome: all replicas must agree that nothing was done, and go on.
-            let refusal = Outcome::Refused(Refusal::Limit("undecodable command".into()));
-            let response = mailbox::codec::encode(&refusal);
-            return MachineApplied { response, changes: Vec::new() };
-        };
+        // Why no refusal: the leader understood it before it proposed it, and did it.
+        let entry = mailbox::codec::decode::<Entry>(command);
+        let entry = entry.unwrap_or_else(|error| panic!("{LATER_BUILD}: {error}"));
         let applied = mailbox::apply(rows, &entry, inline);
         let response = mailbox::codec::encode(&applied.outcome);
         MachineApplied { response, changes: applied.changes }
@@ -62,6 +64,15 @@ mod tests {
     use mailbox::{Command, Request, SessionId};
 
     use super::*;
+
+    /// As a refusal it would make other rows than the leader has, who did it.
+    #[test]
+    #[should_panic(expected = "an entry of a later build")]
+    fn a_command_of_a_later_build_is_not_passed_over() {
+        let rows = std::collections::BTreeMap::new();
+        let mut rows = Rows::new(&rows, mailbox::RowDigest::default());
+        MailMachine.apply(&mut rows, &stamp(LogTime(9), &[0x84, 0xf6, 1, 1, 9]), &[]);
+    }
 
     #[test]
     fn a_stamped_request_is_an_encoded_entry() {

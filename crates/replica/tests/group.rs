@@ -4,10 +4,13 @@
 
 mod support;
 
+use std::path::Path;
+use std::sync::Arc;
+
 use bytes::Bytes;
-use mailbox::StoredChunk;
-use replica::{ProposeError, Role};
-use support::{Net, converged, leader, put, start, three, until};
+use mailbox::{ChunkRef, Digest, Rows, Source, StoredChunk};
+use replica::{LATER_BUILD, Machine, MachineApplied, ProposeError, Role};
+use support::{Net, Node, Notes, converged, leader, options, put, start, start_with, three, until};
 
 fn body(seed: u8, len: usize) -> StoredChunk {
     StoredChunk::raw(Bytes::from(vec![seed; len]))
@@ -125,4 +128,58 @@ async fn a_replica_that_was_away_while_the_members_changed_votes_for_the_new_one
     assert_eq!(put(&both, "a=3", vec![]).await, b"2");
     assert!(!both[0].replica.status().is_unconfirmed);
     converged(&both).await;
+}
+
+/// A build that does not know every command there is.
+struct Older;
+
+impl Machine for Older {
+    fn apply(&self, rows: &mut Rows<'_>, command: &[u8], inline: &[ChunkRef]) -> MachineApplied {
+        assert!(!command.ends_with(b"=later"), "{LATER_BUILD}");
+        Notes.apply(rows, command, inline)
+    }
+
+    fn is_chunk_live(&self, rows: &dyn Source, digest: &Digest) -> bool {
+        Notes.is_chunk_live(rows, digest)
+    }
+}
+
+/// An upgrade, node by node, in which what is new is used too early: nobody who does not know it
+/// makes something else of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_know_a_command_stops_there_until_it_does() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    let mut nodes = three(&net, dir.path()).await;
+    put(&nodes, "a=1", vec![]).await;
+    converged(&nodes).await;
+    let lead = leader(&nodes).await;
+    for at in (0..3).filter(|at| *at != lead) {
+        start_other(&mut nodes, at, &net, dir.path(), Arc::new(Older)).await;
+    }
+    assert_eq!(put(&nodes[lead..=lead], "a=later", vec![]).await, b"1");
+    for at in (0..3).filter(|at| *at != lead) {
+        let replica = nodes[at].replica.clone();
+        let said = move || replica.status().failed.is_some_and(|why| why.contains(LATER_BUILD));
+        until(said, "it says why it does not go on").await;
+        let row = nodes[at].replica.local_view();
+        let row = row.map(|view| view.read(|rows, _| rows.row(b"a")));
+        assert!(!matches!(row, Ok(Ok(Some(ref value))) if value != b"1"), "{row:?}");
+        start_other(&mut nodes, at, &net, dir.path(), Arc::new(Notes)).await;
+    }
+    assert_eq!(put(&nodes, "a=4", vec![]).await, b"later");
+    converged(&nodes).await;
+}
+
+/// Another build in the place of one.
+async fn start_other(
+    nodes: &mut Vec<Node>,
+    at: usize,
+    net: &Net,
+    dir: &Path,
+    machine: Arc<dyn Machine>,
+) {
+    let old = nodes.remove(at);
+    let id = old.id;
+    old.stop(net).await;
+    nodes.insert(at, start_with(net, dir, id, (options(), machine)).await);
 }
