@@ -49,7 +49,8 @@ impl Role {
 
 /// Creates an authority in `dir`; refuses where there is one.
 pub fn create_authority(dir: &Path) -> Result<()> {
-    if dir.join(CA_KEY_FILE).exists() {
+    // Why either: the key may be kept elsewhere.
+    if [CA_FILE, CA_KEY_FILE].iter().any(|file| dir.join(file).exists()) {
         bail!("{} has an authority already", dir.display());
     }
     fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
@@ -64,9 +65,8 @@ pub fn create_authority(dir: &Path) -> Result<()> {
 
 /// Issues an identity into `out` that proves to be `name` in `role`.
 pub fn issue_identity(authority: &Path, role: Role, name: &str, out: &Path) -> Result<()> {
-    let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if name.is_empty() || name.len() > 63 || !name.bytes().all(legal) {
-        bail!("{name:?} is no name: 1 to 63 of a-z, 0-9 and -");
+    if !api::tls::is_name(name) {
+        bail!("{name:?} is no name: 1 to 63 of a-z, 0-9 and -, which neither begins nor ends it");
     }
     let proven = format!("{name}.{}.rookery.internal", role.word());
     let mut params = params(&proven, vec![dns(&proven)?])?;
@@ -129,4 +129,31 @@ fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     file.write_all(content)
         .and_then(|()| file.sync_all())
         .with_context(|| format!("write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_is_not_written_over_where_its_key_is_kept_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        create_authority(dir.path()).unwrap();
+        fs::remove_file(dir.path().join(CA_KEY_FILE)).unwrap();
+        let said = create_authority(dir.path()).unwrap_err().to_string();
+        assert!(said.ends_with("has an authority already"), "{said}");
+    }
+
+    #[test]
+    fn a_name_that_no_process_may_have_is_not_issued() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ca, out) = (dir.path().join("ca"), dir.path().join("out"));
+        create_authority(&ca).unwrap();
+        for name in ["", "N1", "n1-", "-n1", "n.1"] {
+            let said = issue_identity(&ca, Role::Node, name, &out).unwrap_err().to_string();
+            assert!(said.contains("is no name"), "{name}: {said}");
+            assert!(!out.exists(), "{name}");
+        }
+        issue_identity(&ca, Role::Node, "n-1", &out).unwrap();
+    }
 }
