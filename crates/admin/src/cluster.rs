@@ -284,7 +284,7 @@ impl ClusterStatus {
         let mut text = format!("{}\n\n{}", self.node_table(), self.shard_table(placement));
         let making = self.status.replacements.iter().map(follow::line);
         let waiting = self.status.waiting.iter().map(|line| format!("waits: {line}"));
-        let lines: Vec<String> = making.chain(waiting).collect();
+        let lines: Vec<String> = making.chain(waiting).chain(mixed(&self.status.nodes)).collect();
         if !lines.is_empty() {
             text += "\n\n";
             text += &lines.join("\n");
@@ -409,6 +409,18 @@ impl ClusterStatus {
     }
 }
 
+/// Which node runs what, while an upgrade is under way.
+fn mixed(nodes: &[NodeStatus]) -> Option<String> {
+    let mut versions: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for node in nodes.iter().filter(|node| node.reachable) {
+        let version = if node.version.is_empty() { "an older one" } else { &node.version };
+        versions.entry(version).or_default().push(&node.node.name);
+    }
+    let words =
+        versions.iter().map(|(version, names)| format!("{version} on {}", names.join(", ")));
+    (versions.len() > 1).then(|| format!("versions: {}", words.collect::<Vec<_>>().join("; ")))
+}
+
 fn replacement_json(one: &Replacement) -> Value {
     json!({
         "shard": one.shard.0,
@@ -487,7 +499,23 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use api::placement::Node;
+
     use super::*;
+
+    #[test]
+    fn versions_are_told_while_they_differ() {
+        let node = |name: &str, version: &str| {
+            let node = Node { name: name.into(), ..Node::default() };
+            let (version, reachable) = (version.to_owned(), true);
+            NodeStatus { node, version, reachable, ..NodeStatus::default() }
+        };
+        let mut nodes = [node("n1", "0.2.0"), node("n2", ""), node("n3", "0.2.0")];
+        let said = mixed(&nodes).unwrap();
+        assert_eq!(said, "versions: 0.2.0 on n1, n3; an older one on n2");
+        nodes[1].version = "0.2.0".into();
+        assert_eq!(mixed(&nodes), None);
+    }
 
     #[test]
     fn without_a_leader_each_node_is_told_of() {

@@ -50,6 +50,10 @@ pub struct Report {
     pub placement_version: u64,
     /// The node goes down now: what its disks have is noted before this is answered.
     pub is_last: bool,
+    /// Its program's version; empty from nodes that do not tell.
+    pub version: String,
+    /// Time since it started.
+    pub uptime_ms: u64,
 }
 
 /// What scrub did and found on one disk since the node started.

@@ -34,12 +34,11 @@ pub(crate) struct Admin {
 
 impl Admin {
     fn myself(&self) -> NodeStatus {
-        let uptime = self.shared.started.elapsed().as_millis();
         NodeStatus {
             node: self.shared.describe(),
             reachable: true,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            uptime_ms: u64::try_from(uptime).unwrap_or(u64::MAX),
+            version: report::VERSION.to_owned(),
+            uptime_ms: report::uptime_ms(&self.shared),
             replicas: report::replicas(&self.shared),
             scrubs: scrub::report(&self.shared),
             told: self.shared.disks.report(),
@@ -63,8 +62,8 @@ impl Admin {
         NodeStatus {
             node,
             reachable: at.as_ref().is_some_and(fresh),
-            version: String::new(),
-            uptime_ms: 0,
+            version: report.version,
+            uptime_ms: report.uptime_ms,
             replicas: report.replicas,
             scrubs: report.scrubs,
             told: report.disks,

@@ -16,6 +16,9 @@ use crate::replicas::Running;
 use crate::scrub;
 use crate::shared::{Shared, lock};
 
+/// Of this program.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// How often a node reports.
 const REPORT_EVERY: Duration = Duration::from_millis(1_000);
 /// How often while shards have no known leader yet, or replicas here do not follow one.
@@ -83,7 +86,14 @@ fn present(shared: &Shared) -> Report {
         run_id: shared.run_id,
         placement_version: shared.known.placement().version,
         is_last: false,
+        version: VERSION.to_owned(),
+        uptime_ms: uptime_ms(shared),
     }
+}
+
+/// Time since this node started.
+pub(crate) fn uptime_ms(shared: &Shared) -> u64 {
+    u64::try_from(shared.started.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 async fn report_once(shared: &Arc<Shared>) {

@@ -234,6 +234,8 @@ impl From<&Report> for wire::ReportRequest {
             run_id: report.run_id,
             placement_version: report.placement_version,
             is_last: report.is_last,
+            version: report.version.clone(),
+            uptime_ms: report.uptime_ms,
         }
     }
 }
@@ -250,6 +252,8 @@ impl TryFrom<wire::ReportRequest> for Report {
             run_id: wire.run_id,
             placement_version: wire.placement_version,
             is_last: wire.is_last,
+            version: wire.version,
+            uptime_ms: wire.uptime_ms,
         })
     }
 }

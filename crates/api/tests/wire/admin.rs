@@ -86,10 +86,8 @@ async fn a_cluster_is_not_formed_twice_by_a_lost_answer() {
     assert_eq!(client.cluster_init(&init).await, Ok(()));
 }
 
-#[tokio::test]
-async fn a_node_reports_to_the_leader_wherever_that_is() {
-    let cluster = Cluster::start(3);
-    let client = MetaClient::new(config(&cluster, "n2", Role::Node)).unwrap();
+/// Each field is something else than nothing.
+fn report() -> Report {
     let disk = Disk {
         disk_id: DiskId([1; 16]),
         start_count: 2,
@@ -124,7 +122,7 @@ async fn a_node_reports_to_the_leader_wherever_that_is() {
         is_recovered: true,
     };
     let scrub = DiskScrub { disk_id: DiskId([1; 16]), n_damaged: 9, ..DiskScrub::default() };
-    let report = Report {
+    Report {
         node: "n2".into(),
         disks: vec![disk],
         replicas: vec![replica],
@@ -132,7 +130,16 @@ async fn a_node_reports_to_the_leader_wherever_that_is() {
         run_id: 4,
         placement_version: 11,
         is_last: true,
-    };
+        version: "0.1.0".into(),
+        uptime_ms: 7,
+    }
+}
+
+#[tokio::test]
+async fn a_node_reports_to_the_leader_wherever_that_is() {
+    let cluster = Cluster::start(3);
+    let client = MetaClient::new(config(&cluster, "n2", Role::Node)).unwrap();
+    let report = report();
     for leader in ["n1", "n2", "n3"] {
         cluster.world.lead(leader);
         let newer = client.report(&report, PATIENCE).await.unwrap();

@@ -182,6 +182,8 @@ impl World {
                 run_id: known.run_id,
                 placement_version: 0,
                 is_last: false,
+                version: String::new(),
+                uptime_ms: 0,
             };
             for shard in &placement.shards {
                 for placed in shard.replicas.iter().filter(|one| one.node == known.name) {
