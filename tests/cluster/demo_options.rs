@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -86,7 +87,13 @@ fn described(process: &Value, k: usize) -> Result<()> {
     let disks = list(&process["data_dirs"])?;
     ensure!(disks.len() == n_disks, "{process}");
     for disk in disks {
-        ensure!(Path::new(text(disk)?).join("disk").is_dir(), "no disk at {disk}");
+        let disk = Path::new(text(disk)?);
+        ensure!(disk.join("disk").is_dir(), "no disk at {}", disk.display());
+        for entry in std::fs::read_dir(disk)? {
+            let (entry, others) = (entry?, 0o077);
+            let mode = entry.metadata()?.permissions().mode();
+            ensure!(mode & others == 0, "others read mail at {}", entry.path().display());
+        }
     }
     let pid = process["pid"].as_u64().context("no pid")?;
     let line = std::fs::read(format!("/proc/{pid}/cmdline"))?;

@@ -42,6 +42,7 @@ pub fn node(args: NodeArgs) -> Result<ExitCode> {
         config.join = args.join;
     }
     config.allow_drills |= args.allow_drills;
+    keep_private();
     logging::start();
     descriptors::raise(0);
     run(async move |shutdown| {
@@ -63,6 +64,12 @@ pub fn frontend(args: FrontendArgs) -> Result<ExitCode> {
         frontend.stopped().await;
         Ok(())
     })
+}
+
+/// What a node writes is mail, and hashes of passwords: nobody else on the machine reads it.
+fn keep_private() {
+    // SAFETY: umask(2) takes a number and gives one, and no other thread runs yet.
+    unsafe { libc::umask(0o077) };
 }
 
 /// Runs a service on all cores, or as many as `TOKIO_WORKER_THREADS` says, until SIGTERM or SIGINT cancelled
