@@ -88,9 +88,9 @@ impl Scenario {
         }
     }
 
-    /// Whether mail clients must keep their connections.
+    /// Whether mail clients must keep their connections: as long as there is a majority of nodes.
     pub fn keeps_connections(self) -> bool {
-        matches!(self, Self::LeaderCrash | Self::LeaderDrain | Self::RollingRestart)
+        !matches!(self, Self::PowerLossAll)
     }
 }
 
