@@ -127,8 +127,9 @@ fn what_was_broken_off_is_finished_or_repaired() -> Result<()> {
 fn a_drain_that_cannot_go_on_says_why() -> Result<()> {
     let demo = Demo::start(&["--no-sample-mail", "--accounts", "1", "--shards", "1"])?;
     let drained = demo.ctl(&["node", "drain", "n2"])?;
-    let said = String::from_utf8_lossy(&drained.stdout).into_owned();
-    ensure!(said.contains("n2 has 2 replicas left"), "{said}");
+    let said = said(&drained);
+    ensure!(!drained.status.success() && said.contains("n2 has 2 replicas left"), "{said}");
+    ensure!(said.contains("`rookery ctl node undrain n2` calls it off"), "{said}");
     ensure!(said.contains("waits: shard 1: ") && said.contains("no suitable disk"), "{said}");
     Ok(())
 }

@@ -57,7 +57,7 @@ pub async fn status(target: &Target) -> Result<ClusterStatus> {
 /// A meta group with a majority has a leader long before.
 const STATUS_DEADLINE: Duration = Duration::from_secs(10);
 /// Who did not answer by then does not answer.
-const ROLL_CALL_DEADLINE: Duration = Duration::from_secs(2);
+pub(crate) const ROLL_CALL_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Why nobody can say how the cluster is: the nodes line by line.
 fn no_leader(why: &str, called: &[Presence]) -> String {
@@ -65,18 +65,20 @@ fn no_leader(why: &str, called: &[Presence]) -> String {
         true => "the meta group has no leader: a majority of its nodes must run".to_owned(),
         false => "no node answers".to_owned(),
     };
-    let mut n_told = 0;
-    for Presence { node, absence } in called {
-        text += &match absence {
-            None => format!("\n  {node}: answers"),
-            Some(why) => format!("\n  {node}: no answer: {why}"),
-        };
-        n_told += usize::from(absence.is_some());
-    }
-    if n_told == 0 {
+    text += &presences(called);
+    if called.iter().all(|node| node.absence.is_none()) {
         text += &format!("\n  {why}");
     }
     text
+}
+
+/// Who answers, and why the others do not, a line for each.
+pub(crate) fn presences(called: &[Presence]) -> String {
+    let line = |Presence { node, absence }: &Presence| match absence {
+        None => format!("\n  {node}: answers"),
+        Some(why) => format!("\n  {node}: no answer: {why}"),
+    };
+    called.iter().map(line).collect()
 }
 
 /// How long nodes have to say how they are, and replicas to apply what was committed when they were first

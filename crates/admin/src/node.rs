@@ -55,7 +55,12 @@ pub(crate) async fn run(target: &Target, verb: NodeVerb) -> Result<()> {
                 );
                 return Ok(());
             }
-            emptied(target, &name).await?;
+            emptied(target, &name).await.with_context(|| {
+                format!(
+                    "{name} stays drained, and is emptied as soon as that can be done; `rookery ctl \
+                     node undrain {name}` calls it off"
+                )
+            })?;
             println!("{name} is empty");
             Ok(())
         }

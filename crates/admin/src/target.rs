@@ -11,6 +11,7 @@ use api::tls::{Identity, Role};
 use clap::Args;
 use tokio::time::Instant;
 
+use crate::cluster::{ROLL_CALL_DEADLINE, presences};
 use crate::cluster_file::ClusterFile;
 
 /// A cluster that did not answer by then needs an operator's eye, not patience.
@@ -61,6 +62,9 @@ impl Target {
 
     /// From addresses of nodes, and a directory with an identity of role admin.
     pub fn new(seeds: Vec<String>, identity: &Path) -> Result<Self> {
+        if let Some(seed) = seeds.iter().find(|seed| !api::config::is_endpoint(seed)) {
+            bail!("--seed {seed}: write it as host:port");
+        }
         let directory = identity.display();
         let identity =
             Identity::load(identity).with_context(|| format!("read identity {directory}"))?;
@@ -76,7 +80,8 @@ impl Target {
         let deadline = Instant::now() + FIRST_ANSWER_DEADLINE;
         while !client.ready().await {
             if Instant::now() > deadline {
-                bail!("no node of a formed cluster answered at {}", self.seeds.join(", "));
+                let called = self.admin()?.roll_call(ROLL_CALL_DEADLINE).await;
+                bail!("no node of a formed cluster answered:{}", presences(&called));
             }
             tokio::time::sleep(FIRST_ANSWER_POLL).await;
         }
@@ -105,5 +110,17 @@ impl Target {
             name: self.identity.peer().name.clone(),
             bind: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_that_is_no_endpoint_is_refused_before_anybody_waits() {
+        let refused = |seed: &str| Target::new(vec![seed.into()], Path::new("none")).err().unwrap();
+        assert_eq!(refused("n1").to_string(), "--seed n1: write it as host:port");
+        assert!(refused("n1:7400").to_string().starts_with("read identity"));
     }
 }
