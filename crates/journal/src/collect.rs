@@ -1,5 +1,7 @@
 //! Garbage collection: empties nearly dead segments and deletes dead ones.
 
+use std::io;
+
 use crate::error::Error;
 use crate::journal::Journal;
 use crate::options::REQUEST_BYTES_MAX;
@@ -40,7 +42,11 @@ pub(crate) fn collect(
         index.segments.range(..log_start).map(|(segment, len)| (*segment, *len)).collect()
     };
     for (segment, len) in candidates {
-        let mut live = shared.blob_locations(segment)?;
+        let mut live = match shared.blob_locations(segment) {
+            // Why nothing: who needs a body of it finds that its place is no more.
+            Err(Error::Missing { .. }) => Vec::new(),
+            other => other?,
+        };
         {
             let index = shared.index();
             let replicas = &index.state.replicas;
@@ -124,7 +130,10 @@ fn move_batch(
 
 fn delete(shared: &Shared, segment: SegmentId) -> Result<(), Error> {
     let poison = |error| shared.poison(format!("unlink a segment: {error}"));
-    shared.storage.unlink(&segment::name(segment)).map_err(poison)?;
+    match shared.storage.unlink(&segment::name(segment)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        other => other.map_err(poison)?,
+    }
     // Durability: a deleted segment must not come back after a crash, since its bodies may be
     // expunged mail.
     shared.storage.sync_dir().map_err(poison)?;

@@ -81,7 +81,7 @@ fn footer_of(scan: &Scan<'_>) -> Result<Option<Vec<Location>>, Error> {
     let size = scan.file.size().map_err(Error::io("stat a segment"))?;
     let mut trailer = [0; footer::TRAILER];
     let at = size.saturating_sub(trailer.len() as u64);
-    let n = scan.file.read_at(at, &mut trailer).map_err(Error::io("read a segment"))?;
+    let n = scan.read(at, &mut trailer)?;
     if n < trailer.len() {
         return Ok(None);
     }

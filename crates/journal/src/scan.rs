@@ -1,7 +1,10 @@
 //! What lies in a segment, told from its frames alone.
 //!
 //! The outline reads heads only. Where a head does not verify it looks for the next one that does;
-//! the salt of the disk keeps a body from forging one.
+//! the salt of the disk keeps a body from forging one. What the disk cannot read is as if it read zeros
+//! there, which verify as nothing: it is damage, and what lies behind it is found.
+
+use std::io;
 
 use bytes::Bytes;
 use crc32c::crc32c;
@@ -11,10 +14,12 @@ use crate::frame::{FRAME_HEAD, FRAME_MAGIC, FrameHead, FrameKind, Position, Salt
 use crate::manifest::Manifest;
 use crate::mend::mended;
 use crate::record::{DiskId, SegmentId};
-use crate::storage::StorageFile;
+use crate::storage::{StorageFile, is_unreadable};
 
 /// Bytes looked through at a time.
 const WINDOW: usize = 1 << 20;
+/// What is read by itself where more at once cannot be read; disks lose sectors of this size.
+const BLOCK: u64 = 4096;
 
 /// The frames of one segment.
 #[derive(Debug, Default)]
@@ -82,9 +87,37 @@ impl Scan<'_> {
         Ok(outline)
     }
 
+    /// Reads up to `buf.len()` bytes, fewer only at the end; zeros where the disk gives none.
+    pub fn read(&self, offset: u64, buf: &mut [u8]) -> Result<usize, Error> {
+        let read = match self.file.read_at(offset, buf) {
+            Err(error) if is_unreadable(&error) => self.read_around(offset, buf),
+            other => other,
+        };
+        read.map_err(Error::io("read a segment"))
+    }
+
+    /// The same, block by block.
+    fn read_around(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let left = self.file.size()?.saturating_sub(offset);
+        let len = buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let mut done = 0;
+        while done < len {
+            let at = offset + done as u64;
+            let end = (done + (BLOCK - at % BLOCK) as usize).min(len);
+            let block = &mut buf[done..end];
+            match self.file.read_at(at, block) {
+                Ok(n) => block[n..].fill(0),
+                Err(error) if is_unreadable(&error) => block.fill(0),
+                Err(error) => return Err(error),
+            }
+            done = end;
+        }
+        Ok(len)
+    }
+
     pub fn head_at(&self, offset: u64, size: u64) -> Result<Option<FrameHead>, Error> {
         let mut bytes = [0; FRAME_HEAD];
-        let n = self.file.read_at(offset, &mut bytes).map_err(Error::io("read a segment"))?;
+        let n = self.read(offset, &mut bytes)?;
         let head = FrameHead::decode(&bytes[..n], self.salt(), offset);
         Ok(head.filter(|head| frame_end(offset, head) <= size))
     }
@@ -92,7 +125,7 @@ impl Scan<'_> {
     /// A head with one flipped bit, where a head is due.
     fn mended_at(&self, offset: u64, size: u64) -> Result<Option<FrameHead>, Error> {
         let mut bytes = [0; FRAME_HEAD];
-        let n = self.file.read_at(offset, &mut bytes).map_err(Error::io("read a segment"))?;
+        let n = self.read(offset, &mut bytes)?;
         let decode = |bytes: &[u8]| {
             let head = FrameHead::decode(bytes, self.salt(), offset);
             head.filter(|head| frame_end(offset, head) <= size)
@@ -112,7 +145,7 @@ impl Scan<'_> {
         let mut window = vec![0; WINDOW.min(size.saturating_sub(from) as usize)];
         let mut at = from;
         while at + FRAME_HEAD as u64 <= size {
-            let n = self.file.read_at(at, &mut window).map_err(Error::io("read a segment"))?;
+            let n = self.read(at, &mut window)?;
             for i in magics(&window[..n]) {
                 let at = at + i as u64;
                 if let Some(head) = self.head_at(at, size)? {
@@ -133,7 +166,7 @@ impl Scan<'_> {
     pub fn payload(&self, offset: u64, head: &FrameHead) -> Result<Option<Bytes>, Error> {
         let mut bytes = vec![0; head.payload_len as usize];
         let at = offset + FRAME_HEAD as u64;
-        let n = self.file.read_at(at, &mut bytes).map_err(Error::io("read a segment"))?;
+        let n = self.read(at, &mut bytes)?;
         let is_records = matches!(head.kind, FrameKind::Records);
         let verifies = n == bytes.len() && (is_records || crc32c(&bytes) == head.payload_crc);
         Ok(verifies.then(|| Bytes::from(bytes)))
@@ -162,7 +195,7 @@ impl Scan<'_> {
         let mut window = vec![0; WINDOW.min(size.saturating_sub(from) as usize)];
         let (mut at, mut used) = (from, 0);
         while at < size {
-            let n = self.file.read_at(at, &mut window).map_err(Error::io("read a segment"))?;
+            let n = self.read(at, &mut window)?;
             if n == 0 {
                 break;
             }

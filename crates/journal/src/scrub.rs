@@ -66,8 +66,11 @@ impl Scrub {
                 (self.segment, self.offset) = (segment, 0);
             }
             let file = match shared.files.of(segment) {
-                // Deleted by garbage collection in the meantime.
                 Err(Error::Missing { .. }) => {
+                    // Why a look: garbage collection may have deleted it in the meantime.
+                    if shared.index().segments.contains_key(&segment) {
+                        report.damaged.push(Damage { segment, offset: 0, what: Damaged::Segment });
+                    }
                     self.leave();
                     continue;
                 }
@@ -147,7 +150,7 @@ impl Scrub {
         report: &mut Scrubbed,
     ) -> Result<(), Error> {
         let mut bytes = [0; footer::TRAILER];
-        let n = scan.file.read_at(self.offset, &mut bytes).map_err(Error::io("read a segment"))?;
+        let n = scan.read(self.offset, &mut bytes)?;
         let is_whole = n == bytes.len()
             && footer::from_trailer(&bytes).is_some()
             && extent.size == self.offset + n as u64;

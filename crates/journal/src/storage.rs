@@ -10,6 +10,7 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 pub use real::RealStorage;
+use rustix::io::Errno;
 
 /// Free and total bytes of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,4 +55,11 @@ pub trait StorageFile: Send + Sync {
     /// Reserves space up to `len` and extends the file with zeros to it, so that writes below it
     /// cannot find the disk full.
     fn allocate(&self, len: u64) -> io::Result<()>;
+}
+
+/// Whether a disk or file system says that what was asked for is lost: of a disk that hangs, or of a file
+/// that is not open, nothing is known.
+pub fn is_unreadable(error: &io::Error) -> bool {
+    let lost = [Errno::IO, Errno::NODATA, Errno::UCLEAN, Errno::BADMSG, Errno::ILSEQ];
+    Errno::from_io_error(error).is_some_and(|errno| lost.contains(&errno))
 }

@@ -7,9 +7,11 @@
 
 mod image;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::io::Errno;
 
 use super::{Space, Storage, StorageFile};
 use image::SimFile;
@@ -36,6 +38,32 @@ pub enum Operation {
     Unlink,
     /// Reads from a file.
     Read,
+    /// Opening a file that is there.
+    Open,
+}
+
+/// How an operation fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// With an error of this kind.
+    Kind(io::ErrorKind),
+    /// The process has too many files open.
+    NoDescriptor,
+}
+
+impl From<io::ErrorKind> for Fault {
+    fn from(kind: io::ErrorKind) -> Self {
+        Self::Kind(kind)
+    }
+}
+
+impl From<Fault> for io::Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Kind(kind) => kind.into(),
+            Fault::NoDescriptor => Errno::MFILE.into(),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -55,9 +83,13 @@ struct Disk {
     total_bytes: u64,
     /// Operations of each kind so far.
     counts: BTreeMap<Operation, u64>,
-    /// The next operations of this kind fail: how many, and with what.
-    faults: BTreeMap<Operation, (u64, io::ErrorKind)>,
+    /// Operations of this kind that fail: after how many, how many, and with what.
+    faults: BTreeMap<Operation, (u64, u64, Fault)>,
+    /// Sectors of files that cannot be read.
+    spoiled: BTreeSet<(u64, u64)>,
     n_changes: u64,
+    /// Open files, and the most there were.
+    n_open: (u64, u64),
     /// After so many changes the power is off.
     off_after: Option<u64>,
 }
@@ -85,7 +117,9 @@ impl SimStorage {
             total_bytes,
             counts: BTreeMap::new(),
             faults: BTreeMap::new(),
+            spoiled: BTreeSet::new(),
             n_changes: 0,
+            n_open: (0, 0),
             off_after: None,
         };
         Self { disk: Arc::new(Mutex::new(disk)) }
@@ -108,8 +142,18 @@ impl SimStorage {
     }
 
     /// Makes the next `n` operations of a kind fail.
-    pub fn fail(&self, operation: Operation, n: u64, kind: io::ErrorKind) {
-        lock(&self.disk).faults.insert(operation, (n, kind));
+    pub fn fail(&self, operation: Operation, n: u64, fault: impl Into<Fault>) {
+        self.fail_after(operation, (0, n), fault);
+    }
+
+    /// Makes `n` operations of a kind fail after so many that do not.
+    pub fn fail_after(
+        &self,
+        operation: Operation,
+        (n_good, n): (u64, u64),
+        fault: impl Into<Fault>,
+    ) {
+        lock(&self.disk).faults.insert(operation, (n_good, n, fault.into()));
     }
 
     /// Makes the disk larger or smaller.
@@ -148,6 +192,7 @@ impl SimStorage {
         let mut disk = lock(&self.disk).clone();
         disk.faults.clear();
         disk.off_after = None;
+        disk.n_open = (0, 0);
         Self { disk: Arc::new(Mutex::new(disk)) }
     }
 
@@ -156,6 +201,25 @@ impl SimStorage {
         let mut disk = lock(&self.disk);
         let Some(file) = disk.names.get(name).copied() else { return false };
         disk.files.get_mut(&file).is_some_and(|file| file.flip(bit))
+    }
+
+    /// From now on a sector of a file cannot be read.
+    pub fn spoil(&self, name: &str, sector: u64) {
+        let mut disk = lock(&self.disk);
+        if let Some(file) = disk.names.get(name).copied() {
+            disk.spoiled.insert((file, sector));
+        }
+    }
+
+    /// Files that were open at the same time, at most.
+    pub fn n_open_max(&self) -> u64 {
+        lock(&self.disk).n_open.1
+    }
+
+    fn handle(&self, disk: &mut Disk, file: u64) -> Arc<dyn StorageFile> {
+        disk.n_open.0 += 1;
+        disk.n_open.1 = disk.n_open.1.max(disk.n_open.0);
+        Arc::new(Handle { disk: Arc::clone(&self.disk), file })
     }
 
     /// Bytes of a file that were ever written.
@@ -187,7 +251,7 @@ impl Change {
 impl Disk {
     /// Counts an operation and lets it fail if it has to.
     fn begin(&mut self, operation: Operation) -> io::Result<()> {
-        if operation != Operation::Read {
+        if !matches!(operation, Operation::Read | Operation::Open) {
             if self.off_after.is_some_and(|off| self.n_changes >= off) {
                 return Err(io::Error::other("the power is off"));
             }
@@ -195,9 +259,13 @@ impl Disk {
         }
         *self.counts.entry(operation).or_default() += 1;
         match self.faults.get_mut(&operation) {
-            Some((n, kind)) if *n > 0 => {
+            Some((n_good, ..)) if *n_good > 0 => {
+                *n_good -= 1;
+                Ok(())
+            }
+            Some((_, n, fault)) if *n > 0 => {
                 *n -= 1;
-                Err((*kind).into())
+                Err((*fault).into())
             }
             _ => Ok(()),
         }
@@ -239,12 +307,14 @@ impl Storage for SimStorage {
         disk.next_file += 1;
         disk.files.insert(file, SimFile::default());
         disk.change(Change::Link(name.to_owned(), file));
-        Ok(Arc::new(Handle { disk: Arc::clone(&self.disk), file }))
+        Ok(self.handle(&mut disk, file))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
-        let file = lock(&self.disk).find(name)?;
-        Ok(Arc::new(Handle { disk: Arc::clone(&self.disk), file }))
+        let mut disk = lock(&self.disk);
+        disk.begin(Operation::Open)?;
+        let file = disk.find(name)?;
+        Ok(self.handle(&mut disk, file))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -282,6 +352,13 @@ impl Storage for SimStorage {
     }
 }
 
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let mut disk = lock(&self.disk);
+        disk.n_open.0 = disk.n_open.0.saturating_sub(1);
+    }
+}
+
 impl StorageFile for Handle {
     fn write_at(&self, offset: u64, slices: &[IoSlice<'_>]) -> io::Result<()> {
         let mut disk = lock(&self.disk);
@@ -300,6 +377,11 @@ impl StorageFile for Handle {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         let mut disk = lock(&self.disk);
         disk.begin(Operation::Read)?;
+        let last = (offset + buf.len() as u64).saturating_sub(1) / SECTOR;
+        let asked = (self.file, offset / SECTOR)..=(self.file, last.max(offset / SECTOR));
+        if disk.spoiled.range(asked).next().is_some() {
+            return Err(Errno::IO.into());
+        }
         let file = disk.files.get(&self.file).ok_or(io::ErrorKind::NotFound)?;
         Ok(file.read(offset, buf))
     }

@@ -11,3 +11,4 @@ mod full;
 mod hung;
 mod overlap;
 mod rot;
+mod unreadable;
