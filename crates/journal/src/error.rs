@@ -16,8 +16,8 @@ pub enum Error {
         /// Its size on disk.
         size_bytes: u64,
     },
-    /// No space for this kind of record. Nothing was written and nothing is lost.
-    #[error("the disk is full")]
+    /// No space for this kind of record, or no file descriptor. Nothing was written and nothing is lost.
+    #[error("the disk is full, or the process has too many files open")]
     Full,
     /// The disk failed once and is never trusted again.
     #[error("the disk is poisoned: {reason}")]

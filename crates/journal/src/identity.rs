@@ -11,7 +11,7 @@ use crc32c::crc32c;
 use crate::codec::{Put, Take};
 use crate::error::Error;
 use crate::record::DiskId;
-use crate::storage::Storage;
+use crate::storage::{Storage, StorageFile, is_unreadable};
 
 const DISK: &str = "disk";
 const START: &str = "start";
@@ -46,8 +46,12 @@ pub(crate) fn load(storage: &dyn Storage) -> Result<(DiskId, u64), Error> {
         return Err(Error::NotFormatted);
     }
     let bad = |reason: &str| Error::BadIdentity { reason: reason.to_owned() };
-    let disk = read_small(storage, DISK, DISK_MAGIC).ok_or_else(|| bad("disk id"))?;
-    let slots = [0, SLOT].map(|at| read_slot(storage, at));
+    let disk = match read_small(storage, DISK, DISK_MAGIC) {
+        Err(error) if is_unreadable(&error) => None,
+        disk => disk.map_err(Error::io("read the disk id"))?,
+    };
+    let disk = disk.ok_or_else(|| bad("disk id"))?;
+    let slots = read_slots(storage).map_err(Error::io("read the start counter"))?;
     let start = slots.into_iter().flatten().max().ok_or_else(|| bad("start counter"))?;
     let disk = DiskId(disk.try_into().map_err(|_| bad("disk id"))?);
     Ok((disk, start))
@@ -81,9 +85,18 @@ fn slot(count: u64) -> Vec<u8> {
     put.0
 }
 
-fn read_slot(storage: &dyn Storage, at: u64) -> Option<u64> {
+/// What both slots say; an error only if the file cannot be opened.
+fn read_slots(storage: &dyn Storage) -> io::Result<[Option<u64>; 2]> {
+    let file = match storage.open(START) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok([None; 2]),
+        file => file?,
+    };
+    Ok([0, SLOT].map(|at| read_slot(&*file, at)))
+}
+
+fn read_slot(file: &dyn StorageFile, at: u64) -> Option<u64> {
     let mut bytes = [0; 20];
-    let n = storage.open(START).ok()?.read_at(at, &mut bytes).ok()?;
+    let n = file.read_at(at, &mut bytes).ok()?;
     let mut take = Take(&bytes[..n]);
     let (magic, count, crc) = (take.array::<8>()?, take.u64()?, take.u32()?);
     (magic == START_MAGIC && crc == crc32c(&bytes[..16])).then_some(count)
@@ -137,11 +150,15 @@ fn write_small(
     storage.sync_dir()
 }
 
-fn read_small(storage: &dyn Storage, name: &str, magic: [u8; 8]) -> Option<Vec<u8>> {
+fn read_small(storage: &dyn Storage, name: &str, magic: [u8; 8]) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = vec![0; 256];
-    let n = storage.open(name).ok()?.read_at(0, &mut bytes).ok()?;
+    let n = storage.open(name)?.read_at(0, &mut bytes)?;
     bytes.truncate(n);
-    let (content, crc) = bytes.split_at_checked(n.checked_sub(4)?)?;
+    Ok(content_of(&bytes, magic))
+}
+
+fn content_of(bytes: &[u8], magic: [u8; 8]) -> Option<Vec<u8>> {
+    let (content, crc) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
     let mut take = Take(content);
     if crc32c(content).to_le_bytes() != crc || take.array()? != magic {
         return None;

@@ -7,7 +7,7 @@
 
 mod replay;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IoSlice;
 use std::sync::Arc;
 
@@ -133,7 +133,7 @@ pub(crate) fn open(storage: Arc<dyn Storage>, options: Options) -> Result<Opened
         return Err(Error::Poisoned { reason });
     }
     let (disk, start_count) = identity::load(&*storage)?;
-    let files = segment_files(&*storage)?;
+    let files = SegmentFiles::of(&*storage)?;
     let newest = newest_manifest(&files, disk)?;
     // A counter slot that rotted is no reason to count a start twice.
     let start_count = start_count.max(newest.as_ref().map_or(0, |newest| newest.start_count)) + 1;
@@ -146,14 +146,20 @@ pub(crate) fn open(storage: Arc<dyn Storage>, options: Options) -> Result<Opened
         Error::Poisoned { reason }
     };
     // Durability: the counter is synced before anything else of this start can be seen.
-    identity::write_start(&*storage, start_count)
-        .map_err(|error| poison("write the start counter", Refusal::Failed(error)))?;
+    identity::write_start(&*storage, start_count).map_err(|error| {
+        let doing = "write the start counter";
+        if segment::has_no_descriptor(&error) {
+            // Why not poisoned: the disk was not asked.
+            return Error::io(doing)(error);
+        }
+        poison(doing, Refusal::Failed(error))
+    })?;
     for name in storage.list().map_err(Error::io("list"))? {
         if segment::is_unfinished(&name) {
             storage.unlink(&name).map_err(Error::io("unlink an unfinished segment"))?;
         }
     }
-    let first = files.keys().next().copied().unwrap_or_default();
+    let first = files.ids.first().copied().unwrap_or_default();
     let past = read_past(&files, newest.map_or(first, |newest| newest.log_start), &mut replay)?;
     replay.judge();
     replay.recovered.sequence = past.next_sequence - 1;
@@ -169,26 +175,29 @@ pub(crate) fn open(storage: Arc<dyn Storage>, options: Options) -> Result<Opened
     Ok(Opened { shared, writer, recovered: replay.recovered })
 }
 
-type SegmentFiles = BTreeMap<SegmentId, Arc<dyn StorageFile>>;
+/// The segments there are. Each is opened when it is looked at: a large disk has more of them than a process
+/// may have files open.
+struct SegmentFiles<'a> {
+    storage: &'a dyn Storage,
+    ids: BTreeSet<SegmentId>,
+}
 
-fn segment_files(storage: &dyn Storage) -> Result<SegmentFiles, Error> {
-    let mut files = BTreeMap::new();
-    for segment in storage
-        .list()
-        .map_err(Error::io("list"))?
-        .iter()
-        .filter_map(|name| segment::parse_name(name))
-    {
-        let file = storage.open(&segment::name(segment)).map_err(Error::io("open a segment"))?;
-        files.insert(segment, file);
+impl<'a> SegmentFiles<'a> {
+    fn of(storage: &'a dyn Storage) -> Result<Self, Error> {
+        let names = storage.list().map_err(Error::io("list"))?;
+        let ids = names.iter().filter_map(|name| segment::parse_name(name)).collect();
+        Ok(Self { storage, ids })
     }
-    Ok(files)
+
+    fn open(&self, segment: SegmentId) -> Result<Arc<dyn StorageFile>, Error> {
+        self.storage.open(&segment::name(segment)).map_err(Error::io("open a segment"))
+    }
 }
 
 /// The newest manifest that verifies. The log start of an older one is only earlier.
-fn newest_manifest(files: &SegmentFiles, disk: DiskId) -> Result<Option<Manifest>, Error> {
-    for (segment, file) in files.iter().rev() {
-        let scan = Scan { file: &**file, disk, segment: *segment };
+fn newest_manifest(files: &SegmentFiles<'_>, disk: DiskId) -> Result<Option<Manifest>, Error> {
+    for segment in files.ids.iter().rev() {
+        let scan = Scan { file: &*files.open(*segment)?, disk, segment: *segment };
         if let Some((mut manifest, _)) = scan.manifest()? {
             manifest.log_start = manifest.log_start.min(*segment);
             return Ok(Some(manifest));
@@ -199,7 +208,7 @@ fn newest_manifest(files: &SegmentFiles, disk: DiskId) -> Result<Option<Manifest
 
 /// Reads all segments that may hold log records.
 fn read_past(
-    files: &SegmentFiles,
+    files: &SegmentFiles<'_>,
     log_start: SegmentId,
     replay: &mut Replay,
 ) -> Result<Past, Error> {
@@ -210,13 +219,15 @@ fn read_past(
         unsealed: None,
         durable: Position::default(),
     };
-    for (segment, file) in files.range(..log_start) {
-        past.segments.insert(*segment, file.size().map_err(Error::io("stat a segment"))?);
+    for segment in files.ids.range(..log_start) {
+        let size = files.open(*segment)?.size().map_err(Error::io("stat a segment"))?;
+        past.segments.insert(*segment, size);
     }
-    if let Some(last) = files.keys().next_back().copied() {
+    if let Some(last) = files.ids.last().copied() {
         let mut outlines = BTreeMap::new();
-        for (segment, file) in files.range(log_start..) {
-            let scan = Scan { file: &**file, disk: replay.disk, segment: *segment };
+        for segment in files.ids.range(log_start..) {
+            let file = &*files.open(*segment)?;
+            let scan = Scan { file, disk: replay.disk, segment: *segment };
             outlines.insert(*segment, scan.outline()?);
         }
         past.replay(files, &outlines, (log_start, last), replay)?;
@@ -227,7 +238,7 @@ fn read_past(
 impl Past {
     fn replay(
         &mut self,
-        files: &SegmentFiles,
+        files: &SegmentFiles<'_>,
         outlines: &BTreeMap<SegmentId, Outline>,
         (log_start, last): (SegmentId, SegmentId),
         replay: &mut Replay,
@@ -236,7 +247,8 @@ impl Past {
             replay.damage(log_start, 0, Damaged::Segment);
         }
         for (segment, outline) in outlines {
-            let scan = Scan { file: &*files[segment], disk: replay.disk, segment: *segment };
+            let file = &*files.open(*segment)?;
+            let scan = Scan { file, disk: replay.disk, segment: *segment };
             let stated = next_states(files, outlines, (*segment, replay.disk))?;
             let durable = match stated {
                 _ if *segment == last => outline.durable(*segment),
@@ -301,14 +313,14 @@ impl Past {
 
 /// What the manifest of the next segment says about the end of the one before it.
 fn next_states(
-    files: &SegmentFiles,
+    files: &SegmentFiles<'_>,
     outlines: &BTreeMap<SegmentId, Outline>,
     (segment, disk): (SegmentId, DiskId),
 ) -> Result<Option<Position>, Error> {
     let Some((next, _)) = outlines.range(SegmentId(segment.0 + 1)..).next() else {
         return Ok(None);
     };
-    let scan = Scan { file: &*files[next], disk, segment: *next };
+    let scan = Scan { file: &*files.open(*next)?, disk, segment: *next };
     Ok(scan.manifest()?.map(|(_, before)| before))
 }
 
@@ -364,7 +376,7 @@ fn begin(
 
     let mut segments = past.segments;
     if let Some((old, end, bodies)) = past.unsealed {
-        let file = storage.open(&segment::name(old)).map_err(Refusal::Failed)?;
+        let file = storage.open(&segment::name(old)).map_err(Refusal::of)?;
         let stamp = (sequence, Position { segment: old, offset: end });
         let end = write_footer(&*file, Salt::new(disk, old), stamp, &bodies);
         segments.insert(old, end.map_err(Refusal::Failed)?);

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::io::Errno;
+
 use crate::error::Error;
 use crate::options::{OPEN_FILES_MAX, Options};
 use crate::record::SegmentId;
@@ -99,6 +101,13 @@ pub(crate) enum Refusal {
     Failed(io::Error),
 }
 
+impl Refusal {
+    /// Of what was not begun.
+    pub fn of(error: io::Error) -> Self {
+        if is_full(&error) { Self::Full } else { Self::Failed(error) }
+    }
+}
+
 /// The spare files of a disk.
 pub(crate) struct Spares<'a> {
     pub storage: &'a dyn Storage,
@@ -126,7 +135,7 @@ impl Spares<'_> {
                 other => return other.map_err(Refusal::Failed),
             }
         }
-        let reserves = self.reserves().map_err(Refusal::Failed)?;
+        let reserves = self.reserves().map_err(Refusal::of)?;
         let spared = match need {
             Need::Bodies => return Err(Refusal::Full),
             Need::Entries => 1,
@@ -136,11 +145,9 @@ impl Spares<'_> {
             return Err(Refusal::Full);
         }
         let Some(reserve) = reserves.last() else { return Err(Refusal::Full) };
-        let file = self.storage.open(reserve).map_err(Refusal::Failed)?;
+        let file = self.storage.open(reserve).map_err(Refusal::of)?;
         if file.size().map_err(Refusal::Failed)? < capacity {
-            file.allocate(capacity).map_err(|error| {
-                if is_full(&error) { Refusal::Full } else { Refusal::Failed(error) }
-            })?;
+            file.allocate(capacity).map_err(Refusal::of)?;
         }
         self.storage.rename(reserve, &name).map_err(Refusal::Failed)?;
         Ok(file)
@@ -149,7 +156,10 @@ impl Spares<'_> {
     /// Fills the reserve up again, as far as there is space beyond what bodies may not use; tells of each
     /// that is made.
     pub fn refill(&self, made: &dyn Fn()) -> io::Result<()> {
-        let have = self.reserves()?;
+        let have = match self.reserves() {
+            Err(error) if is_full(&error) => return Ok(()),
+            have => have?,
+        };
         for number in 0..self.options.reserve_segments {
             let name = format!("reserve-{number}");
             if have.contains(&name) {
@@ -184,7 +194,14 @@ impl Spares<'_> {
     }
 }
 
-/// True if there is no space, which is not a failure of the disk as long as nothing was written.
+/// True if there is no space, or the process has too many files open, which is not a failure of the disk as
+/// long as nothing was written.
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        || has_no_descriptor(error)
+}
+
+/// True if the process, or the whole system, has too many files open.
+pub(crate) fn has_no_descriptor(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }

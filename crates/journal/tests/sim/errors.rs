@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use journal::sim::{Operation, SimStorage};
+use journal::sim::{Fault, Operation, SimStorage};
 use journal::{Error, Journal, Options};
 
 use crate::model::{AMPLE, Model, apply, entry, formatted, open, options, recovered_model, vote};
@@ -119,6 +119,59 @@ fn an_error_while_opening_poisons() {
     storage.fail(Operation::Sync, 1, ErrorKind::Other);
     assert!(is_poisoned(open(&storage)));
     assert!(is_poisoned(open(&storage)));
+}
+
+/// The disk was not asked; what it did not refuse must not be held against it, also not after a restart.
+#[test]
+fn too_many_open_files_are_no_failure_of_the_disk() {
+    for operations in [[Operation::Create, Operation::Open], [Operation::Create; 2]] {
+        let (storage, journal) = journal_with_a_vote();
+        let fail = |n| operations.iter().for_each(|one| storage.fail(*one, n, Fault::NoDescriptor));
+        fail(1000);
+        let rolled: Vec<_> = (0..4).map(|_| journal.roll()).collect();
+        assert!(rolled.iter().any(|rolled| matches!(rolled, Err(Error::Full))), "{rolled:?}");
+        assert!(!rolled.iter().any(|rolled| matches!(rolled, Err(Error::Poisoned { .. }))));
+        fail(0);
+        journal.roll().unwrap();
+        journal.append_wait(vec![vote(1, "later")]).unwrap();
+        drop(journal);
+        assert!(open(&storage).is_ok());
+    }
+}
+
+#[test]
+fn too_many_open_files_at_a_start_are_no_failure_of_the_disk() {
+    let (storage, journal) = journal_with_a_vote();
+    (0..5).for_each(|_| journal.roll().unwrap());
+    drop(journal);
+    let mut n_refused = 0;
+    for operation in [Operation::Open, Operation::Create] {
+        for n_good in 0..40 {
+            let storage = storage.kill();
+            storage.fail_after(operation, (n_good, 1000), Fault::NoDescriptor);
+            match open(&storage) {
+                Err(Error::Poisoned { reason }) => panic!("{operation:?} {n_good}: {reason}"),
+                Err(Error::BadIdentity { reason }) => panic!("{operation:?} {n_good}: {reason}"),
+                Err(_) => n_refused += 1,
+                Ok(_) => {}
+            }
+            storage.fail(operation, 0, Fault::NoDescriptor);
+            assert!(open(&storage).is_ok(), "{operation:?} {n_good}");
+        }
+    }
+    assert!(n_refused > 5, "{n_refused}");
+}
+
+#[test]
+fn a_start_has_few_files_open_however_many_segments_there_are() {
+    let (storage, journal) = journal_with_a_vote();
+    (0..50).for_each(|_| journal.roll().unwrap());
+    assert!(journal.segments().len() > 50);
+    drop(journal);
+    let storage = storage.kill();
+    let (_journal, recovered) = open(&storage).unwrap();
+    assert_eq!(recovered.damaged, vec![]);
+    assert!(storage.n_open_max() < 20, "{}", storage.n_open_max());
 }
 
 #[test]
