@@ -6,7 +6,7 @@ mod dirty;
 mod file;
 mod merge;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,7 @@ use mailbox::RowDigest;
 pub(crate) use self::comparison::Comparison;
 use self::dirty::Dirty;
 use self::file::Row;
-pub(crate) use self::file::{Head, Part, sync_dir};
+pub(crate) use self::file::{Head, Part, is_damage, sync_dir};
 pub(crate) use self::merge::Merged;
 use crate::blocking::Blocking;
 use crate::store::{Applied, RowView, Store};
@@ -118,10 +118,13 @@ impl Checkpoints {
             }
             match Part::open(&path) {
                 Ok(part) => found.entry(part.head.from).or_default().push(part),
-                Err(error) => {
+                Err(error) if is_damage(&error) => {
                     tracing::error!(path = %path.display(), %error, "checkpoint damaged");
                     is_doubted = true;
                 }
+                // Why not damaged: it may be read the next time, and what does not belong to the newest
+                // checkpoint is removed.
+                Err(error) => return Err(error),
             }
         }
         let next = |part: &Arc<Part>| part.head.applied.next_index();
@@ -350,8 +353,10 @@ impl Checkpoints {
     /// Takes over a checkpoint that came from elsewhere. Whoever does has the turn to write until the rows
     /// are those of the checkpoint.
     pub fn adopt(&self, checkpoint: &Checkpoint, _turn: &Writing) -> io::Result<Checkpoint> {
-        let mut parts = Vec::new();
-        for part in &checkpoint.parts {
+        let mut parts = VecDeque::new();
+        // Why the base last: what breaks off before leaves the checkpoint there was, and files that follow
+        // none.
+        for part in checkpoint.parts.iter().rev() {
             let path = self.dir.join(part.head.name());
             if path != part.path {
                 let beside = path.with_extension("new");
@@ -362,14 +367,16 @@ impl Checkpoints {
                 if std::fs::hard_link(&part.path, &beside).is_err() {
                     std::fs::copy(&part.path, &beside)?;
                 }
-                // Durability: contents before the name; the names are synced below.
+                // Durability: contents before the name, and the names of all others before the base's; that
+                // one is synced below.
                 std::fs::File::open(&beside)?.sync_all()?;
+                sync_dir(&self.dir)?;
                 std::fs::rename(&beside, &path)?;
             }
-            parts.push(Part::open(&path)?);
+            parts.push_front(Part::open(&path)?);
         }
         sync_dir(&self.dir)?;
-        let adopted = Checkpoint::assemble(parts)?;
+        let adopted = Checkpoint::assemble(parts.into())?;
         *lock(&self.current) = Some(adopted.clone());
         self.is_doubted.store(false, Ordering::Relaxed);
         *self.dirty() = Dirty::default();
@@ -454,6 +461,56 @@ mod tests {
         change(3);
         assert_eq!(told(), (end, vec![vec![2], vec![3]]));
         drop(under_way);
+    }
+
+    #[test]
+    fn a_file_that_could_not_be_looked_at_is_not_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let upkeep = Upkeep::default();
+        let open = || Checkpoints::open(dir.path(), Blocking { is_threaded: false }, &upkeep);
+        let mut applied = Applied::default();
+        let leader_id = LeaderId { term: 1, node_id: 1 };
+        applied.log_id = Some(LogId { leader_id, index: 7 });
+        let part = Part::write(dir.path(), &Head { from: 0, applied }, &mut std::iter::empty());
+        let path = part.unwrap().path.clone();
+        let aside = dir.path().join("aside");
+        std::fs::rename(&path, &aside).unwrap();
+        std::os::unix::fs::symlink(&path, &path).unwrap();
+        assert!(open().is_err(), "the link leads to itself");
+        std::fs::rename(&aside, &path).unwrap();
+        let checkpoints = open().unwrap();
+        assert_eq!((checkpoints.end(), checkpoints.is_doubted()), (8, false));
+        drop(checkpoints);
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..10]).unwrap();
+        assert!(open().unwrap().is_doubted(), "it is damaged");
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_that_is_taken_over_in_part_leaves_the_checkpoint_there_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let upkeep = Upkeep::default();
+        let open = |name| {
+            let blocking = Blocking { is_threaded: false };
+            Checkpoints::open(&dir.path().join(name), blocking, &upkeep).unwrap()
+        };
+        let file = |of: &Checkpoints, from, index| {
+            let leader_id = LeaderId { term: 1, node_id: 1 };
+            let applied =
+                Applied { log_id: Some(LogId { leader_id, index }), ..Applied::default() };
+            Part::write(of.dir(), &Head { from, applied }, &mut std::iter::empty()).unwrap()
+        };
+        let (own, theirs) = (open("own"), open("theirs"));
+        file(&own, 0, 9);
+        file(&own, 10, 19);
+        let parts = vec![file(&theirs, 0, 14), file(&theirs, 15, 29)];
+        let own = open("own");
+        assert_eq!(own.end(), 20);
+        // The second file is not there yet, or it breaks off after the first.
+        std::fs::remove_file(&parts[1].path).unwrap();
+        let turn = own.writing().await;
+        own.adopt(&Checkpoint { parts }, &turn).unwrap_err();
+        assert_eq!(open("own").end(), 20);
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use journal::{Pointer, ReplicaId, SegmentId};
 use mailbox::Digest;
 use tokio::sync::oneshot;
 
-use crate::checkpoint::{Checkpoint, Checkpoints, Writing, sync_dir};
+use crate::checkpoint::{Checkpoint, Checkpoints, Writing, is_damage, sync_dir};
 use crate::codec::Reader;
 use crate::disk::Disk;
 use crate::error::Error;
@@ -173,9 +173,14 @@ impl Local {
             return Err(journal::Error::Full.into());
         }
         let checkpoint = checkpoints.current();
-        let store = self.load(checkpoint.as_ref()).map_err(|error| Error::Lost {
-            replica: self.replica,
-            reason: format!("checkpoint: {error}"),
+        let store = self.load(checkpoint.as_ref()).map_err(|error| {
+            let verified = checkpoint.as_ref().map_or(Ok(()), Checkpoint::verify);
+            if is_damage(&error) || verified.is_err_and(|error| is_damage(&error)) {
+                let reason = format!("checkpoint: {error}");
+                return Error::Lost { replica: self.replica, reason };
+            }
+            // Why not lost: all it is built from is here, and may be built the next time.
+            Error::io("build the index")(error)
         })?;
         checkpoints.set_dirty_keys(Vec::new());
         Ok(store)

@@ -73,6 +73,29 @@ async fn a_kill_at_any_moment_loses_nothing_acknowledged() {
     drop(tokio::time::timeout(Duration::from_secs(10), writer).await.unwrap());
 }
 
+/// What an index is built from is here and whole: the replica is not given up for what may pass.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_cannot_be_built_now_is_built_later() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    let node = start(&net, dir.path(), 1).await;
+    node.replica.initialize(BTreeMap::from([(1, node.member())])).await.unwrap();
+    let nodes = vec![node];
+    put(&nodes, "k=1", vec![body(1)]).await;
+    nodes[0].replica.checkpoint(0).await.unwrap();
+    for node in nodes {
+        node.stop(&net).await;
+    }
+    let home = dir.path().join("n1");
+    let index = home.join("index/1");
+    std::fs::remove_dir_all(&index).unwrap();
+    std::fs::write(&index, b"in the way").unwrap();
+    let disk = replica::Disk::open(&home, support::options()).unwrap();
+    let failed = support::try_start(&net, disk.clone(), "n1", 1).await.err().unwrap();
+    assert!(!matches!(failed, replica::Error::Lost { .. }), "{failed}");
+    std::fs::remove_file(&index).unwrap();
+    support::try_start(&net, disk, "n1", 1).await.unwrap();
+}
+
 async fn check(dir: &Path, acknowledged: u64) {
     let net = Net::default();
     let nodes = vec![start(&net, dir, 1).await];

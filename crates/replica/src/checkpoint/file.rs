@@ -282,6 +282,12 @@ impl Iterator for PartRows {
     }
 }
 
+/// Whether an error says that a file is not as it was written, and not that this process could not look.
+pub(crate) fn is_damage(error: &io::Error) -> bool {
+    let kinds = [io::ErrorKind::InvalidData, io::ErrorKind::UnexpectedEof];
+    kinds.contains(&error.kind()) || journal::is_unreadable(error)
+}
+
 /// Makes names in a directory durable.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
