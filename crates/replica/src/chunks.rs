@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use api::peer::{PeerError, PeerResponse};
 use bytes::{BufMut, Bytes};
-use journal::{Record, ReplicaId};
+use journal::{Pointer, Record, ReplicaId};
 use mailbox::{ChunkRef, Digest, StoredChunk};
 use openraft::ServerState;
 use openraft::metrics::WaitError;
@@ -326,8 +326,16 @@ impl Core {
     /// Those that rows refer to and that are not here.
     fn missing(&self, listed: Vec<(Digest, u32)>) -> Vec<(Digest, u32)> {
         let store = self.applying.store();
+        let segments = self.claim.disk.journal().segments();
+        // Why that: an index that was just filled may name a segment that was emptied meanwhile. A later one
+        // than all of these is new.
+        let is_there = |at: Pointer| {
+            segments.last().is_none_or(|last| at.segment > *last)
+                || segments.binary_search(&at.segment).is_ok()
+        };
         let is_missing = |(digest, _): &(Digest, u32)| {
-            !matches!(store.locate(digest), Ok(Some(_))) && self.is_live(digest)
+            let is_here = matches!(store.locate(digest), Ok(Some(at)) if is_there(at));
+            !is_here && self.is_live(digest)
         };
         listed.into_iter().filter(is_missing).collect()
     }

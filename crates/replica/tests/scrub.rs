@@ -141,6 +141,75 @@ async fn what_no_peer_has_is_said_and_does_not_go() {
     }
 }
 
+/// Makes sealed segments ones that hold bodies only: the log is cut, and the newest manifest says so.
+async fn cut_logs(nodes: &[Node]) {
+    for node in nodes {
+        let last = node.replica.status().applied;
+        node.replica.checkpoint(0).await.unwrap();
+        until(|| node.replica.status().purged >= last, "the log is cut").await;
+        let disk = node.disk.clone();
+        let rolled = tokio::task::spawn_blocking(move || disk.journal().roll()).await;
+        rolled.unwrap().unwrap();
+    }
+}
+
+/// The file in which a body lies on a node.
+fn segment_of(dir: &Path, node: &str, body: &StoredChunk) -> PathBuf {
+    let places = find(&dir.join(node).join("journal"), &body.bytes[1_000..1_050]);
+    let [(path, _)] = &places[..] else { panic!("{places:?}") };
+    path.clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_whole_again_has_what_its_index_named_in_vain() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    let mut nodes = three(&net, dir.path()).await;
+    let bodies: Vec<_> = (0..40).map(|i| body(i, 200_000)).collect();
+    for (i, body) in bodies.iter().enumerate() {
+        put(&nodes, &format!("k{i}=v"), vec![body.clone()]).await;
+    }
+    converged(&nodes).await;
+    cut_logs(&nodes).await;
+    nodes.remove(0).stop(&net).await;
+    std::fs::remove_file(segment_of(dir.path(), "n1", &bodies[1])).unwrap();
+    std::fs::write(dir.path().join("n1/checkpoints/1/incomplete"), b"").unwrap();
+    nodes.insert(0, start(&net, dir.path(), 1).await);
+    until(|| !nodes[0].replica.status().is_incomplete, "it is whole").await;
+    check_bodies(&nodes[0], &bodies);
+}
+
+/// Neither the place of the body is known any more, nor that there was one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_two_of_three_lost_without_a_trace_comes_from_the_third() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    let nodes = three(&net, dir.path()).await;
+    let bodies: Vec<_> = (0..40).map(|i| body(i, 200_000)).collect();
+    for (i, body) in bodies.iter().enumerate() {
+        put(&nodes, &format!("k{i}=v"), vec![body.clone()]).await;
+    }
+    converged(&nodes).await;
+    cut_logs(&nodes).await;
+    for node in nodes {
+        node.stop(&net).await;
+    }
+    for name in ["n1", "n2"] {
+        std::fs::remove_file(segment_of(dir.path(), name, &bodies[1])).unwrap();
+        std::fs::remove_dir_all(dir.path().join(name).join("index")).unwrap();
+    }
+    let net = Net::default();
+    let mut nodes = Vec::new();
+    for id in 1..=3 {
+        nodes.push(start(&net, dir.path(), id).await);
+    }
+    put(&nodes, "after=1", vec![]).await;
+    converged(&nodes).await;
+    for node in &nodes[..2] {
+        heal(node).await;
+        assert!(node.disk.scrub_status().n_repaired > 0);
+        check_bodies(node, &bodies);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_with_rot_in_its_log_feeds_a_follower_right_bytes() {
     let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
