@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::checkpoint::Checkpoint;
 use crate::codec::{self, BadBytes, Reader};
 use crate::confirm::Memory;
-use crate::pace::{Followers, Paced};
+use crate::pace::{Followers, Following, Paced};
 use crate::pipeline::{AppendResult, Pipeline};
 use crate::raft::{LogId, Member, Types, Vote};
 use crate::state::{Applying, Snapshot};
@@ -61,12 +61,15 @@ pub(crate) struct Peer {
     id: u64,
     member: Member,
     append_kind: u8,
+    /// What counts it as a follower, if this sends heartbeats.
+    _following: Option<Arc<Following>>,
 }
 
 impl Network {
     /// Another replica of the group.
     pub fn peer(&self, id: u64, member: &Member) -> Peer {
-        Peer { network: self.clone(), id, member: member.clone(), append_kind: kind::APPEND }
+        let (network, member) = (self.clone(), member.clone());
+        Peer { network, id, member, append_kind: kind::APPEND, _following: None }
     }
 
     /// Refuses files that are not as they were written, and has them written anew: damaged bytes are never
@@ -223,8 +226,8 @@ impl RaftNetworkFactory<Types> for Network {
     }
 
     async fn new_heartbeat_client(&mut self, target: u64, node: &Member) -> Peer {
-        self.followers.add(target);
-        Peer { append_kind: kind::HEARTBEAT, ..self.peer(target, node) }
+        let _following = Some(Arc::new(self.followers.add(target)));
+        Peer { append_kind: kind::HEARTBEAT, _following, ..self.peer(target, node) }
     }
 }
 

@@ -3,10 +3,10 @@
 //! All followers but one make a majority with the leader. The last one is asked and told a moment
 //! later than they: what comes meanwhile travels together, which costs both ends and its disk less.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ const HURRY: Duration = Duration::from_secs(2);
 /// this replica still leads, and an entry needs all but one.
 #[derive(Default)]
 pub(crate) struct Followers {
-    known: Mutex<BTreeSet<u64>>,
+    known: Mutex<Known>,
     /// One that is not the last did not answer: nobody waits.
     is_short: AtomicBool,
     /// One that is not the last was slow to sync: no entries wait.
@@ -45,15 +45,41 @@ pub(crate) struct Followers {
     hurries_until: watch::Sender<Option<Instant>>,
 }
 
+/// Followers, and how many send to each: one that ends may be heard of after the next one began.
+type Known = BTreeMap<u64, usize>;
+
+/// One is a follower as long as this lives.
+pub(crate) struct Following {
+    followers: Arc<Followers>,
+    follower: u64,
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let mut known = self.followers.known();
+        if let Some(n_senders) = known.get_mut(&self.follower) {
+            *n_senders -= 1;
+            if *n_senders == 0 {
+                known.remove(&self.follower);
+            }
+        }
+    }
+}
+
 impl Followers {
-    pub fn add(&self, follower: u64) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(follower);
+    /// Counts one as a follower as long as what is given back lives.
+    pub fn add(self: &Arc<Self>, follower: u64) -> Following {
+        *self.known().entry(follower).or_default() += 1;
+        Following { followers: self.clone(), follower }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether this one may be asked later who leads.
     pub fn may_wait(&self, follower: u64) -> bool {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let has_others = known.len() > 1 && known.last() == Some(&follower);
+        let has_others = self.known().len() > 1 && self.is_last(follower);
         has_others && !self.is_short.load(Ordering::Relaxed)
     }
 
@@ -98,8 +124,7 @@ impl Followers {
     }
 
     fn is_last(&self, follower: u64) -> bool {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.last() == Some(&follower)
+        self.known().keys().next_back() == Some(&follower)
     }
 }
 
@@ -176,10 +201,10 @@ mod tests {
         Paced::new(stream::iter(requests), follower, followers.clone())
     }
 
+    /// Followers 2 and 3, who never leave.
     fn followers() -> Arc<Followers> {
         let followers = Arc::<Followers>::default();
-        followers.add(2);
-        followers.add(3);
+        [2, 3].into_iter().for_each(|follower| std::mem::forget(followers.add(follower)));
         followers
     }
 
@@ -252,9 +277,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_left_is_not_the_last_one_any_more() {
+        let followers = followers();
+        let (left, again) = (followers.add(4), followers.add(4));
+        assert!(!followers.may_wait(3) && followers.may_wait(4));
+        drop(left);
+        assert!(followers.may_wait(4), "somebody sends to it");
+        drop(again);
+        assert!(followers.may_wait(3) && !followers.may_wait(4));
+    }
+
+    #[tokio::test]
     async fn an_only_follower_never_waits() {
         let followers = Arc::<Followers>::default();
-        followers.add(3);
+        let _following = followers.add(3);
         assert_eq!(n_at_once(paced(&followers, 3, &[100; 4])), 4);
     }
 }
