@@ -96,6 +96,11 @@ pub struct Flags {
 }
 
 impl Flags {
+    /// Octets of all keywords.
+    pub(crate) fn n_keyword_bytes(&self) -> usize {
+        self.keywords.iter().map(|keyword| keyword.as_str().len()).sum()
+    }
+
     /// The flags after this change.
     pub fn changed(&self, change: &FlagChange) -> Self {
         match change {

@@ -33,6 +33,8 @@ pub(crate) use briefs::prepare;
 
 /// Limit: messages in one page of state (UID, flags, sizes).
 pub const STATE_PAGE_MAX: u32 = 8192;
+/// Limit: octets of keywords after which a page ends, which may be 4 KiB for each message.
+pub const KEYWORDS_PAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Limit: messages in one page with metadata (about 1 KiB each).
 pub const METADATA_PAGE_MAX: u32 = 512;
 /// Limit: messages in one page with envelopes (about 300 octets each).

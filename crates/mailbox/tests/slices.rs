@@ -40,6 +40,28 @@ fn a_store_of_many_messages_is_sliced() {
 }
 
 #[test]
+fn a_page_of_messages_with_many_keywords_is_shorter() {
+    let mut shard = filled();
+    let keyword = |n: usize| Keyword::new(&format!("{n:-<64}")).expect("a keyword");
+    let flags = Flags { system: SystemFlags::SEEN, keywords: (0..64).map(keyword).collect() };
+    let of = shard.of("INBOX");
+    shard.slices(store(of, UidSet::all(), FlagChange::Add(flags)));
+    let mut query = list(of);
+    let mut n_found = 0;
+    loop {
+        let answer = shard.ask(&Query::Messages(query.clone()));
+        let n_octets = mailbox::codec::encode(&answer).len();
+        assert!(n_octets < 4 << 20, "{n_octets} octets");
+        let Answer::Messages(records, next) = answer else { panic!("{answer:?}") };
+        assert!(!records.is_empty());
+        n_found += records.len();
+        let Some(next) = next else { break };
+        query.uids = query.uids.starting_at(next);
+    }
+    assert_eq!(n_found, N as usize);
+}
+
+#[test]
 fn a_copy_of_many_messages_shows_nothing_until_its_last_slice() {
     let mut shard = filled();
     let (from, to) = (shard.of("INBOX"), shard.of("to"));

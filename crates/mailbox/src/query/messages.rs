@@ -13,7 +13,8 @@ use crate::outcome::Refusal;
 use crate::query::briefs::Briefs;
 use crate::query::prefetch::Prefetch;
 use crate::query::{
-    ENVELOPE_PAGE_MAX, METADATA_PAGE_BYTES_MAX, METADATA_PAGE_MAX, Messages, STATE_PAGE_MAX,
+    ENVELOPE_PAGE_MAX, KEYWORDS_PAGE_BYTES_MAX, METADATA_PAGE_BYTES_MAX, METADATA_PAGE_MAX,
+    Messages, STATE_PAGE_MAX,
 };
 use crate::row::{self, ContentRow, GoneRow};
 use crate::rows::Source;
@@ -103,16 +104,19 @@ fn present(
 ) -> Page {
     let mut found = Vec::new();
     let mut next = None;
-    let mut n_seen = 0;
+    let (mut n_seen, mut n_bytes) = (0, 0);
     for range in uids.ranges() {
         let went_on = messages.visit(rows, *range, &mut |uid, raw| {
-            if found.len() == n_max || n_seen == EXAMINED_MAX {
+            if found.len() == n_max || n_seen == EXAMINED_MAX || n_bytes >= KEYWORDS_PAGE_BYTES_MAX
+            {
                 next = Some(uid);
                 return false;
             }
             n_seen += 1;
             if since.is_none_or(|since| raw.modseq() > since) {
-                found.push((uid, raw.read(), false));
+                let state = raw.read();
+                n_bytes += state.flags.n_keyword_bytes();
+                found.push((uid, state, false));
             }
             true
         });
@@ -127,13 +131,14 @@ fn expunged(rows: &dyn Source, query: &Messages, n_max: usize) -> Page {
     let OfMailbox { account, mailbox } = query.of;
     let mut found = Vec::new();
     let mut next = None;
-    let mut n_seen = 0;
+    let (mut n_seen, mut n_bytes) = (0, 0);
     for (first, last) in query.uids.ranges() {
         let from = table::by_uid(account, Table::Gone, mailbox, *first);
         let mut to = table::by_uid(account, Table::Gone, mailbox, *last);
         to.push(0);
         rows.scan(&from, &to, &mut |key, value| {
-            if found.len() == n_max || n_seen == EXAMINED_MAX {
+            if found.len() == n_max || n_seen == EXAMINED_MAX || n_bytes >= KEYWORDS_PAGE_BYTES_MAX
+            {
                 next = Some(Fields(key).uid());
                 return false;
             }
@@ -141,6 +146,7 @@ fn expunged(rows: &dyn Source, query: &Messages, n_max: usize) -> Page {
             let gone: GoneRow = row::read(value);
             if query.changed_since.is_none_or(|since| gone.modseq.value() > since) {
                 let modseq = gone.modseq.value();
+                n_bytes += gone.state.flags.n_keyword_bytes();
                 found.push((Fields(key).uid(), State { modseq, ..gone.state }, true));
             }
             true
