@@ -15,6 +15,7 @@ pub mod meta;
 pub mod peer;
 pub mod peer_grpc;
 pub mod placement;
+pub mod probes;
 pub mod serve;
 pub mod tls;
 

@@ -18,7 +18,7 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Canc
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state((shared, stop.clone()));
-    let serving = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
+    let serving = api::probes::serve(listener, router, stop.cancelled_owned());
     if let Err(error) = serving.await {
         tracing::error!(%error, "probes are not served any more");
     }

@@ -19,7 +19,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(shared);
-    let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
+    let served = api::probes::serve(listener, router, stop.cancelled_owned());
     if let Err(error) = served.await {
         tracing::warn!(%error, "probes and metrics not served any more");
     }
