@@ -83,24 +83,43 @@ impl Node {
         if let Some(http) = http {
             tasks.spawn(http::serve(Arc::clone(&shared), http));
         }
-        let residents = replicas::residents(&shared);
-        let residents = replicas::start_meta(&shared, residents).await;
-        tasks.spawn(meta_group::follow_local(Arc::clone(&shared)));
-        tasks.spawn(meta_group::follow_others(Arc::clone(&shared)));
+        let mut node = Self { shared, tasks, shutdown, listen, http: http_at };
+        node.begin(seeds).await;
+        Ok(node)
+    }
+
+    /// Starts the replicas, and what keeps a node going. Who has to end meanwhile does not wait for them: an
+    /// index that is being made is left as a kill would leave it.
+    async fn begin(&mut self, seeds: Vec<MetaClient>) {
+        let (shutdown, stop) = (self.shutdown.clone(), self.shared.stop.clone());
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            () = stop.cancelled() => return,
+            () = self.start_replicas(seeds) => {}
+        }
+        let Self { shared, tasks, listen, .. } = self;
+        tasks.spawn(replicas::follow_placement(Arc::clone(shared)));
+        tasks.spawn(marks::mark(Arc::clone(shared)));
+        tasks.spawn(spread::spread(Arc::clone(shared)));
+        tasks.spawn(controller::control(Arc::clone(shared)));
+        tasks.spawn(housekeep::housekeep(Arc::clone(shared)));
+        tasks.spawn(supervise::supervise(Arc::clone(shared)));
+        tasks.spawn(scrub::scrub(Arc::clone(shared)));
+        tracing::info!(node = shared.name(), %listen, "node started");
+    }
+
+    async fn start_replicas(&mut self, seeds: Vec<MetaClient>) {
+        let Self { shared, tasks, .. } = self;
+        let residents = replicas::residents(shared);
+        let residents = replicas::start_meta(shared, residents).await;
+        tasks.spawn(meta_group::follow_local(Arc::clone(shared)));
+        tasks.spawn(meta_group::follow_others(Arc::clone(shared)));
         // Why before the others start: until a node is admitted none of its replicas votes, and after a power
         // loss everywhere the small shards would wait for the largest index.
-        tasks.spawn(admission::register(Arc::clone(&shared), seeds));
-        tasks.spawn(report::report(Arc::clone(&shared)));
-        replicas::start_others(&shared, residents).await;
-        tasks.spawn(replicas::follow_placement(Arc::clone(&shared)));
-        tasks.spawn(marks::mark(Arc::clone(&shared)));
-        tasks.spawn(spread::spread(Arc::clone(&shared)));
-        tasks.spawn(controller::control(Arc::clone(&shared)));
-        tasks.spawn(housekeep::housekeep(Arc::clone(&shared)));
-        tasks.spawn(supervise::supervise(Arc::clone(&shared)));
-        tasks.spawn(scrub::scrub(Arc::clone(&shared)));
-        tracing::info!(node = shared.name(), %listen, "node started");
-        Ok(Self { shared, tasks, shutdown, listen, http: http_at })
+        tasks.spawn(admission::register(Arc::clone(shared), seeds));
+        tasks.spawn(report::report(Arc::clone(shared)));
+        replicas::start_others(shared, residents).await;
     }
 
     /// Where it listens for frontends, nodes and operators.

@@ -3,6 +3,7 @@
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -11,6 +12,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::{descriptors, logging};
+
+/// How long to wait, when everything else has ended, for work that cannot be interrupted, such as an index
+/// that is being made: what is not done by then is as after a kill.
+const END_PATIENCE: Duration = Duration::from_millis(500);
 
 /// `rookery node`
 #[derive(Args)]
@@ -75,7 +80,8 @@ fn keep_private() {
 /// Runs a service on all cores, or as many as `TOKIO_WORKER_THREADS` says, until SIGTERM or SIGINT cancelled
 /// its token and it ended.
 fn run(service: impl AsyncFnOnce(CancellationToken) -> Result<()>) -> Result<ExitCode> {
-    runtime().context("start runtime")?.block_on(async {
+    let runtime = runtime().context("start runtime")?;
+    let ended = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
@@ -88,7 +94,9 @@ fn run(service: impl AsyncFnOnce(CancellationToken) -> Result<()>) -> Result<Exi
             told.cancel();
         });
         service(shutdown).await.map(|()| ExitCode::SUCCESS)
-    })
+    });
+    runtime.shutdown_timeout(END_PATIENCE);
+    ended
 }
 
 /// Why another kind for one thread: where no task can be another thread's, to wake one costs less.

@@ -60,3 +60,44 @@ async fn a_shard_is_served_while_another_ones_replicas_still_start() {
     wait_for("everything is there", COMES, async || house.converged().await).await;
     house.stop_all().await;
 }
+
+/// An index that is large, or that has to be made, keeps a node from being told to end for no longer than a
+/// small one does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_still_starts_ends_when_it_is_told() {
+    let mut house = House::new(3, 1);
+    house.start_all().await;
+    house.form(2).await;
+    let place = house::create_account(&house.client(), "ann@example.test").await;
+    let other = ShardId(3 - place.shard.0);
+    let dirs = indexes(&house, other).await;
+    house.stop_all().await;
+    let pipes: Vec<PathBuf> = dirs.into_iter().map(put_pipe).collect();
+
+    let begun = house.begin_all();
+    let client = house.client();
+    wait_for("the client knows the cluster", COMES, async || client.ready().await).await;
+    begun.iter().for_each(|(_, _, shutdown)| shutdown.cancel());
+    let ended = async {
+        for (name, starting, _) in begun {
+            let node = starting.await.unwrap().unwrap_or_else(|error| panic!("{name}: {error}"));
+            node.stopped().await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+    };
+    tokio::time::timeout(COMES, ended).await.expect("it waits for what does not start");
+
+    let open = |pipe: PathBuf| {
+        // Why for both: who was told to end may not have come as far as to read it, and is not waited for.
+        drop(std::fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap());
+        let _ = std::fs::remove_file(pipe);
+    };
+    tokio::task::spawn_blocking(move || pipes.into_iter().for_each(open)).await.unwrap();
+    for name in ["n1", "n2", "n3"] {
+        // Here, unlike in a process that ended, what was under way still holds the disk for a moment.
+        let starts = async || house.try_start(name).await.is_ok();
+        wait_for("the disk is let go", COMES, starts).await;
+    }
+    house::deliver(&house.client(), place, b"Subject: one\r\n\r\nfirst\r\n").await;
+    wait_for("everything is there", COMES, async || house.converged().await).await;
+    house.stop_all().await;
+}
