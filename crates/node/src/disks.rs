@@ -96,7 +96,7 @@ impl Disks {
             dirs.push(dir);
         }
         if dirs.iter().all(|dir| dir.disk.is_none()) {
-            let text = "no usable disk is left: add an empty directory to data_dirs";
+            let text = "no usable disk is left: name an empty directory in data_dirs";
             return Err(Error::Directory(text.into()));
         }
         let ids: BTreeSet<DiskId> = dirs.iter().map(|dir| dir.disk_id).collect();
@@ -310,10 +310,15 @@ fn open_one(path: &Path, label: Label, options: &DiskOptions) -> Result<DataDir,
             tracing::error!(disk = %disk_id, path = %path.display(), %error, "disk failed earlier");
             None
         }
-        Err(error) => {
-            let text = format!("{error}: is another node running on it?");
+        Err(error) if error.is_identity_lost() => {
+            tracing::error!(disk = %disk_id, path = %path.display(), %error, "disk counts as failed");
+            None
+        }
+        Err(error) if error.is_full() => {
+            let text = format!("{error}: make room, or raise LimitNOFILE, and start it again");
             return Err(directory(path, &text));
         }
+        Err(error) => return Err(directory(path, &error)),
     };
     Ok(DataDir { path: path.to_owned(), disk_id, disk, label })
 }

@@ -145,9 +145,7 @@ impl Disk {
     pub fn open(dir: &Path, options: DiskOptions) -> Result<Arc<Self>, Error> {
         let storage = match options.storage.clone() {
             Some(storage) => storage,
-            None => {
-                Arc::new(RealStorage::open(&dir.join("journal")).map_err(Error::io("open disk"))?)
-            }
+            None => Arc::new(RealStorage::open(&dir.join("journal")).map_err(not_opened)?),
         };
         let (journal, recovered) = Journal::open(storage, options.journal.clone())?;
         for damage in &recovered.damaged {
@@ -514,6 +512,13 @@ impl Disk {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn not_opened(error: std::io::Error) -> Error {
+    if error.kind() == std::io::ErrorKind::WouldBlock {
+        return Error::io("open disk")("another process has it open");
+    }
+    Error::io("open disk")(error)
 }
 
 fn recovered_log(recovered: RecoveredReplica) -> RecoveredLog {

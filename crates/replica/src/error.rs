@@ -47,6 +47,16 @@ impl Error {
         matches!(self, Self::Disk(journal::Error::Poisoned { .. }))
     }
 
+    /// Whether what tells which disk it is cannot be read any more.
+    pub fn is_identity_lost(&self) -> bool {
+        matches!(self, Self::Disk(journal::Error::BadIdentity { .. }))
+    }
+
+    /// Whether there was no room, or no file descriptor, to begin with.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Disk(journal::Error::Full))
+    }
+
     pub(crate) fn io<E: std::fmt::Display>(doing: &'static str) -> impl FnOnce(E) -> Self {
         move |error| Self::Io { doing, reason: error.to_string() }
     }

@@ -43,6 +43,25 @@ async fn directories_that_are_not_ours_are_refused_and_left_alone() {
 }
 
 #[tokio::test]
+async fn a_disk_that_cannot_be_opened_is_told_for_what_it_is() {
+    let mut house = House::new(1, 2);
+    house.start("n1").await;
+    let mut again = house.config("n1");
+    again.listen.set_port(0);
+    again.http = None;
+    let second = node::Node::start(again, Default::default()).await.err().unwrap().to_string();
+    assert!(second.contains("another process has it open"), "{second}");
+    house.stop("n1").await;
+    // One disk that does not tell who it is any more counts as failed, and the other one goes on.
+    let [first, other] = &house.config("n1").data_dirs[..] else { panic!("two disks") };
+    std::fs::write(first.join("disk/journal/disk"), "of no use").unwrap();
+    house.start("n1").await;
+    house.stop("n1").await;
+    std::fs::write(other.join("disk/journal/disk"), "nor that").unwrap();
+    assert!(line(&mut house, "n1").await.contains("name an empty directory in data_dirs"));
+}
+
+#[tokio::test]
 async fn a_taken_port_and_a_wrong_certificate_are_named() {
     let mut house = House::new(2, 1);
     let taken = TcpListener::bind(house.config("n1").listen).unwrap();
