@@ -21,20 +21,22 @@ const HEADER_VIEW_BYTES_MAX: u64 = 4000;
 const SEEN_WITHIN: Duration = Duration::from_secs(if cfg!(debug_assertions) { 5 } else { 1 });
 
 const N_ATTACHED: usize = 20 << 20;
+/// No line of the attachment begins with it.
+const BOUNDARY: &str = "end-of-a-part-of-the-large-one";
 const TEXT: &str = "The text that is to be read.\r\n";
 
 /// A short text and an attachment of 20 MB.
 fn with_attachment() -> Vec<u8> {
     let mut message = format!(
         "From: Ann <ann@example.test>\r\nTo: bob@example.test\r\nSubject: a large one\r\n\
-         MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n\
-         --b\r\nContent-Type: text/plain\r\n\r\n{TEXT}\r\n--b\r\n\
+         MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary={BOUNDARY}\r\n\r\n\
+         --{BOUNDARY}\r\nContent-Type: text/plain\r\n\r\n{TEXT}\r\n--{BOUNDARY}\r\n\
          Content-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n\
          Content-Disposition: attachment; filename=large\r\n\r\n"
     )
     .into_bytes();
     message.extend_from_slice(&tests::messages::large(N_ATTACHED)[40..]);
-    message.extend_from_slice(b"\r\n--b--\r\n");
+    message.extend_from_slice(format!("\r\n--{BOUNDARY}--\r\n").as_bytes());
     message
 }
 
