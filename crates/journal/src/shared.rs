@@ -59,9 +59,9 @@ struct Health {
 }
 
 /// The writer does something with the storage as long as this lives.
-pub(crate) struct Working(Arc<Shared>);
+pub(crate) struct Working<'s>(&'s Shared);
 
-impl Drop for Working {
+impl Drop for Working<'_> {
     fn drop(&mut self) {
         let mut health = self.0.health();
         health.n_working -= 1;
@@ -137,12 +137,11 @@ impl Shared {
     }
 
     /// From now on, until what is given here goes, the writer waits for the storage.
-    pub fn work(self: &Arc<Self>) -> Working {
+    pub fn work(&self) -> Working<'_> {
         let mut health = self.health();
         health.n_working += 1;
         health.pending_since.get_or_insert_with(Instant::now);
-        drop(health);
-        Working(Arc::clone(self))
+        Working(self)
     }
 
     /// The storage did one thing; for the next one the writer waits from now on.
