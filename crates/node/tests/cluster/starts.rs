@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use api::meta::ReplicaState;
 use mailbox::ShardId;
+use mailbox::command::Place;
 
 use crate::house::{self, House, wait_for};
 
@@ -30,8 +31,9 @@ fn put_pipe(dir: PathBuf) -> PathBuf {
     note
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_shard_is_served_while_another_ones_replicas_still_start() {
+/// A stopped cluster of two shards with an account in one; the replicas of the other will not have started
+/// before somebody opens the pipes.
+async fn held_up() -> (House, Place, ShardId, Vec<PathBuf>) {
     let mut house = House::new(3, 1);
     house.start_all().await;
     house.form(2).await;
@@ -40,6 +42,12 @@ async fn a_shard_is_served_while_another_ones_replicas_still_start() {
     let dirs = indexes(&house, other).await;
     house.stop_all().await;
     let pipes: Vec<PathBuf> = dirs.into_iter().map(put_pipe).collect();
+    (house, place, other, pipes)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_is_served_while_another_ones_replicas_still_start() {
+    let (mut house, place, other, pipes) = held_up().await;
 
     let begun = house.begin_all();
     let client = house.client();
@@ -65,14 +73,7 @@ async fn a_shard_is_served_while_another_ones_replicas_still_start() {
 /// small one does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_still_starts_ends_when_it_is_told() {
-    let mut house = House::new(3, 1);
-    house.start_all().await;
-    house.form(2).await;
-    let place = house::create_account(&house.client(), "ann@example.test").await;
-    let other = ShardId(3 - place.shard.0);
-    let dirs = indexes(&house, other).await;
-    house.stop_all().await;
-    let pipes: Vec<PathBuf> = dirs.into_iter().map(put_pipe).collect();
+    let (mut house, place, _, pipes) = held_up().await;
 
     let begun = house.begin_all();
     let client = house.client();
