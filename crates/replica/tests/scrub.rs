@@ -41,15 +41,21 @@ fn find(dir: &Path, needle: &[u8]) -> Vec<(PathBuf, u64)> {
     found
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_scrub_that_is_hurried_finds_what_rotted_before_it_was_asked() {
-    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
-    let nodes = three(&net, dir.path()).await;
-    let bodies: Vec<_> = (0..30).map(|i| body(i, 200_000)).collect();
+/// Three nodes that are level, and so many bodies they have.
+async fn three_with(net: &Net, dir: &Path, n_bodies: u64) -> (Vec<Node>, Vec<StoredChunk>) {
+    let nodes = three(net, dir).await;
+    let bodies: Vec<_> = (0..n_bodies).map(|i| body(i, 200_000)).collect();
     for (i, body) in bodies.iter().enumerate() {
         put(&nodes, &format!("k{i}=v"), vec![body.clone()]).await;
     }
     converged(&nodes).await;
+    (nodes, bodies)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scrub_that_is_hurried_finds_what_rotted_before_it_was_asked() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    let (nodes, bodies) = three_with(&net, dir.path(), 30).await;
     let disk = &nodes[0].disk;
     // A pass over 6 MB takes more than 20 s at this rate.
     let scrubbing = tokio::spawn(disk.clone().scrub(256 << 10));
@@ -90,12 +96,7 @@ fn check_bodies(node: &Node, bodies: &[StoredChunk]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_rots_is_found_and_its_segment_goes() {
     let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
-    let nodes = three(&net, dir.path()).await;
-    let bodies: Vec<_> = (0..30).map(|i| body(i, 200_000)).collect();
-    for (i, body) in bodies.iter().enumerate() {
-        put(&nodes, &format!("k{i}=v"), vec![body.clone()]).await;
-    }
-    converged(&nodes).await;
+    let (nodes, bodies) = three_with(&net, dir.path(), 30).await;
     let journal = dir.path().join("n1/journal");
     // In a sealed segment, and in the one that is still written to.
     for rotten in [&bodies[1], &bodies[29]] {
@@ -163,12 +164,7 @@ fn segment_of(dir: &Path, node: &str, body: &StoredChunk) -> PathBuf {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_whole_again_has_what_its_index_named_in_vain() {
     let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
-    let mut nodes = three(&net, dir.path()).await;
-    let bodies: Vec<_> = (0..40).map(|i| body(i, 200_000)).collect();
-    for (i, body) in bodies.iter().enumerate() {
-        put(&nodes, &format!("k{i}=v"), vec![body.clone()]).await;
-    }
-    converged(&nodes).await;
+    let (mut nodes, bodies) = three_with(&net, dir.path(), 40).await;
     cut_logs(&nodes).await;
     nodes.remove(0).stop(&net).await;
     std::fs::remove_file(segment_of(dir.path(), "n1", &bodies[1])).unwrap();
@@ -182,12 +178,7 @@ async fn who_is_whole_again_has_what_its_index_named_in_vain() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_two_of_three_lost_without_a_trace_comes_from_the_third() {
     let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
-    let nodes = three(&net, dir.path()).await;
-    let bodies: Vec<_> = (0..40).map(|i| body(i, 200_000)).collect();
-    for (i, body) in bodies.iter().enumerate() {
-        put(&nodes, &format!("k{i}=v"), vec![body.clone()]).await;
-    }
-    converged(&nodes).await;
+    let (nodes, bodies) = three_with(&net, dir.path(), 40).await;
     cut_logs(&nodes).await;
     for node in nodes {
         node.stop(&net).await;
