@@ -186,9 +186,11 @@ fn lmtp_messages(demo: &Demo) -> Result<()> {
     ensure!(said.starts_with("552 5.3.4"), "a huge message: {said}");
     lmtp.command(&format!("MAIL FROM:<> SIZE={HUGE}"), "552 5.3.4")?;
     let mut want = Vec::new();
-    for body in
-        [format!("{}\r\n", "x".repeat(2_000_000)), "a\0b\r\n".into(), "\r\n.\r\n..\r\n".into()]
-    {
+    for body in [
+        format!("{}\r\n", "x".repeat(2_000_000)),
+        "a\0b\r\nc\rd\r.\r\r\n".into(),
+        "\r\n.\r\n..\r\n".into(),
+    ] {
         let message = format!("{head}{body}");
         let said = lmtp.transaction(&[USER], message.as_bytes())?.remove(0);
         ensure!(said.starts_with("250"), "{} octets: {said}", message.len());

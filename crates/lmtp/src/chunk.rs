@@ -2,10 +2,10 @@
 //!
 //! Promises: what follows a chunk is read as a command only behind all of its octets, and no octet
 //! means anything inside of it. A message is CRLF lines here too, since BINARYMIME is not offered: a
-//! line end may be cut in two by chunks, one that stands alone is told, and the one that the last line
-//! lacks can be asked for.
+//! line end may be cut in two by chunks, an LF that stands alone is told, and the line end that the last
+//! line lacks can be asked for.
 
-use memchr::memchr2;
+use memchr::memchr_iter;
 
 /// Reads a message chunk by chunk.
 #[derive(Debug, Default)]
@@ -16,7 +16,7 @@ pub(crate) struct ChunkReader {
     is_after_cr: bool,
     /// After something else than CRLF.
     is_inside_line: bool,
-    has_bare_line_end: bool,
+    has_bare_lf: bool,
 }
 
 impl ChunkReader {
@@ -52,10 +52,9 @@ impl ChunkReader {
         self.left == 0
     }
 
-    /// Whether a CR or LF stood alone.
-    pub(crate) fn has_bare_line_end(&self) -> bool {
-        let ends_in_cr = self.is_after_cr && self.is_last && self.left == 0;
-        self.has_bare_line_end || ends_in_cr
+    /// Whether an LF stood alone.
+    pub(crate) fn has_bare_lf(&self) -> bool {
+        self.has_bare_lf
     }
 
     /// Ends a line that the message ends without, so that it is the same as after DATA.
@@ -65,21 +64,14 @@ impl ChunkReader {
         }
     }
 
-    fn look_at(&mut self, mut octets: &[u8]) {
-        while let Some(first) = octets.first() {
-            if self.is_after_cr {
-                self.has_bare_line_end |= *first != b'\n';
-                self.is_after_cr = false;
-                if *first == b'\n' {
-                    octets = &octets[1..];
-                    continue;
-                }
-            }
-            let Some(at) = memchr2(b'\r', b'\n', octets) else { return };
-            self.is_after_cr = octets[at] == b'\r';
-            self.has_bare_line_end |= octets[at] == b'\n';
-            octets = &octets[at + 1..];
-        }
+    fn look_at(&mut self, octets: &[u8]) {
+        let Some(last) = octets.last() else { return };
+        let is_bare = |at: usize| match at.checked_sub(1) {
+            Some(before) => octets[before] != b'\r',
+            None => !self.is_after_cr,
+        };
+        self.has_bare_lf |= memchr_iter(b'\n', octets).any(is_bare);
+        self.is_after_cr = *last == b'\r';
     }
 }
 
@@ -102,30 +94,31 @@ mod tests {
             }
             assert_eq!(used, octets.len(), "no octet behind the chunk is used");
             if reader.is_last() {
-                let has_bare_line_end = reader.has_bare_line_end();
+                let has_bare_lf = reader.has_bare_lf();
                 let n_read = out.len();
                 reader.end_line(&mut out);
                 let is_ended = n_read == 0 || message.ends_with(b"\r\n");
                 assert_eq!(&out[n_read..], if is_ended { b"" } else { b"\r\n".as_slice() });
                 reader.end_line(&mut out);
                 out.truncate(n_read);
-                return (out, has_bare_line_end);
+                return (out, has_bare_lf);
             }
         }
     }
 
     #[test]
     fn octets_are_the_message_whatever_the_chunks_and_cuts() {
-        let cases: [(&[u8], bool); 9] = [
+        let cases: [(&[u8], bool); 10] = [
             (b"", false),
             (b"a", false),
             (b"a\r\n.\r\n..b\r\n", false),
             (b"nul \0 8bit \xff\r\n", false),
             (b"a\nb\r\n", true),
             (b"\n", true),
-            (b"a\rb", true),
-            (b"a\r\r\n", true),
-            (b"a\r", true),
+            (b"a\r\n\nb", true),
+            (b"a\rb", false),
+            (b"a\r\r\n", false),
+            (b"a\r", false),
         ];
         for (message, bare) in cases {
             for chunk in 1..=message.len().max(1) {

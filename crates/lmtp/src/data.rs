@@ -1,7 +1,8 @@
 //! What comes after DATA: octets in any cuts, out comes the message without its dots.
 //!
 //! Promises: the end is CRLF.CRLF and nothing that only looks like it (a bare LF would let one
-//! message smuggle in another), and no octet behind the end is used.
+//! message smuggle in another), and no octet behind the end is used. A CR inside a line is an octet
+//! like any other.
 
 use memchr::memchr2;
 
@@ -9,7 +10,7 @@ use memchr::memchr2;
 #[derive(Debug, Default)]
 pub(crate) struct DataReader {
     state: State,
-    has_bare_line_end: bool,
+    has_bare_lf: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,12 +57,14 @@ impl DataReader {
         self.state == State::End
     }
 
-    /// Whether a CR or LF stood alone (RFC 5321 2.3.8 forbids both).
-    pub(crate) fn has_bare_line_end(&self) -> bool {
-        self.has_bare_line_end
+    /// Whether an LF stood alone (RFC 5321 2.3.8 forbids that). It forbids a CR that stands alone too,
+    /// but MTAs pass it on, and who refused it would make them send the mail back.
+    pub(crate) fn has_bare_lf(&self) -> bool {
+        self.has_bare_lf
     }
 
     fn step(&mut self, octet: u8, out: &mut Vec<u8>) {
+        let is_after_cr = matches!(self.state, State::Cr | State::DotCr);
         self.state = match (self.state, octet) {
             (State::LineStart, b'.') => State::Dot,
             (State::Cr, b'\n') => {
@@ -70,13 +73,13 @@ impl DataReader {
             }
             (State::DotCr, b'\n') => State::End,
             (State::Dot, b'\r') => State::DotCr,
-            (state, b'\r') => {
-                self.has_bare_line_end |= matches!(state, State::Cr | State::DotCr);
+            (_, b'\r') => {
+                out.extend(is_after_cr.then_some(b'\r'));
                 State::Cr
             }
-            (state, octet) => {
-                let is_bare = octet == b'\n' || matches!(state, State::Cr | State::DotCr);
-                self.has_bare_line_end |= is_bare;
+            (_, octet) => {
+                out.extend(is_after_cr.then_some(b'\r'));
+                self.has_bare_lf |= octet == b'\n';
                 out.push(octet);
                 State::Line
             }
@@ -100,20 +103,23 @@ mod tests {
                 piece = &piece[n..];
             }
         }
-        (out, used, reader.is_at_end(), reader.has_bare_line_end())
+        (out, used, reader.is_at_end(), reader.has_bare_lf())
     }
 
     #[test]
     fn dots_are_taken_off_and_the_end_is_found_whatever_the_cuts() {
-        let cases: [(&[u8], &[u8], bool); 9] = [
+        let cases: [(&[u8], &[u8], bool); 12] = [
             (b".\r\n", b"", false),
             (b"a\r\n.\r\n", b"a\r\n", false),
             (b"a\r\n..\r\n.b\r\n...\r\n.\r\n", b"a\r\n.\r\nb\r\n..\r\n", false),
             (b"a\n.\n\r\n.\r\n", b"a\n.\n\r\n", true),
             (b"a\r\n.\n\r\n.\r\n", b"a\r\n\n\r\n", true),
             (b"a\n.\r\n\r\n.\r\n", b"a\n.\r\n\r\n", true),
-            (b"a\r.\r\n.\r\n", b"a.\r\n", true),
-            (b"\r\r\n.\r\n", b"\r\n", true),
+            (b"a\r.\r\n.\r\n", b"a\r.\r\n", false),
+            (b"\r\r\n.\r\n", b"\r\r\n", false),
+            (b"a\r\r\rb\r\n.\r\n", b"a\r\r\rb\r\n", false),
+            (b".\r\r\n.\rb\r\n.\r\n", b"\r\r\n\rb\r\n", false),
+            (b"a\r.\r\r\n.\r\n", b"a\r.\r\r\n", false),
             (b"nul \0 8bit \xff\r\n.\r\n", b"nul \0 8bit \xff\r\n", false),
         ];
         for (input, want, bare) in cases {

@@ -68,7 +68,7 @@ fn a_message_that_is_too_large_and_badly_formed_is_refused_for_its_form() {
         play.receive(dialogue);
         message.chunks(n_at_once).for_each(|piece| play.receive(piece));
         let said = String::from_utf8_lossy(&play.sent).into_owned();
-        assert!(said.ends_with("550 5.6.0 A CR or LF stands alone in the message\r\n"), "{said}");
+        assert!(said.ends_with("550 5.6.0 An LF stands alone in the message\r\n"), "{said}");
     }
 }
 
@@ -102,7 +102,7 @@ proptest! {
 
     /// Whatever lines a message has, it arrives as it was, behind the trace fields.
     #[test]
-    fn messages_arrive_octet_for_octet(lines in prop::collection::vec("[ -~]{0,30}|\\.{0,3}", 0..30)) {
+    fn messages_arrive_octet_for_octet(lines in prop::collection::vec("[ -~\\r]{0,30}|\\.{0,3}", 0..30)) {
         let mut play = session();
         play.receive(b"LHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<jo@example.test>\r\nDATA\r\n");
         let mut want = Vec::new();

@@ -78,12 +78,12 @@ impl Reading {
 
     /// A message that is not wanted is read and forgotten; one that is whole ends with a line end.
     fn judge(&mut self) {
-        let has_bare_line_end = match &self.body {
-            Body::Data(reader) => reader.has_bare_line_end(),
-            Body::Chunks(reader) => reader.has_bare_line_end(),
+        let has_bare_lf = match &self.body {
+            Body::Data(reader) => reader.has_bare_lf(),
+            Body::Chunks(reader) => reader.has_bare_lf(),
         };
-        if has_bare_line_end && self.refusal.is_none() {
-            self.refusal = Some(Words::BareLineEnd.text());
+        if has_bare_lf && self.refusal.is_none() {
+            self.refusal = Some(Words::BareLf.text());
         }
         if self.refusal.is_some() || self.is_too_large {
             self.piece.clear();
