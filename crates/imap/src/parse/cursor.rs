@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use mailbox::MailboxName;
+use mime::CharsetDecoder;
 
 use crate::context::Enabled;
 use crate::limits::DEPTH_MAX;
@@ -29,6 +30,8 @@ pub(crate) struct Cursor<'a> {
     depth: usize,
     enabled: Enabled,
     separator: char,
+    /// What texts are in where it is not UTF-8.
+    charset: Option<String>,
 }
 
 /// A mailbox name as it is kept and as the client wrote it.
@@ -83,7 +86,7 @@ pub(crate) fn literal_mark(line: &[u8]) -> Result<Option<LiteralMark>, Fault> {
 impl<'a> Cursor<'a> {
     /// At the start of `bytes`.
     pub(crate) fn new(bytes: &'a [u8], enabled: &Enabled, separator: char) -> Self {
-        Self { bytes, at: 0, depth: 0, enabled: *enabled, separator }
+        Self { bytes, at: 0, depth: 0, enabled: *enabled, separator, charset: None }
     }
 
     /// Whether the client synchronises (RFC 7162).
@@ -311,10 +314,23 @@ impl<'a> Cursor<'a> {
         if atom.is_empty() { Err(Fault::Bad("string expected")) } else { Ok(Cow::Borrowed(atom)) }
     }
 
-    /// An astring that is UTF-8.
+    /// An astring in the charset that was named, UTF-8 if none was.
     pub(crate) fn text(&mut self) -> Parsed<String> {
         let octets = self.astring()?.into_owned();
-        String::from_utf8(octets).map_err(|_| Fault::Bad("not UTF-8"))
+        let Some(charset) = &self.charset else {
+            return String::from_utf8(octets).map_err(|_| Fault::Bad("not UTF-8"));
+        };
+        let (mut decoder, mut text) = (CharsetDecoder::new(charset), String::new());
+        decoder.feed(&octets, &mut text);
+        decoder.finish(&mut text);
+        Ok(text)
+    }
+
+    /// Texts are in this charset from now on; false if it is not known.
+    pub(crate) fn set_charset(&mut self, charset: &str) -> bool {
+        let is_utf8 = ["UTF-8", "US-ASCII"].iter().any(|name| charset.eq_ignore_ascii_case(name));
+        self.charset = (!is_utf8).then(|| charset.to_owned());
+        is_utf8 || CharsetDecoder::is_known(charset)
     }
 
     /// A mailbox name or pattern as the client writes it now, in Unicode.

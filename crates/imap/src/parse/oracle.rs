@@ -173,7 +173,7 @@ fn has_modseq(of: &TheirKey<'_>) -> bool {
     }
 }
 
-/// Other charsets are refused.
+/// Texts in others have no meaning to compare here; transcripts have some.
 fn knows(charset: &oracle::core::Charset<'_>) -> Meaning<()> {
     let known = ["UTF-8", "US-ASCII"];
     known.iter().any(|known| charset.as_ref().eq_ignore_ascii_case(known)).then_some(())

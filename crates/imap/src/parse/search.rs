@@ -80,12 +80,12 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Search> {
     Ok(Search { uid, returned, key, with_modseq, refused: None })
 }
 
-/// The name of a charset we know: texts are read as UTF-8, which US-ASCII is, too.
+/// The name of a charset we know, which the texts after it are in.
 pub(super) fn charset(cursor: &mut Cursor<'_>) -> Parsed<()> {
-    match cursor.text()?.to_ascii_uppercase().as_str() {
-        "UTF-8" | "US-ASCII" => Ok(()),
-        _ => Err(Fault::No("BADCHARSET (US-ASCII UTF-8)", "unknown charset")),
-    }
+    let charset = cursor.text()?;
+    // The two that are told are those that every client can write; there are too many others.
+    let unknown = Fault::No("BADCHARSET (US-ASCII UTF-8)", "unknown charset");
+    if cursor.set_charset(&charset) { Ok(()) } else { Err(unknown) }
 }
 
 /// All keys up to the end, and whether MODSEQ was among them.
