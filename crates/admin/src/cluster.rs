@@ -216,40 +216,36 @@ impl ClusterStatus {
 
     /// Gives the last entry its leader knows to be committed.
     fn check_leader(&self, shard: &Shard) -> Result<u64> {
-        let id = shard.shard;
-        let (_, leader) = self.leader(id).with_context(|| format!("shard {id} has no leader"))?;
+        let (id, name) = (shard.shard, called(shard.shard));
+        let (_, leader) = self.leader(id).with_context(|| format!("{name} has no leader"))?;
         let following = self.reports(id).filter(|(_, one)| one.term == leader.term).count();
         if following * 2 <= shard.replicas.len() {
-            bail!("shard {id}: only {following} of {} replicas follow", shard.replicas.len());
+            bail!("{name}: only {following} of {} replicas follow", shard.replicas.len());
         }
         Ok(leader.committed)
     }
 
     fn check_whole(&self, shard: &Shard) -> Result<()> {
-        let id = shard.shard;
-        let (_, leader) = self.leader(id).with_context(|| format!("shard {id} has no leader"))?;
+        let (id, name) = (shard.shard, called(shard.shard));
+        let (_, leader) = self.leader(id).with_context(|| format!("{name} has no leader"))?;
         if leader.is_joint {
-            bail!("shard {id}: a change of its members is under way");
+            bail!("{name}: a change of its members is under way");
         }
         for placed in &shard.replicas {
             let found = self.reports(id).find(|(_, one)| one.replica_id == placed.replica_id);
             let (node, replica) = found.with_context(|| {
-                format!("shard {id}: replica {} on {} is away", placed.replica_id, placed.node)
+                format!("{name}: replica {} on {} is away", placed.replica_id, placed.node)
             })?;
             if replica.n_missing_chunks > 0 {
                 let n = replica.n_missing_chunks;
-                bail!("shard {id}: {} misses {n} chunks", node.node.name);
+                bail!("{name}: {} misses {n} chunks", node.node.name);
             }
             let votes = leader.voters.contains(&placed.replica_id);
             if placed.role == ReplicaRole::Learner || !votes {
-                bail!(
-                    "shard {id}: replica {} on {} does not vote yet",
-                    placed.replica_id,
-                    placed.node
-                );
+                bail!("{name}: replica {} on {} does not vote yet", placed.replica_id, placed.node);
             }
             if replica.applied == leader.applied && replica.digest != leader.digest {
-                bail!("shard {id}: {} differs from the leader", node.node.name);
+                bail!("{name}: {} differs from the leader", node.node.name);
             }
         }
         Ok(())
@@ -271,8 +267,8 @@ impl ClusterStatus {
         for (node, replica) in self.reports(shard.shard) {
             let is_placed = shard.replicas.iter().any(|one| one.replica_id == replica.replica_id);
             if is_placed && replica.applied < goal {
-                let (id, lag) = (shard.shard, goal - replica.applied);
-                bail!("shard {id}: {} is {lag} entries behind", node.node.name);
+                let (name, lag) = (called(shard.shard), goal - replica.applied);
+                bail!("{name}: {} is {lag} entries behind", node.node.name);
             }
         }
         Ok(())
@@ -497,6 +493,11 @@ fn scrub_json(scrub: &DiskScrub) -> Value {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A shard as people call it.
+fn called(shard: ShardId) -> String {
+    if shard == META_SHARD { "the meta group".into() } else { format!("shard {shard}") }
 }
 
 #[cfg(test)]

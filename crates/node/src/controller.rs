@@ -26,6 +26,9 @@ use crate::shared::{Shared, lock};
 
 /// How long a node or disk may be away before its replicas are replaced, when nobody says otherwise.
 pub(crate) const REPLACE_AFTER_S: u64 = 600;
+/// Limit: the least it can be. Reports come every second; with less, a node whose report is a little late
+/// would lose its replicas.
+const REPLACE_AFTER_S_MIN: u64 = 3;
 /// The setting of the cluster that says otherwise, in seconds.
 pub(crate) const REPLACE_AFTER: &str = "replace_after_s";
 
@@ -158,8 +161,10 @@ pub(crate) fn check_setting(name: &str, value: Option<&str>) -> Result<(), Strin
     match (name, value) {
         (REPLACE_AFTER, None) => Ok(()),
         (REPLACE_AFTER, Some(text)) => match text.parse::<u64>() {
-            Ok(_) => Ok(()),
-            Err(_) => Err(format!("{REPLACE_AFTER} is a number of seconds, not {text:?}")),
+            Ok(REPLACE_AFTER_S_MIN..) => Ok(()),
+            _ => Err(format!(
+                "{REPLACE_AFTER} is a number of seconds from {REPLACE_AFTER_S_MIN} on, not {text:?}"
+            )),
         },
         _ => Err(format!("no setting {name}: there is {REPLACE_AFTER}")),
     }
