@@ -199,11 +199,12 @@ fn id(cursor: &mut Cursor<'_>) -> Parsed<Command> {
             Some(_) => Err(Fault::Bad("ID takes a list or NIL")),
         };
     }
+    // Why here and below: some clients (aioimaplib) leave a space at either end of the list.
+    cursor.eat(b' ');
     while !cursor.eat(b')') {
         cursor.string()?;
         cursor.space()?;
         cursor.nstring()?;
-        // Why: some clients leave a space before the end of the list.
         cursor.eat(b' ');
         if cursor.is_at_end() {
             return Err(Fault::Bad("')' expected"));
