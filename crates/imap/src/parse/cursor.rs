@@ -30,7 +30,7 @@ pub(crate) struct Cursor<'a> {
     depth: usize,
     enabled: Enabled,
     separator: char,
-    /// What texts are in where it is not UTF-8.
+    /// What is looked for is in it where it is not UTF-8.
     charset: Option<String>,
 }
 
@@ -314,21 +314,26 @@ impl<'a> Cursor<'a> {
         if atom.is_empty() { Err(Fault::Bad("string expected")) } else { Ok(Cow::Borrowed(atom)) }
     }
 
-    /// An astring in the charset that was named, UTF-8 if none was.
+    /// An astring that is UTF-8.
     pub(crate) fn text(&mut self) -> Parsed<String> {
         let octets = self.astring()?.into_owned();
-        let Some(charset) = &self.charset else {
-            return String::from_utf8(octets).map_err(|_| Fault::Bad("not UTF-8"));
-        };
+        String::from_utf8(octets).map_err(|_| Fault::Bad("not UTF-8"))
+    }
+
+    /// Octets as text in the charset that was named, UTF-8 if none was.
+    pub(crate) fn decoded(&self, octets: Vec<u8>) -> Option<String> {
+        let Some(charset) = &self.charset else { return String::from_utf8(octets).ok() };
         let (mut decoder, mut text) = (CharsetDecoder::new(charset), String::new());
         decoder.feed(&octets, &mut text);
         decoder.finish(&mut text);
-        Ok(text)
+        Some(text)
     }
 
-    /// Texts are in this charset from now on; false if it is not known.
+    /// What is looked for is in this charset from now on; false if it is not known.
     pub(crate) fn set_charset(&mut self, charset: &str) -> bool {
-        let is_utf8 = ["UTF-8", "US-ASCII"].iter().any(|name| charset.eq_ignore_ascii_case(name));
+        // Why UTF8: no registered name, but what imap-tools' users say.
+        let is_utf8 =
+            ["UTF-8", "UTF8", "US-ASCII"].iter().any(|name| charset.eq_ignore_ascii_case(name));
         self.charset = (!is_utf8).then(|| charset.to_owned());
         is_utf8 || CharsetDecoder::is_known(charset)
     }

@@ -8,6 +8,9 @@ use super::cursor::{Cursor, Fault, Parsed};
 use crate::date;
 use crate::number_set::NumberSet;
 
+/// RFC 9051 7.1: with the two that every client can write; we read many others.
+const BAD_CHARSET: &str = "BADCHARSET (US-ASCII UTF-8)";
+
 /// SEARCH.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Search {
@@ -17,7 +20,7 @@ pub(crate) struct Search {
     pub(crate) key: Key,
     /// Whether MODSEQ was among the keys.
     pub(crate) with_modseq: bool,
-    /// The charset is not known: the keys cannot be read.
+    /// The charset is not known or not the one of the keys: they cannot be read.
     pub(crate) refused: Option<Fault>,
 }
 
@@ -60,19 +63,15 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Search> {
             return Err(Fault::Bad("no CHARSET with UTF8=ACCEPT"));
         }
         cursor.space()?;
-        match charset(cursor) {
-            // Why not at once: what was saved goes with it.
-            Err(fault @ Fault::No(..)) => {
-                cursor.rest();
-                let key = Key::Stored(SearchKey::All);
-                let refused = Some(fault);
-                return Ok(Search { uid, returned, key, with_modseq: false, refused });
-            }
-            other => other?,
+        if let Err(fault) = charset(cursor) {
+            return refuse(cursor, uid, returned, fault);
         }
         cursor.space()?;
     }
-    let (key, with_modseq) = keys(cursor)?;
+    let (key, with_modseq) = match keys(cursor) {
+        Ok(keys) => keys,
+        Err(fault) => return refuse(cursor, uid, returned, fault),
+    };
     if cursor.is_rev2_enabled() {
         // RFC 9051 6.4.4: without RETURN it is RETURN (ALL).
         returned.get_or_insert(Returned { all: true, ..Returned::default() });
@@ -80,11 +79,25 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Search> {
     Ok(Search { uid, returned, key, with_modseq, refused: None })
 }
 
-/// The name of a charset we know, which the texts after it are in.
+/// Why not at once: with NO, what was saved goes as well.
+fn refuse(
+    cursor: &mut Cursor<'_>,
+    uid: bool,
+    returned: Option<Returned>,
+    fault: Fault,
+) -> Parsed<Search> {
+    if let Fault::Bad(_) = fault {
+        return Err(fault);
+    }
+    cursor.rest();
+    let key = Key::Stored(SearchKey::All);
+    Ok(Search { uid, returned, key, with_modseq: false, refused: Some(fault) })
+}
+
+/// The name of a charset we know, which what is looked for is in.
 pub(super) fn charset(cursor: &mut Cursor<'_>) -> Parsed<()> {
     let charset = cursor.text()?;
-    // The two that are told are those that every client can write; there are too many others.
-    let unknown = Fault::No("BADCHARSET (US-ASCII UTF-8)", "unknown charset");
+    let unknown = Fault::No(BAD_CHARSET, "unknown charset");
     if cursor.set_charset(&charset) { Ok(()) } else { Err(unknown) }
 }
 
@@ -247,20 +260,28 @@ fn argument_key(cursor: &mut Cursor<'_>, word: &str) -> Parsed<Key> {
         "UNKEYWORD" => SearchKey::Not(Box::new(keyword(cursor)?)),
         "UID" => return Ok(Key::Uid(cursor.number_set()?)),
         "HEADER" => {
-            let name = cursor.text()?;
+            let name = text(cursor)?;
             cursor.space()?;
-            SearchKey::Field(name, cursor.text()?)
+            SearchKey::Field(name, text(cursor)?)
         }
-        "BODY" => SearchKey::Body(cursor.text()?),
-        "TEXT" => SearchKey::Text(cursor.text()?),
+        "BODY" => SearchKey::Body(text(cursor)?),
+        "TEXT" => SearchKey::Text(text(cursor)?),
         "FROM" | "TO" | "CC" | "BCC" | "SUBJECT" => {
-            SearchKey::Header(word.to_ascii_lowercase(), cursor.text()?)
+            SearchKey::Header(word.to_ascii_lowercase(), text(cursor)?)
         }
         "YOUNGER" => return Ok(Key::Arrived(AtLeast, cursor.nz_number()?)),
         "OLDER" => return Ok(Key::Arrived(Less, cursor.nz_number()?)),
         "EMAILID" => object_id(cursor, 'E').map(|id| SearchKey::EmailId(EmailId(id)))?,
         _ => object_id(cursor, 'T').map(|id| SearchKey::ThreadId(ThreadId(id)))?,
     }))
+}
+
+/// What is looked for.
+/// Why not BAD: JavaMail writes Latin-1 where UTF8=ACCEPT is on. Told NO it searches by itself, and
+/// BAD is an error to whoever uses it.
+fn text(cursor: &mut Cursor<'_>) -> Parsed<String> {
+    let octets = cursor.astring()?.into_owned();
+    cursor.decoded(octets).ok_or(Fault::No(BAD_CHARSET, "not UTF-8"))
 }
 
 fn day(cursor: &mut Cursor<'_>) -> Parsed<i64> {
