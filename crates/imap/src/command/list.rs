@@ -1,6 +1,6 @@
 //! LIST (RFC 9051 6.3.9, RFC 5258, 5819, 6154).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use mailbox::command::SpecialUse;
@@ -19,6 +19,24 @@ const CHILD_INFO: &str = " (\"CHILDINFO\" (\"SUBSCRIBED\"))";
 /// Lists mailboxes.
 pub(super) struct Listing {
     list: List,
+}
+
+/// What an account is subscribed to, as one LIST sees it.
+struct Subscriptions<'a> {
+    all: BTreeSet<&'a MailboxName>,
+    /// Those that do not get a line of their own.
+    unlisted: BTreeSet<&'a MailboxName>,
+    /// RECURSIVEMATCH was given.
+    with_child_info: bool,
+}
+
+impl Subscriptions<'_> {
+    /// RFC 5258 3.5: a name above a match is told with CHILDINFO; one that is no match itself only if
+    /// there is something below it that is not listed as well.
+    fn tells_of_names_below(&self, name: &MailboxName) -> bool {
+        let matches = if self.all.contains(name) { &self.all } else { &self.unlisted };
+        self.with_child_info && matches.iter().any(|below| below.is_below(name))
+    }
 }
 
 /// Whether a name matches a pattern: `*` is anything, `%` anything but the separator.
@@ -96,33 +114,22 @@ impl Listing {
     fn respond(&self, cx: &mut Context, infos: &[MailboxInfo], only_subscribed: &[MailboxName]) {
         let separator = cx.config.separator;
         let patterns = Patterns::new(&self.list.reference, &self.list.patterns, separator);
-        let subscribed: BTreeSet<&MailboxName> = infos
-            .iter()
-            .filter(|info| info.subscribed)
-            .map(|info| &info.name)
-            .chain(only_subscribed)
-            .collect();
-        for info in infos {
-            if !patterns.match_name(&info.name) {
-                continue;
-            }
-            let below = self.list.recursive_match
-                && subscribed.iter().any(|name| name.is_below(&info.name));
+        let subscriptions = self.subscriptions(infos, only_subscribed, &patterns);
+        for info in infos.iter().filter(|info| patterns.match_name(&info.name)) {
             let by_subscription = !self.list.select_subscribed || info.subscribed;
-            let by_use = !self.list.select_special_use || info.special_use.is_some();
-            // RFC 5258 3.5: a name above a match is told with CHILDINFO.
-            let child_info = self.list.select_subscribed && below;
-            if by_use && (by_subscription || child_info) {
+            let child_info = subscriptions.tells_of_names_below(&info.name);
+            if self.is_of_use(info) && (by_subscription || child_info) {
                 self.write_mailbox(cx, info, child_info);
             }
         }
         if self.list.select_subscribed && !self.list.select_special_use {
             let known: BTreeSet<&MailboxName> = infos.iter().map(|info| &info.name).collect();
-            for (name, child_info) in self.absent(only_subscribed, &known) {
-                if !patterns.match_name(&name) {
+            for name in self.absent(only_subscribed, &known) {
+                let is_subscribed = subscriptions.all.contains(&name);
+                let child_info = subscriptions.tells_of_names_below(&name);
+                if !patterns.match_name(&name) || !(is_subscribed || child_info) {
                     continue;
                 }
-                let is_subscribed = subscribed.contains(&name);
                 let subscribed = if is_subscribed { " \\Subscribed" } else { "" };
                 let _ = write!(cx.out, "* LIST (\\NonExistent{subscribed}) ");
                 write_name(cx, &name);
@@ -132,21 +139,47 @@ impl Listing {
         }
     }
 
-    /// Subscribed names without a mailbox and, where wanted, names above them; and whether
-    /// subscribed names lie below.
+    fn is_of_use(&self, info: &MailboxInfo) -> bool {
+        !self.list.select_special_use || info.special_use.is_some()
+    }
+
+    fn subscriptions<'a>(
+        &self,
+        infos: &'a [MailboxInfo],
+        only_subscribed: &'a [MailboxName],
+        patterns: &Patterns,
+    ) -> Subscriptions<'a> {
+        let mut subscriptions = Subscriptions {
+            all: BTreeSet::new(),
+            unlisted: BTreeSet::new(),
+            with_child_info: self.list.recursive_match && self.list.select_subscribed,
+        };
+        let mailboxes = infos.iter().filter(|info| info.subscribed);
+        let mailboxes = mailboxes.map(|info| (&info.name, self.is_of_use(info)));
+        let others = only_subscribed.iter().map(|name| (name, !self.list.select_special_use));
+        for (name, is_of_use) in mailboxes.chain(others) {
+            subscriptions.all.insert(name);
+            if !is_of_use || !patterns.match_name(name) {
+                subscriptions.unlisted.insert(name);
+            }
+        }
+        subscriptions
+    }
+
+    /// Subscribed names without a mailbox and, where wanted, names above them.
     fn absent(
         &self,
         subscribed: &[MailboxName],
         known: &BTreeSet<&MailboxName>,
-    ) -> BTreeMap<MailboxName, bool> {
-        let mut absent: BTreeMap<MailboxName, bool> = BTreeMap::new();
+    ) -> BTreeSet<MailboxName> {
+        let mut absent = BTreeSet::new();
         for name in subscribed {
-            absent.entry(name.clone()).or_insert(false);
+            absent.insert(name.clone());
             let mut above = name.parent().filter(|_| self.list.recursive_match);
             while let Some(name) = above {
                 above = name.parent();
                 if !known.contains(&name) {
-                    absent.insert(name, true);
+                    absent.insert(name);
                 }
             }
         }
