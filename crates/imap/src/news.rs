@@ -130,10 +130,11 @@ impl News {
             self.step = Step::Expunges { left, heard, then };
             return Next::More;
         }
-        selected.vanished_modseq = selected.vanished_modseq.max(heard);
+        let (records, next) = then;
+        // Why also what came meanwhile: expunges and the first page were read at the same moment.
+        selected.vanished_modseq = selected.vanished_modseq.max(heard).max(greatest(&records));
         selected.unsure_of_expunges = false;
         self.step = Step::Asked { heard, first_page: None, grew: false };
-        let (records, next) = then;
         self.tell_messages(cx, &records, next)
     }
 
@@ -159,8 +160,7 @@ impl News {
             }
         }
         // What changed after the first page was read has a greater mod-sequence than all in it.
-        let greatest = records.iter().map(|record| record.modseq.value()).max().unwrap_or(0);
-        let first_page = first_page.unwrap_or(greatest);
+        let first_page = first_page.unwrap_or_else(|| greatest(records));
         if let Some(next) = next {
             let rest = UidSet::range(next, Uid::LAST);
             self.step = Step::Asked { heard, first_page: Some(first_page), grew };
@@ -220,6 +220,11 @@ fn changed(selected: &Selected, uids: UidSet) -> Messages {
         expunged: false,
         only_envelope: false,
     }
+}
+
+/// The mailbox has come at least so far when these were read.
+fn greatest(records: &[MessageRecord]) -> u64 {
+    records.iter().map(|record| record.modseq.value()).max().unwrap_or(0)
 }
 
 /// New messages become known; whether there were any.

@@ -4,7 +4,7 @@ mod support;
 
 use imap::{Config, Session};
 use mailbox::dialogue::{Engine, Login, Question, Reply, Step, Trouble};
-use mailbox::{AccountId, Address};
+use mailbox::{AccountId, Address, Change, Flags};
 use proptest::prelude::*;
 
 fn session() -> Session {
@@ -187,6 +187,54 @@ fn a_message_that_cannot_be_read_now_is_neither_empty_nor_at_fault() {
     let said = String::from_utf8(said).expect("ASCII");
     assert!(client.is_closed, "{said}");
     assert!(!said.contains("NIL") && !said.contains("c NO") && !said.contains("d OK"), "{said}");
+}
+
+/// A message comes; what a session would hear of that.
+fn arrive(store: &mut support::Store) -> Vec<Change> {
+    store.append("INBOX", &[b"A: 1\r\n\r\n".to_vec()], &Flags::default());
+    std::mem::take(&mut store.changes)
+}
+
+/// A session in IDLE that heard of a message and asks what there is.
+fn asking() -> (support::Store, Session, Question) {
+    let mut store = support::Store::new();
+    let mut client = support::Client::new(support::config());
+    let input = b"a LOGIN ann@example.test secret\r\nb SELECT INBOX\r\nc IDLE\r\n";
+    client.say(&mut store, input);
+    let mut session = client.session;
+    arrive(&mut store).into_iter().for_each(|change| session.notify(change));
+    let Step::Ask(question) = session.next_step() else { panic!("nothing is asked") };
+    (store, session, question)
+}
+
+fn sent(session: &mut Session) -> String {
+    let Step::Send(bytes) = session.next_step() else { panic!("nothing is told") };
+    String::from_utf8(bytes.to_vec()).expect("ASCII")
+}
+
+#[test]
+fn in_idle_what_is_known_is_told_before_anything_else_is_asked() {
+    let (mut store, mut session, question) = asking();
+    let reply = store.reply(question);
+    session.reply(reply);
+    arrive(&mut store).into_iter().for_each(|change| session.notify(change));
+    assert!(sent(&mut session).contains("* 1 EXISTS\r\n"));
+    let Step::Ask(question) = session.next_step() else { panic!("nothing is asked") };
+    let reply = store.reply(question);
+    session.reply(reply);
+    assert!(sent(&mut session).contains("* 2 EXISTS\r\n"));
+    assert!(matches!(session.next_step(), Step::Wait));
+}
+
+/// Where answers take longer than it takes until the next message comes, IDLE would ask for ever.
+#[test]
+fn in_idle_nothing_is_asked_again_because_an_answer_was_newer_than_the_question() {
+    let (mut store, mut session, question) = asking();
+    arrive(&mut store);
+    let reply = store.reply(question);
+    session.reply(reply);
+    assert!(sent(&mut session).contains("* 2 EXISTS\r\n"));
+    assert!(matches!(session.next_step(), Step::Wait));
 }
 
 /// A session behind COMPRESS, and the client's end of it.

@@ -27,7 +27,9 @@ impl Idling {
         match next {
             Next::Done(_) => {
                 self.news = None;
-                Next::Input
+                // Why not for input yet: where something else is new by now, what is known would wait for
+                // the next answer, and where mail keeps coming for the one after that.
+                Next::More
             }
             other => other,
         }
@@ -85,7 +87,8 @@ impl Work for Idling {
         }
     }
 
-    /// What cannot be found out now is asked again at the next news.
+    /// What cannot be found out now is asked again at the next news: the driver brings some as soon as the
+    /// store answers.
     fn trouble(&mut self, cx: &mut Context, trouble: Trouble) -> Next {
         if let Some(news) = &mut self.news {
             news.trouble(cx, trouble);
