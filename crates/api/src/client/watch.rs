@@ -8,9 +8,10 @@ use mailbox::command::OfMailbox;
 use mailbox::{AccountId, Change, MailboxId, ModSeq};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
-use tonic::Streaming;
+use tonic::{Response, Status, Streaming};
 use tracing::debug;
 
+use super::DEADLINE;
 use super::attempt::Pause;
 use super::route::{Leader, Route};
 use crate::convert::mail::change_from_wire;
@@ -20,8 +21,11 @@ use crate::proto::mail::{WatchRequest, WatchResponse};
 /// been lost on the way. No mailbox has this id. Its `highest_modseq` is the greatest there can be.
 pub const EVERY_MAILBOX: MailboxId = MailboxId::EVERY;
 
-/// How long a leader may take to begin its stream.
-const BEGIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a leader is looked for before it is asked whether anybody still watches.
+const FIND_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a leader may take to begin its stream, if nobody else leads. As long as for an answer: one
+/// that is slow and answers all else would else never be listened to.
+const BEGIN_TIMEOUT: Duration = DEADLINE;
 /// How long a stream is kept when nobody watches any more: sessions come and go, and each beginning
 /// costs a round of the shard's leader.
 const LINGER: Duration = Duration::from_secs(2);
@@ -173,11 +177,15 @@ impl ShardWatch {
     async fn begin(&self, leader: &Leader) -> Option<Streaming<WatchResponse>> {
         let request = WatchRequest { shard: self.route.shard.0, from: 0 };
         let mut client = self.route.cluster.nodes.mail(&leader.node);
-        let begin = async {
-            let mut stream = client.watch(request).await.ok()?.into_inner();
-            self.take(leader, stream.message().await.ok()??).then_some(stream)
+        let call = async {
+            let mut stream = client.watch(request).await?.into_inner();
+            let first = stream.message().await?;
+            let first = first.ok_or_else(|| Status::unavailable("stream ended"))?;
+            Ok(Response::new((stream, first)))
         };
-        timeout(BEGIN_TIMEOUT, begin).await.unwrap_or_default()
+        let deadline = Instant::now() + BEGIN_TIMEOUT;
+        let (stream, first) = self.route.attempt(leader, deadline, call).await.ok()?;
+        self.take(leader, first).then_some(stream)
     }
 
     /// Passes on what a message tells; false if it ends the stream.
@@ -213,7 +221,7 @@ async fn run(shard: Weak<ShardWatch>) {
         if shard.idle() {
             return;
         }
-        let leader = match timeout(BEGIN_TIMEOUT, shard.route.leader()).await {
+        let leader = match timeout(FIND_TIMEOUT, shard.route.leader()).await {
             Ok(leader) => leader,
             Err(_) => continue,
         };

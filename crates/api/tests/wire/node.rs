@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use api::admin::{AdminHandler, ChunkCopy, ClusterInit, MoveReplica, ReplicaCopies, Status};
 use api::mail::{Changes, Leadership, MailError, MailHandler};
@@ -199,6 +200,8 @@ pub struct FakeNode {
     pub chunks: Mutex<BTreeMap<Digest, StoredChunk>>,
     /// Does not answer anything about leadership, and nothing else.
     pub deaf: watch::Sender<bool>,
+    /// How long it takes to be sure that it leads.
+    pub sure_after: Mutex<Duration>,
 }
 
 impl FakeNode {
@@ -211,6 +214,7 @@ impl FakeNode {
             held: watch::Sender::new(None),
             chunks: Mutex::default(),
             deaf: watch::Sender::new(false),
+            sure_after: Mutex::default(),
         }
     }
 
@@ -221,6 +225,12 @@ impl FakeNode {
 
     async fn hear(&self) {
         let _ = self.deaf.subscribe().wait_for(|deaf| !deaf).await;
+    }
+
+    async fn make_sure(&self) -> Result<(), MailError> {
+        let after = *self.sure_after.lock().unwrap();
+        tokio::time::sleep(after).await;
+        self.check_leader()
     }
 
     fn check_leader(&self) -> Result<(), MailError> {
@@ -325,7 +335,7 @@ impl MailHandler for FakeNode {
         linearizable: bool,
     ) -> Result<Answer, MailError> {
         self.hear().await;
-        self.check_leader()?;
+        self.make_sure().await?;
         let mut state = self.world.state.lock().unwrap();
         if let Query::Bodies(asked) = &query {
             state.n_lasting += 1;
@@ -358,7 +368,7 @@ impl MailHandler for FakeNode {
 
     async fn watch(&self, _: ShardId, _: u64) -> Result<Changes, MailError> {
         self.hear().await;
-        self.check_leader()?;
+        self.make_sure().await?;
         let changes = BroadcastStream::new(self.world.changes.subscribe());
         self.world.tick();
         Ok(Box::pin(changes.map(|change| change.map_err(|_| MailError::Overloaded))))

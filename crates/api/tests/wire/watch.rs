@@ -1,11 +1,13 @@
 //! Changes: each session hears of its account, and after a gap that anything may have changed.
 
+use std::time::Duration;
+
 use api::client::{EVERY_MAILBOX, Watch};
 use mailbox::command::{OfMailbox, Place};
 use mailbox::{AccountId, Change, MailboxId, ModSeq};
 use tokio::time::timeout;
 
-use crate::cluster::{ACCOUNT, Cluster, PATIENCE, PLACE};
+use crate::cluster::{ACCOUNT, Cluster, PATIENCE, PLACE, address};
 
 const OTHER: AccountId = AccountId([8; 16]);
 
@@ -60,6 +62,20 @@ async fn a_stream_at_a_former_leader_is_left_when_a_question_finds_the_new_one()
     cluster.world.lead("n3");
     client.lock_maildrop(PLACE, [1; 16]).await.unwrap();
     next_is_every(&mut watch, ACCOUNT).await;
+}
+
+#[tokio::test]
+async fn a_leader_that_takes_long_is_listened_to_and_not_taken_for_lost() {
+    let cluster = Cluster::start(3);
+    let anna = address("anna@example.test");
+    cluster.world.resolve(&anna, Some(PLACE));
+    *cluster.node("n1").sure_after.lock().unwrap() = Duration::from_millis(1_500);
+    let client = cluster.client();
+    let mut watch = client.watch(PLACE);
+    let (found, ()) = tokio::join!(client.recipient(&anna), next_is_every(&mut watch, ACCOUNT));
+    assert_eq!(found, Ok(Some(PLACE)));
+    cluster.world.change(10, change(ACCOUNT, 3, 6));
+    assert_eq!(next(&mut watch).await, change(ACCOUNT, 3, 6));
 }
 
 #[tokio::test]
