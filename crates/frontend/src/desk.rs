@@ -52,7 +52,7 @@ struct Watched {
     place: Place,
     of: OfMailbox,
     changes: Box<dyn Watch>,
-    /// News may have been lost: how far the mailbox is has to be asked for.
+    /// News may have been lost, here or on the way: how far the mailbox is has to be asked for.
     has_gap: bool,
 }
 
@@ -115,8 +115,13 @@ impl Desk {
     /// Finds out or does what the session asks for.
     pub(crate) async fn answer(&mut self, question: Question) -> Reply {
         let kind = Kind::of(&question);
+        let asks = matches!(question, Question::Query(_));
         let asked = Instant::now();
         let reply = self.find_out(question).await.unwrap_or_else(Reply::Trouble);
+        if let (true, Reply::Trouble(_), Some(watched)) = (asks, &reply, &mut self.watched) {
+            // Why: it may have been the question what is new, of which nobody tells a second time.
+            watched.has_gap = true;
+        }
         if let Some(kind) = kind {
             self.shared.metrics.asked(kind, asked.elapsed());
         }

@@ -190,6 +190,22 @@ async fn a_lost_maildrop_is_taken_again_at_once_or_ends_the_session() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_idles_is_told_also_of_what_could_not_be_found_out_at_once() {
+    let house = House::new("").await;
+    let mut imap = house.client(Protocol::Imap).await;
+    imap.line().await;
+    imap.until_tag("a LOGIN jo@example.test secret").await;
+    imap.until_tag("b SELECT INBOX").await;
+    assert!(imap.say("c IDLE").await.starts_with('+'));
+    house.memory.until(|state| state.n_news == 1).await;
+    house.memory.change(|state| state.n_troubles = 2);
+    // Nothing else comes that could remind it.
+    house.deliver(b"A: 1\r\n").await;
+    assert_eq!(imap.line().await, "* 1 EXISTS");
+    assert_eq!(house.memory.with(|state| state.n_troubles), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_meets_the_end_of_another_session_waits_for_it() {
     let house = House::new("").await;
     let mut first = house.client(Protocol::Pop3).await;

@@ -29,7 +29,8 @@ pub trait Engine: Send {
     /// The reply to the open question.
     fn reply(&mut self, reply: Reply);
 
-    /// Somebody changed a mailbox this session watches.
+    /// Somebody changed a mailbox this session watches, or may have: where news were lost on the way, or a
+    /// question could not be answered, this comes as soon as the store can be asked.
     fn notify(&mut self, change: Change);
 
     /// TLS is up: plaintext that was buffered is dropped (RFC 9051 6.2.1, RFC 2595 4).

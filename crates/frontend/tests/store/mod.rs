@@ -27,6 +27,10 @@ pub struct State {
     pub n_locked_out: usize,
     pub n_watches: usize,
     pub n_uploads: usize,
+    /// Questions what is new in a mailbox.
+    pub n_news: usize,
+    /// So many of them cannot be answered.
+    pub n_troubles: usize,
     /// The most stored octets that travelled beside one command.
     pub most_inline_bytes: usize,
     pub is_away: bool,
@@ -48,6 +52,8 @@ impl Default for Memory {
             n_locked_out: 0,
             n_watches: 0,
             n_uploads: 0,
+            n_news: 0,
+            n_troubles: 0,
             most_inline_bytes: 0,
             is_away: false,
             remembered: BTreeMap::new(),
@@ -181,6 +187,16 @@ impl Store for Memory {
     }
 
     async fn query(&self, _: Place, query: Query) -> Result<Answer, Trouble> {
+        let is_troubled = self.change(|state| {
+            let is_news = matches!(query, Query::News(..));
+            state.n_news += usize::from(is_news);
+            let is_troubled = is_news && state.n_troubles > 0;
+            state.n_troubles -= usize::from(is_troubled);
+            is_troubled
+        });
+        if is_troubled {
+            return Err(Trouble::Unavailable);
+        }
         Ok(self.lock().shard.query(&query))
     }
 
