@@ -124,13 +124,13 @@ impl Searching {
         if returned.count {
             let _ = write!(out, " COUNT {}", self.finding.found.n_uids());
         }
-        if let (true, true, Some(modseq)) = (self.with_modseq, ends.is_some(), self.finding.modseq)
-        {
-            let _ = write!(out, " MODSEQ {modseq}");
-        }
         if returned.all && ends.is_some() {
             out.text(" ALL ");
             return self.begin_telling(cx);
+        }
+        if let (true, true, Some(modseq)) = (self.with_modseq, ends.is_some(), self.finding.modseq)
+        {
+            let _ = write!(out, " MODSEQ {modseq}");
         }
         out.text("\r\n");
         Next::Done(Ending::ok("done"))
@@ -180,8 +180,12 @@ impl Searching {
         if !left.is_empty() {
             return Next::More;
         }
-        if let (None, true, Some(modseq)) = (self.returned, self.with_modseq, self.finding.modseq) {
-            let _ = write!(out, " (MODSEQ {modseq})");
+        if let (true, Some(modseq)) = (self.with_modseq, self.finding.modseq) {
+            // The last of ESEARCH as well: the RFC leaves the order free, its examples have this one.
+            let _ = match self.returned {
+                Some(_) => write!(out, " MODSEQ {modseq}"),
+                None => write!(out, " (MODSEQ {modseq})"),
+            };
         }
         out.text("\r\n");
         Next::Done(Ending::ok("done"))
