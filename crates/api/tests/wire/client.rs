@@ -263,7 +263,8 @@ async fn a_command_that_expires_again_and_again_ends_with_its_deadline() {
     let told = client.command(PLACE, command(), Vec::new()).await;
     assert_eq!((told, cluster.world.n_done()), (Err(Trouble::Unavailable), 1));
     let took = began.elapsed();
-    assert!((500..2_000).contains(&took.as_millis()), "{took:?}");
+    // It ends early where the next try could not be in time.
+    assert!((200..5_000).contains(&took.as_millis()), "{took:?}");
 }
 
 #[tokio::test]
