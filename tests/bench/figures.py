@@ -35,9 +35,12 @@ class Demo:
         self.rookery = rookery
         self.keep = tempfile.TemporaryDirectory(prefix="rookery-figures-")
         self.dir = pathlib.Path(self.keep.name) / "demo"
+        self.command = [rookery, "demo", "--dir", str(self.dir), "--base-port", "18000", *options]
+        self.start()
+
+    def start(self):
         begun = time.monotonic()
-        command = [rookery, "demo", "--dir", str(self.dir), "--base-port", "18000", *options]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True)
         for line in self.process.stdout:
             if "Ctrl-C ends everything" in line:
                 break
@@ -75,6 +78,13 @@ class Demo:
         while subprocess.run([self.rookery, "demo", "start", name, "--dir", str(self.dir)],
                              capture_output=True).returncode:
             time.sleep(0.1)
+
+    def restart(self):
+        """All processes end and start again, on the same directory."""
+        self.process.terminate()
+        self.process.wait(60)
+        self.start()
+        self.wait_healthy("--whole")
 
     def close(self):
         self.process.terminate()
