@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::{BufMut, Bytes};
+use bytes::{Buf, BufMut, Bytes};
 
 use crate::ids::{AccountId, EmailId};
 use crate::rows::RowChanges;
@@ -17,6 +17,9 @@ use crate::table::{self, Fields};
 pub(crate) const CONTENTS: u64 = 128;
 /// A brief that is longer is left out, so that a block stays below 256 KiB.
 const BRIEF_BYTES_MAX: usize = 2048;
+
+/// Octets of a [`Block::name`].
+const NAME_BYTES: usize = 25;
 
 /// So many contents that came to an account at once are a whole mailbox being filled, which is likely to be
 /// searched. Of single messages the briefs are made when somebody asks.
@@ -32,6 +35,8 @@ pub(crate) enum Kind {
     /// Envelopes as listings tell them.
     Envelopes,
 }
+
+const KINDS: [Kind; 3] = [Kind::Texts, Kind::Relations, Kind::Envelopes];
 
 /// Names the briefs of neighbouring contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,10 +55,7 @@ impl Block {
     /// The blocks that are not true any more when the row of this key changes.
     pub fn changed_by(key: &[u8]) -> Option<[Block; 3]> {
         let (account, email) = table::of_metadata(key)?;
-        Some(
-            [Kind::Texts, Kind::Relations, Kind::Envelopes]
-                .map(|kind| Self::of(account, email, kind)),
-        )
+        Some(KINDS.map(|kind| Self::of(account, email, kind)))
     }
 
     /// The blocks of accounts to which many contents came with these changes, as far as no more will come to
@@ -75,6 +77,27 @@ impl Block {
             numbers.into_iter().map(move |number| Block { account, number, kind })
         });
         blocks.collect()
+    }
+
+    /// Its name where briefs are kept for longer than a process runs; see [`crate::briefs_format`].
+    pub fn name(&self) -> [u8; NAME_BYTES] {
+        let mut name = [0; NAME_BYTES];
+        name[0] = self.kind as u8;
+        name[1..17].copy_from_slice(&self.account.0);
+        name[17..].copy_from_slice(&self.number.to_be_bytes());
+        name
+    }
+
+    /// The block of this name.
+    pub fn named(name: &[u8; NAME_BYTES]) -> Option<Self> {
+        let (mut number, account) = (&name[17..], AccountId(Fields(name).id(1)));
+        let kind = *KINDS.get(usize::from(name[0]))?;
+        Some(Self { account, number: number.get_u64(), kind })
+    }
+
+    /// Whether these briefs have that of the last content of their block, behind which none comes.
+    pub fn is_complete(briefs: &[u8]) -> bool {
+        find(briefs, EmailId(CONTENTS - 1)).is_some()
     }
 
     pub(crate) fn with(self, kind: Kind) -> Self {
@@ -163,6 +186,30 @@ mod tests {
             assert_eq!(find(&block, EmailId(CONTENTS + n)), wanted, "{n}");
         }
         assert_eq!(find(b"", EmailId(1)), None);
+        assert!(!Block::is_complete(&block));
+    }
+
+    #[test]
+    fn a_block_is_complete_with_its_last_content() {
+        let mut packer = Packer::new();
+        let last = table::metadata(AccountId([1; 16]), EmailId(2 * CONTENTS - 1));
+        packer.add(&last, |brief| brief.extend_from_slice(b"last"));
+        assert!(Block::is_complete(&packer.finish()));
+        assert!(!Block::is_complete(&Packer::new().finish()) && !Block::is_complete(b""));
+    }
+
+    #[test]
+    fn a_block_has_a_name_of_its_own() {
+        let account = |n| AccountId([n; 16]);
+        let mut names = BTreeSet::new();
+        for (kind, n, email) in KINDS.into_iter().flat_map(|kind| {
+            [(1, 0), (1, CONTENTS), (2, 0), (2, u64::MAX)].map(|(n, email)| (kind, n, email))
+        }) {
+            let block = Block::of(account(n), EmailId(email), kind);
+            assert_eq!(Block::named(&block.name()), Some(block));
+            assert!(names.insert(block.name()));
+        }
+        assert_eq!(Block::named(&[KINDS.len() as u8; NAME_BYTES]), None);
     }
 
     #[test]

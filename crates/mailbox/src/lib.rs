@@ -84,6 +84,11 @@ pub fn prepare(rows: &dyn Source, block: &Block) {
     query::prepare(rows, block);
 }
 
+/// What the briefs of this build are; those of a build of which this is another number are of no use to it.
+pub fn briefs_format() -> u64 {
+    query::briefs_format()
+}
+
 /// Whether any message or upload of this shard still refers to the chunk.
 pub fn is_chunk_live(rows: &dyn Source, digest: &Digest) -> bool {
     row::has_any(rows, &table::chunk_everywhere(digest))

@@ -29,7 +29,7 @@ use crate::row::{self, AccountRow, MailboxRow};
 use crate::rows::Source;
 use crate::table;
 use crate::uid_set::UidSet;
-pub(crate) use briefs::prepare;
+pub(crate) use briefs::{format as briefs_format, prepare};
 
 /// Limit: messages in one page of state (UID, flags, sizes).
 pub const STATE_PAGE_MAX: u32 = 8192;

@@ -2,16 +2,21 @@
 //! of a large mailbox costs more than all else that a search does.
 //!
 //! Each store has briefs of its own. They are forgotten when a row they were made of changes, and all of
-//! them with the store: never is anything told of rows that were replaced.
+//! them with the store: never is anything told of rows that were replaced. Those to which nothing more comes
+//! are kept in a file as well, from where they come back after a start.
+
+mod file;
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use mailbox::{Block, RowChanges};
+use mailbox::{Block, RowChanges, Source};
 
-use crate::store::Store;
+use self::file::BriefsFile;
+use crate::store::{RowView, Store};
 
 /// Limit: octets kept for all replicas of a disk, a sixteenth of the GiB that a node with a million
 /// messages may take. It holds what searches read of some 400,000 messages.
@@ -37,6 +42,7 @@ struct Kept {
 pub(crate) struct StoreBriefs {
     all: Arc<Briefs>,
     store: u64,
+    file: OnceLock<BriefsFile>,
 }
 
 impl StoreBriefs {
@@ -47,13 +53,34 @@ impl StoreBriefs {
             kept.n_stores += 1;
             kept.n_stores
         };
-        Self { all, store }
+        Self { all, store, file: OnceLock::new() }
+    }
+
+    /// They are in this file as well from now on, those of the same rows that it has among them.
+    pub fn keep_in(&self, path: &Path) {
+        self.file.get_or_init(|| BriefsFile::open(path));
     }
 
     /// What was kept.
     pub fn get(&self, block: &Block) -> Option<Bytes> {
+        self.in_memory(block).or_else(|| self.come_back(block))
+    }
+
+    fn in_memory(&self, block: &Block) -> Option<Bytes> {
         let kept = self.all.lock();
         kept.blocks.get(&(self.store, *block)).map(|(_, briefs)| briefs.clone())
+    }
+
+    /// Takes a block from the file.
+    fn come_back(&self, block: &Block) -> Option<Bytes> {
+        let file = self.file.get()?;
+        let briefs = file.get(block)?;
+        self.put(block, &briefs);
+        // Order: whoever changes its rows forgets the one in the file first.
+        if !file.has(block) {
+            self.all.lock().forget(&(self.store, *block));
+        }
+        Some(briefs)
     }
 
     /// Keeps briefs of the rows as they are now.
@@ -61,13 +88,32 @@ impl StoreBriefs {
         self.all.lock().put((self.store, *block), briefs);
     }
 
+    /// Whether what was kept outlives the process.
+    pub fn is_filed(&self, block: &Block) -> bool {
+        self.file.get().is_some_and(|file| file.has(block))
+    }
+
+    /// Keeps briefs for longer than the process runs, if nothing more comes to them. If `has_changed` then
+    /// says that their rows did meanwhile, they are forgotten.
+    pub fn file(&self, block: &Block, briefs: &Bytes, has_changed: impl FnOnce() -> bool) {
+        let Some(file) = self.file.get().filter(|_| Block::is_complete(briefs)) else { return };
+        file.put(block, briefs);
+        if has_changed() {
+            file.forget(block);
+        }
+    }
+
     /// These rows are something else from now on.
     pub fn change(&self, changes: &RowChanges) {
-        let mut blocks = changes.keys().filter_map(|key| Block::changed_by(key)).peekable();
-        if blocks.peek().is_some() {
-            let mut kept = self.all.lock();
-            blocks.flatten().for_each(|block| kept.forget(&(self.store, block)));
+        let blocks = || changes.keys().filter_map(|key| Block::changed_by(key)).flatten();
+        if blocks().next().is_none() {
+            return;
         }
+        if let Some(file) = self.file.get() {
+            blocks().for_each(|block| file.forget(&block));
+        }
+        let mut kept = self.all.lock();
+        blocks().for_each(|block| kept.forget(&(self.store, block)));
     }
 }
 
@@ -81,17 +127,42 @@ impl Drop for StoreBriefs {
 }
 
 /// Makes the briefs of mailboxes that are being filled, while their rows are still at hand: whoever searches
-/// such a one first would have each of them read from the disk.
-pub(crate) fn prepare(store: &Arc<Store>, came: &RowChanges) {
+/// such a one first would have each of them read from the disk. Where queries are answered (`is_asked`) they
+/// are kept in memory; elsewhere in the file alone, for the time when this replica leads.
+pub(crate) fn prepare(store: &Arc<Store>, came: &RowChanges, is_asked: bool) {
     for block in Block::completed_by(came) {
         // Why one for each: what is overwritten while there is a view has to be kept.
         let view = store.view();
-        let made = catch_unwind(AssertUnwindSafe(|| mailbox::prepare(&view, &block)));
+        let made = catch_unwind(AssertUnwindSafe(|| match is_asked {
+            true => mailbox::prepare(&view, &block),
+            false => mailbox::prepare(&Filed(&view), &block),
+        }));
         if made.is_err() {
             // Why nothing more: whoever asks makes them, and finds what is wrong.
             return;
         }
         std::thread::yield_now();
+    }
+}
+
+/// A view whose briefs are those of the file alone.
+struct Filed<'v>(&'v RowView);
+
+impl Source for Filed<'_> {
+    fn row(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.0.row(key)
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) {
+        self.0.scan(from, to, visit);
+    }
+
+    fn briefs(&self, block: &Block) -> Option<Bytes> {
+        self.0.are_briefs_filed(block).then(Bytes::new)
+    }
+
+    fn keep_briefs(&self, block: &Block, briefs: &Bytes) {
+        self.0.file_briefs(block, briefs);
     }
 }
 

@@ -155,6 +155,7 @@ impl Local {
                 }
             }
         }
+        store.keep_briefs_in(&briefs_path(&path));
         Ok(store)
     }
 
@@ -227,6 +228,8 @@ impl Local {
         let applied = checkpoint.map_or(Applied::default(), |found| found.applied().clone());
         store.commit(Changed::default(), &[], applied).map_err(io::Error::other)?;
         store.settle().map_err(io::Error::other)?;
+        drop(std::fs::remove_file(briefs_path(&path)));
+        store.keep_briefs_in(&briefs_path(&path));
         for generation in old {
             // Why the result is dropped: a directory that stays only takes space, and goes at the
             // next start.
@@ -234,6 +237,7 @@ impl Local {
             let index = dir.join(generation.to_string());
             drop(std::fs::remove_file(clean_path(&index)));
             drop(std::fs::remove_file(doubt_path(&index)));
+            drop(std::fs::remove_file(briefs_path(&index)));
         }
         Ok(store)
     }
@@ -360,6 +364,10 @@ fn doubt_path(index: &Path) -> PathBuf {
     index.with_extension("doubted")
 }
 
+fn briefs_path(index: &Path) -> PathBuf {
+    index.with_extension("briefs")
+}
+
 /// Why an index is not used.
 enum Distrust {
     /// It is not there or not the one that belongs here.
@@ -414,7 +422,41 @@ fn sync_tree(dir: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use mailbox::{Block, RowChanges, ShardId, Source};
+
     use super::*;
+    use crate::disk::DiskOptions;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn briefs_stay_with_their_index_and_go_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        Disk::format(dir.path()).unwrap();
+        let journal = journal::Options { reserve_segments: 0, ..journal::Options::default() };
+        let options = DiskOptions { journal, ..DiskOptions::default() };
+        let disk = Disk::open(dir.path(), options).unwrap();
+        let claim = disk.claim(0, ShardId(1)).await.unwrap();
+        let local = Local { disk, replica: 0 };
+        // Of an account, as `mailbox` names and makes them: a row of metadata, and briefs of 128 of which the
+        // last alone is not empty.
+        let key = [&[8][..], &[1; 16], &[0x0f], &1_u64.to_be_bytes()].concat();
+        let block = Block::changed_by(&key).unwrap()[0];
+        let briefs = Bytes::from([&[0; 4 * 127 + 3][..], &[1], b"x"].concat());
+        let (store, checkpoints) = local.open(&claim.log).await.unwrap();
+        let rows = RowChanges::from([(key, Some(vec![1]))]);
+        store.commit((rows, Vec::new()), &[], Applied::default()).unwrap();
+        store.view().keep_briefs(&block, &briefs);
+        local.close(&store, &checkpoints).unwrap();
+        drop((store, checkpoints));
+        let (store, checkpoints) = local.open(&claim.log).await.unwrap();
+        assert_eq!(store.view().briefs(&block), Some(briefs));
+        drop((store, checkpoints));
+        local.doubt_index().unwrap();
+        let (store, _checkpoints) = local.open(&claim.log).await.unwrap();
+        assert_eq!(store.view().briefs(&block), None, "the index is another one");
+        let left = std::fs::read_dir(local.disk.index_dir(0)).unwrap();
+        let left: Vec<_> = left.map(|item| item.unwrap().file_name()).collect();
+        assert_eq!(left, ["2"], "nothing is left of the one before");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn only_who_stands_still_is_given_up() {

@@ -13,6 +13,7 @@ mod undo;
 
 use std::collections::VecDeque;
 use std::ops::Bound;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
@@ -166,6 +167,11 @@ impl Store {
         }))
     }
 
+    /// Briefs of its rows are kept in this file as well from now on.
+    pub fn keep_briefs_in(&self, path: &Path) {
+        self.briefs.keep_in(path);
+    }
+
     /// How far the rows are.
     pub fn applied(&self) -> Applied {
         lock(&self.commit).clone()
@@ -200,17 +206,15 @@ impl Store {
         Ok(lag)
     }
 
-    /// Has what was committed so far written to the index, and does not wait for it. Where queries are
-    /// answered, they are prepared for what came.
+    /// Has what was committed so far written to the index, and does not wait for it. Queries are prepared for
+    /// what came, above all where they are answered (`is_asked`).
     pub fn begin_settling(self: &Arc<Self>, blocking: Blocking, is_asked: bool) {
         self.pending.write().unwrap_or_else(PoisonError::into_inner).call();
         let store = self.clone();
         // Why the result is dropped: a failure marks the index damaged, and it is rebuilt.
         blocking.begin(move || {
-            if let Ok(Some(layer)) = store.write_pending()
-                && is_asked
-            {
-                briefs::prepare(&store, &layer.rows);
+            if let Ok(Some(layer)) = store.write_pending() {
+                briefs::prepare(&store, &layer.rows, is_asked);
             }
         });
     }
@@ -578,6 +582,23 @@ impl RowView {
         }
     }
 
+    /// Whether briefs are kept for longer than the process runs.
+    pub fn are_briefs_filed(&self, block: &Block) -> bool {
+        self.store.briefs.is_filed(block)
+    }
+
+    /// Has briefs made of its rows kept so, if these have not changed since.
+    pub fn file_briefs(&self, block: &Block, briefs: &Bytes) {
+        self.store.briefs.file(block, briefs, || self.has_changed(block));
+    }
+
+    /// Whether any of the rows of a block is not what it was.
+    fn has_changed(&self, block: &Block) -> bool {
+        let (from, to) = block.rows();
+        let range = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
+        lock(&self.store.undo).has_changed(self.version, range)
+    }
+
     /// The rows it is a view of.
     pub fn store(&self) -> &Arc<Store> {
         &self.store
@@ -643,6 +664,8 @@ impl Source for RowView {
         if !undo.has_changed(self.version, range) {
             self.store.briefs.put(block, briefs);
         }
+        drop(undo);
+        self.file_briefs(block, briefs);
     }
 }
 

@@ -159,7 +159,7 @@ pub(crate) fn raw(stored: &StoredChunk) -> Option<Bytes> {
 
 /// One zstd frame of at most so many bytes. The context is kept by thread: making one costs more than
 /// a small chunk.
-fn decompress(packed: &[u8], raw_len: usize) -> Option<Vec<u8>> {
+pub(crate) fn decompress(packed: &[u8], raw_len: usize) -> Option<Vec<u8>> {
     thread_local! {
         static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
     }

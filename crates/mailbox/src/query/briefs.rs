@@ -12,6 +12,9 @@ use crate::rows::Source;
 /// that lie far apart would read a hundred others for each.
 const NEIGHBOURS_MIN: u32 = 16;
 
+/// What briefs are now. Raised with whatever is put into them, and with what texts are folded to.
+const FORMAT: &str = "briefs 1";
+
 /// Makes a brief of encoded metadata.
 pub(super) type Make = fn(&[u8], &mut Vec<u8>);
 
@@ -51,6 +54,12 @@ impl<'s> Briefs<'s> {
         }
         brief::find(briefs.as_ref()?, email)
     }
+}
+
+/// See [`crate::briefs_format`].
+pub(crate) fn format() -> u64 {
+    // Why so: how ids are hashed is the standard library's, which may have another way some day.
+    thread::hash(FORMAT)
 }
 
 /// See [`crate::prepare`].

@@ -44,7 +44,7 @@ struct ThreadKeys<'b> {
 }
 
 /// A message-id; two that hash alike count as one.
-type IdHash = u64;
+pub(super) type IdHash = u64;
 
 /// What threading needs of a message.
 struct Message {
@@ -90,7 +90,7 @@ impl Message {
     }
 }
 
-fn hash(id: &str) -> IdHash {
+pub(super) fn hash(id: &str) -> IdHash {
     let mut hasher = DefaultHasher::new();
     hasher.write(id.as_bytes());
     hasher.finish()

@@ -291,6 +291,46 @@ fn a_mailbox_that_is_filled_is_ready_to_be_searched_where_queries_are_answered()
     }
 }
 
+/// On every replica, since any may lead after a restart.
+#[test]
+fn briefs_outlive_the_process_and_are_forgotten_when_rows_change() {
+    for is_asked in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || {
+            let index = index::open(&dir.path().join("index"), 1 << 20).unwrap();
+            let store = Store::open(index, 1, Arc::default()).unwrap();
+            store.keep_briefs_in(&dir.path().join("briefs"));
+            store
+        };
+        let key = |email: u64| [&[8][..], &[1; 16], &[0x0f], &email.to_be_bytes()].concat();
+        let n_kept = |view: &RowView| {
+            let blocks = [1, 129, 257].map(|email| Block::changed_by(&key(email)).unwrap());
+            blocks.map(|kinds| kinds.iter().filter(|kind| view.briefs(kind).is_some()).count())
+        };
+        let commit = |store: &Arc<Store>, emails: std::ops::Range<u64>| {
+            let rows = emails.map(|email| (key(email), Some(metadata()))).collect();
+            store.commit((rows, Vec::new()), &[], Applied::default()).unwrap();
+            store.begin_settling(Blocking { is_threaded: false }, is_asked);
+        };
+        let store = open();
+        commit(&store, 0..300);
+        drop(store);
+        let store = open();
+        let before = store.view();
+        assert_eq!(n_kept(&before), [2, 2, 0], "the last block may get more");
+        let last = Block::changed_by(&key(257)).unwrap()[0];
+        before.keep_briefs(&last, &Bytes::from_static(b"not complete"));
+        let first = Block::changed_by(&key(1)).unwrap()[0];
+        let briefs = before.briefs(&first).unwrap();
+        commit(&store, 5..6);
+        assert_eq!(n_kept(&store.view()), [0, 2, 1], "a row changed");
+        before.keep_briefs(&first, &briefs);
+        assert_eq!(n_kept(&store.view()), [0, 2, 1], "made of rows that were");
+        drop((before, store));
+        assert_eq!(n_kept(&open().view())[2], 0);
+    }
+}
+
 #[tokio::test]
 async fn who_waits_for_the_index_goes_on_when_it_was_written() {
     let dir = tempfile::tempdir().unwrap();
