@@ -98,7 +98,7 @@ pub(crate) enum Lag {
     Little,
     /// It is time to write to the index.
     Due,
-    /// That is being done, and the next layer is large enough already: who changes much should wait.
+    /// That is being done, and the next layer is large enough already.
     Behind,
     /// As much waits as may.
     Full,

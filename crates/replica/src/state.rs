@@ -33,7 +33,7 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 const BATCH_WRITES_MAX: usize = 1024;
 
 /// An entry that writes so many rows is a slice of some large command: its answer, and so the next slice,
-/// waits while the index is behind. A delivery writes some 20.
+/// waits while the index is written to, which takes as much of a core. A delivery writes some 20.
 const BULK_WRITES_MIN: usize = 128;
 /// Limit: how long it waits at most. Whoever it is for is patient for seconds.
 const BULK_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -154,12 +154,11 @@ impl Applier {
         ran.map_err(|panic| io::Error::other(words(&*panic)))
     }
 
-    /// Tells everybody what was done. What changed much is answered when the index has caught up.
+    /// Tells everybody what was done. What changed much is answered when nobody writes to the index.
     fn answer(
         &self,
         store: &Arc<Store>,
         done: impl Iterator<Item = (EntryResponder<Types>, Done)>,
-        lag: Lag,
     ) {
         for ((_, responder), done) in done {
             for change in done.result.changes {
@@ -169,14 +168,12 @@ impl Applier {
             self.0.next_index.send_replace(done.index + 1);
             let Some(responder) = responder else { continue };
             let response = Response(done.result.response);
-            if lag < Lag::Behind || done.n_writes < BULK_WRITES_MIN {
+            let Some(quiet) = quiet_after(store, done.n_writes) else {
                 responder.send(response);
                 continue;
-            }
-            let store = store.clone();
+            };
             drop(tokio::spawn(async move {
-                // Why no matter: it was done, and may be answered at any time.
-                drop(tokio::time::timeout(BULK_WAIT_MAX, store.written()).await);
+                quiet.await;
                 responder.send(response);
             }));
         }
@@ -233,7 +230,7 @@ impl Applier {
                 self.0.samples.note(log_id, digest);
                 lag
             };
-            self.answer(&store, entries.drain(..n_done).zip(batch.results), lag);
+            self.answer(&store, entries.drain(..n_done).zip(batch.results));
             self.keep_up(&store, lag, is_asked).await?;
             if !entries.is_empty() {
                 // Why: what else this thread does is not kept waiting by all there is to apply.
@@ -242,6 +239,21 @@ impl Applier {
         }
         Ok(())
     }
+}
+
+/// What the answer to an entry that wrote so many rows waits for, if it does.
+pub(crate) fn quiet_after(
+    store: &Arc<Store>,
+    n_writes: usize,
+) -> Option<impl Future<Output = ()> + Send + 'static> {
+    if n_writes < BULK_WRITES_MIN || !store.is_writing() {
+        return None;
+    }
+    let store = store.clone();
+    Some(async move {
+        // Why no matter: it was done, and may be answered at any time.
+        drop(tokio::time::timeout(BULK_WAIT_MAX, store.written()).await);
+    })
 }
 
 /// What a caught panic says.

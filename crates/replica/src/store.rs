@@ -219,11 +219,16 @@ impl Store {
         });
     }
 
+    /// Whether the index is being written to, or about to be.
+    pub fn is_writing(&self) -> bool {
+        self.pending().is_writing()
+    }
+
     /// Until the index has what is being written to it, or can take nothing any more.
     pub async fn written(&self) {
         let mut written = self.written.subscribe();
         // Order: whoever ends after this was looked at is heard of.
-        if self.pending().is_writing() && !self.is_damaged() {
+        if self.is_writing() && !self.is_damaged() {
             drop(written.changed().await);
         }
     }

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use super::pages::PAGE_BYTES_MAX;
 use super::*;
 use crate::index;
+use crate::state::quiet_after;
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -349,14 +350,19 @@ async fn who_waits_for_the_index_goes_on_when_it_was_written() {
     assert_eq!(commit(1), Lag::Behind);
     let mut begun = store.pending.write().unwrap().take();
     assert_eq!(commit(1), Lag::Little, "what is being written does not count");
+    assert!(quiet_after(&store, 20).is_none(), "a delivery waits for nothing");
+    let mut bulk = std::pin::pin!(quiet_after(&store, 500).unwrap());
+    assert_eq!(bulk.as_mut().now_or_never(), None);
     assert_eq!(commit(4096), Lag::Behind);
     assert_eq!(commit(3 * 4096), Lag::Full);
     let mut first = std::pin::pin!(store.written());
     assert_eq!(first.as_mut().now_or_never(), None);
     finish(&store, &mut begun);
+    assert!(quiet_after(&store, 500).is_none(), "nobody writes");
     // Whoever writes next tells of what was written before as well.
     store.settle().unwrap();
     first.now_or_never().expect("it was written");
+    bulk.now_or_never().expect("it was written");
     assert_eq!(commit(1), Lag::Little);
 }
 
