@@ -36,6 +36,10 @@ pub(crate) struct Selected {
     pub(crate) told_modseq: u64,
     /// Expunges up to here were told.
     pub(crate) vanished_modseq: u64,
+    /// The greatest mod-sequence shown since the last tagged response.
+    shown_modseq: u64,
+    /// Whether the client was told that it saw more than it knows.
+    lags: bool,
     /// The store's HIGHESTMODSEQ as last heard of.
     pub(crate) heard_modseq: u64,
     /// Whether arrivals or flag changes may have been without our hearing of them.
@@ -63,6 +67,8 @@ impl Selected {
             unclaimed: None,
             told_modseq: info.highest_modseq.value(),
             vanished_modseq: info.highest_modseq.value(),
+            shown_modseq: 0,
+            lags: false,
             heard_modseq: info.highest_modseq.value(),
             unsure_of_changes: false,
             unsure_of_expunges: false,
@@ -216,6 +222,7 @@ impl Selected {
         }
         if enabled.condstore {
             let _ = write!(out, "{space}MODSEQ ({})", told.modseq);
+            self.shown(told.modseq);
         }
         out.text(")\r\n");
     }
@@ -236,6 +243,21 @@ impl Selected {
     /// Up to which mod-sequence everything was told.
     pub(crate) fn told_up_to(&self) -> u64 {
         self.told_modseq.min(self.vanished_modseq)
+    }
+
+    /// The client sees this mod-sequence.
+    pub(crate) fn shown(&mut self, modseq: ModSeq) {
+        self.shown_modseq = self.shown_modseq.max(modseq.value());
+    }
+
+    /// RFC 7162 6: at a tagged response a client takes the greatest mod-sequence it saw for how far it
+    /// was told everything. Where that is not so it is told how far it is, and again when all is told.
+    pub(crate) fn take_lag(&mut self, enabled: Enabled) -> Option<u64> {
+        let shown = std::mem::take(&mut self.shown_modseq);
+        // Why not the other: who only asks for changes does not learn from them what is gone.
+        let told = if enabled.qresync { self.told_up_to() } else { self.told_modseq };
+        let lagged = std::mem::replace(&mut self.lags, shown > told);
+        (enabled.condstore && (self.lags || lagged)).then_some(told)
     }
 
     /// Messages are gone: tells it and forgets them.

@@ -453,12 +453,15 @@ impl Session {
             Status::No => "NO",
             Status::Bad => "BAD",
         };
-        let out = &mut self.cx.out;
+        let (out, mut selected, enabled) = self.cx.parts();
+        if let Some(modseq) = selected.as_mut().and_then(|selected| selected.take_lag(enabled)) {
+            let _ = write!(out, "* OK [HIGHESTMODSEQ {modseq}] so far all is told\r\n");
+        }
         let _ = write!(out, "{} {status} ", tag.unwrap_or("*"));
         if let Some(code) = &ending.code {
             let _ = write!(out, "[{code}] ");
         } else if let (true, true, Some(selected)) =
-            (ending.tells_modseq, self.cx.enabled.qresync, &self.cx.selected)
+            (ending.tells_modseq, enabled.qresync, selected)
         {
             let _ = write!(out, "[HIGHESTMODSEQ {}] ", selected.told_up_to());
         }

@@ -11,7 +11,7 @@
 //! `zip` (from here on the client compresses), `quota OCTETS`, `purge`, `suspend`, `resume`,
 //! `remove` (the account), `renumber`, `wait SECONDS`, `next TROUBLE` and `chunk TROUBLE`; a new
 //! session by `session [notls|starttls|private]` or, logged in, `login`;
-//! `timeout`, `shutdown`, `end of input`.
+//! `timeout`, `shutdown`, `end of input`. Of what stands behind `unheard` the session does not hear.
 
 mod support;
 
@@ -147,6 +147,10 @@ impl Play {
                 let (sessions_before, uploads_before) = (LogTime(0), LogTime(0));
                 let housekeep = Housekeep { sessions_before, uploads_before, purge_before: now };
                 self.command(Command::Housekeep(housekeep));
+            }
+            ["unheard", ref rest @ ..] => {
+                self.act(&rest.join(" "));
+                self.store.changes.clear();
             }
             ["next", trouble] => self.store.trouble = Some(parse_trouble(trouble)),
             ["chunk", trouble] => self.store.chunk_trouble = Some(parse_trouble(trouble)),

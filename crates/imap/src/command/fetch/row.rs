@@ -164,7 +164,19 @@ impl Row {
             self.tell_flags(cx);
         }
         if enabled.condstore && !items.contains(&Item::ModSeq) {
-            let _ = write!(cx.out, " MODSEQ ({})", record.modseq);
+            cx.out.text(" ");
+            self.tell_modseq(cx);
+        }
+    }
+
+    fn tell_modseq(&self, cx: &mut Context) {
+        let (out, selected, _) = cx.parts();
+        let modseq = self.record.modseq;
+        let _ = write!(out, "MODSEQ ({modseq})");
+        if let Some(selected) = selected {
+            selected.shown(modseq);
+            // Why: the client believes that it was told everything up to there.
+            selected.heard(modseq);
         }
     }
 
@@ -200,7 +212,7 @@ impl Row {
             Item::Size => {
                 let _ = write!(out, "RFC822.SIZE {}", record.size);
             }
-            Item::ModSeq => out.text(&format!("MODSEQ ({})", record.modseq)),
+            Item::ModSeq => self.tell_modseq(cx),
             Item::EmailId => out.text(&format!("EMAILID (E{})", record.email_id.0)),
             Item::ThreadId => out.text(&format!("THREADID (T{})", record.thread_id.0)),
             Item::SaveDate => {
