@@ -24,5 +24,6 @@ mod recovery;
 mod replacement;
 mod roll_back;
 mod rot;
+mod sync;
 mod webmail;
 mod wrong_config;

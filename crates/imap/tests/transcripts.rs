@@ -89,6 +89,14 @@ impl Play {
     }
 
     fn act(&mut self, text: &str) {
+        let unheard = text.strip_prefix("unheard ");
+        self.act_heard(unheard.unwrap_or(text));
+        if unheard.is_some() {
+            self.store.changes.clear();
+        }
+    }
+
+    fn act_heard(&mut self, text: &str) {
         let words: Vec<&str> = text.split(' ').collect();
         match words[..] {
             ["login"] => {
@@ -147,10 +155,6 @@ impl Play {
                 let (sessions_before, uploads_before) = (LogTime(0), LogTime(0));
                 let housekeep = Housekeep { sessions_before, uploads_before, purge_before: now };
                 self.command(Command::Housekeep(housekeep));
-            }
-            ["unheard", ref rest @ ..] => {
-                self.act(&rest.join(" "));
-                self.store.changes.clear();
             }
             ["next", trouble] => self.store.trouble = Some(parse_trouble(trouble)),
             ["chunk", trouble] => self.store.chunk_trouble = Some(parse_trouble(trouble)),
