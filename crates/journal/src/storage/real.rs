@@ -5,13 +5,20 @@ use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::io::Errno;
 
 use super::{Space, Storage, StorageFile};
 
 /// Slices per system call; Linux takes at most 1,024.
 const SLICES_MAX: usize = 1024;
+/// A directory is locked for this long after its process let go of it: by a process it has just started,
+/// which shares its open files until it is another program, or by what the kernel still ends of one killed.
+const LOCK_WITHIN: Duration = Duration::from_secs(1);
+/// There is nothing that tells when a lock is free and gives up after a while.
+const LOCK_AGAIN_AFTER: Duration = Duration::from_millis(10);
 
 /// A journal's directory on a real disk, locked against a second process while it is open.
 pub struct RealStorage {
@@ -32,8 +39,20 @@ impl RealStorage {
             }
         }
         let directory = File::open(path)?;
-        rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive)?;
+        lock(&directory)?;
         Ok(Self { path: path.to_owned(), directory })
+    }
+}
+
+fn lock(directory: &File) -> io::Result<()> {
+    let begun = Instant::now();
+    loop {
+        match rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) if begun.elapsed() < LOCK_WITHIN => {
+                std::thread::sleep(LOCK_AGAIN_AFTER);
+            }
+            done => return Ok(done?),
+        }
     }
 }
 
