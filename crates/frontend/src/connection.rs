@@ -53,7 +53,9 @@ impl Connection {
         let mut desk = Desk::new(Arc::clone(&self.shared));
         let mut out = Output::new(socket);
         let started = Instant::now();
-        let mut last_input = started;
+        // Since when the client has all it asked for and says nothing.
+        let mut silent_since = started;
+        let mut has_asked = false;
         let mut is_over = false;
         loop {
             self.engine.tick(now());
@@ -66,15 +68,19 @@ impl Connection {
                 }
                 Step::Wait => {
                     out.flush().await?;
-                    let mut until =
-                        last_input + Duration::from_secs(self.engine.idle_limit_s().into());
+                    // Why now: a client that takes half an hour to download was not silent for so long.
+                    if std::mem::take(&mut has_asked) {
+                        silent_since = Instant::now();
+                    }
+                    let patience = Duration::from_secs(self.engine.idle_limit_s().into());
+                    let mut until = silent_since + patience;
                     if self.has_login && !desk.is_logged_in() {
                         until = until.min(started + LOGIN_WITHIN);
                     }
                     let shutdown = (!is_over).then(|| self.shutdown.clone());
                     match self.wait(&mut out.socket, &mut desk, until, shutdown).await? {
                         Event::Read(0) => self.engine.end_of_input(),
-                        Event::Read(_) => last_input = Instant::now(),
+                        Event::Read(_) => has_asked = true,
                         Event::Changed => {}
                         Event::Silent if is_over => return Err(io::ErrorKind::TimedOut.into()),
                         Event::Silent => {

@@ -17,8 +17,11 @@ use frontend::Protocol;
 use house::{House, house_with_tls};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep};
+
+/// What a slow client takes at once.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// AUTH PLAIN of jo@example.test with the password `secret`.
 const PLAIN: &str = "AGpvQGV4YW1wbGUudGVzdABzZWNyZXQ=";
@@ -93,6 +96,38 @@ async fn who_takes_nothing_is_let_go_and_leaves_nothing_locked() {
     // The client is there, but reads no more.
     while house.memory.with(|state| !state.locks.is_empty()) {
         sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// RFC 1939 3: the timer counts the client's inactivity, not what it takes to send.
+#[tokio::test(start_paused = true)]
+async fn who_downloads_for_longer_than_it_may_be_silent_goes_on_afterwards() {
+    let house = House::new("").await;
+    let line = b"0123456789012345678901234567890123456789012345678901234567890123\r\n";
+    let account = house.memory.account("jo@example.test");
+    let raw = [b"A: 1\r\n\r\n".to_vec(), line.repeat(400_000)].concat();
+    house.memory.change(|state| drop(state.shard.deliver(account, &raw)));
+    let begun = Instant::now();
+    // Why: with the usual buffers on both sides a few megabytes are sent before anything is taken.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(PIECE_BYTES as u32).unwrap();
+    let mut pop3 = socket.connect(house.frontend.address(Protocol::Pop3).unwrap()).await.unwrap();
+    pop3.write_all(format!("AUTH PLAIN {PLAIN}\r\nRETR 1\r\n").as_bytes()).await.unwrap();
+    let mut piece = vec![0; PIECE_BYTES];
+    for _ in 0..raw.len() / PIECE_BYTES {
+        pop3.read_exact(&mut piece).await.unwrap();
+        sleep(Duration::from_secs(2)).await;
+    }
+    assert!(begun.elapsed() > Duration::from_secs(11 * 60), "{:?}", begun.elapsed());
+    pop3.write_all(b"DELE 1\r\nQUIT\r\n").await.unwrap();
+    let end = rest(&mut pop3).await;
+    let end = &end[end.len().saturating_sub(100)..];
+    assert!(end.contains("\r\n.\r\n+OK"), "{end}");
+    let mut again = house.client(Protocol::Pop3).await;
+    again.send(format!("AUTH PLAIN {PLAIN}\r\nSTAT\r\n").as_bytes()).await;
+    for expected in ["+OK", "+OK", "+OK 0 0"] {
+        let line = again.line().await;
+        assert!(line.starts_with(expected), "{line}");
     }
 }
 
