@@ -1,11 +1,12 @@
 //! DELETE (RFC 9051 6.3.5).
 
 use mailbox::dialogue::{Question, Reply};
-use mailbox::{Command, Outcome, command::NamedMailbox};
+use mailbox::{Command, Outcome, Refusal, command::NamedMailbox};
 
 use super::list;
 use crate::context::Context;
 use crate::parse::Given;
+use crate::refuse;
 use crate::work::{Ending, Next, Work, misplaced};
 
 /// Deletes a mailbox.
@@ -30,5 +31,14 @@ impl Work for Deleting {
             }
             _ => misplaced(),
         }
+    }
+    fn refused(&mut self, _: &mut Context, refusal: Refusal) -> Next {
+        Next::Done(match refusal {
+            // RFC 9051 7.1: the name is there, and goes when what lies below it is gone.
+            Refusal::NotSelectable => {
+                Ending::no("there are mailboxes below it").code("HASCHILDREN")
+            }
+            refusal => refuse::refusal(&refusal),
+        })
     }
 }

@@ -17,7 +17,7 @@ use mailbox::{
 use self::row::{Progress, Row};
 use super::store::note_own;
 use crate::context::Context;
-use crate::number_set::subtract;
+use crate::number_set::{subtract, uid_set};
 use crate::parse::{Fault, Fetch, Item, Parsed, Text};
 use crate::refuse;
 use crate::work::{Ending, Next, Work, misplaced};
@@ -95,7 +95,13 @@ impl Fetching {
     /// RFC 7162 3.2.6
     fn ask_vanished(&mut self, cx: &mut Context) -> Next {
         let selected = cx.selected();
-        let (of, known) = (selected.of, selected.named(&self.fetch.set));
+        // Why `*` has no end here: what lay above the last message there is may be what is gone, and `n:*` is
+        // how a client says all it may know.
+        let known = match self.fetch.set.ranges(u32::MAX) {
+            Some(ranges) => uid_set(&ranges),
+            None => selected.saved.clone(),
+        };
+        let of = selected.of;
         let since = self.fetch.changed_since.unwrap_or(0);
         self.step = Step::Vanished;
         Next::Ask(Question::Query(Query::Vanished(Vanished {
@@ -261,14 +267,16 @@ impl Work for Fetching {
                 self.tell(cx)
             }
             Step::Tell if is_away => Next::Abort,
-            Step::Tell => match self.page.front_mut().is_some_and(|row| row.give_up(cx)) {
-                true => {
-                    self.trouble = Some(trouble);
-                    self.tell(cx)
+            Step::Tell => {
+                match self.page.front_mut().is_some_and(|row| row.give_up(cx, &self.fetch.items)) {
+                    true => {
+                        self.trouble = Some(trouble);
+                        self.tell(cx)
+                    }
+                    // A literal was begun: its octets must be right or not be.
+                    false => Next::Abort,
                 }
-                // A literal was begun: its octets must be right or not be.
-                false => Next::Abort,
-            },
+            }
             _ if self.chunks && is_away => Next::Bye(refuse::AWAY),
             _ => Next::Done(refuse::trouble(trouble)),
         }

@@ -35,10 +35,25 @@ impl Work for Renaming {
             }
             // Durability: the outcome comes from a command committed by a majority.
             Some(Reply::Outcome(Outcome::Done | Outcome::Copied(_))) => {
+                if let Some(selected) = &mut cx.selected
+                    && let Some(name) = renamed(&selected.name, &self.from, &self.to.name)
+                {
+                    selected.name = name;
+                }
                 list::write_old_name(cx, &self.to, "");
                 Next::Done(Ending::ok("renamed"))
             }
             _ => misplaced(),
         }
     }
+}
+
+/// What a mailbox is called after a rename; `None` if that did not concern it.
+fn renamed(name: &MailboxName, from: &MailboxName, to: &MailboxName) -> Option<MailboxName> {
+    // RFC 9051 6.3.6: INBOX stays, and so does what lies below it.
+    if from.is_inbox() || (name != from && !name.is_below(from)) {
+        return None;
+    }
+    let below = &name.components()[from.components().len()..];
+    MailboxName::new(to.components().iter().chain(below))
 }

@@ -62,7 +62,10 @@ impl Selecting {
 
     fn ask_open(&mut self, cx: &Context) -> Next {
         self.step = Step::Open;
-        let name = NamedMailbox { account: cx.account(), name: self.select.given.name.clone() };
+        let name = match &self.select.given {
+            Ok(given) => NamedMailbox { account: cx.account(), name: given.name.clone() },
+            Err(fault) => return Next::Done(refuse::fault(*fault)),
+        };
         // RFC 9051 E: UNSEEN is no more.
         Next::Ask(Question::Query(Query::Open(name, !cx.enabled.rev2)))
     }
@@ -126,7 +129,9 @@ impl Selecting {
         let (Some(opened), Some(info)) = (self.opened.take(), self.info.take()) else {
             return misplaced();
         };
-        list::write_selected(cx, &info, &self.select.given);
+        if let Ok(given) = &self.select.given {
+            list::write_selected(cx, &info, given);
+        }
         let (out, _, enabled) = cx.parts();
         opened.write_flags(out);
         opened.write_exists(out, enabled);

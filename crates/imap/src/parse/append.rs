@@ -4,7 +4,7 @@ use mailbox::command::InternalDate;
 use mailbox::{Flags, MailboxName};
 
 use super::cursor::{Cursor, Fault, Parsed};
-use super::store::flag_list;
+use super::store::flags_of_new;
 use crate::context::Enabled;
 use crate::date;
 use crate::number_set::NumberSet;
@@ -66,7 +66,7 @@ pub(crate) fn append_next(text: &[u8], enabled: &Enabled, is_in_utf8: bool) -> P
 fn message_head(cursor: &mut Cursor<'_>) -> Parsed<MessageHead> {
     let mut head = MessageHead::default();
     if cursor.peek() == Some(b'(') {
-        head.flags = flag_list(cursor)?;
+        head.flags = flags_of_new(cursor)?;
         cursor.space()?;
     }
     if cursor.peek() == Some(b'"') {

@@ -315,7 +315,7 @@ fn select(of: &Mailbox<'_>, parameters: &[SelectParameter], read_only: bool) -> 
     // QRESYNC has to be enabled.
     let is_plain = |parameter: &SelectParameter| matches!(parameter, SelectParameter::CondStore);
     let condstore = !parameters.is_empty();
-    let select = Select { given: given(of, false)?, read_only, condstore, qresync: None };
+    let select = Select { given: Ok(given(of, false)?), read_only, condstore, qresync: None };
     parameters.iter().all(is_plain).then_some(Command::Select(select))
 }
 

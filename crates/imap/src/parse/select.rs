@@ -8,7 +8,8 @@ use crate::number_set::NumberSet;
 /// SELECT and EXAMINE.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Select {
-    pub(crate) given: Given,
+    /// Or why no mailbox can have that name: the mailbox selected before is closed all the same.
+    pub(crate) given: Parsed<Given>,
     pub(crate) read_only: bool,
     pub(crate) condstore: bool,
     pub(crate) qresync: Option<Resync>,
@@ -31,7 +32,10 @@ pub(crate) struct Create {
 }
 
 pub(super) fn parse(cursor: &mut Cursor<'_>, read_only: bool) -> Parsed<Select> {
-    let given = cursor.given_mailbox()?;
+    let given = match cursor.given_mailbox() {
+        Err(Fault::Bad(why)) => return Err(Fault::Bad(why)),
+        given => given,
+    };
     let mut select = Select { given, read_only, condstore: false, qresync: None };
     if !cursor.eat(b' ') {
         return Ok(select);

@@ -43,24 +43,36 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Store> {
         _ => return Err(Fault::Bad("FLAGS expected")),
     };
     cursor.space()?;
+    let mut flags = Flags::default();
     let flags = if cursor.peek() == Some(b'(') {
-        flag_list(cursor)?
+        cursor.list(|cursor| fitting(cursor, &mut flags))?;
+        checked(flags)?
     } else {
-        let mut flags = Flags::default();
-        flag(cursor, &mut flags)?;
+        fitting(cursor, &mut flags)?;
         while cursor.eat(b' ') {
-            flag(cursor, &mut flags)?;
+            fitting(cursor, &mut flags)?;
         }
         checked(flags)?
     };
     Ok(Store { uid, set, change: change(flags), silent, unchanged_since })
 }
 
-/// Flags between parentheses.
-pub(super) fn flag_list(cursor: &mut Cursor<'_>) -> Parsed<Flags> {
+/// Flags of a message to be. Keywords that are too long or too many are left out: the message must not stay
+/// outside for a label.
+pub(super) fn flags_of_new(cursor: &mut Cursor<'_>) -> Parsed<Flags> {
     let mut flags = Flags::default();
-    cursor.list(|cursor| flag(cursor, &mut flags))?;
-    checked(flags)
+    cursor.list(|cursor| flag(cursor, &mut flags).map(drop))?;
+    while flags.keywords.len() > KEYWORDS_MAX {
+        flags.keywords.pop_last();
+    }
+    Ok(flags)
+}
+
+fn fitting(cursor: &mut Cursor<'_>, flags: &mut Flags) -> Parsed<()> {
+    match flag(cursor, flags)? {
+        true => Ok(()),
+        false => Err(Fault::No("LIMIT", "the keyword is too long")),
+    }
 }
 
 fn checked(flags: Flags) -> Parsed<Flags> {
@@ -70,12 +82,13 @@ fn checked(flags: Flags) -> Parsed<Flags> {
     Ok(flags)
 }
 
-fn flag(cursor: &mut Cursor<'_>, flags: &mut Flags) -> Parsed<()> {
+/// False if a keyword is too long.
+fn flag(cursor: &mut Cursor<'_>, flags: &mut Flags) -> Parsed<bool> {
     if !cursor.eat(b'\\') {
-        let atom = cursor.atom("flag expected")?;
-        let keyword = Keyword::new(atom).ok_or(Fault::No("LIMIT", "the keyword is too long"))?;
-        flags.keywords.insert(keyword);
-        return Ok(());
+        let keyword = Keyword::new(cursor.atom("flag expected")?);
+        let fits = keyword.is_some();
+        flags.keywords.extend(keyword);
+        return Ok(fits);
     }
     let flag = match cursor.word("flag expected")?.as_str() {
         "SEEN" => SystemFlags::SEEN,
@@ -85,9 +98,9 @@ fn flag(cursor: &mut Cursor<'_>, flags: &mut Flags) -> Parsed<()> {
         "DRAFT" => SystemFlags::DRAFT,
         // RFC 3501 2.3.2: a client cannot alter it. Clients that send back what they fetched mean
         // no harm.
-        "RECENT" => return Ok(()),
+        "RECENT" => return Ok(true),
         _ => return Err(Fault::Bad("unknown system flag")),
     };
     flags.system = SystemFlags(flags.system.0 | flag.0);
-    Ok(())
+    Ok(true)
 }

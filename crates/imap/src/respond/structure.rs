@@ -5,30 +5,34 @@ use std::fmt::Write as _;
 use mime::{Parameter, Part, PartKind};
 
 use super::envelope;
+use crate::context::Enabled;
 use crate::output::Output;
 
-/// The structure of a part with its parentheses; extended is BODYSTRUCTURE.
-pub(crate) fn write(out: &mut Output, part: &Part, extended: bool) {
+/// What is told: BODYSTRUCTURE (true) or BODY, and to whom.
+pub(crate) type Form = (bool, Enabled);
+
+/// The structure of a part with its parentheses.
+pub(crate) fn write(out: &mut Output, part: &Part, form: Form) {
     out.text("(");
     match &part.kind {
         PartKind::Multipart(children) => {
             for child in children {
-                write(out, child, extended);
+                write(out, child, form);
             }
             out.text(" ");
             out.string(part.content_type.subtype.as_bytes());
-            if extended {
+            if form.0 {
                 out.text(" ");
                 write_parameters(out, &part.content_type.parameters);
                 write_extension(out, part);
             }
         }
-        PartKind::Leaf | PartKind::Message { .. } => write_single(out, part, extended),
+        PartKind::Leaf | PartKind::Message { .. } => write_single(out, part, form),
     }
     out.text(")");
 }
 
-fn write_single(out: &mut Output, part: &Part, extended: bool) {
+fn write_single(out: &mut Output, part: &Part, form: Form) {
     out.string(part.content_type.kind.as_bytes());
     out.text(" ");
     out.string(part.content_type.subtype.as_bytes());
@@ -42,15 +46,24 @@ fn write_single(out: &mut Output, part: &Part, extended: bool) {
     out.string(part.encoding.as_deref().unwrap_or("7bit").as_bytes());
     let _ = write!(out, " {}", part.body.len());
     if let PartKind::Message { envelope, part: inner } = &part.kind {
+        let (_, enabled) = form;
+        // RFC 3501 9: `media-message` is RFC822 alone; RFC 9755 6: with UTF8=ACCEPT it may be GLOBAL.
+        if part.content_type.subtype == "global" && !enabled.utf8 && !enabled.rev2 {
+            return write_end(out, part, form);
+        }
         out.text(" ");
         envelope::write(out, &(&**envelope).into());
         out.text(" ");
-        write(out, inner, extended);
+        write(out, inner, form);
         let _ = write!(out, " {}", part.n_lines);
     } else if part.content_type.kind == "text" {
         let _ = write!(out, " {}", part.n_lines);
     }
-    if extended {
+    write_end(out, part, form);
+}
+
+fn write_end(out: &mut Output, part: &Part, (is_extended, _): Form) {
+    if is_extended {
         out.text(" ");
         out.nstring(part.md5.as_deref());
         write_extension(out, part);

@@ -63,6 +63,11 @@ pub(super) struct Row {
     has_unknown: bool,
 }
 
+/// What stands for octets that are not there. RFC 3516 4.2: a size is a number whatever comes.
+fn nothing(item: Option<&Item>) -> &'static str {
+    if matches!(item, Some(Item::BinarySize(_))) { "0" } else { "NIL" }
+}
+
 impl Row {
     pub(super) fn new(record: MessageRecord) -> Self {
         Self {
@@ -102,7 +107,7 @@ impl Row {
     }
 
     /// The octets wanted cannot be had. False if a literal was begun already.
-    pub(super) fn give_up(&mut self, cx: &mut Context) -> bool {
+    pub(super) fn give_up(&mut self, cx: &mut Context, items: &[Item]) -> bool {
         let is_lost = match &self.reading {
             Reading::Literal { begun, .. } => *begun,
             Reading::Binary(decoding) => decoding.is_second_pass(),
@@ -112,7 +117,7 @@ impl Row {
         if is_lost {
             return false;
         }
-        cx.out.text("NIL");
+        cx.out.text(nothing(items.get(self.n_told)));
         self.n_told += 1;
         self.reading = Reading::Nothing;
         self.chunk = None;
@@ -195,6 +200,7 @@ impl Row {
         }
         let record = &self.record;
         let metadata = record.metadata.as_deref();
+        let enabled = cx.enabled;
         let out = &mut cx.out;
         match item {
             Item::Section(section) => return self.section(cx, section),
@@ -237,7 +243,9 @@ impl Row {
             Item::Structure { extended } => {
                 out.text(if *extended { "BODYSTRUCTURE " } else { "BODY " });
                 match metadata {
-                    Some(metadata) => structure::write(out, &metadata.structure, *extended),
+                    Some(metadata) => {
+                        structure::write(out, &metadata.structure, (*extended, enabled))
+                    }
                     None => out.text("NIL"),
                 }
             }
@@ -276,8 +284,7 @@ impl Row {
             Decodable::Nothing => {}
             Decodable::Unknown => self.has_unknown = true,
         }
-        // RFC 3516 4.2: a size is a number whatever comes.
-        cx.out.text(if matches!(item, Item::BinarySize(_)) { "0" } else { "NIL" });
+        cx.out.text(nothing(Some(item)));
         self.n_told += 1;
     }
 
