@@ -4,6 +4,10 @@ use minicbor::{Decode, Decoder, Encode};
 
 use crate::ids::Uid;
 
+/// Limit: ranges in one command that changes messages. It changes fewer than that, and is a log entry: all
+/// that are to be done, in each of the commands, would be gigabytes for a large mailbox full of gaps.
+const RANGES_PER_COMMAND_MAX: usize = 1024;
+
 /// Invariant: ranges are sorted, disjoint, not adjacent; each is first..=last.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode)]
 pub struct UidSet {
@@ -94,6 +98,44 @@ impl UidSet {
     }
 }
 
+/// UIDs that one command after the other works off.
+#[derive(Clone, Debug)]
+pub struct Slices {
+    ranges: Vec<(Uid, Uid)>,
+    /// Those before it are done.
+    at: usize,
+}
+
+impl Slices {
+    /// All that is to be done.
+    pub fn new(uids: UidSet) -> Self {
+        Self { ranges: uids.ranges, at: 0 }
+    }
+
+    fn named(&self) -> std::ops::Range<usize> {
+        self.at..self.ranges.len().min(self.at + RANGES_PER_COMMAND_MAX)
+    }
+
+    /// What the next command is to name; `None` when all is done.
+    pub fn next_command(&self) -> Option<UidSet> {
+        let ranges = &self.ranges[self.named()];
+        (!ranges.is_empty()).then(|| UidSet { ranges: ranges.to_vec() })
+    }
+
+    /// That command is done: up to before this UID, or whole.
+    pub fn done(&mut self, next: Option<Uid>) {
+        let named = self.named();
+        self.at = named.end;
+        if let Some(next) = next {
+            self.at =
+                named.start + self.ranges[named.clone()].partition_point(|range| range.1 < next);
+        }
+        if let (Some(next), Some(first)) = (next, self.ranges[..named.end].get_mut(self.at)) {
+            first.0 = first.0.max(next);
+        }
+    }
+}
+
 /// What `Encode` writes, before the invariant is made sure of.
 #[derive(Decode)]
 struct Ranges {
@@ -127,5 +169,27 @@ impl std::fmt::Display for UidSet {
             if first == last { write!(f, "{first}")? } else { write!(f, "{first}:{last}")? }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_come_to_an_end_with_each_uid_named_once() {
+        // Gaps, so that each UID but the first ones is a range of its own.
+        let all: UidSet = (1..5).chain((6..10_000).step_by(2)).filter_map(Uid::new).collect();
+        let mut slices = Slices::new(all.clone());
+        let mut done = Vec::new();
+        while let Some(uids) = slices.next_command() {
+            assert!(uids.ranges().len() <= RANGES_PER_COMMAND_MAX);
+            // Each does 300 at most, and tells the first it did not do.
+            let next = uids.iter().nth(300);
+            done.extend(uids.iter().take_while(|uid| Some(*uid) != next));
+            slices.done(next);
+        }
+        assert_eq!(done, all.iter().collect::<Vec<_>>());
+        assert_eq!(Slices::new(UidSet::new()).next_command(), None);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use mailbox::answer::Body;
 use mailbox::command::{Expunge, OfMailbox};
 use mailbox::query::Messages;
-use mailbox::{MessageRecord, Uid, UidSet, UidValidity};
+use mailbox::{AccountId, MessageRecord, Slices, Uid, UidSet, UidValidity};
 
 use crate::BODIES_AHEAD;
 
@@ -17,6 +17,9 @@ pub(crate) struct Maildrop {
     of: OfMailbox,
     uid_validity: UidValidity,
     messages: Vec<Message>,
+    /// Those that are not marked, and their octets.
+    there: (usize, u64),
+    n_deleted: usize,
     /// Chunk lists that were asked for ahead.
     bodies: BTreeMap<Uid, Body>,
 }
@@ -32,7 +35,14 @@ pub(crate) struct Message {
 impl Maildrop {
     /// Nothing is known yet.
     pub(crate) fn new(of: OfMailbox, uid_validity: UidValidity) -> Self {
-        Self { of, uid_validity, messages: Vec::new(), bodies: BTreeMap::new() }
+        Self {
+            of,
+            uid_validity,
+            messages: Vec::new(),
+            there: (0, 0),
+            n_deleted: 0,
+            bodies: BTreeMap::new(),
+        }
     }
 
     /// Asks for messages from this UID on.
@@ -42,12 +52,15 @@ impl Maildrop {
 
     /// Takes a page of them.
     pub(crate) fn add(&mut self, records: Vec<MessageRecord>) {
-        self.messages.extend(records.into_iter().map(|record| Message {
-            uid: record.uid,
-            size: record.size,
-            uidl: record.uidl.filter(|uidl| is_legal(uidl)).map(String::into_boxed_str),
-            is_deleted: false,
-        }));
+        for record in records {
+            self.there = (self.there.0 + 1, self.there.1 + record.size);
+            self.messages.push(Message {
+                uid: record.uid,
+                size: record.size,
+                uidl: record.uidl.filter(|uidl| is_legal(uidl)).map(String::into_boxed_str),
+                is_deleted: false,
+            });
+        }
     }
 
     /// Asks for no message, only whether the account may be read.
@@ -94,16 +107,24 @@ impl Maildrop {
 
     /// Marks it as deleted; whether it was there.
     pub(crate) fn delete(&mut self, number: u32) -> bool {
-        let is_there = self.message(number).is_some();
-        if is_there {
-            self.messages[number as usize - 1].is_deleted = true;
-        }
-        is_there
+        let Some(size) = self.message(number).map(|message| message.size) else { return false };
+        self.messages[number as usize - 1].is_deleted = true;
+        self.n_deleted += 1;
+        self.there = (self.there.0 - 1, self.there.1 - size);
+        true
     }
 
     /// RSET.
     pub(crate) fn undelete(&mut self) {
-        self.messages.iter_mut().for_each(|message| message.is_deleted = false);
+        // Why not always: a client may say RSET thousands of times at once.
+        if self.n_deleted == 0 {
+            return;
+        }
+        self.n_deleted = 0;
+        for message in self.messages.iter_mut().filter(|message| message.is_deleted) {
+            message.is_deleted = false;
+            self.there = (self.there.0 + 1, self.there.1 + message.size);
+        }
     }
 
     /// Messages with their numbers, from a number on, without deleted ones.
@@ -114,8 +135,7 @@ impl Maildrop {
 
     /// How many messages are there, and their octets.
     pub(crate) fn stat(&self) -> (usize, u64) {
-        let sizes = self.listed(1).map(|(_, message)| message.size);
-        sizes.fold((0, 0), |(n, sum), size| (n + 1, sum + size))
+        self.there
     }
 
     /// Stable for ever: UIDs are never given out twice.
@@ -126,12 +146,26 @@ impl Maildrop {
         }
     }
 
-    /// Removes what is marked, from a UID on; `None` if nothing is.
-    pub(crate) fn expunge(&self, from: Uid) -> Option<Expunge> {
+    /// What QUIT removes.
+    pub(crate) fn marked(&self) -> Slices {
         let marked = self.messages.iter().filter(|message| message.is_deleted);
-        let uids: UidSet = marked.map(|message| message.uid).filter(|uid| *uid >= from).collect();
+        Slices::new(marked.map(|message| message.uid).collect())
+    }
+
+    /// Removes these.
+    pub(crate) fn expunge(&self, uids: UidSet) -> Expunge {
         let OfMailbox { account, mailbox } = self.of;
-        (!uids.is_empty()).then_some(Expunge { account, mailbox, uids, only_deleted: false })
+        Expunge { account, mailbox, uids, only_deleted: false }
+    }
+
+    /// Whose it is.
+    pub(crate) fn account(&self) -> AccountId {
+        self.of.account
+    }
+
+    /// Whether anything is marked.
+    pub(crate) fn has_marked(&self) -> bool {
+        self.n_deleted > 0
     }
 }
 

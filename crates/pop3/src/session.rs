@@ -10,7 +10,7 @@ use bytes::Bytes;
 use mailbox::dialogue::{Engine, Login, Question, Reply, Step, Trouble};
 use mailbox::lines::Lines;
 use mailbox::outcome::Change;
-use mailbox::{ChunkRef, Command, LogTime, Outcome, Uid};
+use mailbox::{ChunkRef, Command, LogTime, Outcome, Slices, UidSet};
 
 use crate::listing::{Listing, What};
 use crate::maildrop::Maildrop;
@@ -82,7 +82,7 @@ enum Doing {
     /// QUIT: asked whether the lock is still there.
     Relocking,
     /// Asked to remove what was deleted, from a UID on.
-    Removing,
+    Removing(Slices),
     /// Saying goodbye.
     Closing,
 }
@@ -260,42 +260,46 @@ impl Session {
 
     /// RFC 1939 6: only QUIT removes messages.
     fn quit(&mut self) {
-        let maildrop = self.maildrop.as_ref();
-        if let Some(expunge) = maildrop.and_then(|maildrop| maildrop.expunge(Uid::FIRST)) {
-            self.ask(Doing::Relocking, Question::LockMaildrop(expunge.account));
-        } else if self.maildrop.is_some() {
-            self.unlock("+OK Bye", true);
-        } else {
-            self.say("+OK Bye");
-            self.close();
+        match &self.maildrop {
+            Some(maildrop) if maildrop.has_marked() => {
+                self.ask(Doing::Relocking, Question::LockMaildrop(maildrop.account()));
+            }
+            Some(_) => self.unlock("+OK Bye", true),
+            None => {
+                self.say("+OK Bye");
+                self.close();
+            }
         }
     }
 
     /// RFC 1939 4: who has no exclusive access any more removes nothing.
     fn relocked(&mut self, reply: &Reply) {
         match reply {
-            Reply::Done => self.remove(Uid::FIRST),
+            Reply::Done => {
+                let marked = self.maildrop.as_ref().map(Maildrop::marked);
+                self.remove(marked.unwrap_or_else(|| Slices::new(UidSet::new())));
+            }
             reply => self.unlock(refuse::ended(reply).unwrap_or(refuse::NOT_REMOVED), true),
         }
     }
 
-    fn remove(&mut self, from: Uid) {
-        match self.maildrop.as_ref().and_then(|maildrop| maildrop.expunge(from)) {
-            Some(expunge) => {
-                let command = Box::new(Command::Expunge(expunge));
-                self.ask(Doing::Removing, Question::Command(command, Vec::new()));
+    fn remove(&mut self, left: Slices) {
+        match (&self.maildrop, left.next_command()) {
+            (Some(maildrop), Some(uids)) => {
+                let command = Box::new(Command::Expunge(maildrop.expunge(uids)));
+                self.ask(Doing::Removing(left), Question::Command(command, Vec::new()));
             }
             // Durability: every slice's outcome came, so a majority has synced what was removed.
-            None => self.unlock("+OK Bye", true),
+            _ => self.unlock("+OK Bye", true),
         }
     }
 
-    fn removed(&mut self, reply: Reply) {
+    fn removed(&mut self, mut left: Slices, reply: Reply) {
         match reply {
-            Reply::Outcome(Outcome::Expunged(expunged)) => match expunged.next {
-                Some(next) => self.remove(next),
-                None => self.unlock("+OK Bye", true),
-            },
+            Reply::Outcome(Outcome::Expunged(expunged)) => {
+                left.done(expunged.next);
+                self.remove(left);
+            }
             reply => self.unlock(refuse::ended(&reply).unwrap_or(refuse::NOT_REMOVED), true),
         }
     }
@@ -345,7 +349,7 @@ impl Engine for Session {
             Doing::Finding { number, wire } => self.found(reply, number, wire),
             Doing::Fetching(sending) => self.fetched(reply, sending),
             Doing::Relocking => self.relocked(&reply),
-            Doing::Removing => self.removed(reply),
+            Doing::Removing(left) => self.removed(left, reply),
             other => self.doing = other,
         }
     }

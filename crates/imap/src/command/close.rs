@@ -1,7 +1,7 @@
 //! CLOSE and UNSELECT (RFC 9051 6.4.1, 6.4.2).
 
 use mailbox::dialogue::{Question, Reply};
-use mailbox::{Command, Outcome, UidSet, command::Expunge};
+use mailbox::{Command, Outcome, Slices, command::Expunge};
 
 use crate::context::Context;
 use crate::work::{Ending, Next, Work, misplaced};
@@ -9,7 +9,8 @@ use crate::work::{Ending, Next, Work, misplaced};
 /// Leaves the mailbox, expunging or not.
 pub(super) struct Closing {
     expunges: bool,
-    left: Option<UidSet>,
+    /// Nothing before it began.
+    left: Option<Slices>,
 }
 
 impl Closing {
@@ -17,7 +18,10 @@ impl Closing {
         Self { expunges, left: None }
     }
 
-    fn expunge(cx: &mut Context, uids: UidSet) -> Next {
+    fn expunge(&self, cx: &mut Context) -> Next {
+        let Some(uids) = self.left.as_ref().and_then(Slices::next_command) else {
+            return Self::leave(cx);
+        };
         let (account, of) = (cx.account(), cx.selected().of);
         let expunge = Expunge { account, mailbox: of.mailbox, uids, only_deleted: true };
         Next::Ask(Question::Command(Box::new(Command::Expunge(expunge)), vec![]))
@@ -35,21 +39,15 @@ impl Work for Closing {
             None => {
                 let uids = cx.selected().view.uids();
                 // RFC 9051 6.4.1: nothing is removed from a mailbox opened by EXAMINE.
-                if !self.expunges || cx.selected().read_only || uids.is_empty() {
-                    return Self::leave(cx);
-                }
-                self.left = Some(uids.clone());
-                Self::expunge(cx, uids)
+                let expunges = self.expunges && !cx.selected().read_only;
+                self.left = expunges.then(|| Slices::new(uids));
+                self.expunge(cx)
             }
             Some(Reply::Outcome(Outcome::Expunged(expunged))) => {
-                match (expunged.next, &self.left) {
-                    (Some(next), Some(left)) => {
-                        let left = left.starting_at(next);
-                        self.left = Some(left.clone());
-                        Self::expunge(cx, left)
-                    }
-                    _ => Self::leave(cx),
+                if let Some(left) = &mut self.left {
+                    left.done(expunged.next);
                 }
+                self.expunge(cx)
             }
             // RFC 7162 3.2.8: no HIGHESTMODSEQ, for nobody was told what is gone.
             Some(Reply::Done) => Next::Done(Ending::ok("done")),

@@ -1,7 +1,7 @@
 //! EXPUNGE and UID EXPUNGE (RFC 9051 6.4.3, 6.4.9).
 
 use mailbox::dialogue::{Question, Reply};
-use mailbox::{Command, Outcome, UidSet, command::Expunge};
+use mailbox::{Command, Outcome, Slices, command::Expunge};
 
 use super::must_be_writable;
 use crate::context::Context;
@@ -11,7 +11,8 @@ use crate::work::{Ending, Next, Work, misplaced};
 
 /// Removes what is flagged `\Deleted`, slice by slice.
 struct Expunging {
-    left: UidSet,
+    left: Slices,
+    has_asked: bool,
 }
 
 pub(super) fn begin(cx: &mut Context, set: Option<&NumberSet>) -> Parsed<Box<dyn Work>> {
@@ -20,20 +21,20 @@ pub(super) fn begin(cx: &mut Context, set: Option<&NumberSet>) -> Parsed<Box<dyn
         Some(set) => cx.selected().resolve(true, set).map_err(Fault::Bad)?,
         None => cx.selected().view.uids(),
     };
-    Ok(Box::new(Expunging { left }))
+    Ok(Box::new(Expunging { left: Slices::new(left), has_asked: false }))
 }
 
 impl Expunging {
+    fn end(&self) -> Ending {
+        let end = Ending::ok("done");
+        if self.has_asked { end.telling_modseq() } else { end }
+    }
+
     fn ask(&self, cx: &mut Context) -> Next {
-        if self.left.is_empty() {
-            return Next::Done(Ending::ok("done"));
-        }
-        let expunge = Expunge {
-            account: cx.account(),
-            mailbox: cx.selected().of.mailbox,
-            uids: self.left.clone(),
-            only_deleted: true,
-        };
+        // Durability: every slice was committed by a majority.
+        let Some(uids) = self.left.next_command() else { return Next::Done(self.end()) };
+        let (account, mailbox) = (cx.account(), cx.selected().of.mailbox);
+        let expunge = Expunge { account, mailbox, uids, only_deleted: true };
         Next::Ask(Question::Command(Box::new(Command::Expunge(expunge)), vec![]))
     }
 }
@@ -48,14 +49,9 @@ impl Work for Expunging {
                     selected.expunge(out, enabled, &expunged.uids);
                     selected.note_expunged(&expunged);
                 }
-                match expunged.next {
-                    Some(next) => {
-                        self.left = self.left.starting_at(next);
-                        self.ask(cx)
-                    }
-                    // Durability: every slice was committed by a majority.
-                    None => Next::Done(Ending::ok("done").telling_modseq()),
-                }
+                self.left.done(expunged.next);
+                self.has_asked = true;
+                self.ask(cx)
             }
             _ => misplaced(),
         }

@@ -3,7 +3,7 @@
 use mailbox::command;
 use mailbox::dialogue::{Question, Reply};
 use mailbox::outcome::Copied;
-use mailbox::{Command, MailboxName, Outcome, Refusal, UidSet};
+use mailbox::{Command, MailboxName, Outcome, Refusal, Slices, UidSet};
 
 use super::copy::{Target, copyuid, find, found};
 use super::must_be_writable;
@@ -16,9 +16,10 @@ use crate::work::{Ending, Next, Work, misplaced};
 /// Moves, slice by slice; each message at once.
 struct Moving {
     to: Target,
-    left: UidSet,
+    left: Slices,
     /// Named by sequence number and not moved yet.
     missing: UidSet,
+    has_asked: bool,
 }
 
 pub(super) fn begin(
@@ -30,18 +31,27 @@ pub(super) fn begin(
     must_be_writable(cx)?;
     let left = cx.selected().resolve(uid, set).map_err(Fault::Bad)?;
     let missing = if uid { UidSet::new() } else { left.clone() };
-    Ok(Box::new(Moving { to: Target::new(to), left, missing }))
+    let left = Slices::new(left);
+    Ok(Box::new(Moving { to: Target::new(to), left, missing, has_asked: false }))
 }
 
 impl Moving {
     fn ask(&self, cx: &mut Context) -> Next {
-        if self.left.is_empty() {
-            return find(cx, self.to.name());
-        }
+        let Some(uids) = self.left.next_command() else {
+            return if self.has_asked { self.done() } else { find(cx, self.to.name()) };
+        };
         let (account, from) = (cx.account(), cx.selected().of.mailbox);
         let (to, to_name) = self.to.say();
-        let moving = command::Move { account, from, to, uids: self.left.clone(), to_name };
+        let moving = command::Move { account, from, to, uids, to_name };
         Next::Ask(Question::Command(Box::new(Command::Move(moving)), vec![]))
+    }
+
+    fn done(&self) -> Next {
+        if !self.missing.is_empty() {
+            return Next::Done(refuse::some_are_gone());
+        }
+        // Durability: every slice was committed by a majority.
+        Next::Done(Ending::ok("done").telling_modseq())
     }
 
     fn moved(cx: &mut Context, copied: &Copied) {
@@ -68,15 +78,9 @@ impl Work for Moving {
                 Self::moved(cx, &copied);
                 self.missing = subtract(&self.missing, &copied.source);
                 self.to.note(cx, &copied);
-                match copied.next {
-                    Some(next) => {
-                        self.left = self.left.starting_at(next);
-                        self.ask(cx)
-                    }
-                    None if !self.missing.is_empty() => Next::Done(refuse::some_are_gone()),
-                    // Durability: every slice was committed by a majority.
-                    None => Next::Done(Ending::ok("done").telling_modseq()),
-                }
+                self.left.done(copied.next);
+                self.has_asked = true;
+                self.ask(cx)
             }
             _ => misplaced(),
         }

@@ -2,7 +2,7 @@
 
 use mailbox::dialogue::{Question, Reply};
 use mailbox::outcome::{OwnChange, Stored};
-use mailbox::{Command, Outcome, UidSet, command};
+use mailbox::{Command, Outcome, Slices, UidSet, command};
 
 use super::must_be_writable;
 use crate::context::Context;
@@ -15,7 +15,7 @@ use crate::work::{Ending, Next, Work, misplaced};
 /// Changes flags, slice by slice.
 struct Storing {
     store: Store,
-    left: UidSet,
+    left: Slices,
     /// Named by sequence number and not yet accounted for.
     missing: UidSet,
     modified: UidSet,
@@ -30,6 +30,7 @@ pub(super) fn begin(cx: &mut Context, store: Store) -> Parsed<Box<dyn Work>> {
     }
     let left = cx.selected().resolve(store.uid, &store.set).map_err(Fault::Bad)?;
     let missing = if store.uid { UidSet::new() } else { left.clone() };
+    let left = Slices::new(left);
     Ok(Box::new(Storing { store, left, missing, modified: UidSet::new(), told: UidSet::new() }))
 }
 
@@ -47,13 +48,11 @@ pub(super) fn note_own(selected: &mut Selected, stored: &Stored, tells_flags: bo
 
 impl Storing {
     fn ask(&self, cx: &mut Context) -> Next {
-        if self.left.is_empty() {
-            return self.done(cx);
-        }
+        let Some(uids) = self.left.next_command() else { return self.done(cx) };
         let store = command::Store {
             account: cx.account(),
             mailbox: cx.selected().of.mailbox,
-            uids: self.left.clone(),
+            uids,
             change: self.store.change.clone(),
             unchanged_since: self.store.unchanged_since,
         };
@@ -114,13 +113,8 @@ impl Work for Storing {
             None => self.ask(cx),
             Some(Reply::Outcome(Outcome::Stored(stored))) => {
                 self.stored(cx, &stored);
-                match stored.next {
-                    Some(next) => {
-                        self.left = self.left.starting_at(next);
-                        self.ask(cx)
-                    }
-                    None => self.done(cx),
-                }
+                self.left.done(stored.next);
+                self.ask(cx)
             }
             _ => misplaced(),
         }
