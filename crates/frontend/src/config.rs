@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use mailbox::MESSAGE_BYTES_MAX;
 use serde::Deserialize;
 
 use crate::proxy::Network;
@@ -185,7 +186,7 @@ pub const SETTINGS: [Setting; 20] = [
         "message_bytes_max",
         "octets",
         "52428800",
-        "Raise this when the MTA takes larger messages.",
+        "Raise this when the MTA takes larger messages, up to 125829120.",
     ),
 ];
 
@@ -209,6 +210,14 @@ pub enum ConfigError {
     /// A limit that lets nobody in.
     #[error("{0} = 0 would turn everybody away: it is 1 at least")]
     Zero(&'static str),
+    /// A message that would be announced, taken and refused.
+    #[error(
+        "message_bytes_max = {given}: the store keeps messages of at most {MESSAGE_BYTES_MAX} octets"
+    )]
+    TooLarge {
+        /// As written.
+        given: u64,
+    },
     /// A value that cannot be used, or settings that do not go together.
     #[error("{0}")]
     Conflict(&'static str),
@@ -254,10 +263,13 @@ impl Config {
             ("connections_per_account_max", self.connections_per_account_max.into()),
             ("message_bytes_max", self.message_bytes_max),
         ];
-        match limits.into_iter().find(|(_, limit)| *limit == 0) {
-            Some((key, _)) => Err(ConfigError::Zero(key)),
-            None => Ok(()),
+        if let Some((key, _)) = limits.into_iter().find(|(_, limit)| *limit == 0) {
+            return Err(ConfigError::Zero(key));
         }
+        if self.message_bytes_max > MESSAGE_BYTES_MAX {
+            return Err(ConfigError::TooLarge { given: self.message_bytes_max });
+        }
+        Ok(())
     }
 }
 
@@ -327,6 +339,10 @@ mod tests {
             let said = words(&format!("{key} = 0")).to_string();
             assert_eq!(said, format!("{key} = 0 would turn everybody away: it is 1 at least"));
         }
+        assert_eq!(MESSAGE_BYTES_MAX, 125_829_120);
+        assert!(Config::from_toml(&format!("{LEAST}message_bytes_max = 125829120")).is_ok());
+        let said = words("message_bytes_max = 125829121").to_string();
+        assert!(said.ends_with("at most 125829120 octets"), "{said}");
         for hostname in ["", "a b", "x\\r\\n* BYE", "ä.test"] {
             let said = words(&format!("hostname = \"{hostname}\"")).to_string();
             assert!(said.starts_with("hostname:"), "{said}");

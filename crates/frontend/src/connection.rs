@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::desk::Desk;
+use crate::limits::Origin;
 use crate::shared::Shared;
 use crate::socket::Socket;
 
@@ -36,6 +37,8 @@ pub(crate) struct Connection {
     pub(crate) engine: Box<dyn Engine>,
     /// Whether the client has to log in.
     pub(crate) has_login: bool,
+    /// Where it comes from, as far as wrong passwords count by that.
+    pub(crate) origin: Option<Origin>,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -50,7 +53,7 @@ enum Event {
 impl Connection {
     /// Serves the client to its end.
     pub(crate) async fn run(mut self, socket: Socket) -> io::Result<()> {
-        let mut desk = Desk::new(Arc::clone(&self.shared));
+        let mut desk = Desk::new(Arc::clone(&self.shared), self.origin);
         let mut out = Output::new(socket);
         let started = Instant::now();
         // Since when the client has all it asked for and says nothing.

@@ -20,7 +20,7 @@ use tracing::Span;
 
 use crate::authenticate::Verdict;
 use crate::ingest::{Failures, Ingest};
-use crate::limits::Counted;
+use crate::limits::{Counted, Origin};
 use crate::maildrop::MaildropLock;
 use crate::metrics::{Kind, LoginResult};
 use crate::shared::Shared;
@@ -38,6 +38,7 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// Answers one session.
 pub(crate) struct Desk {
     shared: Arc<Shared>,
+    origin: Option<Origin>,
     /// Where the accounts are that this session was told of.
     places: BTreeMap<AccountId, Place>,
     /// Its place among the account's sessions.
@@ -70,9 +71,10 @@ impl Watched {
 }
 
 impl Desk {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, origin: Option<Origin>) -> Self {
         Self {
             shared,
+            origin,
             places: BTreeMap::new(),
             login: None,
             body: None,
@@ -188,6 +190,7 @@ impl Desk {
 
     async fn authenticate(&mut self, credentials: Credentials) -> Result<Reply, Trouble> {
         let metrics = Arc::clone(&self.shared.metrics);
+        let login = credentials.login.clone();
         let checked = self.shared.authenticator.check(credentials).await;
         metrics.login(match &checked {
             Ok(Verdict::Right(..)) => LoginResult::Right,
@@ -197,7 +200,10 @@ impl Desk {
         });
         let (place, record) = match checked? {
             Verdict::Right(place, record) => (place, record),
-            Verdict::Wrong => return Ok(Reply::Denied),
+            Verdict::Wrong => {
+                sleep(self.shared.penalties.wrong(self.origin, &login)).await;
+                return Ok(Reply::Denied);
+            }
             Verdict::Disabled => return Ok(Reply::Disabled),
         };
         let counted = self.shared.limits.accounts.enter(place.account);

@@ -15,6 +15,7 @@ mod limits;
 mod listen;
 mod maildrop;
 mod metrics;
+mod penalty;
 mod proxy;
 mod random;
 mod shared;
@@ -48,6 +49,7 @@ use authenticate::Authenticator;
 use limits::{Counter, Limits};
 use listen::{Listener, Port};
 use metrics::Metrics;
+use penalty::Penalties;
 use shared::Shared;
 use tls::Shown;
 
@@ -95,6 +97,9 @@ pub enum StartError {
     },
 }
 
+/// Limit: connections of MTAs, besides those of mail clients. Each MTA keeps some twenty to a hundred.
+const DELIVERIES_MAX: u32 = 1_000;
+
 /// A running frontend.
 pub struct Frontend {
     addresses: BTreeMap<Protocol, SocketAddr>,
@@ -130,7 +135,10 @@ impl Frontend {
         config.check()?;
         let shown = shown(config)?;
         let shared = Arc::new(shared(config, store, shown.as_ref())?);
-        let room = Arc::new(Semaphore::new(config.connections_max as usize));
+        let room = |n_max| Arc::new(Semaphore::new(n_max as usize));
+        // Why two: who fills the places of mail clients must not keep mail from coming in.
+        let for_clients = room(config.connections_max);
+        let for_mtas = room(config.connections_max.min(DELIVERIES_MAX));
         let tasks = TaskTracker::new();
         let mut addresses = BTreeMap::new();
         let ports = [
@@ -163,7 +171,8 @@ impl Frontend {
                     tasks.spawn(http::serve(listener, shared, shutdown));
                 }
                 listener => {
-                    let (room, tasks) = (Arc::clone(&room), tasks.clone());
+                    let room = if protocol.is_for_clients() { &for_clients } else { &for_mtas };
+                    let (room, tasks) = (Arc::clone(room), tasks.clone());
                     let port = Port { protocol, listener, shared, room, tasks, shutdown };
                     port.tasks.clone().spawn(port.serve());
                 }
@@ -208,12 +217,14 @@ fn shared(
     let limits = Limits {
         addresses: Counter::new(config.connections_per_address_max),
         servers: Counter::new(config.connections_max),
+        mtas: Counter::new(config.connections_max.min(DELIVERIES_MAX)),
         accounts: Counter::new(config.connections_per_account_max),
     };
     Ok(Shared {
         authenticator: Authenticator::new(Arc::clone(&store), n_hashing),
         store,
         limits,
+        penalties: Penalties::default(),
         large_bodies: Arc::new(Semaphore::new(ingest::LARGE_BODIES_MAX)),
         message_bytes_max: config.message_bytes_max,
         hostname: config.hostname.clone(),

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mailbox::dialogue::Engine;
-use tokio::net::{TcpListener, UnixListener};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, info_span, warn};
 
 use crate::connection::Connection;
-use crate::limits::Counted;
+use crate::limits::{Counted, Origin};
 use crate::proxy;
 use crate::random;
 use crate::shared::Shared;
@@ -41,6 +42,14 @@ pub enum Protocol {
 /// After a failed accept (no file descriptors left) the next one is tried later.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
+/// A peer that was silent for so long is asked whether it is there. NAT routers forget a connection after
+/// some minutes, and a phone is woken up by each probe.
+const PROBE_AFTER: Duration = Duration::from_secs(120);
+/// Without an answer it is asked again,
+const PROBE_EVERY: Duration = Duration::from_secs(20);
+/// so many times.
+const PROBES_MAX: u32 = 3;
+
 /// Between the levels of mailbox names.
 const SEPARATOR: char = '/';
 
@@ -62,7 +71,7 @@ impl Protocol {
     }
 
     /// Whether mail clients speak it, maybe through a load balancer.
-    fn is_for_clients(self) -> bool {
+    pub(crate) fn is_for_clients(self) -> bool {
         !matches!(self, Self::Lmtp | Self::Http)
     }
 
@@ -196,6 +205,18 @@ impl Shared {
     }
 }
 
+/// Has the kernel ask whether the peer is still there.
+///
+/// Why: a phone that changes networks says no goodbye; what it left would keep its place among its account's
+/// sessions for half an hour, and a maildrop locked.
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    let probes = TcpKeepalive::new()
+        .with_time(PROBE_AFTER)
+        .with_interval(PROBE_EVERY)
+        .with_retries(PROBES_MAX);
+    SockRef::from(stream).set_tcp_keepalive(&probes)
+}
+
 /// A connection that has just come.
 struct Arrival {
     protocol: Protocol,
@@ -205,7 +226,7 @@ struct Arrival {
     /// Its place among all connections.
     room: OwnedSemaphorePermit,
     /// Its place among those from its address.
-    counted: Option<Counted<IpAddr>>,
+    counted: Option<Counted<Origin>>,
 }
 
 impl Arrival {
@@ -230,14 +251,17 @@ impl Arrival {
         let is_remote = matches!(socket, Socket::Plain(_));
         if let Socket::Plain(stream) = &socket {
             stream.set_nodelay(true)?;
+            keep_alive(stream)?;
         }
         if protocol.is_inside_tls() {
             let acceptor = shared.tls.as_ref().ok_or_else(|| io::Error::other("no certificate"))?;
             socket = socket.start_tls(acceptor).await?;
         }
+        // Behind what is on this machine, as webmail, is everybody.
+        let origin = (is_remote && !peer.is_loopback()).then(|| peer.into());
         let engine = engine(protocol, is_remote.then_some(peer), &shared, session);
         let has_login = protocol != Protocol::Lmtp;
-        Connection { shared, engine, has_login, shutdown }.run(socket).await
+        Connection { shared, engine, has_login, origin, shutdown }.run(socket).await
     }
 }
 
@@ -286,4 +310,21 @@ fn session_name() -> String {
         let _ = write!(name, "{byte:02x}");
         name
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_that_vanished_is_let_go_after_minutes() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        keep_alive(&stream).unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        let unanswered = PROBE_EVERY * socket.tcp_keepalive_retries().unwrap();
+        let patience = socket.tcp_keepalive_time().unwrap() + unanswered;
+        assert!(patience <= Duration::from_secs(300), "{patience:?}");
+    }
 }

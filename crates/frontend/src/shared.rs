@@ -8,6 +8,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::authenticate::Authenticator;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::penalty::Penalties;
 use crate::proxy::Network;
 use crate::store::Store;
 
@@ -16,6 +17,7 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) authenticator: Authenticator,
     pub(crate) limits: Limits,
+    pub(crate) penalties: Penalties,
     pub(crate) large_bodies: Arc<Semaphore>,
     pub(crate) message_bytes_max: u64,
     pub(crate) hostname: String,

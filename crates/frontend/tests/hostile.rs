@@ -176,7 +176,31 @@ async fn a_login_may_be_sent_ahead_with_what_follows() {
     assert!(all.contains("a OK") && all.contains("b OK"), "{all}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
+async fn wrong_passwords_wait_and_right_ones_never() {
+    let house = House::new("").await;
+    let mut waits = Vec::new();
+    for _ in 0..3 {
+        let mut imap = connect(&house, Protocol::Imap).await;
+        let begun = Instant::now();
+        imap.write_all(b"a LOGIN jo@example.test guess\r\nb LOGOUT\r\n").await.unwrap();
+        let said = rest(&mut imap).await;
+        assert!(said.contains("a NO [AUTHENTICATIONFAILED]"), "{said}");
+        waits.push(begun.elapsed());
+    }
+    assert!(waits.iter().all(|wait| *wait >= Duration::from_secs(1)), "{waits:?}");
+    let mut imap = connect(&house, Protocol::Imap).await;
+    let begun = Instant::now();
+    imap.write_all(b"a LOGIN jo@example.test secret\r\n").await.unwrap();
+    let mut said = [0; 300];
+    let mut n_octets = 0;
+    while !said[..n_octets].windows(4).any(|some| some == b"a OK") {
+        n_octets += imap.read(&mut said[n_octets..]).await.unwrap();
+    }
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn passwords_are_guessed_a_few_times_on_one_connection() {
     let house = House::new("").await;
     for (protocol, guess, wrong, most) in [

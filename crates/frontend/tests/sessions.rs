@@ -65,7 +65,7 @@ async fn what_keeps_a_frontend_from_starting_is_said_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_lmtp_takes_pop3_gives() {
     let house = House::new("").await;
-    let small = b"Subject: small\r\n\r\nhello\r\n".to_vec();
+    let small = b"Subject: small\r\nMessage-ID: <1@x>\r\n\r\nhello\r\n".to_vec();
     let lines = (0..60_000).flat_map(|n: u32| format!("line {n} {}\r\n", n * 7919).into_bytes());
     let large = [b"Subject: large\r\n\r\n".to_vec(), lines.collect()].concat();
     for raw in [&small, &large] {
@@ -109,7 +109,7 @@ async fn another_try_of_mail_for_a_group_doubles_nothing() {
     house.memory.change(|state| {
         state.shard.set_group("all@example.test", &["jo@example.test", "al@example.test"]);
     });
-    let small = b"Subject: small\r\n\r\nhello\r\n".to_vec();
+    let small = b"Subject: small\r\nMessage-ID: <1@x>\r\n\r\nhello\r\n".to_vec();
     // What compresses badly.
     let mixed = |n: u64| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (n << 7)).wrapping_pow(3);
     let lines = (0..120_000).flat_map(|n| format!("{:016x}\r\n", mixed(n)).into_bytes());
@@ -266,6 +266,11 @@ async fn connections_beyond_the_limit_are_turned_away() {
     assert!(first.line().await.starts_with("220"));
     let mut second = house.client(Protocol::Lmtp).await;
     assert_eq!(second.line().await, "421 4.3.2 Too many connections");
+    // Who fills the places of mail clients keeps no mail out, nor the other way round.
+    let mut imap = house.client(Protocol::Imap).await;
+    assert!(imap.line().await.starts_with("* OK"));
+    let mut pop3 = house.client(Protocol::Pop3).await;
+    assert_eq!(pop3.line().await, "-ERR [SYS/TEMP] Too many connections");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -40,6 +40,7 @@ pub use answer::{Answer, MailboxInfo, MessageRecord};
 pub use brief::Block;
 pub use chunk::{ChunkRef, Digest, Draft, NewMessage, StoredChunk};
 pub use command::{Command, Entry, Request};
+pub use content::MESSAGE_BYTES_MAX;
 pub use flags::{FlagChange, Flags, Keyword, SystemFlags};
 pub use ids::{
     AccountId, EmailId, LogTime, MailboxId, ModSeq, SessionId, ShardId, ThreadId, Uid, UidValidity,
@@ -51,7 +52,7 @@ pub use name::MailboxName;
 pub use outcome::{Change, Outcome, Refusal};
 pub use query::{Query, SearchKey};
 pub use rows::{RowChanges, RowDigest, Rows, Source};
-pub use uid_set::UidSet;
+pub use uid_set::{Slices, UidSet};
 
 /// What [`apply`] did.
 #[derive(Clone, Debug, PartialEq, Eq)]

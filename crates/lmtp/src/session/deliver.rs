@@ -131,10 +131,13 @@ impl Session {
 }
 
 /// By which chunk it is known who has a message. A large one is known by none: its chunks are at each
-/// member before it is delivered.
+/// member before it is delivered. Nor is one without a Message-ID: the same octets may well be another
+/// message, as from a script that says every night that all went well.
 fn known_by(draft: &Draft) -> Option<Digest> {
     match &draft.message.chunks[..] {
-        [only] if draft.message.upload.is_none() => Some(only.digest),
+        [only] if draft.message.upload.is_none() => {
+            draft.metadata.envelope.message_id.as_ref().map(|_| only.digest)
+        }
         _ => None,
     }
 }
