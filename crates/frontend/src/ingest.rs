@@ -122,11 +122,12 @@ impl Ingest {
             chunks,
             size: self.size,
             metadata: packed,
-            upload: self.upload,
-            metadata_chunks: self.chunks,
+            // The command that completes the message ends it.
+            upload: self.upload.take(),
+            metadata_chunks: std::mem::take(&mut self.chunks),
         };
-        let metadata = Box::new(metadata);
-        Ok((Draft { message, metadata, inline: self.pending }, self.failures))
+        let (metadata, inline) = (Box::new(metadata), std::mem::take(&mut self.pending));
+        Ok((Draft { message, metadata, inline }, std::mem::take(&mut self.failures)))
     }
 
     /// Ends the chunk being filled.
@@ -186,5 +187,31 @@ impl Ingest {
             return troubles.copied().next().map_or(Ok(()), Err);
         }
         Ok(())
+    }
+}
+
+/// The message will not come: what was sent ahead is let go of, else it would count for ten minutes.
+impl Drop for Ingest {
+    fn drop(&mut self) {
+        let Some(upload) = self.upload.take() else { return };
+        let (store, permit) = (Arc::clone(&self.store), self.permit.take());
+        let (places, on_its_way) = (std::mem::take(&mut self.places), self.on_its_way.take());
+        let giving_up = async move {
+            // Why: a piece that came after the end would begin another upload.
+            let _ = match on_its_way {
+                Some(on_its_way) => on_its_way.await.map(drop),
+                None => Ok(()),
+            };
+            for place in places {
+                let command = Command::Upload(Upload::give_up(place.account, upload));
+                // Best effort: what stays is dropped by the shard, later.
+                let _ = store.command(place, command, Vec::new()).await;
+            }
+            drop(permit);
+        };
+        // Without a runtime the process ends.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(giving_up);
+        }
     }
 }

@@ -282,6 +282,22 @@ async fn a_message_that_is_too_large_is_refused_and_the_next_one_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_kept_of_a_large_message_that_does_not_come_to_its_end() {
+    let house = House::new("").await;
+    let noise = (0..60_000u32).map(|n| format!("{}\r\n", mailbox::Digest::of(&n.to_be_bytes())));
+    let raw = noise.collect::<String>();
+    let mut lmtp = house.client(Protocol::Lmtp).await;
+    lmtp.send(b"LHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<jo@example.test>\r\nDATA\r\n").await;
+    while !lmtp.line().await.starts_with("354") {}
+    lmtp.send(raw.as_bytes()).await;
+    let is_begun = house.memory.until(|state| !state.shard.has_no_uploads());
+    timeout(PATIENCE, is_begun).await.expect("it is sent ahead");
+    drop(lmtp);
+    let is_gone = house.memory.until(|state| state.shard.has_no_uploads());
+    timeout(PATIENCE, is_gone).await.expect("it is let go of");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn large_messages_go_ahead_in_pieces() {
     let house = House::new("").await;
     let noise = (0..60_000u32).map(|n| format!("{}\r\n", mailbox::Digest::of(&n.to_be_bytes())));

@@ -529,6 +529,16 @@ pub struct Upload {
     pub chunks: Vec<ChunkRef>,
 }
 
+impl Upload {
+    /// The sequence of what ends an upload whose message will not come.
+    pub(crate) const GIVEN_UP: u32 = u32::MAX;
+
+    /// The message will not come: what was uploaded is let go of.
+    pub fn give_up(account: AccountId, upload: UploadId) -> Self {
+        Self { account, upload, sequence: Self::GIVEN_UP, chunks: Vec::new() }
+    }
+}
+
 /// See [`Command::Deliver`]. Chunks not uploaded travel beside the command.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Deliver {

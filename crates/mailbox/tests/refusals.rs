@@ -189,6 +189,44 @@ fn uploads_take_only_the_next_piece_and_expire() {
 }
 
 #[test]
+fn one_account_does_not_keep_all_others_large_mail_out() {
+    let mut shard = Shard::with_account();
+    let raw = vec![b'x'; 200_000];
+    let (_, chunks) = shard.message(&raw);
+    let piece = |n: u32, sequence: u32| {
+        let (account, chunks) = (ACCOUNT, vec![chunks[0]; 250]);
+        Command::Upload(Upload { account, upload: UploadId(id_of(n)), sequence, chunks })
+    };
+    let mut n_taken = 0;
+    let refusal = loop {
+        match shard.apply(piece(n_taken, 0), &chunks).outcome {
+            Outcome::Done => n_taken += 1,
+            Outcome::Refused(refusal) => break refusal,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(refusal, Refusal::Limit("open uploads of one account".into()));
+    let n_bytes = 250 * u64::from(chunks[0].raw_len);
+    assert_eq!(u64::from(n_taken), (512 << 20) / n_bytes);
+    // One that is given up makes room, whoever says so how often.
+    for _ in 0..2 {
+        shard.run(Command::Upload(Upload::give_up(ACCOUNT, UploadId(id_of(3)))));
+    }
+    assert_eq!(refused(&mut shard, piece(3, 1)), Refusal::UploadGap);
+    assert_eq!(shard.apply(piece(n_taken, 0), &chunks).outcome, Outcome::Done);
+    for n in 0..=n_taken {
+        shard.run(Command::Upload(Upload::give_up(ACCOUNT, UploadId(id_of(n)))));
+    }
+    assert!(!is_chunk_live(&shard.rows, &chunks[0].digest));
+}
+
+fn id_of(n: u32) -> [u8; 16] {
+    let mut id = [9; 16];
+    id[..4].copy_from_slice(&n.to_be_bytes());
+    id
+}
+
+#[test]
 fn a_detail_names_a_mailbox_or_inbox() {
     let mut shard = Shard::with_account();
     let lists = shard.create("Lists");

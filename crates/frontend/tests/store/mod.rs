@@ -183,6 +183,7 @@ impl Store for Memory {
             // Nobody may be listening.
             let _ = self.changes.send(change);
         }
+        self.changed.notify_waiters();
         Ok(outcome)
     }
 

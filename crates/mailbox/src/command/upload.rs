@@ -6,20 +6,30 @@ use crate::ids::UploadId;
 use crate::ledger::Ledger;
 use crate::outcome::{Outcome, Refusal};
 use crate::row::{self, PieceRow, ShardRow, UploadRow};
+use crate::rows::Source as _;
 use crate::table;
 
 /// Limit: raw octets in all open uploads of a shard: forty of the largest messages at once.
 pub const UPLOAD_BYTES_MAX: u64 = 2 << 30;
+/// Limit: of that, in those of one account, so that no account keeps all others' large mail out: ten of the
+/// largest messages, as an MTA that delivers twenty at once may bring,
+const ACCOUNT_BYTES_MAX: u64 = 512 << 20;
+/// in so many uploads.
+const ACCOUNT_UPLOADS_MAX: usize = 256;
 
 pub(crate) fn apply(
     ledger: &mut Ledger<'_, '_>,
     cmd: &Upload,
     inline: &Inline,
 ) -> Result<Outcome, Refusal> {
+    if cmd.sequence == Upload::GIVEN_UP {
+        drop_upload(ledger, cmd.upload);
+        return Ok(Outcome::Done);
+    }
     let key = table::upload(ledger.account, cmd.upload);
     let row: Option<UploadRow> = row::load(ledger.rows, &key);
     let next = row.as_ref().map_or(0, |row| row.next_sequence);
-    if cmd.sequence != next || next == u32::MAX {
+    if cmd.sequence != next {
         return Err(Refusal::UploadGap);
     }
     let n_chunks = cmd.chunks.len() + row.as_ref().map_or(0, |row| row.n_chunks as usize);
@@ -33,6 +43,9 @@ pub(crate) fn apply(
     let shard: ShardRow = row::load(ledger.rows, &table::shard()).unwrap_or_default();
     if shard.upload_bytes + bytes > UPLOAD_BYTES_MAX {
         return Err(Refusal::Limit("open uploads".into()));
+    }
+    if !has_room(ledger, bytes) {
+        return Err(Refusal::Limit("open uploads of one account".into()));
     }
     let row = UploadRow {
         next_sequence: next + 1,
@@ -48,6 +61,18 @@ pub(crate) fn apply(
     }
     ledger.change_upload_bytes(bytes.cast_signed());
     Ok(Outcome::Done)
+}
+
+/// Whether so many octets more may be in the account's open uploads.
+fn has_room(ledger: &Ledger<'_, '_>, bytes: u64) -> bool {
+    let uploads = table::uploads_of(ledger.account);
+    let (mut n_uploads, mut n_bytes) = (0, bytes);
+    ledger.rows.scan(&uploads, &table::end_of(&uploads), &mut |_, value| {
+        n_uploads += 1;
+        n_bytes += row::read::<UploadRow>(value).size_bytes;
+        n_uploads < ACCOUNT_UPLOADS_MAX
+    });
+    n_uploads < ACCOUNT_UPLOADS_MAX && n_bytes <= ACCOUNT_BYTES_MAX
 }
 
 /// An upload is no longer needed: its message arrived, or nobody continued it.

@@ -91,6 +91,12 @@ impl Shard {
     }
 
     /// Answers from the rows as they are.
+    /// Whether nothing is kept of messages that were begun and did not come.
+    pub fn has_no_uploads(&self) -> bool {
+        // The table of open uploads.
+        !self.rows.keys().any(|key| key.first() == Some(&3))
+    }
+
     pub fn query(&self, query: &Query) -> Answer {
         mailbox::answer(&self.rows, self, query)
     }
