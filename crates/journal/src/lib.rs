@@ -14,7 +14,9 @@ mod footer;
 mod frame;
 #[doc(hidden)]
 pub mod fuzz;
+mod group;
 mod identity;
+mod in_flight;
 mod journal;
 mod manifest;
 mod mend;

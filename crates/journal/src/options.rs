@@ -34,6 +34,9 @@ pub struct Options {
     pub probe_after: Duration,
     /// A segment with less than this share of a full one alive is copied forward, in percent.
     pub collect_below_percent: u64,
+    /// A sync that takes so long does not keep the next frame waiting. Raise this when several syncs at
+    /// once make each of them slower.
+    pub overlap_from: Duration,
     /// Run a writer thread. Without one, the owner calls [`Journal::pump`](crate::Journal::pump):
     /// for simulations on one thread.
     pub threaded: bool,
@@ -50,6 +53,7 @@ impl Default for Options {
             mark_after: Duration::from_millis(200),
             probe_after: Duration::from_secs(10),
             collect_below_percent: 25,
+            overlap_from: Duration::from_millis(1),
             threaded: true,
         }
     }

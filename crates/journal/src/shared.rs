@@ -59,9 +59,9 @@ struct Health {
 }
 
 /// The writer does something with the storage as long as this lives.
-pub(crate) struct Working<'s>(&'s Shared);
+pub(crate) struct Working(Arc<Shared>);
 
-impl Drop for Working<'_> {
+impl Drop for Working {
     fn drop(&mut self) {
         let mut health = self.0.health();
         health.n_working -= 1;
@@ -137,11 +137,12 @@ impl Shared {
     }
 
     /// From now on, until what is given here goes, the writer waits for the storage.
-    pub fn work(&self) -> Working<'_> {
+    pub fn work(self: &Arc<Self>) -> Working {
         let mut health = self.health();
         health.n_working += 1;
         health.pending_since.get_or_insert_with(Instant::now);
-        Working(self)
+        drop(health);
+        Working(Arc::clone(self))
     }
 
     /// The storage did one thing; for the next one the writer waits from now on.

@@ -1,18 +1,23 @@
-//! The one writer of a disk: drains the queue, writes a frame, syncs once, completes in order.
+//! The one writer of a disk: drains the queue, writes a frame, syncs once, completes in order. A sync
+//! that takes long is left to a thread of its own ([`InFlight`]), and the next frame is written meanwhile.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
+use std::time::Instant;
 
 use crate::encode::{Encoder, Prepared, plain_frame};
 use crate::error::Error;
 use crate::footer;
 use crate::frame::{FRAME_HEAD, FrameKind, Position};
+use crate::group::{Group, Waiting};
+use crate::in_flight::{InFlight, OVERLAP_MAX};
 use crate::manifest::{COPIES, Manifest};
 use crate::options::FRAME_BYTES_MAX;
-use crate::queue::{Done, Request, Taken};
-use crate::record::{Location, Record, ReplicaId, SegmentId, Written};
+use crate::queue::{Request, Taken};
+use crate::record::{Location, Record, ReplicaId, SegmentId};
 use crate::segment::{self, Need, Refusal, Spares};
 use crate::shared::Shared;
 use crate::storage::StorageFile;
@@ -37,8 +42,9 @@ pub(crate) struct Open {
 pub(crate) struct Writer {
     shared: Arc<Shared>,
     open: Open,
-    /// End of the last completed sync.
-    durable: Position,
+    in_flight: Arc<InFlight>,
+    /// They sync what is in flight; none before a sync took long.
+    threads: Vec<JoinHandle<()>>,
     next_sequence: u64,
     /// Records nobody waits for; they go with the next frame.
     lazy: Vec<Prepared>,
@@ -50,27 +56,16 @@ pub(crate) struct Writer {
     zeros: Vec<u8>,
 }
 
-struct Waiting {
-    records: Vec<Prepared>,
-    disk_len: u64,
-    need: Need,
-    done: Done,
-}
-
-impl Waiting {
-    fn n_blobs(&self) -> usize {
-        self.records.iter().map(|prepared| prepared.record.blobs().len()).sum()
-    }
-}
-
 impl Writer {
     pub fn new(shared: Arc<Shared>, open: Open, (next_sequence, is_dirty): (u64, bool)) -> Self {
         let durable = Position { segment: open.segment, offset: open.end };
         shared.synced_sequence.store(next_sequence - 1, Relaxed);
+        let in_flight = Arc::new(InFlight::new(durable, shared.options.overlap_from));
         Self {
             shared,
             open,
-            durable,
+            in_flight,
+            threads: Vec::new(),
             next_sequence,
             lazy: Vec::new(),
             is_dirty,
@@ -82,6 +77,7 @@ impl Writer {
     /// The writer thread.
     pub fn run(mut self) {
         loop {
+            self.in_flight.wait_for_turn();
             let options = &self.shared.options;
             let patience = if self.is_marked() { options.probe_after } else { options.mark_after };
             match self.shared.queue.take(patience) {
@@ -92,10 +88,9 @@ impl Writer {
         }
     }
 
-    /// Answers all requests, in their order.
+    /// Writes all requests; they are answered in their order.
     pub fn commit(&mut self, requests: Vec<Request>) {
-        let shared = Arc::clone(&self.shared);
-        let _working = shared.work();
+        let _working = self.shared.work();
         let mut waiting = VecDeque::new();
         for request in requests {
             match request {
@@ -136,6 +131,7 @@ impl Writer {
     }
 
     fn refuse(&mut self, waiting: Waiting, error: Error) {
+        self.in_flight.drain();
         for prepared in &waiting.records {
             if let Record::Append { replica, index, .. } = &prepared.record {
                 self.refused.entry(*replica).or_insert(*index);
@@ -194,68 +190,123 @@ impl Writer {
             self.open.allows = Need::Bodies;
             self.refill();
         }
-        let n_blobs = self.shared.index().open_blobs.len() + first.n_blobs();
+        let n_blobs = self.n_blobs() + first.n_blobs();
         if self.open.end + self.needed(first.disk_len, n_blobs) <= self.open.capacity {
             return Ok(());
         }
         self.roll(need, self.needed(first.disk_len, first.n_blobs()))
     }
 
-    /// Writes as many requests as fit in one frame, syncs, and answers them.
-    fn commit_frame(&mut self, waiting: &mut VecDeque<Waiting>) {
-        let salt = self.shared.salt(self.open.segment);
-        let mut encoder = Encoder::new(salt, self.open.segment, self.open.end);
-        let lazy = std::mem::take(&mut self.lazy);
-        for prepared in &lazy {
-            encoder.push(prepared);
-        }
-        let mut n_blobs = self.shared.index().open_blobs.len();
-        let mut group: Vec<(Waiting, Vec<Written>)> = Vec::new();
-        while let Some(next) = waiting.front() {
-            let end = encoder.end() + next.disk_len + footer::disk_len(n_blobs + next.n_blobs());
-            let is_too_much = end > self.open.capacity
-                || encoder.end() - self.open.end + next.disk_len > FRAME_BYTES_MAX
-                || next.need < self.open.allows;
-            if !group.is_empty() && (is_too_much || self.is_behind_refused(next)) {
-                break;
-            }
-            let Some(next) = waiting.pop_front() else { break };
-            n_blobs += next.n_blobs();
-            let written = next.records.iter().map(|prepared| encoder.push(prepared)).collect();
-            group.push((next, written));
-        }
-        let written = self.write_frame(&mut encoder);
-        if written.is_ok() {
-            self.learn(&lazy, &group);
-        }
-        let n_bytes = group.iter().map(|(waiting, _)| waiting.disk_len).sum();
-        for (waiting, pointers) in group {
-            (waiting.done)(written.clone().map(|()| pointers));
-        }
-        self.shared.queue.release(n_bytes);
+    /// Bodies in the open segment, be they synced or not; a few may be counted twice.
+    fn n_blobs(&self) -> usize {
+        // Why in this order: an answer moves them from the first to the second.
+        self.in_flight.n_blobs() + self.shared.index().open_blobs.len()
     }
 
-    fn write_frame(&mut self, encoder: &mut Encoder) -> Result<(), Error> {
-        encoder.finish(self.next_sequence, self.durable);
+    /// Writes as many requests as fit in one frame, and sees to it that they are synced and answered.
+    fn commit_frame(&mut self, waiting: &mut VecDeque<Waiting>) {
+        let file = self.file_in_flight();
+        let mut encoder =
+            Encoder::new(self.shared.salt(self.open.segment), self.open.segment, self.open.end);
+        let group = self.fill(&mut encoder, waiting);
+        encoder.finish(group.sequence, self.in_flight.durable());
         let (end, mut slices) = (encoder.end(), encoder.slices());
         let written = self.plan_zeros(end);
         if written > end {
             slices.push(IoSlice::new(&self.zeros[..(written - end) as usize]));
         }
-        // Durability: everything in the frame is on the disk when this returns; its requests are
-        // answered after it, and the next frame states `end` as durable.
-        let synced = self.write_synced(&slices);
-        synced.map_err(|error| self.shared.poison(format!("write a frame: {error}")))?;
-        let counters = &self.shared.counters;
-        counters.n_frames.fetch_add(1, Relaxed);
-        counters.n_bytes.fetch_add(end - self.open.end, Relaxed);
-        self.shared.synced_sequence.store(self.next_sequence, Relaxed);
+        // Durability: everything in the frame is on the disk when its sync has ended; its requests are
+        // answered after that, and frames written after that state `end` as durable.
+        match file {
+            Some(file) => {
+                let written = file.write_at(self.open.end, &slices).map_err(|error| {
+                    self.shared.poison(format!("write a frame: {error}"));
+                });
+                self.in_flight.begin(group, file, written.is_ok(), &self.shared);
+            }
+            None => self.write_synced(group, &slices),
+        }
         self.next_sequence += 1;
         self.open.end = end;
         self.open.written = self.open.written.max(written);
-        self.durable = Position { segment: self.open.segment, offset: end };
         self.is_dirty = true;
+    }
+
+    fn fill(&mut self, encoder: &mut Encoder, waiting: &mut VecDeque<Waiting>) -> Group {
+        let lazy = std::mem::take(&mut self.lazy);
+        for prepared in &lazy {
+            encoder.push(prepared);
+        }
+        let mut n_blobs = self.n_blobs();
+        let mut requests = Vec::new();
+        while let Some(next) = waiting.front() {
+            let end = encoder.end() + next.disk_len + footer::disk_len(n_blobs + next.n_blobs());
+            let is_too_much = end > self.open.capacity
+                || encoder.end() - self.open.end + next.disk_len > FRAME_BYTES_MAX
+                || next.need < self.open.allows;
+            if !requests.is_empty() && (is_too_much || self.is_behind_refused(next)) {
+                break;
+            }
+            let Some(next) = waiting.pop_front() else { break };
+            n_blobs += next.n_blobs();
+            let written = next.records.iter().map(|prepared| encoder.push(prepared)).collect();
+            requests.push((next, written));
+        }
+        Group {
+            sequence: self.next_sequence,
+            begin: self.open.end,
+            end: Position { segment: self.open.segment, offset: encoder.end() },
+            lazy,
+            requests,
+            working: self.shared.work(),
+        }
+    }
+
+    /// A file for a frame that is synced beside others, if this disk is one whose syncs take long.
+    fn file_in_flight(&mut self) -> Option<Arc<dyn StorageFile>> {
+        if !self.shared.options.threaded || !self.in_flight.is_overlapped() {
+            return None;
+        }
+        let file = self.start_threads().and_then(|()| {
+            self.in_flight.wait_for_turn();
+            let name = segment::name(self.open.segment);
+            self.in_flight.file(|| self.shared.storage.open(&name))
+        });
+        match file {
+            Ok(file) => Some(file),
+            Err(error) => {
+                tracing::warn!(disk = %self.shared.disk, %error, "syncs are not overlapped");
+                self.in_flight.drain();
+                None
+            }
+        }
+    }
+
+    fn start_threads(&mut self) -> io::Result<()> {
+        for _ in self.threads.len()..OVERLAP_MAX as usize {
+            match InFlight::start(&self.in_flight, &self.shared) {
+                Ok(thread) => self.threads.push(thread),
+                // One will do.
+                Err(_) if !self.threads.is_empty() => break,
+                Err(error) => return Err(error),
+            }
+        }
         Ok(())
+    }
+
+    /// Writes, syncs and answers, here and now. Nothing is in flight.
+    fn write_synced(&self, group: Group, slices: &[IoSlice<'_>]) {
+        let begun = Instant::now();
+        let file = &self.open.file;
+        let synced = match file.write_at(self.open.end, slices).and_then(|()| file.sync_data()) {
+            Ok(()) => {
+                self.shared.sync_completed();
+                self.in_flight.synced(group.end, begun.elapsed());
+                Ok(())
+            }
+            Err(error) => Err(self.shared.poison(format!("write a frame: {error}"))),
+        };
+        group.answer(&self.shared, synced);
     }
 
     /// Up to where the file is written with the frame that ends at `end`.
@@ -272,33 +323,6 @@ impl Writer {
         (end + ZERO_AHEAD_BYTES).min(self.open.capacity)
     }
 
-    fn write_synced(&self, slices: &[IoSlice<'_>]) -> io::Result<()> {
-        self.open.file.write_at(self.open.end, slices)?;
-        self.open.file.sync_data()?;
-        self.shared.sync_completed();
-        Ok(())
-    }
-
-    fn learn(&self, lazy: &[Prepared], group: &[(Waiting, Vec<Written>)]) {
-        let mut index = self.shared.index();
-        let segment = self.open.segment;
-        index.segments.insert(segment, self.open.end);
-        for prepared in lazy {
-            index.state.apply(&prepared.record, segment);
-        }
-        for (waiting, written) in group {
-            for (prepared, written) in waiting.records.iter().zip(written) {
-                index.state.apply(&prepared.record, segment);
-                self.shared.counters.n_records.fetch_add(1, Relaxed);
-                let replica = prepared.record.replica();
-                for (blob, pointer) in prepared.record.blobs().iter().zip(&written.blobs) {
-                    let digest = blob.digest;
-                    index.open_blobs.push(Location { replica, digest, pointer: *pointer });
-                }
-            }
-        }
-    }
-
     /// The stream states already that everything is durable.
     fn is_marked(&self) -> bool {
         !self.is_dirty && self.lazy.is_empty()
@@ -306,13 +330,12 @@ impl Writer {
 
     /// States in the stream that everything before is durable.
     pub fn mark(&mut self) {
+        self.in_flight.drain();
         if self.is_marked() || self.shared.poisoned().is_some() {
             return;
         }
-        let shared = Arc::clone(&self.shared);
-        let _working = shared.work();
-        let n_blobs = self.shared.index().open_blobs.len();
-        let needed = self.needed(0, n_blobs);
+        let _working = self.shared.work();
+        let needed = self.needed(0, self.n_blobs());
         if self.open.end + needed > self.open.capacity {
             // Rolling states the same in the next manifest. A full disk leaves it unsaid.
             if self.roll(Need::Vital, needed).is_ok() {
@@ -322,6 +345,7 @@ impl Writer {
         }
         let mut waiting = VecDeque::new();
         self.commit_frame(&mut waiting);
+        self.in_flight.drain();
         self.is_dirty = false;
     }
 
@@ -347,6 +371,10 @@ impl Writer {
     /// Seals the open segment and begins the next one, which has room for `needed` bytes.
     /// Nothing is written if there is no space.
     fn roll(&mut self, need: Need, needed: u64) -> Result<(), Error> {
+        self.in_flight.drain();
+        if let Some(error) = self.shared.poisoned() {
+            return Err(error);
+        }
         let segment = SegmentId(self.open.segment.0 + 1);
         let (manifest, log_start, sealed_blobs) = {
             let mut index = self.shared.index();
@@ -390,7 +418,7 @@ impl Writer {
         let allows = if self.spares().has_room_for_bodies() { Need::Bodies } else { need };
         self.shared.files.insert(segment, Arc::clone(&file));
         self.open = Open { segment, file, end, capacity, written: end, allows };
-        self.durable = Position { segment, offset: end };
+        self.in_flight.begin_segment(Position { segment, offset: end });
         if allows == Need::Bodies {
             self.refill();
         }
@@ -399,10 +427,10 @@ impl Writer {
 
     fn seal(&mut self, blobs: &[Location]) -> io::Result<u64> {
         let salt = self.shared.salt(self.open.segment);
-        let stamp = (self.next_sequence, self.durable);
+        let stamp = (self.next_sequence, self.in_flight.durable());
         self.next_sequence += 1;
         let end = write_footer(&*self.open.file, salt, stamp, blobs)?;
-        self.durable = Position { segment: self.open.segment, offset: end };
+        self.in_flight.begin_segment(Position { segment: self.open.segment, offset: end });
         self.shared.sync_completed();
         Ok(end)
     }
@@ -416,7 +444,7 @@ impl Writer {
         let salt = self.shared.salt(segment);
         let mut at = 0;
         for _ in 0..COPIES {
-            let stamp = (self.next_sequence, self.durable);
+            let stamp = (self.next_sequence, self.in_flight.durable());
             let frame = plain_frame(FrameKind::Manifest, stamp, salt, at, manifest);
             self.next_sequence += 1;
             file.write_at(at, &[IoSlice::new(&frame)])?;
@@ -429,6 +457,16 @@ impl Writer {
         self.shared.storage.sync_dir()?;
         self.shared.sync_completed();
         Ok(())
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.in_flight.close();
+        for thread in self.threads.drain(..) {
+            // One that panicked has lost its callers' answers; nothing to add.
+            drop(thread.join());
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The journal on a disk that loses, tears, fills up, fails and rots.
 #![allow(clippy::unwrap_used)]
 
+mod door;
 mod model;
 
 mod collect;
@@ -8,5 +9,6 @@ mod crash;
 mod errors;
 mod full;
 mod hung;
+mod overlap;
 mod rot;
 mod unreadable;
