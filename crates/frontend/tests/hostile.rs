@@ -70,6 +70,14 @@ async fn who_says_nothing_after_the_login_is_told_goodbye_when_the_protocol_allo
     // RFC 9051 5.4: at least thirty minutes.
     assert!(begun.elapsed() >= Duration::from_secs(30 * 60), "{:?}", begun.elapsed());
     let begun = Instant::now();
+    let mut imap = connect(&house, Protocol::Imap).await;
+    imap.write_all(b"a LOGIN jo@example.test secret\r\nb APPEND INBOX {400000+}\r\nSubject: x")
+        .await
+        .unwrap();
+    let said = rest(&mut imap).await;
+    assert!(said.contains("* BYE"), "{said}");
+    assert!(begun.elapsed() < Duration::from_secs(6 * 60), "{:?}", begun.elapsed());
+    let begun = Instant::now();
     let mut lmtp = connect(&house, Protocol::Lmtp).await;
     lmtp.write_all(b"LHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<jo@example.test>\r\nDATA\r\nx")
         .await

@@ -39,6 +39,9 @@ pub const SEND_BYTES: usize = 32 * 1024;
 pub const LOGIN_S: u32 = 60;
 /// Seconds without input after login: RFC 9051 5.4 forbids less than 30 minutes.
 pub const IDLE_S: u32 = 31 * 60;
+/// Seconds without an octet in the middle of a message that is being sent: it holds one of the frontend's few
+/// places for large ones, and no client pauses there.
+pub const LITERAL_S: u32 = 5 * 60;
 /// UIDs and mod-sequences of this session's own changes that are remembered so as not to be told
 /// back; beyond it they are told, which is harmless.
 pub const OWN_CHANGES_MAX: usize = 64;

@@ -12,8 +12,8 @@ use crate::deflate::Layer;
 use crate::input::{Gathered, Input, Literal};
 use crate::limits::{
     BAD_COMMANDS_MAX, EARLY_LINE_BYTES_MAX, EARLY_LITERAL_BYTES_MAX, IDLE_S, LINE_BYTES_MAX,
-    LITERAL_BYTES_MAX, LOGIN_S, PENDING_BYTES_MAX, REFUSED_LOGINS_MAX, SKIPPED_BESIDE_BYTES_MAX,
-    SKIPPED_BYTES_MAX,
+    LITERAL_BYTES_MAX, LITERAL_S, LOGIN_S, PENDING_BYTES_MAX, REFUSED_LOGINS_MAX,
+    SKIPPED_BESIDE_BYTES_MAX, SKIPPED_BYTES_MAX,
 };
 use crate::news::{Ahead, Early, News, Tell};
 use crate::parse;
@@ -562,7 +562,12 @@ impl Engine for Session {
     }
 
     fn idle_limit_s(&self) -> u32 {
-        if self.is_logged_in() { IDLE_S } else { LOGIN_S }
+        match &self.phase {
+            _ if !self.is_logged_in() => LOGIN_S,
+            Phase::Work(current, Wait::Input) if current.work.is_amid_message() => LITERAL_S,
+            Phase::Skip(..) => LITERAL_S,
+            _ => IDLE_S,
+        }
     }
 
     fn timed_out(&mut self) {

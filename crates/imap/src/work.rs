@@ -20,6 +20,11 @@ pub(crate) trait Work: Send {
         Next::Done(Ending::bad("unexpected input"))
     }
 
+    /// Whether the client is in the middle of a message it sends.
+    fn is_amid_message(&self) -> bool {
+        false
+    }
+
     /// Between two slices the client was told the flags of these messages, as they were then.
     fn was_told(&mut self, uids: &UidSet) {
         let _ = uids;

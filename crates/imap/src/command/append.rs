@@ -235,6 +235,10 @@ impl Append {
 }
 
 impl Work for Append {
+    fn is_amid_message(&self) -> bool {
+        self.left > 0
+    }
+
     fn go_on(&mut self, cx: &mut Context, reply: Option<Reply>) -> Next {
         match (&self.step, reply) {
             (Step::Begin, None) => {
