@@ -28,6 +28,7 @@ type Moved<'a> = &'a dyn Fn(ReplicaId, &Digest, Pointer, Pointer);
 pub(crate) fn collect(
     journal: &Journal,
     shared: &Shared,
+    next: &mut Option<SegmentId>,
     is_live: IsLive<'_>,
     moved: Moved<'_>,
 ) -> Result<Collected, Error> {
@@ -39,10 +40,18 @@ pub(crate) fn collect(
     let candidates: Vec<(SegmentId, u64)> = {
         let index = shared.index();
         let log_start = index.state.log_start(index.open);
-        index.segments.range(..log_start).map(|(segment, len)| (*segment, *len)).collect()
+        let begin = next.take().filter(|next| *next < log_start).unwrap_or(SegmentId(0));
+        let segments = &index.segments;
+        let round = segments.range(begin..log_start).chain(segments.range(..begin));
+        round.map(|(segment, len)| (*segment, *len)).collect()
     };
+    let mut n_looks = 0;
     for (segment, len) in candidates {
-        let mut live = match shared.blob_locations(segment) {
+        if n_looks >= shared.options.collect_looks_max {
+            *next = Some(segment);
+            break;
+        }
+        let mut bodies = match shared.blob_locations(segment) {
             // Why nothing: who needs a body of it finds that its place is no more.
             Err(Error::Missing { .. }) => Vec::new(),
             other => other?,
@@ -50,10 +59,20 @@ pub(crate) fn collect(
         {
             let index = shared.index();
             let replicas = &index.state.replicas;
-            live.retain(|at| !replicas.get(&at.replica).is_some_and(|state| state.dead));
+            bodies.retain(|at| !replicas.get(&at.replica).is_some_and(|state| state.dead));
         }
-        live.retain(|at| is_live(at.replica, &at.digest, at.pointer));
-        let live_bytes: u64 = live.iter().map(|at| u64::from(at.pointer.len)).sum();
+        let (mut live, mut live_bytes) = (Vec::new(), 0);
+        for at in bodies {
+            n_looks += 1;
+            if is_live(at.replica, &at.digest, at.pointer) {
+                live_bytes += u64::from(at.pointer.len);
+                live.push(at);
+            }
+            // Why not to the end: most segments are nearly all alive.
+            if live_bytes > live_max {
+                break;
+            }
+        }
         if live_bytes > live_max {
             continue;
         }

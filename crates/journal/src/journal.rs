@@ -31,7 +31,8 @@ pub struct Journal {
     /// The writer itself, if it has no thread.
     inline: Option<Mutex<Writer>>,
     scrub: Mutex<Scrub>,
-    collecting: Mutex<()>,
+    /// Where the next collection begins, if the one before did not come to the end.
+    collecting: Mutex<Option<SegmentId>>,
 }
 
 /// How full the disk is.
@@ -225,8 +226,8 @@ impl Journal {
         is_live: &dyn Fn(ReplicaId, &Digest, Pointer) -> bool,
         moved: &dyn Fn(ReplicaId, &Digest, Pointer, Pointer),
     ) -> Result<Collected, Error> {
-        let _one_at_a_time = self.collecting.lock().unwrap_or_else(PoisonError::into_inner);
-        collect::collect(self, &self.shared, is_live, moved)
+        let mut next = self.collecting.lock().unwrap_or_else(PoisonError::into_inner);
+        collect::collect(self, &self.shared, &mut next, is_live, moved)
     }
 
     /// The first segment with log records somebody needs.

@@ -34,6 +34,9 @@ pub struct Options {
     pub probe_after: Duration,
     /// A segment with less than this share of a full one alive is copied forward, in percent.
     pub collect_below_percent: u64,
+    /// Bodies asked about before a collection stops, to go on from there the next time: each costs reads of
+    /// an index that is mostly not in memory.
+    pub collect_looks_max: usize,
     /// A sync that takes so long does not keep the next frame waiting. Raise this when several syncs at
     /// once make each of them slower.
     pub overlap_from: Duration,
@@ -53,6 +56,7 @@ impl Default for Options {
             mark_after: Duration::from_millis(200),
             probe_after: Duration::from_secs(10),
             collect_below_percent: 25,
+            collect_looks_max: 500_000,
             overlap_from: Duration::from_millis(1),
             threaded: true,
         }

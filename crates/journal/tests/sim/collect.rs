@@ -1,13 +1,14 @@
 //! Garbage collection gives back space and takes nothing that is alive.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use journal::sim::SimStorage;
-use journal::{Digest, Error, Journal, Pointer, Record, ReplicaId};
+use journal::{Digest, Error, Journal, Options, Pointer, Record, ReplicaId, SegmentId};
 
 use crate::crash::{Random, cuts};
-use crate::model::{AMPLE, blob, entry, formatted, open, purge, vote};
+use crate::model::{AMPLE, blob, entry, formatted, open, options, purge, vote};
 
 type Locator = RefCell<BTreeMap<Digest, Pointer>>;
 
@@ -90,6 +91,40 @@ fn the_last_live_bodies_are_copied_forward() {
     locate(&journal, &locator);
     let found = locator.borrow()[&kept.digest];
     assert_eq!(journal.read_blob(found).unwrap(), kept);
+}
+
+#[test]
+fn a_collection_asks_about_few_bodies_and_goes_on_where_it_stopped() {
+    let storage = formatted(AMPLE);
+    let options = Options { collect_looks_max: 20, ..options() };
+    let (journal, _) = Journal::open(Arc::new(storage.clone()), options).unwrap();
+    // Small ones, so that a quarter of a segment is some of them.
+    for index in 1..400 {
+        journal.append_wait(vec![entry(1, index, vec![blob(index, 90)])]).unwrap();
+    }
+    journal.append_wait(vec![purge(1, 399)]).unwrap();
+    let before = journal.segments();
+    let (mut n_rounds, mut n_deleted, mut n_looks) = (0, 0, 0);
+    while n_rounds < 400 {
+        n_rounds += 1;
+        let asked = Cell::new(0);
+        let is_live = |_, digest: &Digest, at: Pointer| {
+            asked.set(asked.get() + 1);
+            // Everything in every third segment is dead, and most in the others alive.
+            !at.segment.0.is_multiple_of(3) && !digest[0].is_multiple_of(4)
+        };
+        let collected = journal.collect(&is_live, &|_, _, _, _| ()).unwrap();
+        n_deleted += collected.deleted.len();
+        n_looks = n_looks.max(asked.get());
+    }
+    let left = journal.segments();
+    let is_dead =
+        |segment: &&SegmentId| segment.0.is_multiple_of(3) && **segment != journal.log_start();
+    let dead: Vec<_> = before.iter().filter(is_dead).collect();
+    assert!(dead.len() > 2 && dead.iter().all(|segment| !left.contains(segment)), "{left:?}");
+    assert!(n_deleted >= dead.len(), "{n_deleted}");
+    // As many as one segment holds beyond what may be asked.
+    assert!(n_looks < 20 + 40, "{n_looks}");
 }
 
 #[test]
