@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use api::admin::{ClusterInit, NodeStatus, Presence, Replacement, Status};
 use api::meta::{DiskScrub, MetaError, ReplicaReport, ReplicaState};
-use api::placement::{Disk, DiskId, META_SHARD, Placement, ReplicaRole, Shard};
+use api::placement::{Disk, DiskId, DiskState, META_SHARD, Node, Placement, ReplicaRole, Shard};
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use mailbox::ShardId;
@@ -16,7 +16,7 @@ use crate::follow;
 use crate::target::Target;
 
 /// Replicas of a shard where there are enough nodes: one may be lost for good.
-const N_REPLICAS: u32 = 3;
+pub(crate) const N_REPLICAS: u32 = 3;
 
 /// What `ctl cluster init` forms.
 #[derive(Clone, Debug)]
@@ -25,13 +25,20 @@ pub struct InitRequest {
     pub nodes: Vec<String>,
     /// Data shards.
     pub n_shards: u32,
+    /// Copies of each; an even number survives no more losses than the odd one below it.
+    pub n_replicas: u32,
 }
 
 /// Forms a cluster, once.
 pub async fn init(target: &Target, request: &InitRequest) -> Result<()> {
-    // Why: an even number of copies survives no more losses than the odd number below it.
-    let n_nodes = u32::try_from(request.nodes.len()).unwrap_or(u32::MAX);
-    let n_replicas = if n_nodes >= N_REPLICAS { N_REPLICAS } else { 1 };
+    let n_replicas = request.n_replicas;
+    if (request.nodes.len() as u64) < u64::from(n_replicas) {
+        bail!(
+            "{n_replicas} copies need {n_replicas} nodes, and {} are named: name more, or say --replicas 1 \
+             for a cluster in which each disk that dies takes mail with it",
+            request.nodes.len()
+        );
+    }
     let init = ClusterInit {
         disks: request.nodes.iter().map(|name| (name.clone(), None)).collect(),
         n_shards: request.n_shards,
@@ -155,6 +162,19 @@ impl ClusterStatus {
         self.node(node)?.told.iter().find(|told| told.disk_id == disk)
     }
 
+    /// How many nodes take new replicas.
+    pub fn n_taking_replicas(&self) -> Result<usize> {
+        let has_room = |node: &&Node| {
+            !node.draining && node.disks.iter().any(|disk| disk.state == DiskState::Ok)
+        };
+        Ok(self.known()?.nodes.iter().filter(has_room).count())
+    }
+
+    /// How long the process of a node runs.
+    pub fn uptime_ms(&self, name: &str) -> Option<u64> {
+        self.node(name).filter(|node| node.reachable).map(|node| node.uptime_ms)
+    }
+
     /// What scrub found on a disk of a node.
     pub fn scrub(&self, node: &str, disk: DiskId) -> Option<&DiskScrub> {
         self.node(node)?.scrubs.iter().find(|one| one.disk_id == disk)
@@ -231,11 +251,17 @@ impl ClusterStatus {
         if leader.is_joint {
             bail!("{name}: a change of its members is under way");
         }
+        if shard.replicas.len() < shard.n_wanted as usize {
+            bail!("{name}: only {} of {} copies", shard.replicas.len(), shard.n_wanted);
+        }
         for placed in &shard.replicas {
             let found = self.reports(id).find(|(_, one)| one.replica_id == placed.replica_id);
             let (node, replica) = found.with_context(|| {
                 format!("{name}: replica {} on {} is away", placed.replica_id, placed.node)
             })?;
+            if matches!(replica.state, ReplicaState::Starting | ReplicaState::Failed) {
+                bail!("{name}: the replica on {} does not run", node.node.name);
+            }
             if replica.n_missing_chunks > 0 {
                 let n = replica.n_missing_chunks;
                 bail!("{name}: {} misses {n} chunks", node.node.name);
@@ -304,7 +330,11 @@ impl ClusterStatus {
             "scrub",
         ]);
         for node in &self.status.nodes {
-            let state = if node.reachable { "up" } else { "AWAY" };
+            let state = match (node.reachable, node.node.draining) {
+                (false, _) => "AWAY",
+                (true, true) => "draining",
+                (true, false) => "up",
+            };
             for disk in &node.node.disks {
                 table.add_row([
                     node.node.name.clone(),

@@ -5,9 +5,10 @@ use api::placement::{Disk, DiskId, DiskState, Node, Placement};
 use clap::Subcommand;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
+use tokio::time::Instant;
 
 use crate::cluster::{self, ClusterStatus};
-use crate::follow::{self, Left};
+use crate::follow::{self, AWAY_MAX, Left};
 use crate::target::Target;
 
 /// `rookery ctl disk`
@@ -110,8 +111,16 @@ async fn scrub(target: &Target, said: &str) -> Result<()> {
     let has_it = |node: &&Node| node.disks.iter().any(|one| one.disk_id == disk);
     let node = placement.nodes.iter().find(has_it).context("its node has left")?.name.clone();
     let n_passes = target.admin()?.scrub_disk(&node, disk).await.context("scrub disk")?;
-    let mut n_damaged = 0;
+    let (mut n_damaged, mut uptime_ms, mut away) = (0, 0, None);
     let left = |status: &ClusterStatus| {
+        // Why: a process that begins anew knows nothing of what it was asked, and one that is gone says
+        // what it said last.
+        match status.uptime_ms(&node) {
+            Some(now_ms) if now_ms >= uptime_ms => (uptime_ms, away) = (now_ms, None),
+            Some(_) => bail!("{node} was restarted meanwhile: repeat the command"),
+            None if away.get_or_insert_with(Instant::now).elapsed() < AWAY_MAX => {}
+            None => bail!("{node} is away: repeat the command when it is back"),
+        }
         let told = status.scrub(&node, disk).with_context(|| format!("{node} tells nothing"))?;
         if told.n_unrepairable > 0 {
             bail!("disk {disk}: {} bodies are damaged, and no peer has them", told.n_unrepairable);

@@ -17,7 +17,7 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 /// What cannot be done for so long will not be done without somebody's help.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 /// How long the cluster may be out of reach meanwhile.
-const AWAY_MAX: Duration = Duration::from_secs(30);
+pub(crate) const AWAY_MAX: Duration = Duration::from_secs(30);
 
 /// What is left to wait for.
 pub(crate) enum Left {

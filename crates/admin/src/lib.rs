@@ -143,6 +143,9 @@ enum ClusterVerb {
         /// Data shards; more can be added later
         #[arg(long, default_value_t = 16)]
         shards: u32,
+        /// Copies of everything, on as many nodes
+        #[arg(long, default_value_t = cluster::N_REPLICAS)]
+        replicas: u32,
     },
     /// Show nodes, disks, shards, leaders and lag
     Status {
@@ -331,8 +334,9 @@ fn certificates(verb: &CertVerb) -> Result<()> {
 
 async fn of_cluster(target: &Target, verb: ClusterVerb) -> Result<ExitCode> {
     match verb {
-        ClusterVerb::Init { nodes, shards } => {
-            cluster::init(target, &cluster::InitRequest { nodes, n_shards: shards }).await?;
+        ClusterVerb::Init { nodes, shards, replicas } => {
+            let (n_shards, n_replicas) = (shards, replicas);
+            cluster::init(target, &cluster::InitRequest { nodes, n_shards, n_replicas }).await?;
             println!("the cluster is formed");
         }
         ClusterVerb::Status { json } => show::status(&cluster::status(target).await?, json)?,

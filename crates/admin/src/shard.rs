@@ -63,6 +63,13 @@ pub(crate) async fn run(target: &Target, verb: ShardVerb) -> Result<()> {
             Ok(())
         }
         ShardVerb::Add { replicas } => {
+            let takes = cluster::status(target).await?.n_taking_replicas()?;
+            if takes < replicas as usize {
+                bail!(
+                    "{takes} nodes take replicas, and {replicas} copies need {replicas}: add nodes, undrain \
+                     some, or say --replicas 1"
+                );
+            }
             let shard = target.admin()?.add_shard(replicas).await.context("add shard")?;
             let led = |status: &ClusterStatus| {
                 let placement = status.known()?;
@@ -114,6 +121,11 @@ pub(crate) fn moved(placement: &Placement, to_move: &MoveReplica) -> Result<Left
 
 async fn recover(target: &Target, shard: ShardId, node: &str, accepted: bool) -> Result<()> {
     let status = cluster::status(target).await?;
+    let is_alone = status.known()?.shard(shard).is_some_and(|shard| shard.replicas.len() == 1);
+    if is_alone && status.leads(shard) == Some(node) {
+        println!("shard {shard} goes on with the replica on {node} already");
+        return Ok(());
+    }
     println!("{}", status.losses(shard, node)?);
     if !accepted {
         bail!(
@@ -121,7 +133,8 @@ async fn recover(target: &Target, shard: ShardId, node: &str, accepted: bool) ->
         );
     }
     target.admin()?.recover_shard(shard, node).await.context("recover shard")?;
-    follow::until(target, |status| {
+    // Why at last: what the cluster waits for meanwhile is this very shard, and the ones after it.
+    follow::until_at_last(target, |status| {
         let placement = status.known()?;
         let open = placement.shard(shard).is_none_or(|shard| shard.forced.is_some());
         Ok(match (open, status.leads(shard)) {
