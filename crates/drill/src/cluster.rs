@@ -1,7 +1,7 @@
 //! What the drill sees of a cluster through its admin API: leaders, copies, and whether it is at rest.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use admin::account::{Accounts, Quota, hash_password, parse_address};
@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use api::admin::{AdminClient, NodeStatus};
 use api::fault::{Fault, FaultClient};
 use api::meta::{DiskScrub, MetaError, ReplicaReport, ReplicaState};
-use api::placement::{DiskId, META_SHARD, Placement, Shard};
+use api::placement::{DiskId, META_SHARD, Placement, ReplicaRole, Shard};
 use tokio::time::Instant;
 
 use crate::history;
@@ -19,6 +19,8 @@ use crate::work::Canary;
 
 /// How long one node may take to say how it is.
 const STATUS_PATIENCE: Duration = Duration::from_millis(800);
+/// Copies that a shard has at least before it is hurt.
+const COPIES_MIN: usize = 3;
 /// How often something that is waited for is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -27,6 +29,8 @@ pub(crate) struct Cluster {
     target: Target,
     admin: AdminClient,
     faults: FaultClient,
+    /// Nodes that were told to lead nothing.
+    drained: Mutex<BTreeSet<String>>,
 }
 
 /// What the nodes said, each for itself, at about the same time.
@@ -38,7 +42,7 @@ pub(crate) struct Snapshot {
 impl Cluster {
     pub fn connect(target: Target) -> Result<Self> {
         let (admin, faults) = (target.admin()?, target.faults()?);
-        Ok(Self { target, admin, faults })
+        Ok(Self { target, admin, faults, drained: Mutex::default() })
     }
 
     /// Asks every node how it is.
@@ -68,7 +72,27 @@ impl Cluster {
 
     /// Empties a node of leaderships, or calls that off.
     pub async fn drain(&self, node: &str, undo: bool) -> Result<()> {
-        self.admin.drain(node, undo).await.with_context(|| format!("drain {node}"))
+        if !undo {
+            self.drained().insert(node.to_owned());
+        }
+        self.admin.drain(node, undo).await.with_context(|| format!("drain {node}"))?;
+        if undo {
+            self.drained().remove(node);
+        }
+        Ok(())
+    }
+
+    /// Calls off what a scenario that was broken off left drained.
+    pub async fn undrain(&self) -> Result<()> {
+        let drained = std::mem::take(&mut *self.drained());
+        for node in drained {
+            self.drain(&node, true).await?;
+        }
+        Ok(())
+    }
+
+    fn drained(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.drained.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes snapshots until one satisfies.
@@ -271,6 +295,9 @@ impl Snapshot {
     fn check_whole_shard(&self, shard: &Shard, committed: Option<u64>) -> Result<()> {
         let id = shard.shard;
         self.leader(shard).with_context(|| format!("shard {id} has no leader"))?;
+        // Why three: what a drill takes from a shard with fewer copies nobody has.
+        let (n, n_wanted) = (shard.replicas.len(), (shard.n_wanted as usize).max(COPIES_MIN));
+        ensure!(n >= n_wanted, "shard {id} has {n} of {n_wanted} copies");
         for placed in &shard.replicas {
             let mut found = self.reports(shard).filter(|(_, r)| r.replica_id == placed.replica_id);
             let (node, report) = found.next().with_context(|| {
@@ -278,6 +305,8 @@ impl Snapshot {
             })?;
             let is_up = !matches!(report.state, ReplicaState::Starting | ReplicaState::Failed);
             ensure!(is_up, "the replica of shard {id} on {node} is not ready");
+            let votes = placed.role == ReplicaRole::Voter;
+            ensure!(votes, "the replica of shard {id} on {node} does not vote");
             let n = report.n_missing_chunks;
             ensure!(n == 0, "the replica of shard {id} on {node} misses {n} chunks");
             let committed = committed.context("first look")?;

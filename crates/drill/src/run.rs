@@ -99,6 +99,9 @@ impl Run<'_> {
     async fn run(&self, histories: &Path) -> Result<ScenarioReport> {
         let (name, round) = (self.scenario.name(), self.round + 1);
         self.progress.begin(self.scenario, round);
+        // Why each time: what the one before took may not be back, and with this one's a majority be gone.
+        let whole = self.ground.cluster.whole(FIT_PATIENCE).await;
+        whole.context("the cluster is not whole: nothing more is hurt")?;
         let salt = u64::from(self.round) * 100 + self.scenario as u64;
         let dice = Dice::new(self.seed).fork(salt);
         let file = histories.join(format!("{name}-{round}.jsonl"));
@@ -108,9 +111,11 @@ impl Run<'_> {
             repair = self.with_canaries(&canaries, &recorder, dice) => repair,
             stopped = stopped() => stopped.and_then(|()| bail!("stopped; no verdict")),
         };
+        let undrained = self.ground.cluster.undrain().await;
         // Why before the error: a drill that fails leaves no accounts behind either.
         let removed = self.ground.cluster.remove_canaries(&canaries).await;
         let mut repair = run?;
+        repair.trouble.extend(undrained.err().map(|error| format!("{error:#}")));
         repair.trouble.extend(removed.err().map(|error| format!("{error:#}")));
         let history = recorder.history();
         self.progress.say("judging");
