@@ -6,7 +6,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
-use replica::Role;
+use replica::{Role, Status};
 use tokio::net::TcpListener;
 
 use crate::shared::Shared;
@@ -34,7 +34,9 @@ async fn healthz(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str
     }
 }
 
-/// It may be counted on: admitted, not going down, and every replica was started and is led.
+/// It may be counted on: admitted, not going down, and every replica it is to have was started, is led, and
+/// has everything. Kubernetes evicts no pod of a set while another one of it says no here: what this node
+/// lacks must not be taken from the next one.
 async fn readyz(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str) {
     let starts = !shared.replicas.to_start().is_empty();
     // One that stopped for good is replaced, and says nothing of its shard.
@@ -42,6 +44,9 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str)
         let status = running.replica.status();
         status.role != Role::Stopped && !status.is_led()
     });
+    if shared.is_admitted() && !shared.is_draining() && lacks_copies(&shared) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "copies are being made\n");
+    }
     match (shared.is_draining(), shared.is_admitted(), leaderless) {
         (true, _, _) => (StatusCode::SERVICE_UNAVAILABLE, "going down\n"),
         _ if starts => (StatusCode::SERVICE_UNAVAILABLE, "replicas are started\n"),
@@ -49,6 +54,17 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str)
         (_, false, _) => (StatusCode::SERVICE_UNAVAILABLE, "not in a cluster\n"),
         (_, _, true) => (StatusCode::SERVICE_UNAVAILABLE, "a shard has no leader\n"),
     }
+}
+
+/// Whether a replica that is placed here is not there yet, or not whole.
+fn lacks_copies(shared: &Shared) -> bool {
+    let running = shared.replicas.all();
+    shared.known.placement().shards.iter().flat_map(|shard| &shard.replicas).any(|placed| {
+        let is_whole = |status: &Status| status.role != Role::Learner && !status.is_incomplete;
+        let here = running.iter().find(|one| one.replica.replica_id() == placed.replica_id);
+        placed.node == shared.config.name
+            && !here.is_some_and(|one| is_whole(&one.replica.status()))
+    })
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> String {
