@@ -13,6 +13,8 @@ use super::DemoOptions;
 
 /// Its name in the demo's directory.
 pub const CLUSTER_FILE: &str = "cluster.json";
+/// There once accounts and sample mail are.
+const FILLED: &str = "filled";
 /// How many threads a process' tasks have; as many as there are cores if it is not set.
 const WORKERS: &str = "TOKIO_WORKER_THREADS";
 /// Domain of the demo's accounts; `.test` is nobody's (RFC 2606 2).
@@ -59,7 +61,9 @@ impl Layout {
         let program = program.to_string_lossy().into_owned();
         if file.exists() {
             let cluster = ClusterFile::read(&file)?;
-            return Ok(Self { dir, file, cluster, program, is_new: false });
+            // Why not by the file alone: the first start may have been broken off.
+            let is_new = !dir.join(FILLED).exists();
+            return Ok(Self { dir, file, cluster, program, is_new });
         }
         if fs::read_dir(&dir)?.next().is_some() {
             bail!("{} holds files but no demo: choose an empty directory", dir.display());
@@ -70,6 +74,11 @@ impl Layout {
         let cluster = plan.make()?;
         cluster.write(&file)?;
         Ok(Self { dir, file, cluster, program, is_new: true })
+    }
+
+    /// The next start finds everything.
+    pub fn note_filled(&self) -> Result<()> {
+        fs::write(self.dir.join(FILLED), "").context("note that the demo is filled")
     }
 }
 

@@ -151,8 +151,9 @@ async fn demo(options: &DemoOptions, drill: Option<&drill::Options>) -> Result<E
         (None, None) => unreachable!("one of the two was made above"),
     };
     let layout = Layout::prepare(&dir, options)?;
-    let mut children = Children::start(layout.cluster.clone(), layout.file.clone())?;
+    // Why before: who is told to end while they start ends them too.
     let mut stop = Stop::listen()?;
+    let mut children = Children::start(layout.cluster.clone(), layout.file.clone())?;
     let ready = tokio::select! {
         ready = setup::make_ready(&layout, options, &mut children) => Some(ready),
         () = stop.wait() => None,
@@ -240,8 +241,9 @@ fn print_welcome(layout: &Layout, cluster: &ClusterFile, took: Duration) -> Resu
     out.flush().context("write to terminal")
 }
 
-/// SIGINT and SIGTERM.
+/// SIGINT, SIGTERM, and the end of the terminal.
 struct Stop {
+    hangup: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
 }
@@ -250,6 +252,7 @@ impl Stop {
     fn listen() -> Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
+            hangup: signal(SignalKind::hangup()).context("listen for SIGHUP")?,
             interrupt: signal(SignalKind::interrupt()).context("listen for Ctrl-C")?,
             terminate: signal(SignalKind::terminate()).context("listen for SIGTERM")?,
         })
@@ -257,6 +260,7 @@ impl Stop {
 
     async fn wait(&mut self) {
         tokio::select! {
+            _ = self.hangup.recv() => {}
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }

@@ -30,19 +30,28 @@ pub async fn make_ready(
     let deadline = Instant::now() + READY_DEADLINE;
     let target = Target::of_cluster_file(&layout.cluster)?;
     if layout.is_new {
-        let request =
-            cluster::InitRequest { nodes: node_names(layout), n_shards: u32::from(options.shards) };
-        until(deadline, children, async || cluster::init(&target, &request).await).await?;
+        let nodes = node_names(layout);
+        let n_replicas = if nodes.len() < 3 { 1 } else { 3 };
+        let n_shards = u32::from(options.shards);
+        let request = cluster::InitRequest { nodes, n_shards, n_replicas };
+        until(deadline, children, async || form(&target, &request).await).await?;
     }
     until(deadline, children, async || cluster::health(&target, false).await).await?;
-    if layout.is_new {
-        create_accounts(&target, options).await?;
-    }
+    let n_created = if layout.is_new { create_accounts(&target, options).await? } else { 0 };
     until(deadline, children, async || frontends_answer(layout).await).await?;
-    if layout.is_new && !options.no_sample_mail {
+    if n_created > 0 && !options.no_sample_mail {
         deliver_samples(layout, options).await?;
     }
-    Ok(())
+    layout.note_filled()
+}
+
+/// Forms the cluster, unless a start that was broken off did that already.
+async fn form(target: &Target, request: &cluster::InitRequest) -> Result<()> {
+    let Err(error) = cluster::init(target, request).await else { return Ok(()) };
+    match cluster::status(target).await {
+        Ok(status) if status.placement().is_some() => Ok(()),
+        _ => Err(error),
+    }
 }
 
 async fn until(
@@ -65,26 +74,33 @@ fn node_names(layout: &Layout) -> Vec<String> {
     nodes.map(|process| process.name.clone()).collect()
 }
 
-async fn create_accounts(target: &Target, options: &DemoOptions) -> Result<()> {
+/// Creates those that are not there; how many.
+async fn create_accounts(target: &Target, options: &DemoOptions) -> Result<usize> {
     // Why: hashing takes longer than everything else here, and all demo passwords are the same.
     let hash = hash_password(options.password.as_bytes())?;
     let client = target.client().await?;
     let mut open = tokio::task::JoinSet::new();
+    let mut n_created = 0;
     for n in 1..=options.accounts {
         if open.len() >= CREATIONS_AT_ONCE {
-            open.join_next().await.context("no task")???;
+            n_created += open.join_next().await.context("no task")???;
         }
         let (client, hash) = (client.clone(), hash.clone());
         open.spawn(async move {
             let name = parse_address(&format!("u{n:04}@{}", super::layout::DOMAIN))?;
-            let created = Accounts::new(&client).add(&name, hash, Quota::default()).await;
-            created.with_context(|| format!("create {name}")).map(|_| ())
+            let accounts = Accounts::new(&client);
+            // By a start that was broken off.
+            if accounts.place(&name).await.is_ok() {
+                return anyhow::Ok(0);
+            }
+            let created = accounts.add(&name, hash, Quota::default()).await;
+            created.with_context(|| format!("create {name}")).map(|_| 1)
         });
     }
     while let Some(done) = open.join_next().await {
-        done??;
+        n_created += done??;
     }
-    Ok(())
+    Ok(n_created)
 }
 
 async fn frontends_answer(layout: &Layout) -> Result<()> {
