@@ -382,6 +382,7 @@ impl Client {
             staging,
             to_name: None,
             whole: false,
+            further: false,
         };
         let command = match is_move && !is_split {
             true => Command::Move(Move {

@@ -654,6 +654,10 @@ pub struct Copy {
     /// None is copied when one of them is absent.
     #[cbor(n(6), default)]
     pub whole: bool,
+    /// A slice before this one was staged. Refused when that is gone, else what is left would be taken for
+    /// all.
+    #[cbor(n(7), default)]
+    pub further: bool,
 }
 
 /// See [`Command::Move`].

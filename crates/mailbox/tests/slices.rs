@@ -126,7 +126,13 @@ fn a_copy_that_is_given_up_leaves_nothing_and_takes_no_late_slice() {
     };
     shard.clean();
     let rest = UidSet::all().starting_at(first.next.expect("more than a slice"));
-    let late = shard.run(copy(from, to, rest, 1));
+    let late = shard.run(copy(from, to, rest.clone(), 1));
+    assert_eq!(late, Outcome::Refused(Refusal::UploadGap));
+    // Nor when nothing remembers it any more: the last few messages are not all of them.
+    shard.clean();
+    let last = UidSet::range(Uid::new(N).unwrap(), Uid::LAST);
+    let Command::Copy(tail) = copy(from, to, last, 1) else { panic!("no copy") };
+    let late = shard.run(Command::Copy(command::Copy { further: true, ..tail }));
     assert_eq!(late, Outcome::Refused(Refusal::UploadGap));
     assert_eq!(shard.mailbox("to").n_messages, 0);
     shard.check();

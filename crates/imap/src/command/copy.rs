@@ -49,6 +49,7 @@ struct Copying {
     left: UidSet,
     /// Named by sequence numbers, which are of messages the client knows; a UID may be of none.
     by_seqnum: bool,
+    is_staged: bool,
 }
 
 pub(super) fn begin(
@@ -59,7 +60,7 @@ pub(super) fn begin(
 ) -> Parsed<Box<dyn Work>> {
     let left = cx.selected().resolve(uid, set).map_err(Fault::Bad)?;
     let (to, staging) = (Target::new(to), cx.new_upload());
-    Ok(Box::new(Copying { to, staging, left, by_seqnum: !uid }))
+    Ok(Box::new(Copying { to, staging, left, by_seqnum: !uid, is_staged: false }))
 }
 
 /// Asks for the mailbox that messages would go to, where none are sent.
@@ -99,6 +100,7 @@ impl Copying {
             staging: self.staging,
             to_name,
             whole: self.by_seqnum,
+            further: self.is_staged,
         };
         Next::Ask(Question::Command(Box::new(Command::Copy(copy)), vec![]))
     }
@@ -116,6 +118,7 @@ impl Work for Copying {
                 self.to.note(cx, &copied);
                 match copied.next {
                     Some(next) => {
+                        self.is_staged = true;
                         self.left = self.left.starting_at(next);
                         self.ask(cx)
                     }

@@ -28,6 +28,9 @@ pub(crate) fn apply(ledger: &mut Ledger<'_, '_>, cmd: &Copy) -> Result<Outcome, 
     if staging.as_ref().is_some_and(|row| row.dropped || row.from != cmd.from || row.to != cmd.to) {
         return Err(Refusal::UploadGap);
     }
+    if cmd.further && staging.is_none() {
+        return Err(Refusal::UploadGap);
+    }
     ledger.mailbox(cmd.to)?;
     let (slice, next) = store::slice(ledger, cmd.from, &cmd.uids, SLICE_MAX)?;
     let n_later = next.map_or(0, |next| cmd.uids.starting_at(next).n_uids());

@@ -4,15 +4,17 @@
 use crate::command::{OfMailbox, ROWS_MAX, Renumber};
 use crate::ids::{AccountId, LogTime, MailboxId, UidValidity};
 use crate::outcome::Outcome;
-use crate::row::{self, MailboxRow};
+use crate::row::{self, MailboxRow, UsageRow};
 use crate::rows::{Rows, Source};
 use crate::table::{self, Fields, Table};
 
 /// What was lost may have given out UIDVALIDITYs ahead of the clock: one more for each mailbox created
 /// within the same second. Limit: nobody creates so many.
 const AHEAD_S: u32 = 86_400;
-/// Limit: mailboxes in one step; each takes a row, and each account one more.
-const MAILBOXES_MAX: usize = (ROWS_MAX - 8) / 2;
+/// Ids that what was lost may have given out.
+const IDS_AHEAD: u64 = 1 << 32;
+/// Limit: mailboxes in one step; each takes a row, and each account two more.
+const MAILBOXES_MAX: usize = (ROWS_MAX - 8) / 3;
 
 pub(crate) fn apply(rows: &mut Rows<'_>, now: LogTime, cmd: &Renumber) -> Outcome {
     let mut n_left = MAILBOXES_MAX;
@@ -75,6 +77,14 @@ fn renumber(rows: &mut Rows<'_>, now: LogTime, account: AccountId, keys: Vec<Vec
     let of_account = table::uid_validity(account);
     let mut last: u32 = row::load(rows, &of_account).unwrap_or(0);
     let seconds = u32::try_from(now.0 / 1000).unwrap_or(u32::MAX).saturating_add(AHEAD_S);
+    let usage_key = table::usage(account);
+    if let Some(mut usage) = row::load::<UsageRow>(rows, &usage_key) {
+        // RFC 8474 4: what was lost had ids as well, and clients keep bodies by them.
+        for last in [&mut usage.email, &mut usage.thread, &mut usage.mailbox] {
+            *last = last.saturating_add(IDS_AHEAD);
+        }
+        row::save(rows, usage_key, &usage);
+    }
     for key in keys {
         let Some(mut mailbox) = row::load::<MailboxRow>(rows, &key) else { continue };
         let Some(next) = last.checked_add(1).map(|next| next.max(seconds)) else { return };

@@ -42,7 +42,8 @@ pub(super) fn answer(rows: &dyn Source, query: &Messages) -> Result<Answer, Refu
     let uids = changed.as_ref().unwrap_or(&query.uids);
     let mut page = present(rows, &messages, (uids, query.changed_since), n_max);
     if query.expunged {
-        let gone = expunged(rows, query, n_max);
+        // Why not behind the page: it is looked for range by range, of which there may be a million.
+        let gone = expunged(rows, query, page.1, n_max);
         page = merge(page, gone, n_max);
     }
     let (found, mut next) = page;
@@ -127,12 +128,15 @@ fn present(
     (found, next)
 }
 
-fn expunged(rows: &dyn Source, query: &Messages, n_max: usize) -> Page {
+fn expunged(rows: &dyn Source, query: &Messages, end: Option<Uid>, n_max: usize) -> Page {
     let OfMailbox { account, mailbox } = query.of;
     let mut found = Vec::new();
     let mut next = None;
     let (mut n_seen, mut n_bytes) = (0, 0);
     for (first, last) in query.uids.ranges() {
+        if end.is_some_and(|end| *first >= end) {
+            break;
+        }
         let from = table::by_uid(account, Table::Gone, mailbox, *first);
         let mut to = table::by_uid(account, Table::Gone, mailbox, *last);
         to.push(0);

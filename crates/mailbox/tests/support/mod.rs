@@ -260,8 +260,11 @@ impl Shard {
                 return outcomes;
             };
             match &mut command {
+                Command::Copy(Copy { uids, further, .. }) => {
+                    *uids = uids.starting_at(next);
+                    *further = true;
+                }
                 Command::Store(Store { uids, .. })
-                | Command::Copy(Copy { uids, .. })
                 | Command::Move(Move { uids, .. })
                 | Command::Expunge(Expunge { uids, .. }) => *uids = uids.starting_at(next),
                 Command::RenameMailbox(rename) => rename.further = true,
@@ -339,7 +342,16 @@ pub fn store(of: OfMailbox, uids: UidSet, change: FlagChange) -> Command {
 pub fn copy(from: OfMailbox, to: OfMailbox, uids: UidSet, staging: u8) -> Command {
     let staging = UploadId([staging; 16]);
     let (account, from, to) = (from.account, from.mailbox, to.mailbox);
-    Command::Copy(Copy { account, from, to, uids, staging, to_name: None, whole: false })
+    Command::Copy(Copy {
+        account,
+        from,
+        to,
+        uids,
+        staging,
+        to_name: None,
+        whole: false,
+        further: false,
+    })
 }
 
 pub fn r#move(from: OfMailbox, to: OfMailbox, uids: UidSet) -> Command {
