@@ -247,7 +247,8 @@ async fn answer(view: View, query: Arc<Query>) -> Option<Answer> {
 
 fn may_take_long(query: &Query) -> bool {
     match query {
-        Query::Search(_) | Query::Sort(_) | Query::Thread(_) => true,
+        // Of who was away for longer than expunges are remembered, the second looks at each message there is.
+        Query::Search(_) | Query::Sort(_) | Query::Thread(_) | Query::Vanished(_) => true,
         // What changed since is found by its mod-sequence.
         Query::Messages(messages) if messages.changed_since.is_none() => {
             messages.uids.n_uids() >= BLOCKING_MESSAGES_MIN

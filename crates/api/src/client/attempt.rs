@@ -88,6 +88,8 @@ impl Route {
                 Failed::Told(MailError::Invalid)
             }
             Code::OutOfRange => Failed::Told(MailError::TooLarge),
+            // Why the leader stays: what is under way to it would be sent once more, behind all that waits.
+            Code::ResourceExhausted => Failed::Told(MailError::Overloaded),
             _ => {
                 self.lost(leader);
                 if never_sent(status) { Failed::NotSent } else { Failed::Lost }

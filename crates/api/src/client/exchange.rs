@@ -167,7 +167,7 @@ impl Line {
             return Err(Status::out_of_range("request larger than a message may be"));
         }
         if self.n_bytes.load(Ordering::Relaxed) > QUEUE_BYTES_MAX {
-            return Err(never("too much waits to be sent"));
+            return Err(Status::resource_exhausted(QUEUE_FULL));
         }
         let mut state = self.state();
         frame.id = state.next_id;
@@ -177,7 +177,7 @@ impl Line {
         self.n_bytes.fetch_add(size, Ordering::Relaxed);
         if frames.try_send((size, frame)).is_err() {
             self.n_bytes.fetch_sub(size, Ordering::Relaxed);
-            return Err(never("too much waits to be sent"));
+            return Err(Status::resource_exhausted(QUEUE_FULL));
         }
         let (sender, answer) = oneshot::channel();
         state.waiting.insert(id, sender);
@@ -216,6 +216,9 @@ impl Line {
 }
 
 /// Nothing was sent.
+/// Said without a word to the node: nothing speaks against it.
+const QUEUE_FULL: &str = "too much waits to be sent";
+
 fn never(why: &str) -> Status {
     Status::from_error(Box::new(NotConnected(why.to_owned())))
 }
@@ -384,6 +387,8 @@ mod tests {
         };
         let n_taken = (0..100).take_while(|_| line.send(large(), soon()).is_ok()).count();
         assert_eq!(n_taken, QUEUE_BYTES_MAX.div_ceil(8 * 1024 * 1024), "given up, but waiting");
-        assert!(never_sent(&line.send(large(), soon()).err().unwrap()));
+        // Which is no reason to look for another leader.
+        let refused = line.send(large(), soon()).err().unwrap();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
     }
 }

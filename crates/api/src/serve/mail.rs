@@ -213,7 +213,12 @@ impl MailService {
         let told = wire::ResponseFrame { id: frame.id, response };
         // Why here: on the stream it would end all that is under way.
         if told.encoded_len() > MESSAGE_BYTES_MAX {
-            return wire::ResponseFrame { id: frame.id, response: None };
+            // Why an answer: silence would be taken for a leader that is lost.
+            let result = Some(query_response::Result::Error(MailError::TooLarge.into()));
+            let too_large = wire::QueryResponse { result, chunks: Vec::new() };
+            let is_query = matches!(told.response, Some(Told::Query(_)));
+            let response = is_query.then_some(Told::Query(too_large));
+            return wire::ResponseFrame { id: frame.id, response };
         }
         told
     }
