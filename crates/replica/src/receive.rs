@@ -58,6 +58,10 @@ impl Receiving {
     /// Says how much of each file is here already.
     pub fn begin(&mut self, core: &Core, meta: Bytes) -> Result<Bytes, PeerError> {
         let offer = Offer::read(meta).map_err(bad)?;
+        if core.is_installing() {
+            // Why: openraft may not have looked at its files yet.
+            return Err(refused("a snapshot is being installed"));
+        }
         let dir = incoming(core);
         std::fs::create_dir_all(&dir).map_err(refused)?;
         for item in std::fs::read_dir(&dir).map_err(refused)? {

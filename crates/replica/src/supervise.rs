@@ -70,9 +70,17 @@ struct Snapshots {
 }
 
 /// A snapshot is being installed as long as this lives.
-pub(crate) struct Installing<'c>(&'c Core);
+pub(crate) struct Installing(Arc<Core>);
 
-impl Drop for Installing<'_> {
+impl std::ops::Deref for Installing {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        &self.0
+    }
+}
+
+impl Drop for Installing {
     fn drop(&mut self) {
         self.0.care.snapshots().n_under_way -= 1;
     }
@@ -150,6 +158,12 @@ impl Care {
     /// Its peers saw more of it than is here.
     pub fn was_rolled_back(&self) {
         self.rolled_back.store(true, Ordering::Relaxed);
+    }
+
+    /// How often it was looked for bodies that are missing.
+    #[cfg(test)]
+    pub fn n_filled(&self) -> u64 {
+        self.filled.load(Ordering::Relaxed)
     }
 
     fn snapshots(&self) -> MutexGuard<'_, Snapshots> {
@@ -301,7 +315,7 @@ fn begin_upkeep(core: &Arc<Core>) {
 
 impl Core {
     /// A snapshot comes: bodies are missing from now on, and who misses some does not campaign.
-    pub fn installing(&self) -> Installing<'_> {
+    pub fn installing(self: &Arc<Self>) -> Installing {
         let mut snapshots = self.care.snapshots();
         snapshots.n_begun += 1;
         snapshots.n_under_way += 1;
@@ -309,13 +323,25 @@ impl Core {
         self.care.campaigns.store(false, Ordering::Relaxed);
         self.raft.runtime_config().elect(false);
         drop(snapshots);
-        Installing(self)
+        Installing(self.clone())
+    }
+
+    /// Whether a snapshot is being installed.
+    pub fn is_installing(&self) -> bool {
+        self.care.snapshots().n_under_way > 0
     }
 
     /// Fetches bodies that are missing.
     async fn fill_up(&self) {
-        let n_begun = self.care.snapshots().n_begun;
         let round = self.care.filled.fetch_add(1, Ordering::Relaxed);
+        let n_begun = {
+            let snapshots = self.care.snapshots();
+            if snapshots.n_under_way > 0 {
+                // Why: its rows may come in the middle of the look at those that go.
+                return;
+            }
+            snapshots.n_begun
+        };
         if !self.fill().await {
             return;
         }

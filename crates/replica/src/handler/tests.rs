@@ -1,0 +1,147 @@
+//! What comes from peers whose connection breaks in the middle.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use api::peer::{BoxFuture, PeerTransport};
+use mailbox::{ChunkRef, Digest, Rows, ShardId, Source, StoredChunk};
+
+use super::*;
+use crate::disk::{Disk, DiskOptions};
+use crate::local::Mark;
+use crate::machine::{Machine, MachineApplied};
+use crate::raft::Member;
+use crate::replica::ReplicaConfig;
+use crate::status::Role;
+use crate::timing::Timing;
+use crate::upkeep::Upkeep;
+
+/// Keeps a row for every body.
+struct Bodies;
+
+impl Machine for Bodies {
+    fn apply(&self, rows: &mut Rows<'_>, _: &[u8], inline: &[ChunkRef]) -> MachineApplied {
+        for chunk in inline {
+            rows.put(chunk.digest.0.to_vec(), vec![1]);
+        }
+        MachineApplied::default()
+    }
+
+    fn is_chunk_live(&self, rows: &dyn Source, digest: &Digest) -> bool {
+        rows.row(&digest.0).is_some()
+    }
+}
+
+/// Two replicas. The end of a snapshot is kept instead of sent, and bodies get lost.
+#[derive(Default)]
+struct Line {
+    replicas: Mutex<BTreeMap<String, Replica>>,
+    is_cut: AtomicBool,
+    ends: Mutex<Vec<PeerRequest>>,
+}
+
+struct Wire(Arc<Line>);
+
+impl PeerTransport for Wire {
+    fn call(&self, request: PeerRequest) -> BoxFuture<'static, Result<PeerResponse, PeerError>> {
+        let Self(line) = self;
+        let lost = || Err(PeerError::Unreachable("lost".into()));
+        if line.is_cut.load(Ordering::Relaxed) || request.kind == kind::CHUNKS {
+            return Box::pin(async move { lost() });
+        }
+        if request.kind == kind::SNAPSHOT_END {
+            line.ends.lock().unwrap().push(request);
+            return Box::pin(async move { lost() });
+        }
+        let target = line.replicas.lock().unwrap().get(&request.node).cloned();
+        Box::pin(async move {
+            let target = target.ok_or(PeerError::Unreachable("nobody".into()))?;
+            tokio::spawn(async move { target.handle(request).await }).await.unwrap()
+        })
+    }
+}
+
+async fn start(line: &Arc<Line>, dir: &Path, id: u64) -> (Replica, Member) {
+    let node = format!("n{id}");
+    let home = dir.join(&node);
+    Disk::format(&home).unwrap();
+    let journal = journal::Options {
+        segment_bytes: 1 << 20,
+        reserve_segments: 0,
+        soft_free_bytes: 0,
+        hard_free_bytes: 0,
+        ..journal::Options::default()
+    };
+    let upkeep = Upkeep { look_every: Duration::from_millis(10), ..Upkeep::default() };
+    let disk =
+        Disk::open(&home, DiskOptions { journal, upkeep, ..DiskOptions::default() }).unwrap();
+    let member = Member { node: node.clone(), disk_id: disk.disk_id() };
+    let config = ReplicaConfig {
+        shard: ShardId(1),
+        replica_id: id,
+        node: node.clone(),
+        disk,
+        machine: Arc::new(Bodies),
+        transport: Arc::new(Wire(line.clone())),
+        timing: Timing::default(),
+    };
+    let replica = Replica::start(config).await.unwrap();
+    line.replicas.lock().unwrap().insert(node, replica.clone());
+    (replica, member)
+}
+
+async fn until(mut condition: impl FnMut() -> bool, what: &str) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(15);
+    while !condition() {
+        assert!(tokio::time::Instant::now() < deadline, "in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_installs_a_snapshot_whose_sender_is_gone_lacks_its_bodies() {
+    let (line, dir) = (Arc::<Line>::default(), tempfile::tempdir().unwrap());
+    let (leader, member) = start(&line, dir.path(), 1).await;
+    leader.initialize(BTreeMap::from([(1, member)])).await.unwrap();
+    until(|| leader.status().role == Role::Leader, "a leader").await;
+    let (learner, member) = start(&line, dir.path(), 2).await;
+    leader.add_learner(2, member).await.unwrap();
+    until(|| learner.status().learners.contains_key(&2), "it knows its peer").await;
+
+    line.is_cut.store(true, Ordering::Relaxed);
+    for seed in 0..10 {
+        let body = StoredChunk::raw(Bytes::from(vec![seed; 1_000]));
+        leader.propose(b"body".to_vec(), vec![body]).await.unwrap();
+    }
+    leader.checkpoint(0).await.unwrap();
+    let end = leader.status().applied;
+    until(|| leader.status().purged == end, "the log is cut").await;
+    line.is_cut.store(false, Ordering::Relaxed);
+    until(|| !line.ends.lock().unwrap().is_empty(), "a snapshot came").await;
+
+    let request = line.ends.lock().unwrap().remove(0);
+    let core = learner.core().unwrap();
+    let turn = core.applying.checkpoints.writing().await;
+    {
+        let mut handling = Box::pin(learner.handle(request));
+        tokio::select! {
+            answer = &mut handling => panic!("it was not held: {answer:?}"),
+            () = until(|| core.care.is_incomplete(), "the snapshot is installed") => {}
+        }
+    }
+    let has_looked =
+        |n_rounds: u64| core.care.n_filled() >= n_rounds + 3 || !core.care.is_incomplete();
+    let n_rounds = core.care.n_filled();
+    until(|| has_looked(n_rounds), "it looked what is missing").await;
+    assert!(core.care.is_incomplete(), "the rows that go say nothing about those that come");
+    drop(turn);
+    until(|| learner.status().applied == end, "the rows came").await;
+    let n_rounds = core.care.n_filled();
+    until(|| has_looked(n_rounds), "it looked what is missing").await;
+    assert!(learner.status().is_incomplete && core.applying.local.is_marked(Mark::Incomplete));
+}
