@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::record::SegmentId;
+use crate::storage::is_disk_dead;
 
 /// A refusal or failure of the journal.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -59,13 +60,47 @@ pub enum Error {
         /// The system's words.
         reason: String,
     },
+    /// The same, and the disk itself is why.
+    #[error("{doing}: {reason}")]
+    Device {
+        /// A bare verb and its object.
+        doing: &'static str,
+        /// The system's words.
+        reason: String,
+    },
     /// The journal is shutting down.
     #[error("the journal is closed")]
     Closed,
 }
 
 impl Error {
-    pub(crate) fn io(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |error| Self::Io { doing, reason: error.to_string() }
+    /// What a file operation failed of.
+    pub fn io(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |error| {
+            let reason = error.to_string();
+            if is_disk_dead(&error) {
+                Self::Device { doing, reason }
+            } else {
+                Self::Io { doing, reason }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn a_dead_disk_is_told_from_a_process_with_too_many_files_open() {
+        let failed = |errno: Errno| Error::io("list")(errno.into());
+        for errno in [Errno::IO, Errno::ROFS, Errno::NXIO, Errno::NODEV, Errno::UCLEAN] {
+            assert!(matches!(failed(errno), Error::Device { .. }), "{errno}");
+        }
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOSPC, Errno::ACCESS, Errno::NOENT] {
+            assert!(matches!(failed(errno), Error::Io { .. }), "{errno}");
+        }
     }
 }

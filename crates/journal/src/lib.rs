@@ -46,4 +46,4 @@ pub use record::{
 pub use recover::{Damage, Damaged, Recovered, RecoveredEntry, RecoveredReplica};
 pub use scrub::Scrubbed;
 pub use shared::SyncHealth;
-pub use storage::{RealStorage, Space, Storage, StorageFile, is_unreadable, sim};
+pub use storage::{RealStorage, Space, Storage, StorageFile, is_disk_dead, is_unreadable, sim};

@@ -63,3 +63,10 @@ pub fn is_unreadable(error: &io::Error) -> bool {
     let lost = [Errno::IO, Errno::NODATA, Errno::UCLEAN, Errno::BADMSG, Errno::ILSEQ];
     Errno::from_io_error(error).is_some_and(|errno| lost.contains(&errno))
 }
+
+/// Whether what was asked for failed at the disk itself, or its file system was closed for writing: who asks
+/// for anything else there is answered the same.
+pub fn is_disk_dead(error: &io::Error) -> bool {
+    let dead = [Errno::IO, Errno::ROFS, Errno::NXIO, Errno::NODEV, Errno::UCLEAN];
+    Errno::from_io_error(error).is_some_and(|errno| dead.contains(&errno))
+}

@@ -58,6 +58,32 @@ pub(crate) struct DataDir {
     /// `None`: poisoned in an earlier life, or not readable now.
     pub disk: Option<Arc<Disk>>,
     label: Label,
+    /// It died since it was opened, and its label could not be written.
+    is_dead: AtomicBool,
+}
+
+/// Why a directory is not used.
+struct Refusal {
+    error: Error,
+    /// It lies on a disk that died, which is no reason for the others to stand still.
+    is_dead: bool,
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self { error, is_dead: false }
+    }
+}
+
+impl Refusal {
+    /// An error if the node is not to start because of it; else it is told, and given back.
+    fn of_disk(self) -> Result<Error, Error> {
+        if !self.is_dead {
+            return Err(self.error);
+        }
+        tracing::error!(error = %self.error, "disk counts as failed");
+        Ok(self.error)
+    }
 }
 
 /// All disks of this node.
@@ -71,33 +97,47 @@ pub(crate) struct Disks {
 }
 
 impl Disks {
-    /// Opens every data directory. One disk that cannot be opened does not keep the others down.
+    /// Opens every data directory. One disk that cannot be opened does not keep the others down; one of
+    /// which not even the label can be read is left out, and counts as lost for that.
     pub fn open(config: &Config, options: &DiskOptions) -> Result<Self, Error> {
         let mut labels = Vec::with_capacity(config.data_dirs.len());
+        let mut dead = None;
         for path in &config.data_dirs {
-            labels.push(read_label(path, &config.name)?);
+            match read_label(path, &config.name) {
+                Ok(label) => labels.push((path, label)),
+                Err(refusal) => dead = Some(refusal.of_disk()?),
+            }
         }
-        let known = labels.iter().flatten();
+        let known = labels.iter().filter_map(|(_, label)| label.as_ref());
         let node_id = agreed(known.clone().map(|label| label.node_id.clone()), "nodes")?;
         let cluster = agreed(known.filter_map(|label| label.cluster.clone()), "clusters")?;
         let node_id = match node_id {
             Some(text) => text.parse().map_err(|_| Error::Directory("label damaged".into()))?,
-            None => NodeId(random()?),
+            None => match dead {
+                // Why: it may be what says which node this is.
+                Some(error) => return Err(error),
+                None => NodeId(random()?),
+            },
         };
         let cluster: Option<ClusterId> = cluster.and_then(|text| text.parse().ok());
         let mut dirs = Vec::with_capacity(labels.len());
-        for (path, label) in config.data_dirs.iter().zip(labels) {
+        for (path, label) in labels {
             let label = match label {
                 Some(label) => label,
                 None => format(path, &config.name, node_id, cluster)?,
             };
-            let mut dir = open_one(path, label, options)?;
-            dir.note_start()?;
+            let disk_id = label.disk_id.parse().map_err(|error| directory(path, &error))?;
+            let is_dead = AtomicBool::new(false);
+            let mut dir = DataDir { path: path.clone(), disk_id, disk: None, label, is_dead };
+            if let Err(refusal) = dir.open(options).and_then(|()| dir.note_start()) {
+                dead = Some(refusal.of_disk()?);
+                dir.disk = None;
+            }
             dirs.push(dir);
         }
         if dirs.iter().all(|dir| dir.disk.is_none()) {
             let text = "no usable disk is left: name an empty directory in data_dirs";
-            return Err(Error::Directory(text.into()));
+            return Err(dead.unwrap_or_else(|| Error::Directory(text.into())));
         }
         let ids: BTreeSet<DiskId> = dirs.iter().map(|dir| dir.disk_id).collect();
         if ids.len() != dirs.len() {
@@ -108,28 +148,36 @@ impl Disks {
 
     /// Notes on every disk that it belongs to a cluster, for ever.
     pub fn join(&self, cluster: ClusterId) -> Result<(), Error> {
-        for dir in self.dirs.iter().filter(|dir| dir.disk.is_some()) {
-            let label = Label { cluster: Some(cluster.to_string()), ..dir.label.clone() };
-            write_label(&dir.path, &label)?;
-        }
-        Ok(())
+        self.note(|dir| Label { cluster: Some(cluster.to_string()), ..dir.label.clone() })
     }
 
     /// Notes on every disk that the cluster knows of this start, and lets its replicas vote.
     pub fn admit(&self, cluster: ClusterId) -> Result<(), Error> {
-        for dir in &self.dirs {
-            let Some(disk) = &dir.disk else { continue };
-            let label = Label {
-                cluster: Some(cluster.to_string()),
-                start: None,
-                start_synced: None,
-                admitted_start: dir.label.start.clone(),
-                ..dir.label.clone()
-            };
-            write_label(&dir.path, &label)?;
-            disk.release();
+        self.note(|dir| Label {
+            cluster: Some(cluster.to_string()),
+            start: None,
+            start_synced: None,
+            admitted_start: dir.label.start.clone(),
+            ..dir.label.clone()
+        })?;
+        for dir in self.dirs.iter().filter(|dir| !dir.has_failed()) {
+            dir.disk.iter().for_each(|disk| disk.release());
         }
         self.are_admitted.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Writes a label on every usable disk; an error if none is left.
+    fn note(&self, label: impl Fn(&DataDir) -> Label) -> Result<(), Error> {
+        for dir in self.dirs.iter().filter(|dir| !dir.has_failed()) {
+            if let Err(refusal) = write_label(&dir.path, &label(dir)) {
+                let error = refusal.of_disk()?;
+                dir.is_dead.store(true, Ordering::Relaxed);
+                if self.dirs.iter().all(DataDir::has_failed) {
+                    return Err(error);
+                }
+            }
+        }
         Ok(())
     }
 
@@ -156,31 +204,84 @@ impl Disks {
 }
 
 impl DataDir {
+    /// Whether its disk is to be replaced.
+    pub fn has_failed(&self) -> bool {
+        let is_dead = self.is_dead.load(Ordering::Relaxed);
+        is_dead || self.disk.as_ref().is_none_or(|disk| disk.is_poisoned())
+    }
+
+    /// Opens its disk, unless that failed in an earlier life.
+    fn open(&mut self, options: &DiskOptions) -> Result<(), Refusal> {
+        let (path, disk_id) = (&self.path, self.disk_id);
+        let (dir, new) = (path.join(DISK), path.join(DISK_NEW));
+        let is_there = |path: &Path| path.try_exists().map_err(|error| failed(path, &error));
+        if !is_there(&dir)? && is_there(&new)? {
+            // Durability: the label is synced, so the disk's name may be; until then it is not opened.
+            let renamed = fs::rename(&new, &dir).and_then(|()| sync_dir(path));
+            renamed.map_err(|error| failed(&new, &error))?;
+        }
+        if !is_there(&dir)? {
+            let text =
+                format!("{DISK} is gone: restore it, or empty the directory to have a new disk");
+            return Err(directory(path, &text).into());
+        }
+        self.disk = match Disk::open(&dir, options.clone()) {
+            Ok(disk) if disk.disk_id() == disk_id.0 => {
+                if self.label.cluster.is_some() {
+                    // Why not the meta group: it is what has to be asked.
+                    disk.hold(META_SHARD);
+                }
+                Some(disk)
+            }
+            Ok(disk) => {
+                let found = DiskId(disk.disk_id());
+                let text = format!("it holds disk {found}, not {disk_id}: restore {LABEL}");
+                return Err(directory(path, &text).into());
+            }
+            Err(error) if error.is_poisoned() => {
+                tracing::error!(disk = %disk_id, path = %path.display(), %error, "disk failed earlier");
+                None
+            }
+            Err(error) if error.is_identity_lost() => {
+                tracing::error!(disk = %disk_id, path = %path.display(), %error, "disk counts as failed");
+                None
+            }
+            Err(error) if error.is_full() => {
+                let text = format!("{error}: make room, or raise LimitNOFILE, and start it again");
+                return Err(directory(path, &text).into());
+            }
+            Err(error) => {
+                let is_dead = error.is_of_device();
+                return Err(Refusal { error: directory(path, &error), is_dead });
+            }
+        };
+        Ok(())
+    }
+
     /// Notes on the disk that it was started, and what it had then, if this is the first start since
     /// the cluster admitted it.
-    fn note_start(&mut self) -> Result<(), Error> {
-        let had = self.disk.as_ref().map(|disk| disk.n_recovered());
+    fn note_start(&mut self) -> Result<(), Refusal> {
+        let Some(had) = self.disk.as_ref().map(|disk| disk.n_recovered()) else { return Ok(()) };
         let label = &mut self.label;
-        if label.start.is_some() && (label.start_synced.is_some() || had.is_none()) {
+        if label.start.is_some() && label.start_synced.is_some() {
             return Ok(());
         }
         if label.start.is_none() {
             label.start = Some(format!("{:016x}", random_u64()?));
         }
-        label.start_synced = had;
+        label.start_synced = Some(had);
         // Durability: the disk knows this start before the cluster can hear of it.
         write_label(&self.path, label)
     }
 
     fn report(&self, n_synced: Option<u64>) -> api::placement::Disk {
         let usage = self.disk.as_ref().and_then(|disk| disk.usage().ok());
-        let poisoned = self.disk.as_ref().is_none_or(|disk| disk.is_poisoned());
         api::placement::Disk {
             disk_id: self.disk_id,
             start_count: self.disk.as_ref().map_or(u64::MAX, |disk| disk.start_count()),
             size_bytes: usage.as_ref().map_or(0, |usage| usage.total_bytes),
             free_bytes: usage.as_ref().map_or(0, |usage| usage.free_bytes),
-            state: if poisoned { DiskState::Poisoned } else { DiskState::Ok },
+            state: if self.has_failed() { DiskState::Poisoned } else { DiskState::Ok },
             path: self.path.display().to_string(),
             start_id: start_id(self.label.start.as_deref()),
             previous_start_id: start_id(self.label.admitted_start.as_deref()),
@@ -195,15 +296,14 @@ fn start_id(text: Option<&str>) -> u64 {
 }
 
 /// The label of a directory, `None` if the directory is empty.
-fn read_label(path: &Path, node: &str) -> Result<Option<Label>, Error> {
-    let shown = path.display();
-    let entries = fs::read_dir(path).map_err(|error| {
-        let hint = if error.kind() == io::ErrorKind::NotFound { ": create it first" } else { "" };
-        Error::Directory(format!("data directory {shown}: {error}{hint}"))
+fn read_label(path: &Path, node: &str) -> Result<Option<Label>, Refusal> {
+    let entries = fs::read_dir(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => directory(path, &format!("{error}: create it first")).into(),
+        _ => failed(path, &error),
     })?;
     let mut found = None;
     for entry in entries {
-        let name = entry.map_err(|error| directory(path, &error))?.file_name();
+        let name = entry.map_err(|error| failed(path, &error))?.file_name();
         let name = name.to_string_lossy().into_owned();
         if name == LABEL {
             return read_label_file(path, node).map(Some);
@@ -217,27 +317,27 @@ fn read_label(path: &Path, node: &str) -> Result<Option<Label>, Error> {
         None => Ok(None),
         Some(name) if name == DISK => {
             let text = format!("{LABEL} is gone: restore it, or name an empty directory");
-            Err(directory(path, &text))
+            Err(directory(path, &text).into())
         }
         Some(name) => {
             let text = format!("it holds {name}, which is not ours: name an empty directory");
-            Err(directory(path, &text))
+            Err(directory(path, &text).into())
         }
     }
 }
 
-fn read_label_file(path: &Path, node: &str) -> Result<Label, Error> {
+fn read_label_file(path: &Path, node: &str) -> Result<Label, Refusal> {
     let file = path.join(LABEL);
-    let text = fs::read_to_string(&file).map_err(|error| directory(&file, &error))?;
+    let text = fs::read_to_string(&file).map_err(|error| failed(&file, &error))?;
     let label: Label = toml::from_str(&text).map_err(|error| directory(&file, &error.message()))?;
     if label.version != VERSION {
         let text = format!("it is of version {}: use a newer program", label.version);
-        return Err(directory(path, &text));
+        return Err(directory(path, &text).into());
     }
     if label.node != node {
         let owner = &label.node;
         let text = format!("it belongs to node {owner}, not to {node}: name another directory");
-        return Err(directory(path, &text));
+        return Err(directory(path, &text).into());
     }
     Ok(label)
 }
@@ -276,54 +376,12 @@ fn format(
         start_synced: None,
         admitted_start: None,
     };
-    write_label(path, &label)?;
+    write_label(path, &label).map_err(|refusal| refusal.error)?;
     tracing::info!(disk = %label.disk_id, path = %path.display(), "new disk");
     Ok(label)
 }
 
-fn open_one(path: &Path, label: Label, options: &DiskOptions) -> Result<DataDir, Error> {
-    let disk_id: DiskId = label.disk_id.parse().map_err(|error| directory(path, &error))?;
-    let (dir, new) = (path.join(DISK), path.join(DISK_NEW));
-    if !dir.exists() && new.exists() {
-        // Durability: the label is synced, so the disk's name may be; until then it is not opened.
-        let renamed = fs::rename(&new, &dir).and_then(|()| sync_dir(path));
-        renamed.map_err(|error| directory(&new, &error))?;
-    }
-    if !dir.exists() {
-        let text = format!("{DISK} is gone: restore it, or empty the directory to have a new disk");
-        return Err(directory(path, &text));
-    }
-    let disk = match Disk::open(&dir, options.clone()) {
-        Ok(disk) if disk.disk_id() == disk_id.0 => {
-            if label.cluster.is_some() {
-                // Why not the meta group: it is what has to be asked.
-                disk.hold(META_SHARD);
-            }
-            Some(disk)
-        }
-        Ok(disk) => {
-            let found = DiskId(disk.disk_id());
-            let text = format!("it holds disk {found}, not {disk_id}: restore {LABEL}");
-            return Err(directory(path, &text));
-        }
-        Err(error) if error.is_poisoned() => {
-            tracing::error!(disk = %disk_id, path = %path.display(), %error, "disk failed earlier");
-            None
-        }
-        Err(error) if error.is_identity_lost() => {
-            tracing::error!(disk = %disk_id, path = %path.display(), %error, "disk counts as failed");
-            None
-        }
-        Err(error) if error.is_full() => {
-            let text = format!("{error}: make room, or raise LimitNOFILE, and start it again");
-            return Err(directory(path, &text));
-        }
-        Err(error) => return Err(directory(path, &error)),
-    };
-    Ok(DataDir { path: path.to_owned(), disk_id, disk, label })
-}
-
-fn write_label(path: &Path, label: &Label) -> Result<(), Error> {
+fn write_label(path: &Path, label: &Label) -> Result<(), Refusal> {
     let text = toml::to_string(label).expect("a label is a flat table");
     let write = || -> io::Result<()> {
         let new = path.join(LABEL_NEW);
@@ -335,11 +393,15 @@ fn write_label(path: &Path, label: &Label) -> Result<(), Error> {
         fs::rename(&new, path.join(LABEL))?;
         sync_dir(path)
     };
-    write().map_err(|error| directory(path, &error))
+    write().map_err(|error| failed(path, &error))
 }
 
 fn sync_dir(path: &Path) -> io::Result<()> {
     fs::File::open(path)?.sync_all()
+}
+
+fn failed(path: &Path, error: &io::Error) -> Refusal {
+    Refusal { error: directory(path, error), is_dead: replica::is_disk_dead(error) }
 }
 
 fn directory(path: &Path, error: &dyn std::fmt::Display) -> Error {

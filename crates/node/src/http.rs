@@ -27,8 +27,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
 
 /// The process runs and has a usable disk.
 async fn healthz(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str) {
-    let mut disks = shared.disks.dirs.iter().filter_map(|dir| dir.disk.as_ref());
-    match disks.any(|disk| !disk.is_poisoned()) {
+    match shared.disks.dirs.iter().any(|dir| !dir.has_failed()) {
         true => (StatusCode::OK, "ok\n"),
         false => (StatusCode::SERVICE_UNAVAILABLE, "no usable disk\n"),
     }

@@ -74,10 +74,9 @@ fn replicas(page: &mut Page, shared: &Shared) {
 
 fn disks(page: &mut Page, shared: &Shared) {
     let dirs = &shared.disks.dirs;
-    let poisoned = dirs.iter().map(|dir| {
-        let is_poisoned = dir.disk.as_ref().is_none_or(|disk| disk.is_poisoned());
-        (Some(("disk", dir.disk_id.to_string())), u64::from(is_poisoned))
-    });
+    let poisoned = dirs
+        .iter()
+        .map(|dir| (Some(("disk", dir.disk_id.to_string())), u64::from(dir.has_failed())));
     let help = "1 after a write or sync failed, or when the disk could not be opened.";
     page.family("rookery_disk_poisoned", "gauge", help, poisoned);
     let usages: Vec<(String, Usage)> = dirs

@@ -518,7 +518,7 @@ fn not_opened(error: std::io::Error) -> Error {
     if error.kind() == std::io::ErrorKind::WouldBlock {
         return Error::io("open disk")("another process has it open");
     }
-    Error::io("open disk")(error)
+    journal::Error::io("open disk")(error).into()
 }
 
 fn recovered_log(recovered: RecoveredReplica) -> RecoveredLog {

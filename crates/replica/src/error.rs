@@ -47,6 +47,11 @@ impl Error {
         matches!(self, Self::Disk(journal::Error::Poisoned { .. }))
     }
 
+    /// Whether the disk itself fails now.
+    pub fn is_of_device(&self) -> bool {
+        matches!(self, Self::Disk(journal::Error::Device { .. }))
+    }
+
     /// Whether what tells which disk it is cannot be read any more.
     pub fn is_identity_lost(&self) -> bool {
         matches!(self, Self::Disk(journal::Error::BadIdentity { .. }))

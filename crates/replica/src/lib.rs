@@ -51,7 +51,7 @@ pub use copies::Copy;
 pub use disk::{Clock, Disk, DiskOptions};
 pub use error::{ChunkError, Error, ProposeError};
 pub use force::Forced;
-pub use journal::Usage;
+pub use journal::{Usage, is_disk_dead};
 pub use machine::{LATER_BUILD, Machine, MachineApplied, MailMachine};
 pub use raft::Member;
 pub use replica::{Replica, ReplicaConfig};

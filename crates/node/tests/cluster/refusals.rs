@@ -1,18 +1,23 @@
 //! What is refused, in one line that says what to do.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use api::admin::ClusterInit;
 use api::client::ClientConfig;
 use api::meta::MetaClient;
-use api::placement::{DiskId, Node};
+use api::placement::{DiskId, DiskState, META_SHARD, Node};
 use api::tls::Identity;
 
-use crate::house::House;
+use crate::house::{House, wait_for};
 
 /// How long a registration is tried.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the cluster may take to know it.
+const COMES: Duration = Duration::from_secs(30);
 
 async fn line(house: &mut House, name: &str) -> String {
     let line = house.try_start(name).await.expect_err("is refused").to_string();
@@ -59,6 +64,83 @@ async fn a_disk_that_cannot_be_opened_is_told_for_what_it_is() {
     house.stop("n1").await;
     std::fs::write(other.join("disk/journal/disk"), "nor that").unwrap();
     assert!(line(&mut house, "n1").await.contains("name an empty directory in data_dirs"));
+}
+
+/// What is read from this file, and what is written at its begin, fails as on a disk that died.
+const DEAD: &str = "/proc/self/mem";
+const LABEL: &str = "rookery-disk.toml";
+const LABEL_NEW: &str = "rookery-disk.toml.new";
+
+/// How the disks of a node are, as the cluster knows it.
+async fn states(house: &House, name: &str) -> BTreeMap<PathBuf, DiskState> {
+    let placement = house.status().await.and_then(|status| status.placement);
+    let node = placement.as_ref().and_then(|placement| placement.node(name));
+    let disks = node.into_iter().flat_map(|node| &node.disks);
+    disks.map(|disk| (PathBuf::from(&disk.path), disk.state)).collect()
+}
+
+/// One node with a disk that the meta group is on, and one that it is not on.
+async fn two_disks() -> (House, PathBuf, PathBuf) {
+    let mut house = House::new(1, 2);
+    house.start("n1").await;
+    house.form(1).await;
+    let placement = house.status().await.unwrap().placement.unwrap();
+    let meta = placement.shard(META_SHARD).unwrap().replicas[0].disk_id;
+    let disks = &placement.node("n1").unwrap().disks;
+    let path = |is_meta| disks.iter().find(|disk| (disk.disk_id == meta) == is_meta).unwrap();
+    let [good, bad] = [true, false].map(|is_meta| PathBuf::from(&path(is_meta).path));
+    house.stop("n1").await;
+    (house, good, bad)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_disk_does_not_keep_the_others_from_being_started() {
+    let (mut house, good, bad) = two_disks().await;
+    let is_told = async |house: &House| {
+        let states = states(house, "n1").await;
+        let is_bad = states.get(&bad) != Some(&DiskState::Ok);
+        is_bad && states.get(&good) == Some(&DiskState::Ok)
+    };
+    // It takes no new label,
+    let label = bad.join(LABEL_NEW);
+    symlink(DEAD, &label).unwrap();
+    house.start("n1").await;
+    wait_for("it is told", COMES, async || is_told(&house).await).await;
+    house.stop("n1").await;
+    // nor when it is known as poisoned, whatever writing to it comes to,
+    std::fs::remove_file(&label).unwrap();
+    std::fs::create_dir(&label).unwrap();
+    std::fs::write(bad.join("disk/journal/poisoned"), "by the test").unwrap();
+    house.start("n1").await;
+    wait_for("it is told", COMES, async || is_told(&house).await).await;
+    house.stop("n1").await;
+    // and in the end its label cannot be read.
+    std::fs::remove_file(bad.join(LABEL)).unwrap();
+    symlink(DEAD, bad.join(LABEL)).unwrap();
+    house.start("n1").await;
+    wait_for("it is told", COMES, async || is_told(&house).await).await;
+    house.stop("n1").await;
+    // Without any other it is told why.
+    std::fs::remove_file(good.join(LABEL)).unwrap();
+    symlink(DEAD, good.join(LABEL)).unwrap();
+    assert!(line(&mut house, "n1").await.contains("Input/output error"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_dies_before_it_is_admitted_counts_as_failed_alone() {
+    let mut house = House::new(2, 2);
+    house.start_all().await;
+    let dead = house.config("n2").data_dirs[0].clone();
+    symlink(DEAD, dead.join(LABEL_NEW)).unwrap();
+    let alone = ClusterInit { disks: vec![("n1".into(), None)], ..house.init(1) };
+    house.admin().cluster_init(&alone).await.unwrap();
+    let is_told = async || {
+        let states = states(&house, "n2").await;
+        let n_failed = states.values().filter(|state| **state == DiskState::Poisoned).count();
+        n_failed == 1 && states.get(&dead) == Some(&DiskState::Poisoned)
+    };
+    wait_for("it is told", COMES, is_told).await;
+    house.stop_all().await;
 }
 
 #[tokio::test]
