@@ -344,7 +344,7 @@ fn begin(
     let needed = manifests_len + 2 * FRAME_HEAD as u64 + tail_len + footer::disk_len(n_blobs);
     let capacity = options.segment_bytes.max(needed);
     let spares = Spares { storage, options };
-    let file = spares.acquire(segment, Need::Vital, capacity)?;
+    let (file, _) = spares.acquire(segment, Need::Vital, capacity)?;
 
     let mut sequence = past.next_sequence;
     let mut at = 0;

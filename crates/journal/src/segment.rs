@@ -121,18 +121,22 @@ impl Spares<'_> {
         self.storage.space().is_ok_and(|space| space.free_bytes >= needed)
     }
 
-    /// A preallocated file of at least `capacity` bytes under the segment's unfinished name.
+    /// A preallocated file of at least `capacity` bytes under the segment's unfinished name, and the least
+    /// need that would have got it.
     pub fn acquire(
         &self,
         segment: SegmentId,
         need: Need,
         capacity: u64,
-    ) -> Result<Arc<dyn StorageFile>, Refusal> {
+    ) -> Result<(Arc<dyn StorageFile>, Need), Refusal> {
         let name = new_name(segment);
         if need > Need::Bodies || self.has_room_for_bodies() {
             match self.allocate(&name, capacity) {
                 Err(error) if is_full(&error) => {}
-                other => return other.map_err(Refusal::Failed),
+                other => {
+                    let file = other.map_err(Refusal::Failed)?;
+                    return Ok((file, need.min(Need::Entries)));
+                }
             }
         }
         let reserves = self.reserves().map_err(Refusal::of)?;
@@ -150,7 +154,7 @@ impl Spares<'_> {
             file.allocate(capacity).map_err(Refusal::of)?;
         }
         self.storage.rename(reserve, &name).map_err(Refusal::Failed)?;
-        Ok(file)
+        Ok((file, if reserves.len() > 1 { Need::Entries } else { Need::Vital }))
     }
 
     /// Fills the reserve up again, as far as there is space beyond what bodies may not use; tells of each

@@ -184,11 +184,15 @@ impl Writer {
         }
         let need = first.need;
         if need < self.open.allows {
-            if !self.spares().has_room_for_bodies() {
+            if self.spares().has_room_for_bodies() {
+                self.open.allows = Need::Bodies;
+                self.refill();
+            } else if need == Need::Bodies {
                 return Err(Error::Full);
+            } else {
+                // Why not for each of them: the next segment allows what this one was begun for.
+                return self.roll(need, self.needed(first.disk_len, first.n_blobs()));
             }
-            self.open.allows = Need::Bodies;
-            self.refill();
         }
         let n_blobs = self.n_blobs() + first.n_blobs();
         if self.open.end + self.needed(first.disk_len, n_blobs) <= self.open.capacity {
@@ -389,8 +393,8 @@ impl Writer {
         };
         let manifests_len = (COPIES * (FRAME_HEAD + manifest.len())) as u64;
         let capacity = self.shared.options.segment_bytes.max(manifests_len + needed);
-        let file = match self.spares().acquire(segment, need, capacity) {
-            Ok(file) => file,
+        let (file, allows) = match self.spares().acquire(segment, need, capacity) {
+            Ok(acquired) => acquired,
             Err(Refusal::Full) => {
                 self.shared.index().open_blobs = sealed_blobs;
                 return Err(Error::Full);
@@ -415,7 +419,7 @@ impl Writer {
             index.open = segment;
             index.manifest_log_start = log_start;
         }
-        let allows = if self.spares().has_room_for_bodies() { Need::Bodies } else { need };
+        let allows = if self.spares().has_room_for_bodies() { Need::Bodies } else { allows };
         self.shared.files.insert(segment, Arc::clone(&file));
         self.open = Open { segment, file, end, capacity, written: end, allows };
         self.in_flight.begin_segment(Position { segment, offset: end });

@@ -59,6 +59,28 @@ fn bodies_are_refused_and_everything_else_goes_on() {
 }
 
 #[test]
+fn a_segment_that_was_begun_for_something_vital_takes_entries_while_there_is_room() {
+    let storage = formatted(16 * SEGMENT);
+    let (journal, _) = open(&storage);
+    let mut known = Model::new();
+    let refused = fill(&journal, &mut known, 1);
+    // As garbage collection does, and whoever empties a damaged segment.
+    journal.roll().unwrap();
+    let n_segments = journal.usage().unwrap().n_segments;
+    let grown = journal.append_wait(vec![entry(1, refused, vec![blob(1, 900)])]);
+    assert!(matches!(grown, Err(Error::Full)), "bodies are refused as before");
+    for index in refused..refused + 4 {
+        let record = entry(1, index, vec![]);
+        journal.append_wait(vec![record.clone()]).unwrap();
+        apply(&mut known, &record);
+    }
+    assert_eq!(journal.usage().unwrap().n_segments, n_segments, "it is the same segment");
+    drop(journal);
+    let (journal, recovered) = open(&storage);
+    assert_eq!(recovered_model(&journal, &recovered).unwrap(), known);
+}
+
+#[test]
 fn votes_outlast_entries_on_a_disk_others_filled() {
     let storage = formatted(16 * SEGMENT);
     let (journal, _) = open(&storage);
@@ -81,6 +103,18 @@ fn votes_outlast_entries_on_a_disk_others_filled() {
         records.iter().for_each(|record| apply(&mut known, record));
     }
     assert!(!journal.is_poisoned());
+    // Somebody gives back what entries may use, and bodies may not.
+    storage.set_total_bytes(32 * SEGMENT);
+    let used = 32 * SEGMENT - journal.usage().unwrap().free_bytes;
+    storage.set_total_bytes(used + SEGMENT);
+    let n_segments = journal.usage().unwrap().n_segments;
+    for _ in 0..8 {
+        let record = entry(1, index, vec![]);
+        journal.append_wait(vec![record.clone()]).unwrap();
+        apply(&mut known, &record);
+        index += 1;
+    }
+    assert_eq!(journal.usage().unwrap().n_segments, n_segments + 1);
     storage.set_total_bytes(32 * SEGMENT);
     fill(&journal, &mut known, index);
     drop(journal);
