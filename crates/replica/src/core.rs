@@ -51,7 +51,11 @@ impl Core {
         let local = Local { disk: config.disk.clone(), replica: config.replica_id };
         let log = claim.log.clone();
         let (store, checkpoints) = local.open(&log).await?;
-        claim.is_suspect |= !mend(&log, &store, &checkpoints).await?;
+        if !mend(&log, &store, &checkpoints).await? {
+            // Why also the disk: what follows may fail, and the log does not know it any more.
+            config.disk.suspect(config.replica_id);
+            claim.is_suspect = true;
+        }
         let next_index = store.applied().next_index();
         let applying = Arc::new(Applying {
             machine: config.machine.clone(),

@@ -95,6 +95,8 @@ pub struct Disk {
 struct State {
     /// Not started yet since the disk was opened.
     recovered: BTreeMap<u64, RecoveredReplica>,
+    /// Damage may have taken records of them, whoever starts them and however often.
+    suspects: BTreeSet<u64>,
     known: BTreeMap<u64, ShardId>,
     dead: BTreeSet<u64>,
     logs: BTreeMap<u64, Log>,
@@ -167,6 +169,9 @@ impl Disk {
                 && let Ok(shard) = Reader(born.clone()).u32()
             {
                 state.known.insert(id, ShardId(shard));
+            }
+            if replica.is_suspect {
+                state.suspects.insert(id);
             }
             state.recovered.insert(id, replica);
         }
@@ -292,6 +297,7 @@ impl Disk {
             }
             state.known.remove(&replica);
             state.recovered.remove(&replica);
+            state.suspects.remove(&replica);
             state.logs.remove(&replica);
             state.dead.insert(replica);
         }
@@ -422,7 +428,7 @@ impl Disk {
                 return Err(Error::Running { replica });
             }
             let recovered = state.recovered.remove(&replica);
-            let is_suspect = recovered.as_ref().is_some_and(|recovered| recovered.is_suspect);
+            let is_suspect = state.suspects.contains(&replica);
             let log = match state.logs.get(&replica) {
                 Some(log) => log.clone(),
                 None => {
@@ -445,6 +451,16 @@ impl Disk {
             claim.log.reopen().await.map_err(Error::io("reopen the log"))?;
         }
         Ok(claim)
+    }
+
+    /// Damage took records of a replica: it counts as suspect whenever it is started.
+    pub(crate) fn suspect(&self, replica: u64) {
+        self.lock().suspects.insert(replica);
+    }
+
+    /// An operator takes a replica as it is.
+    pub(crate) fn trust(&self, replica: u64) {
+        self.lock().suspects.remove(&replica);
     }
 
     /// What scrub repairs with.

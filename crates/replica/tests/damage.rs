@@ -302,3 +302,46 @@ async fn an_id_that_left_a_disk_never_comes_back() {
     let again = support::try_start(&net, disk, "n7", 7).await;
     assert!(matches!(again, Err(replica::Error::Dead { replica: 7 })));
 }
+
+/// What keeps it from being started the first time passes, and what was lost stays lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspect_replica_stays_suspect_however_often_it_is_started() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    let node = start(&net, dir.path(), 1).await;
+    let members = std::collections::BTreeMap::from([(1, node.member())]);
+    node.replica.initialize(members).await.unwrap();
+    let nodes = vec![node];
+    let text = b"an entry that was acknowledged";
+    put(&nodes, &format!("a={}", String::from_utf8_lossy(text)), vec![]).await;
+    put(&nodes, "b=1", vec![]).await;
+    // The rows make up for all that is lost, but for a vote it may have been.
+    nodes[0].replica.checkpoint(0).await.unwrap();
+    let last = nodes[0].replica.status().applied;
+    until(|| nodes[0].replica.status().purged == last, "the log is cut").await;
+    for node in nodes {
+        node.stop(&net).await;
+    }
+    let home = dir.path().join("n1");
+    let mut files = Vec::new();
+    files_below(&home.join("journal"), &mut files);
+    for path in files {
+        let mut bytes = std::fs::read(&path).unwrap();
+        let found = bytes.windows(text.len()).position(|window| window == text);
+        if let Some(at) = found {
+            bytes[at - 40..at + text.len()].fill(0xaa);
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
+    let disk = Disk::open(&home, support::options()).unwrap();
+    let (files, aside) = (home.join("checkpoints/1"), home.join("checkpoints/aside"));
+    std::fs::rename(&files, &aside).unwrap();
+    std::fs::write(&files, "in the way").unwrap();
+    let first = support::try_start(&net, disk.clone(), "n1", 1).await;
+    assert!(matches!(first, Err(replica::Error::Io { .. })));
+    std::fs::remove_file(&files).unwrap();
+    std::fs::rename(&aside, &files).unwrap();
+    let second = support::try_start(&net, disk, "n1", 1).await.unwrap();
+    until(|| second.status().failed.is_some(), "it is found out").await;
+    let why = second.status().failed.unwrap();
+    assert!(why.contains("damage may have taken records"), "{why}");
+}
