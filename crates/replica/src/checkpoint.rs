@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mailbox::RowDigest;
+use tokio::time::Instant;
 
 pub(crate) use self::comparison::Comparison;
 use self::dirty::Dirty;
@@ -27,6 +28,15 @@ use crate::upkeep::Upkeep;
 /// Rows read from a view, some half a millisecond of work, after which others get as much of the core.
 const ROWS_PER_TURN: usize = 64;
 const PAUSE: Duration = Duration::from_micros(500);
+/// Limit: files of one checkpoint. They are merged long before, unless there is no room for that; then
+/// no more are written.
+pub(crate) const PARTS_MAX: usize = 64;
+/// The first and the longest wait before files that could not be merged are merged again.
+const MERGE_AFTER: Duration = Duration::from_secs(10);
+const MERGE_AFTER_MAX: Duration = Duration::from_secs(600);
+
+/// Whether there is room for so many bytes.
+pub(crate) type HasRoom = Arc<dyn Fn(u64) -> bool + Send + Sync>;
 
 /// Base and deltas, oldest first. The files stay readable as long as this lives.
 #[derive(Clone, Debug)]
@@ -103,11 +113,19 @@ pub(crate) struct Checkpoints {
     is_doubted: AtomicBool,
     blocking: Blocking,
     n_deltas_max: usize,
+    has_room: HasRoom,
+    /// The files could not be merged: when it is tried again, and after which wait.
+    merge_again: Mutex<Option<(Instant, Duration)>>,
 }
 
 impl Checkpoints {
     /// Finds the newest base and the deltas that follow it; removes what does not belong to them.
-    pub fn open(dir: &Path, blocking: Blocking, upkeep: &Upkeep) -> io::Result<Arc<Self>> {
+    pub fn open(
+        dir: &Path,
+        blocking: Blocking,
+        upkeep: &Upkeep,
+        has_room: HasRoom,
+    ) -> io::Result<Arc<Self>> {
         std::fs::create_dir_all(dir)?;
         let mut found: BTreeMap<u64, Vec<Arc<Part>>> = BTreeMap::new();
         let mut is_doubted = false;
@@ -149,6 +167,8 @@ impl Checkpoints {
             is_doubted: AtomicBool::new(is_doubted),
             blocking,
             n_deltas_max: upkeep.n_deltas,
+            has_room,
+            merge_again: Mutex::default(),
         };
         this.tidy()?;
         Ok(Arc::new(this))
@@ -207,14 +227,21 @@ impl Checkpoints {
         Writing { _turn: self.writing.clone().lock_owned().await }
     }
 
-    /// Writes what changed since the newest checkpoint, and merges files when they got many. Rows
+    /// Writes what changed since the newest checkpoint, and merges files when they got many, unless that
+    /// cannot be: a checkpoint of many files is one, and the log may be cut below it. Rows
     /// are read from a view, so that apply goes on meanwhile. Which store it is, is asked when nobody else
     /// writes: a snapshot may have brought another one.
     pub async fn build(
         self: &Arc<Self>,
         store: impl FnOnce() -> Arc<Store>,
     ) -> io::Result<Checkpoint> {
-        let writing = self.writing().await;
+        let mut writing = self.writing().await;
+        let is_full = |checkpoint: &Checkpoint| checkpoint.parts.len() >= PARTS_MAX;
+        if let Some(full) = self.current().filter(is_full)
+            && !self.is_doubted()
+        {
+            (_, writing) = self.merge_aside(full, writing).await?;
+        }
         let (this, store) = (self.clone(), store());
         // Why it goes along: the work is done to its end even if nobody waits for it any more.
         let build = move || (this.build_now(&store), writing);
@@ -223,12 +250,41 @@ impl Checkpoints {
         if !self.is_to_be_merged(&checkpoint) {
             return Ok(checkpoint);
         }
+        match self.merge_aside(checkpoint.clone(), writing).await {
+            Ok((merged, _)) => Ok(merged),
+            Err(error) if is_damage(&error) => Err(error),
+            Err(_) => Ok(self.current().unwrap_or(checkpoint)),
+        }
+    }
+
+    /// Merges, where it disturbs nobody.
+    async fn merge_aside(
+        self: &Arc<Self>,
+        checkpoint: Checkpoint,
+        writing: Writing,
+    ) -> io::Result<(Checkpoint, Writing)> {
         let this = self.clone();
-        let merge = move || {
-            let _writing = writing;
-            this.merge(&checkpoint)
-        };
-        self.blocking.run_aside(merge).await?
+        let merge = move || this.merge(&checkpoint).map(|merged| (merged, writing));
+        let merged = self.blocking.run_aside(merge).await.and_then(|merged| merged);
+        match &merged {
+            Ok(_) => {
+                if lock(&self.merge_again).take().is_some() {
+                    tracing::info!(dir = %self.dir.display(), "checkpoint files are merged again");
+                }
+            }
+            Err(error) => self.put_off_merge(&error.to_string()),
+        }
+        merged
+    }
+
+    /// Files are not merged for some time.
+    fn put_off_merge(&self, why: &str) {
+        let mut again = lock(&self.merge_again);
+        if again.is_none() {
+            tracing::warn!(dir = %self.dir.display(), why, "checkpoint files cannot be merged yet");
+        }
+        let wait = again.map_or(MERGE_AFTER, |(_, wait)| wait * 2).min(MERGE_AFTER_MAX);
+        *again = Some((Instant::now() + wait, wait));
     }
 
     fn build_now(&self, store: &Arc<Store>) -> io::Result<Checkpoint> {
@@ -257,11 +313,21 @@ impl Checkpoints {
         (store.view(), taken)
     }
 
-    /// Whether the files got many.
+    /// Whether the files got many, and there is room for them and for one in their place.
     fn is_to_be_merged(&self, checkpoint: &Checkpoint) -> bool {
         let deltas = &checkpoint.parts[1..];
         let deltas_len: u64 = deltas.iter().map(|part| part.len).sum();
-        deltas.len() >= self.n_deltas_max || deltas_len > checkpoint.parts[0].len.max(1 << 20)
+        let is_due =
+            deltas.len() >= self.n_deltas_max || deltas_len > checkpoint.parts[0].len.max(1 << 20);
+        let is_put_off = lock(&self.merge_again).is_some_and(|(at, _)| Instant::now() < at);
+        if !is_due || is_put_off {
+            return false;
+        }
+        let has_room = (self.has_room)(checkpoint.parts[0].len + deltas_len);
+        if !has_room {
+            self.put_off_merge("no room");
+        }
+        has_room
     }
 
     /// Lets others go first after some rows of a view; says when it did.
@@ -432,12 +498,69 @@ mod tests {
     use crate::index;
     use crate::raft::{LeaderId, LogId};
 
+    fn anywhere() -> HasRoom {
+        Arc::new(|_| true)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn files_that_cannot_be_merged_are_a_checkpoint_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let blocking = Blocking { is_threaded: false };
+        let upkeep = Upkeep { n_deltas: 2, ..Upkeep::default() };
+        let (room, asked) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(0)));
+        let (left, told) = (room.clone(), asked.clone());
+        let has_room = Arc::new(move |bytes| {
+            *lock(&told) = bytes;
+            bytes <= *lock(&left)
+        });
+        let files = dir.path().join("files");
+        let checkpoints = Checkpoints::open(&files, blocking, &upkeep, has_room).unwrap();
+        let index = index::open(&dir.path().join("index"), 1 << 20).unwrap();
+        let store = Store::open(index, 1, Arc::default()).unwrap();
+        let build = async |key: u8| {
+            let rows = RowChanges::from([(vec![key], Some(vec![key]))]);
+            checkpoints.dirty().note(&rows, 1);
+            let mut applied = store.applied();
+            applied.digest.add(&[key], &[key]);
+            let leader_id = LeaderId { term: 1, node_id: 1 };
+            applied.log_id = Some(LogId { leader_id, index: key.into() });
+            store.commit((rows, vec![]), &[], applied.clone()).unwrap();
+            let built = checkpoints.build(|| store.clone()).await.unwrap();
+            assert_eq!(built.applied().log_id, applied.log_id);
+            built.parts.len()
+        };
+        assert_eq!((build(1).await, build(2).await), (1, 2));
+        assert_eq!(build(3).await, 3, "there is no room");
+        let bytes = checkpoints.current().unwrap().parts.iter().map(|part| part.len).sum::<u64>();
+        assert_eq!(*lock(&asked), bytes);
+        *lock(&room) = u64::MAX;
+        assert_eq!(build(4).await, 4, "that was a moment ago");
+        tokio::time::advance(MERGE_AFTER).await;
+        // The next base cannot be written.
+        let mut applied = store.applied();
+        applied.log_id.as_mut().unwrap().index = 5;
+        let base = files.join(Head { from: 0, applied }.name()).with_extension("ckpt.new");
+        std::fs::create_dir(&base).unwrap();
+        assert_eq!(build(5).await, 5, "it is in the way");
+        std::fs::remove_dir(&base).unwrap();
+        tokio::time::advance(MERGE_AFTER).await;
+        assert_eq!(build(6).await, 6, "it is tried less and less often");
+        tokio::time::advance(MERGE_AFTER).await;
+        assert_eq!(build(7).await, 1);
+        *lock(&room) = 0;
+        for n_parts in 2..=PARTS_MAX {
+            assert_eq!(build(n_parts as u8 + 6).await, n_parts);
+        }
+        assert_eq!(build(PARTS_MAX as u8 + 7).await, 2, "no more are written");
+    }
+
     #[tokio::test]
     async fn a_stop_while_a_checkpoint_is_written_knows_all_that_changed() {
         let dir = tempfile::tempdir().unwrap();
         let blocking = Blocking { is_threaded: false };
         let upkeep = Upkeep::default();
-        let open = || Checkpoints::open(&dir.path().join("files"), blocking, &upkeep).unwrap();
+        let open =
+            || Checkpoints::open(&dir.path().join("files"), blocking, &upkeep, anywhere()).unwrap();
         let checkpoints = open();
         let index = index::open(&dir.path().join("index"), 1 << 20).unwrap();
         let store = Store::open(index, 1, Arc::default()).unwrap();
@@ -467,7 +590,8 @@ mod tests {
     fn a_file_that_could_not_be_looked_at_is_not_removed() {
         let dir = tempfile::tempdir().unwrap();
         let upkeep = Upkeep::default();
-        let open = || Checkpoints::open(dir.path(), Blocking { is_threaded: false }, &upkeep);
+        let open =
+            || Checkpoints::open(dir.path(), Blocking { is_threaded: false }, &upkeep, anywhere());
         let mut applied = Applied::default();
         let leader_id = LeaderId { term: 1, node_id: 1 };
         applied.log_id = Some(LogId { leader_id, index: 7 });
@@ -492,7 +616,7 @@ mod tests {
         let upkeep = Upkeep::default();
         let open = |name| {
             let blocking = Blocking { is_threaded: false };
-            Checkpoints::open(&dir.path().join(name), blocking, &upkeep).unwrap()
+            Checkpoints::open(&dir.path().join(name), blocking, &upkeep, anywhere()).unwrap()
         };
         let file = |of: &Checkpoints, from, index| {
             let leader_id = LeaderId { term: 1, node_id: 1 };
@@ -517,7 +641,9 @@ mod tests {
     async fn a_snapshot_waits_for_who_writes_a_checkpoint_and_nothing_is_written_of_old_rows() {
         let dir = tempfile::tempdir().unwrap();
         let blocking = Blocking { is_threaded: false };
-        let open = |name| Checkpoints::open(&dir.path().join(name), blocking, &Upkeep::default());
+        let open = |name| {
+            Checkpoints::open(&dir.path().join(name), blocking, &Upkeep::default(), anywhere())
+        };
         let store = |name| {
             let index = index::open(&dir.path().join(name), 1 << 20).unwrap();
             Store::open(index, 1, Arc::default()).unwrap()

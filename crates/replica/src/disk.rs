@@ -259,8 +259,18 @@ impl Disk {
     pub(crate) fn has_room_for_index(&self) -> bool {
         // Why: a simulated disk has its indexes elsewhere.
         let is_elsewhere = self.options.storage.is_some();
-        let free_bytes = || self.journal().usage().map_or(u64::MAX, |usage| usage.free_bytes);
-        is_elsewhere || free_bytes() >= INDEX_ROOM_BYTES
+        is_elsewhere || self.free_bytes() >= INDEX_ROOM_BYTES
+    }
+
+    /// Whether a file of this size may be written that nobody needs now: growth goes on behind it.
+    pub(crate) fn has_room_to_spare(&self, bytes: u64) -> bool {
+        // Why: a simulated disk has its checkpoints elsewhere.
+        let is_elsewhere = self.options.storage.is_some();
+        is_elsewhere || self.free_bytes() > bytes + self.options.journal.soft_free_bytes
+    }
+
+    fn free_bytes(&self) -> u64 {
+        self.journal().usage().map_or(u64::MAX, |usage| usage.free_bytes)
     }
 
     /// Counts as full, or as full as it is: a rehearsal.

@@ -48,7 +48,10 @@ impl Local {
     pub async fn open(&self, log: &Log) -> Result<(Arc<Store>, Arc<Checkpoints>), Error> {
         let dir = self.disk.checkpoint_dir(self.replica);
         let blocking = self.disk.blocking();
-        let checkpoints = Checkpoints::open(&dir, blocking, &self.disk.options().upkeep)
+        let disk = self.disk.clone();
+        let has_room = Arc::new(move |bytes| disk.has_room_to_spare(bytes));
+        let upkeep = &self.disk.options().upkeep;
+        let checkpoints = Checkpoints::open(&dir, blocking, upkeep, has_room)
             .map_err(Error::io("open checkpoints"))?;
         if checkpoints.is_doubted() {
             self.disk.found_bad_checkpoint(self.replica);

@@ -8,15 +8,12 @@ use std::path::{Path, PathBuf};
 use api::peer::PeerError;
 use bytes::{BufMut, Bytes};
 
-use crate::checkpoint::{Checkpoint, Part, sync_dir};
+use crate::checkpoint::{Checkpoint, PARTS_MAX, Part, sync_dir};
 use crate::codec::{self, BadBytes, Reader};
 use crate::core::Core;
 use crate::handler::{bad, refused};
 use crate::raft::{SnapshotMeta, Vote};
 use crate::state::Snapshot;
-
-/// Limit: files of one checkpoint; a base is written long before.
-const PARTS_MAX: usize = 64;
 
 /// What is being received.
 #[derive(Default)]
