@@ -50,6 +50,16 @@ impl Appender {
         Ok(())
     }
 
+    /// Appends, waiting for room if there is none, and waits for the sync.
+    pub async fn append_patiently(
+        self: &Arc<Self>,
+        records: Vec<Record>,
+    ) -> Result<Vec<Written>, journal::Error> {
+        let (sender, receiver) = oneshot::channel();
+        self.append(records, move |result| drop(sender.send(result))).await?;
+        receiver.await.unwrap_or(Err(journal::Error::Closed))
+    }
+
     /// Appends and waits for the sync.
     pub async fn append_synced(
         &self,

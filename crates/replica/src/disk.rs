@@ -128,6 +128,30 @@ impl Drop for Claim {
     }
 }
 
+/// A replica is being taken off its disk; while this lives, nobody starts it.
+struct Leaving<'d> {
+    disk: &'d Disk,
+    replica: u64,
+}
+
+impl<'d> Leaving<'d> {
+    fn begin(disk: &'d Disk, replica: u64) -> Result<Self, Error> {
+        let mut state = disk.lock();
+        if state.running.contains_key(&replica) {
+            return Err(Error::Running { replica });
+        }
+        state.running.insert(replica, Weak::new());
+        drop(state);
+        Ok(Self { disk, replica })
+    }
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.disk.lock().running.remove(&self.replica);
+    }
+}
+
 impl Disk {
     /// Gives an empty directory a new disk identity, once in a disk's life.
     pub fn format(dir: &Path) -> Result<[u8; 16], Error> {
@@ -175,7 +199,8 @@ impl Disk {
             }
             state.recovered.insert(id, replica);
         }
-        Ok(Arc::new(Self {
+        let dead = state.dead.clone();
+        let this = Self {
             dir: dir.to_path_buf(),
             briefs: Arc::default(),
             filling: Throttle::new(options.fill_bytes_per_s),
@@ -188,7 +213,14 @@ impl Disk {
             closing: watch::Sender::new(false),
             hurried: Notify::new(),
             pretends_full: AtomicBool::new(false),
-        }))
+        };
+        for replica in dead {
+            // What a crash left after it died.
+            if let Err(error) = this.remove_files(replica) {
+                tracing::warn!(replica, %error, "files of a dead replica cannot be removed");
+            }
+        }
+        Ok(Arc::new(this))
     }
 
     /// What queries keep for each other.
@@ -298,23 +330,31 @@ impl Disk {
         &self.appender.journal
     }
 
-    /// A replica leaves this disk for good: its id never comes back, its files go.
+    /// A replica leaves this disk for good: its id never comes back, its files go. What fails can be asked
+    /// for again.
     pub async fn forget(&self, replica: u64) -> Result<(), Error> {
-        {
+        let leaving = Leaving::begin(self, replica)?;
+        if !self.lock().dead.contains(&replica) {
+            // Durability: it is dead on the disk before anybody counts on that, and its files go after it.
+            self.appender
+                .append_patiently(vec![Record::Dead { replica: ReplicaId(replica) }])
+                .await?;
             let mut state = self.lock();
-            if state.running.contains_key(&replica) {
-                return Err(Error::Running { replica });
-            }
-            state.known.remove(&replica);
             state.recovered.remove(&replica);
             state.suspects.remove(&replica);
             state.logs.remove(&replica);
             state.dead.insert(replica);
         }
-        self.appender.append_synced(vec![Record::Dead { replica: ReplicaId(replica) }]).await?;
+        self.remove_files(replica).map_err(Error::io("remove a replica's files"))?;
+        self.lock().known.remove(&replica);
+        drop(leaving);
+        Ok(())
+    }
+
+    fn remove_files(&self, replica: u64) -> std::io::Result<()> {
         for dir in [self.checkpoint_dir(replica), self.index_dir(replica)] {
             if dir.exists() {
-                std::fs::remove_dir_all(dir).map_err(Error::io("remove a replica's files"))?;
+                std::fs::remove_dir_all(dir)?;
             }
         }
         Ok(())
@@ -578,6 +618,7 @@ const _: () = assert!(codec::ENTRY_HEAD_BYTES <= journal::ENTRY_HEAD_BYTES);
 mod tests {
     use std::io::ErrorKind;
 
+    use futures_util::FutureExt as _;
     use journal::sim::{Operation, SimStorage};
 
     use super::*;
@@ -602,5 +643,93 @@ mod tests {
         assert!(disk.claim(2, ShardId(1)).await.is_err());
         assert_eq!(disk.replicas(), BTreeMap::from([(1, ShardId(1))]));
         drop(born);
+    }
+
+    /// A disk without a thread, whose journal has no reserve and a queue of 4 KiB, with replica 1.
+    async fn small(dir: &Path, storage: &SimStorage) -> Arc<Disk> {
+        Disk::format_storage(storage).unwrap();
+        let disk = reopened(dir, storage);
+        let mut birth = Box::pin(disk.claim(1, ShardId(1)));
+        assert!(birth.as_mut().now_or_never().is_none());
+        disk.journal().pump();
+        drop(birth.await.unwrap());
+        disk
+    }
+
+    fn reopened(dir: &Path, storage: &SimStorage) -> Arc<Disk> {
+        let journal = journal::Options {
+            segment_bytes: 64 << 10,
+            queue_bytes: 4 << 10,
+            reserve_segments: 0,
+            hard_free_bytes: 0,
+            soft_free_bytes: 0,
+            threaded: false,
+            ..journal::Options::default()
+        };
+        let storage: Arc<dyn Storage> = Arc::new(storage.clone());
+        let options = DiskOptions { journal, storage: Some(storage), ..DiskOptions::default() };
+        Disk::open(dir, options).unwrap()
+    }
+
+    /// Writes votes, smaller and smaller ones, until there is no room even for the least record.
+    fn fill(write: impl Fn(Vec<Record>) -> bool) {
+        for len in [1000, 100, 0] {
+            let vote = || Record::Vote { replica: ReplicaId(1), vote: vec![7; len].into() };
+            while write(vec![vote()]) {}
+        }
+    }
+
+    #[tokio::test]
+    async fn a_replica_that_could_not_be_forgotten_is_forgotten_later() {
+        let (dir, storage) = (tempfile::tempdir().unwrap(), SimStorage::new(1 << 20));
+        let disk = small(dir.path(), &storage).await;
+        storage.set_total_bytes(0);
+        fill(|records| disk.journal().append_wait(records).is_ok());
+        let forget = async || {
+            let mut forgetting = Box::pin(disk.forget(1));
+            assert!(forgetting.as_mut().now_or_never().is_none());
+            disk.journal().pump();
+            forgetting.await
+        };
+        let refused = forget().await;
+        assert!(matches!(refused, Err(Error::Disk(journal::Error::Full))), "{refused:?}");
+        assert_eq!(disk.replicas().len(), 1, "it is asked for again");
+        storage.set_total_bytes(1 << 20);
+        forget().await.unwrap();
+        assert!(disk.replicas().is_empty());
+        drop(disk);
+        assert!(reopened(dir.path(), &storage).replicas().is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_is_forgotten_waits_for_room_in_the_queue() {
+        let (dir, storage) = (tempfile::tempdir().unwrap(), SimStorage::new(1 << 20));
+        let disk = small(dir.path(), &storage).await;
+        fill(|records| disk.journal().append(records, Box::new(drop)).is_ok());
+        let mut forgetting = Box::pin(disk.forget(1));
+        assert!(forgetting.as_mut().now_or_never().is_none());
+        assert!(matches!(disk.claim(1, ShardId(1)).await, Err(Error::Running { .. })));
+        disk.journal().pump();
+        assert!(forgetting.as_mut().now_or_never().is_none(), "there is room now");
+        disk.journal().pump();
+        forgetting.await.unwrap();
+        assert!(matches!(disk.claim(1, ShardId(1)).await, Err(Error::Dead { .. })));
+    }
+
+    #[tokio::test]
+    async fn files_of_a_replica_that_died_before_they_went_go_at_the_next_start() {
+        let (dir, storage) = (tempfile::tempdir().unwrap(), SimStorage::new(1 << 20));
+        let disk = small(dir.path(), &storage).await;
+        let of = |replica| [disk.index_dir(replica), disk.checkpoint_dir(replica)];
+        let files = |replica| of(replica).map(|dir| dir.join("file"));
+        for file in files(1).iter().chain(&files(2)) {
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, "rows").unwrap();
+        }
+        let (gone, others) = (of(1), files(2));
+        disk.journal().append_wait(vec![Record::Dead { replica: ReplicaId(1) }]).unwrap();
+        drop(disk);
+        reopened(dir.path(), &storage);
+        assert!(gone.iter().all(|dir| !dir.exists()) && others.iter().all(|file| file.exists()));
     }
 }
