@@ -49,6 +49,8 @@ pub(crate) struct Replicas {
     running: RwLock<BTreeMap<(ShardId, u64), Arc<Running>>>,
     /// Those found on the disks that were not started yet, with their disks.
     to_start: Mutex<BTreeMap<(ShardId, u64), DiskId>>,
+    /// Those that somebody starts just now.
+    begun: Mutex<BTreeMap<(ShardId, u64), DiskId>>,
     /// Those that did not start, with the time and pause of the next attempt.
     failed: Mutex<BTreeMap<(ShardId, u64), (Instant, Duration)>>,
     /// Held by whoever starts replicas, so that none starts twice.
@@ -80,6 +82,14 @@ impl Replicas {
         to_start.iter().map(|((shard, replica_id), disk)| (*shard, *replica_id, *disk)).collect()
     }
 
+    /// Those that live here and do not run yet, but are to, with their disks.
+    pub fn starting(&self) -> Vec<(ShardId, u64, DiskId)> {
+        let mut starting = self.to_start();
+        let begun = lock(&self.begun);
+        starting.extend(begun.iter().map(|((shard, id), disk)| (*shard, *id, *disk)));
+        starting
+    }
+
     pub fn insert(&self, running: Arc<Running>) {
         let key = (running.replica.shard(), running.replica.replica_id());
         self.write().insert(key, running);
@@ -108,6 +118,25 @@ impl Replicas {
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<(ShardId, u64), Arc<Running>>> {
         self.running.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// A replica is being started as long as this lives.
+struct Begun<'r> {
+    replicas: &'r Replicas,
+    key: (ShardId, u64),
+}
+
+impl<'r> Begun<'r> {
+    fn new(replicas: &'r Replicas, key: (ShardId, u64), disk_id: DiskId) -> Self {
+        lock(&replicas.begun).insert(key, disk_id);
+        Self { replicas, key }
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        lock(&self.replicas.begun).remove(&self.key);
     }
 }
 
@@ -223,6 +252,7 @@ async fn start(
     }
     let machine: Arc<dyn Machine> =
         if shard == META_SHARD { Arc::new(MetaMachine) } else { Arc::new(MailMachine) };
+    let begun = Begun::new(&shared.replicas, (shard, replica_id), DiskId(disk.disk_id()));
     let started = Replica::start(ReplicaConfig {
         shard,
         replica_id,
@@ -244,6 +274,8 @@ async fn start(
                 is_recovered: AtomicBool::new(false),
             });
             shared.replicas.insert(Arc::clone(&running));
+            // Order: it is reported as one of both all the time.
+            drop(begun);
             Some(running)
         }
         Err(error) => {

@@ -175,7 +175,7 @@ fn new_leaders(placement: &Placement, reports: &[Report]) -> Vec<(ShardId, Strin
 /// How the replicas here are.
 pub(crate) fn replicas(shared: &Shared) -> Vec<ReplicaReport> {
     // Order: what is started meanwhile is there twice then, never not at all.
-    let to_start = shared.replicas.to_start();
+    let to_start = shared.replicas.starting();
     let mut told: Vec<_> = shared.replicas.all().iter().map(|running| one(running)).collect();
     for (shard, replica_id, disk_id) in to_start {
         if !told.iter().any(|one| (one.shard, one.replica_id) == (shard, replica_id)) {
@@ -225,7 +225,7 @@ fn one(running: &Running) -> ReplicaReport {
         committed: status.committed,
         applied: status.applied,
         digest: digest_bytes(&status.digest),
-        n_missing_chunks: match status.is_incomplete {
+        n_missing_chunks: match status.is_incomplete || status.is_starting {
             true => status.missing_chunks.max(1),
             false => 0,
         },
@@ -248,6 +248,8 @@ fn is_alone(status: &Status) -> bool {
 
 fn state(status: &Status) -> ReplicaState {
     match status.role {
+        // Why not failed: it would be replaced, and has all it had.
+        Role::Stopped if status.is_starting => ReplicaState::Starting,
         Role::Stopped => ReplicaState::Failed,
         _ if status.is_unconfirmed => ReplicaState::Starting,
         // Why: nobody but itself takes it for the leader any more.
@@ -269,4 +271,17 @@ fn digest_bytes(digest: &RowDigest) -> [u8; 32] {
         *byte = u8::from_str_radix(pair, 16).unwrap_or_default();
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_started_again_has_not_failed() {
+        let stopped =
+            |is_starting| Status { role: Role::Stopped, is_starting, ..Status::default() };
+        assert_eq!(state(&stopped(true)), ReplicaState::Starting);
+        assert_eq!(state(&stopped(false)), ReplicaState::Failed);
+    }
 }

@@ -155,6 +155,7 @@ impl Core {
                 .current()
                 .map_or(0, |checkpoint| index(checkpoint.applied().log_id)),
             purged: index(metrics.purged),
+            is_starting: false,
             failed: metrics.running_state.err().map(|fatal| fatal.to_string()),
         }
     }

@@ -69,6 +69,8 @@ pub struct Status {
     pub checkpoint: u64,
     /// Last entry cut from its log.
     pub purged: u64,
+    /// It does not run, but is being started again: its index may have to be built, which takes long.
+    pub is_starting: bool,
     /// Why it does not run.
     pub failed: Option<String>,
 }

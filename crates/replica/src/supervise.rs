@@ -26,6 +26,8 @@ const CONFIRM_EVERY: Duration = Duration::from_millis(100);
 /// The first and the longest wait before a core that died is started again.
 const RESTART_AFTER: Duration = Duration::from_millis(100);
 const RESTART_AFTER_MAX: Duration = Duration::from_secs(10);
+/// A core that ended and is held for longer is not let go of any more.
+const HELD_MAX: Duration = Duration::from_secs(30);
 /// Entries kept below what the slowest voter has, when a new member comes.
 const KEEP_FOR_VOTERS: u64 = 64;
 /// The first and the longest wait before a checkpoint that could not be written is tried again.
@@ -500,11 +502,11 @@ async fn restart(inner: Weak<Inner>, core: Arc<Core>, why: String) {
         "replica is restarted");
     take(&strong);
     let before = strong.status.borrow().clone();
-    tell(&strong, Status { role: Role::Stopped, failed: Some(why), ..before });
+    tell(&strong, Status { role: Role::Stopped, is_starting: true, failed: Some(why), ..before });
     drop(strong);
     drop(core.raft.shutdown().await);
     drop(core);
-    let mut wait = RESTART_AFTER;
+    let (mut wait, began) = (RESTART_AFTER, Instant::now());
     loop {
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(RESTART_AFTER_MAX);
@@ -515,7 +517,7 @@ async fn restart(inner: Weak<Inner>, core: Arc<Core>, why: String) {
         match strong.begin().await {
             Ok(()) => return,
             // Why again: somebody still holds the old core, for a moment.
-            Err(Error::Running { .. }) => wait = RESTART_AFTER,
+            Err(Error::Running { .. }) if began.elapsed() < HELD_MAX => wait = RESTART_AFTER,
             Err(error) => {
                 let failed = Some(error.to_string());
                 tell(&strong, Status { role: Role::Stopped, failed, ..Status::default() });

@@ -102,3 +102,34 @@ async fn a_node_that_still_starts_ends_when_it_is_told() {
     wait_for("everything is there", COMES, async || house.converged().await).await;
     house.stop_all().await;
 }
+
+/// What was put off and is tried again may take as long as any start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_is_tried_again_is_told_to_start() {
+    let mut house = House::new(1, 1);
+    house.start("n1").await;
+    house.form(1).await;
+    let dir = indexes(&house, ShardId(1)).await.remove(0);
+    house.stop("n1").await;
+    let files = dir.ancestors().nth(2).unwrap().join("checkpoints").join(dir.file_name().unwrap());
+    let aside = files.with_extension("aside");
+    std::fs::rename(&files, &aside).unwrap();
+    std::fs::write(&files, "in the way").unwrap();
+    let pipe = put_pipe(dir);
+    house.start("n1").await;
+    let state = async || {
+        let status = house.status().await;
+        let reports = status.iter().flat_map(|status| &status.nodes).flat_map(|n| &n.replicas);
+        let states: Vec<_> = reports.filter(|one| one.shard.0 == 1).map(|one| one.state).collect();
+        states
+    };
+    wait_for("it does not start", COMES, async || state().await.is_empty()).await;
+    std::fs::remove_file(&files).unwrap();
+    std::fs::rename(&aside, &files).unwrap();
+    let starts = async || state().await == [ReplicaState::Starting];
+    wait_for("it is told to start", COMES, starts).await;
+    let open = || drop(std::fs::OpenOptions::new().write(true).open(pipe).unwrap());
+    tokio::task::spawn_blocking(open).await.unwrap();
+    wait_for("it leads", COMES, async || state().await == [ReplicaState::Leader]).await;
+    house.stop_all().await;
+}

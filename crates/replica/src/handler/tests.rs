@@ -145,3 +145,33 @@ async fn who_installs_a_snapshot_whose_sender_is_gone_lacks_its_bodies() {
     until(|| has_looked(n_rounds), "it looked what is missing").await;
     assert!(learner.status().is_incomplete && core.applying.local.is_marked(Mark::Incomplete));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_builds_its_index_anew_starts_and_has_failed_only_when_that_did() {
+    let (line, dir) = (Arc::<Line>::default(), tempfile::tempdir().unwrap());
+    let (alone, member) = start(&line, dir.path(), 1).await;
+    alone.initialize(BTreeMap::from([(1, member)])).await.unwrap();
+    until(|| alone.status().role == Role::Leader, "a leader").await;
+    let how = || {
+        let status = alone.status();
+        (status.role, status.is_starting)
+    };
+    // In the place of the note beside the index is a pipe: who reads it waits for who writes.
+    let note = dir.path().join("n1/index/1/1.clean");
+    assert!(std::process::Command::new("mkfifo").arg(&note).status().unwrap().success());
+    let give_up = || alone.core().unwrap().applying.store().give_up();
+    give_up();
+    until(|| how() == (Role::Stopped, true), "it is started again").await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(how(), (Role::Stopped, true), "it takes as long as it takes");
+    drop(std::fs::OpenOptions::new().write(true).open(&note).unwrap());
+    until(|| how() == (Role::Leader, false), "it runs").await;
+
+    let files = dir.path().join("n1/checkpoints/1");
+    std::fs::remove_dir_all(&files).unwrap();
+    std::fs::write(&files, "in the way").unwrap();
+    give_up();
+    until(|| how() == (Role::Stopped, false), "it could not be started").await;
+    std::fs::remove_file(&files).unwrap();
+    until(|| how() == (Role::Leader, false), "it runs again").await;
+}
