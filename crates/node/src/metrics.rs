@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
-use api::placement::DiskId;
+use api::placement::{DiskId, ReplicaRole, Shard};
 use replica::{Role, Status, Usage};
 
 use crate::meta;
@@ -32,6 +32,7 @@ pub(crate) fn text(shared: &Shared) -> String {
     let sample = std::iter::once((None, n_chunks));
     page.family("rookery_node_chunks_read_total", "counter", help, sample);
     replicas(&mut page, shared);
+    copies(&mut page, shared);
     disks(&mut page, shared);
     scrub::metrics(shared, &mut page.0);
     page.0
@@ -70,6 +71,43 @@ fn replicas(page: &mut Page, shared: &Shared) {
     each("rookery_replica_failed", "gauge", "1 when it does not run.", |it| {
         it.failed.is_some().into()
     });
+}
+
+/// Of the shards that are led from here: how many copies there are, and how far the last one is behind.
+fn copies(page: &mut Page, shared: &Shared) {
+    let (all, placement) = (shared.replicas.all(), shared.known.placement());
+    let led: Vec<(String, &Shard, Status)> = all
+        .iter()
+        .map(|one| (one.replica.shard(), one.replica.status()))
+        .filter(|(_, status)| status.role == Role::Leader)
+        .filter_map(|(id, status)| Some((id.to_string(), placement.shard(id)?, status)))
+        .collect();
+    let mut each = |name: &str, help: &str, value: fn(&Shard, &Status) -> u64| {
+        let samples = led
+            .iter()
+            .map(|(id, shard, status)| (Some(("shard", id.clone())), value(shard, status)));
+        page.family(name, "gauge", help, samples);
+    };
+    let help = "Copies that it is to have; told by its leader.";
+    each("rookery_shard_copies_wanted", help, |shard, _| shard.n_wanted.into());
+    let help = "Copies that vote, be their nodes here or away; told by its leader.";
+    each("rookery_shard_copies", help, |shard, _| voters(shard).count() as u64);
+    let help = "Entries that the copy furthest behind lacks; told by the leader.";
+    each("rookery_shard_copies_lag_entries", help, |shard, status| {
+        voters(shard).map(|id| lag(id, status)).max().unwrap_or(0)
+    });
+}
+
+fn voters(shard: &Shard) -> impl Iterator<Item = u64> {
+    let placed = shard.replicas.iter().filter(|one| one.role == ReplicaRole::Voter);
+    placed.map(|one| one.replica_id)
+}
+
+fn lag(replica: u64, status: &Status) -> u64 {
+    // The leader has what it has.
+    let is_self = status.leader.as_ref().is_some_and(|(leader, _)| *leader == replica);
+    let matched = status.matched.get(&replica).copied().unwrap_or(0);
+    if is_self { 0 } else { status.last_log_index.saturating_sub(matched) }
 }
 
 fn disks(page: &mut Page, shared: &Shared) {

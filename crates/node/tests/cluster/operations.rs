@@ -102,6 +102,17 @@ async fn a_node_without_a_majority_is_not_ready_and_its_metrics_tell() {
         page(house, "n1", "/readyz").await.ends_with("\r\n\r\nok\n") && has_leader(house, 1).await
     };
     wait_for("n1 is ready", PATIENCE, async || is_ready(&house).await).await;
+    let copies_are_told = async || {
+        let mut all = String::new();
+        for name in ["n1", "n2", "n3"] {
+            all += &page(&house, name, "/metrics").await;
+        }
+        ["rookery_shard_copies{", "rookery_shard_copies_wanted{"].iter().all(|family| {
+            let mut lines = all.lines().filter(|line| line.starts_with(family));
+            lines.clone().count() == 4 && lines.all(|line| line.ends_with(" 3"))
+        }) && all.contains("rookery_shard_copies_lag_entries{")
+    };
+    wait_for("each leader tells of its copies", PATIENCE, copies_are_told).await;
 
     house.kill("n2").await;
     house.kill("n3").await;
