@@ -87,6 +87,18 @@ impl UidSet {
         self.ranges.iter().flat_map(|(a, b)| (a.value()..=b.value()).filter_map(Uid::new))
     }
 
+    /// The first so many ranges.
+    pub fn head(&self, n_ranges: usize) -> Self {
+        Self { ranges: self.ranges[..self.ranges.len().min(n_ranges)].to_vec() }
+    }
+
+    /// Those of the set that are above `uid`.
+    pub fn above(&self, uid: Uid) -> Self {
+        Uid::new(uid.value().saturating_add(1))
+            .filter(|next| *next > uid)
+            .map_or_else(Self::new, |next| self.starting_at(next))
+    }
+
     /// Those of the set that are not below `uid`.
     pub fn starting_at(&self, uid: Uid) -> Self {
         let from = self.ranges.partition_point(|range| range.1 < uid);

@@ -35,6 +35,10 @@ enum Step {
     Tell,
 }
 
+/// Limit: ranges in one question. All that are left of a large mailbox full of gaps, in the question for each
+/// page, would be read and written again for every few hundred messages.
+const QUESTION_RANGES_MAX: usize = 4096;
+
 /// Tells of messages.
 struct Fetching {
     fetch: Fetch,
@@ -43,8 +47,10 @@ struct Fetching {
     chunks: bool,
     sets_seen: bool,
     step: Step,
-    /// Not yet asked for.
+    /// Not yet answered.
     left: UidSet,
+    /// Of those, what the question under way is about.
+    asked: UidSet,
     page: VecDeque<Row>,
     /// Messages that are gone altogether.
     is_any_gone: bool,
@@ -83,6 +89,7 @@ pub(super) fn begin(cx: &mut Context, fetch: Fetch) -> Parsed<Box<dyn Work>> {
         sets_seen: !selected.read_only && sections().any(|section| !section.peek),
         step: Step::Page,
         left,
+        asked: UidSet::new(),
         page: VecDeque::new(),
         is_any_gone: false,
         is_any_unknown: false,
@@ -117,9 +124,10 @@ impl Fetching {
             return self.done();
         }
         self.step = Step::Messages;
+        self.asked = self.left.head(QUESTION_RANGES_MAX);
         let messages = Messages {
             of: cx.selected().of,
-            uids: self.left.clone(),
+            uids: self.asked.clone(),
             changed_since: self.fetch.changed_since,
             metadata: self.metadata,
             chunks: self.chunks,
@@ -140,10 +148,15 @@ impl Fetching {
         records: Vec<MessageRecord>,
         next: Option<Uid>,
     ) -> Next {
-        let left = next.map_or_else(UidSet::new, |next| self.left.starting_at(next));
+        let last = self.asked.ranges().last().map(|range| range.1);
+        let left = match (next, last) {
+            (Some(next), _) => self.left.starting_at(next),
+            (None, Some(last)) => self.left.above(last),
+            (None, None) => UidSet::new(),
+        };
         if self.fetch.changed_since.is_none() {
-            let asked = subtract(&self.left, &left);
-            self.is_any_gone |= asked.n_uids() > records.len() as u64;
+            let answered = subtract(&self.asked, &left);
+            self.is_any_gone |= answered.n_uids() > records.len() as u64;
         }
         self.left = left;
         let is_unseen = |record: &&MessageRecord| {
