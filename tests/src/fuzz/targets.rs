@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use bytes::Bytes;
 use imap::Config;
 use mailbox::UidSet;
+use mailbox::command::{AccountChange, Quota};
 use mailbox::dialogue::Engine;
 use memory::Shard;
 use memory::play::Play;
@@ -15,6 +16,8 @@ use memory::play::Play;
 use super::Target;
 
 const MIB: usize = 1 << 20;
+/// Messages an account of the targets' store may have.
+const MESSAGES_MAX: u64 = 100;
 
 /// All there are.
 pub const ALL: [Target; 7] = [
@@ -135,6 +138,9 @@ fn store() -> Shard {
             let mut shard = Shard::default();
             for name in ["jo@example.test", "al@example.test", "ann@example.test"] {
                 let account = shard.create_account(name, "");
+                // Why: a seed with six COPYs of a mailbox into itself, four times over, doubles it 24 times.
+                let quota = Quota { storage_bytes: None, n_messages: Some(MESSAGES_MAX) };
+                shard.change_account(account, AccountChange::Quota(quota));
                 shard.deliver(account, MAIL);
                 shard.deliver(account, b"Subject: two\r\n\r\n.dot\r\nlong line\n");
             }
