@@ -16,7 +16,7 @@ use crate::follow;
 use crate::target::Target;
 
 /// Replicas of a shard where there are enough nodes: one may be lost for good.
-pub(crate) const N_REPLICAS: u32 = 3;
+pub const N_REPLICAS: u32 = 3;
 
 /// What `ctl cluster init` forms.
 #[derive(Clone, Debug)]
@@ -25,20 +25,14 @@ pub struct InitRequest {
     pub nodes: Vec<String>,
     /// Data shards.
     pub n_shards: u32,
-    /// Copies of each; an even number survives no more losses than the odd one below it.
+    /// Copies of each, an odd number.
     pub n_replicas: u32,
 }
 
 /// Forms a cluster, once.
 pub async fn init(target: &Target, request: &InitRequest) -> Result<()> {
     let n_replicas = request.n_replicas;
-    if (request.nodes.len() as u64) < u64::from(n_replicas) {
-        bail!(
-            "{n_replicas} copies need {n_replicas} nodes, and {} are named: name more, or say --replicas 1 \
-             for a cluster in which each disk that dies takes mail with it",
-            request.nodes.len()
-        );
-    }
+    check_copies(n_replicas, request.nodes.len())?;
     let init = ClusterInit {
         disks: request.nodes.iter().map(|name| (name.clone(), None)).collect(),
         n_shards: request.n_shards,
@@ -46,6 +40,22 @@ pub async fn init(target: &Target, request: &InitRequest) -> Result<()> {
         settings: BTreeMap::new(),
     };
     target.admin()?.cluster_init(&init).await.context("form cluster")
+}
+
+/// Whether so many nodes can have so many copies; the cluster would make fewer without a word.
+pub(crate) fn check_copies(n_replicas: u32, n_nodes: usize) -> Result<()> {
+    if n_replicas.is_multiple_of(2) {
+        bail!(
+            "--replicas {n_replicas}: an even number survives no more losses than the odd one below it"
+        );
+    }
+    if n_nodes < n_replicas as usize {
+        bail!(
+            "{n_replicas} copies need {n_replicas} nodes that take some, and there are {n_nodes}: add more, \
+             or say --replicas 1 where a disk that dies may take mail with it"
+        );
+    }
+    Ok(())
 }
 
 /// How the cluster is now.
@@ -535,6 +545,16 @@ mod tests {
     use api::placement::Node;
 
     use super::*;
+
+    #[test]
+    fn no_fewer_copies_are_made_than_were_asked_for() {
+        for (n_replicas, n_nodes) in [(0, 3), (2, 2), (4, 4), (3, 2), (5, 4), (1, 0)] {
+            assert!(check_copies(n_replicas, n_nodes).is_err(), "{n_replicas} on {n_nodes}");
+        }
+        for (n_replicas, n_nodes) in [(1, 1), (1, 2), (3, 3), (5, 7)] {
+            check_copies(n_replicas, n_nodes).unwrap();
+        }
+    }
 
     #[test]
     fn versions_are_told_while_they_differ() {

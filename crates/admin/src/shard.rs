@@ -64,12 +64,7 @@ pub(crate) async fn run(target: &Target, verb: ShardVerb) -> Result<()> {
         }
         ShardVerb::Add { replicas } => {
             let takes = cluster::status(target).await?.n_taking_replicas()?;
-            if takes < replicas as usize {
-                bail!(
-                    "{takes} nodes take replicas, and {replicas} copies need {replicas}: add nodes, undrain \
-                     some, or say --replicas 1"
-                );
-            }
+            cluster::check_copies(replicas, takes)?;
             let shard = target.admin()?.add_shard(replicas).await.context("add shard")?;
             let led = |status: &ClusterStatus| {
                 let placement = status.known()?;

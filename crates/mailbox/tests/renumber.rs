@@ -90,5 +90,7 @@ fn every_mailbox_gets_a_greater_uidvalidity_of_its_own() {
         let named = NamedMailbox { account: account(k), name: name(N_MAILBOXES) };
         let Answer::Mailbox(told) = shard.ask(&Query::Mailbox(named)) else { panic!() };
         assert!(told.uid_validity > greatest, "what is created later is greater still");
+        // Those that were lost had ids as well.
+        assert!(told.of.mailbox.0 > 1 << 32, "{}", told.of.mailbox.0);
     }
 }

@@ -31,7 +31,8 @@ pub async fn make_ready(
     let target = Target::of_cluster_file(&layout.cluster)?;
     if layout.is_new {
         let nodes = node_names(layout);
-        let n_replicas = if nodes.len() < 3 { 1 } else { 3 };
+        let is_enough = nodes.len() >= cluster::N_REPLICAS as usize;
+        let n_replicas = if is_enough { cluster::N_REPLICAS } else { 1 };
         let n_shards = u32::from(options.shards);
         let request = cluster::InitRequest { nodes, n_shards, n_replicas };
         until(deadline, children, async || form(&target, &request).await).await?;
