@@ -505,6 +505,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn files_that_cannot_be_merged_are_a_checkpoint_all_the_same() {
         let dir = tempfile::tempdir().unwrap();
+    /// Entry `key` makes a row of that key.
+    fn commit(checkpoints: &Checkpoints, store: &Store, key: u8) -> Applied {
+        let rows = RowChanges::from([(vec![key], Some(vec![key]))]);
+        let mut dirty = checkpoints.dirty();
+        dirty.note(&rows, 1);
+        let mut applied = store.applied();
+        applied.digest.add(&[key], &[key]);
+        let leader_id = LeaderId { term: 1, node_id: 1 };
+        applied.log_id = Some(LogId { leader_id, index: key.into() });
+        store.commit((rows, vec![]), &[], applied.clone()).unwrap();
+        applied
+    }
+
         let blocking = Blocking { is_threaded: false };
         let upkeep = Upkeep { n_deltas: 2, ..Upkeep::default() };
         let (room, asked) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(0)));
@@ -518,13 +531,7 @@ mod tests {
         let index = index::open(&dir.path().join("index"), 1 << 20).unwrap();
         let store = Store::open(index, 1, Arc::default()).unwrap();
         let build = async |key: u8| {
-            let rows = RowChanges::from([(vec![key], Some(vec![key]))]);
-            checkpoints.dirty().note(&rows, 1);
-            let mut applied = store.applied();
-            applied.digest.add(&[key], &[key]);
-            let leader_id = LeaderId { term: 1, node_id: 1 };
-            applied.log_id = Some(LogId { leader_id, index: key.into() });
-            store.commit((rows, vec![]), &[], applied.clone()).unwrap();
+            let applied = commit(&checkpoints, &store, key);
             let built = checkpoints.build(|| store.clone()).await.unwrap();
             assert_eq!(built.applied().log_id, applied.log_id);
             built.parts.len()
@@ -564,16 +571,7 @@ mod tests {
         let checkpoints = open();
         let index = index::open(&dir.path().join("index"), 1 << 20).unwrap();
         let store = Store::open(index, 1, Arc::default()).unwrap();
-        let change = |key: u8| {
-            let rows = RowChanges::from([(vec![key], Some(vec![key]))]);
-            let mut dirty = checkpoints.dirty();
-            dirty.note(&rows, 1);
-            let mut applied = store.applied();
-            applied.digest.add(&[key], &[key]);
-            let leader_id = LeaderId { term: 1, node_id: 1 };
-            applied.log_id = Some(LogId { leader_id, index: key.into() });
-            store.commit((rows, vec![]), &[], applied).unwrap();
-        };
+        let change = |key| commit(&checkpoints, &store, key);
         let told = || checkpoints.end_and_dirty_keys();
         change(1);
         checkpoints.build(|| store.clone()).await.unwrap();
@@ -648,17 +646,8 @@ mod tests {
             let index = index::open(&dir.path().join(name), 1 << 20).unwrap();
             Store::open(index, 1, Arc::default()).unwrap()
         };
-        let commit = |checkpoints: &Checkpoints, store: &Arc<Store>, key: u8| {
-            let rows = RowChanges::from([(vec![key], Some(vec![key]))]);
-            checkpoints.dirty().note(&rows, 1);
-            let mut applied = store.applied();
-            applied.digest.add(&[key], &[key]);
-            let leader_id = LeaderId { term: 1, node_id: 1 };
-            applied.log_id = Some(LogId { leader_id, index: key.into() });
-            store.commit((rows, vec![]), &[], applied).unwrap();
-        };
         let (theirs, their_store) = (open("theirs").unwrap(), store("their index"));
-        (1..=9).for_each(|key| commit(&theirs, &their_store, key));
+        (1..=9).for_each(|key| drop(commit(&theirs, &their_store, key)));
         let snapshot = theirs.build(|| their_store.clone()).await.unwrap();
 
         let (own, old_store) = (open("own").unwrap(), store("old index"));
