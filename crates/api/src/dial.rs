@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncBufReadExt;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
@@ -28,6 +28,17 @@ pub(crate) const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Octets of one HTTP/2 frame: a usual delivery fits into one.
 pub(crate) const HTTP2_FRAME_BYTES: u32 = 64 * 1024;
+/// Octets read from a socket at once, two records of TLS: rustls asks for 4 KiB each time, and a delivery
+/// would be four calls of the system.
+const READ_BYTES: usize = 32 * 1024;
+
+/// A socket as TLS reads it.
+pub(crate) type Buffered = BufReader<TcpStream>;
+
+/// Has more read from a socket than is asked for.
+pub(crate) fn buffered(stream: TcpStream) -> Buffered {
+    BufReader::with_capacity(READ_BYTES, stream)
+}
 
 /// Says at which `host:port` a node listens; asked at every reconnect.
 pub type Resolver = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
@@ -73,7 +84,7 @@ impl Dialer {
             .connect_with_connector_lazy(connector)
     }
 
-    async fn connect(&self, target: &Target) -> Result<TlsStream<TcpStream>, NotConnected> {
+    async fn connect(&self, target: &Target) -> Result<TlsStream<Buffered>, NotConnected> {
         let (node, address) = match target {
             Target::Seed(address) => (None, Some(address.clone())),
             Target::Node(name, resolver) => (Some(name.as_str()), resolver(name)),
@@ -98,7 +109,7 @@ impl Dialer {
         &self,
         node: Option<&str>,
         address: SocketAddr,
-    ) -> io::Result<TlsStream<TcpStream>> {
+    ) -> io::Result<TlsStream<Buffered>> {
         let socket = match address {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -109,7 +120,7 @@ impl Dialer {
         let stream = socket.connect(address).await?;
         stream.set_nodelay(true)?;
         let (connector, name) = self.identity.connector(node).map_err(io::Error::other)?;
-        let mut stream = connector.connect(name, stream).await?;
+        let mut stream = connector.connect(name, buffered(stream)).await?;
         // With TLS 1.3 the handshake is over here before the other side has judged our certificate. Its
         // first words are the settings of HTTP/2, or why it refuses: who writes before they are read may
         // find the connection reset, and the reason lost.

@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
@@ -29,8 +29,8 @@ use tracing::{debug, warn};
 
 use crate::admin::AdminHandler;
 use crate::dial::{
-    CONNECTION_WINDOW, HTTP2_FRAME_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MESSAGE_BYTES_MAX,
-    STREAM_WINDOW,
+    Buffered, CONNECTION_WINDOW, HTTP2_FRAME_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT,
+    MESSAGE_BYTES_MAX, STREAM_WINDOW, buffered,
 };
 use crate::fault::{FaultHandler, Gate};
 use crate::mail::MailHandler;
@@ -158,7 +158,7 @@ async fn accept(
                 if let Some(gate) = &gate {
                     gate.opened().await;
                 }
-                acceptor.accept(stream).await
+                acceptor.accept(buffered(stream)).await
             };
             match timeout(HANDSHAKE_TIMEOUT, handshake).await {
                 Ok(Ok(stream)) => match proven(stream.get_ref().1.peer_certificates()) {
@@ -178,7 +178,7 @@ async fn accept(
 
 /// A connection whose other end is known.
 struct Accepted {
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Buffered>,
     peer: Peer,
     gate: Option<Gated>,
     _permit: OwnedSemaphorePermit,
