@@ -34,6 +34,7 @@ pub type RowChanges = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 pub struct Rows<'a> {
     source: &'a dyn Source,
     changes: RowChanges,
+    /// Over the rows of the source, less those that changed.
     digest: RowDigest,
     n_writes: usize,
     new_keys: Vec<Vec<u8>>,
@@ -78,9 +79,8 @@ impl<'a> Rows<'a> {
 
     /// Writes a row.
     pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        let before = self.forget(&key);
-        self.note_before(&key, before.as_deref());
-        self.digest.add(&key, &value);
+        let now = self.row(&key);
+        self.leave(&key, now.as_deref());
         self.n_writes += 1;
         self.touched.push(&key);
         self.changes.insert(key, Some(value));
@@ -89,12 +89,11 @@ impl<'a> Rows<'a> {
     /// Writes a row whose key was never used before, without looking.
     pub(crate) fn put_new(&mut self, key: Vec<u8>, value: Vec<u8>) {
         debug_assert!(self.row(&key).is_none(), "the row is there already");
-        self.note_before(&key, None);
-        self.digest.add(&key, &value);
-        self.n_writes += 1;
         if !self.changes.contains_key(&key) {
+            self.leave(&key, None);
             self.new_keys.push(key.clone());
         }
+        self.n_writes += 1;
         self.touched.push(&key);
         self.changes.insert(key, Some(value));
     }
@@ -102,9 +101,7 @@ impl<'a> Rows<'a> {
     /// Writes over a row that is known to hold this, without looking.
     pub(crate) fn put_known(&mut self, key: Vec<u8>, before: &[u8], value: Vec<u8>) {
         debug_assert!(self.row(&key).as_deref() == Some(before), "the row is another one");
-        self.note_before(&key, Some(before));
-        self.digest.subtract(&key, before);
-        self.digest.add(&key, &value);
+        self.leave(&key, Some(before));
         self.n_writes += 1;
         self.touched.push(&key);
         self.changes.insert(key, Some(value));
@@ -113,8 +110,7 @@ impl<'a> Rows<'a> {
     /// Removes a row that is known to hold this, without looking.
     pub(crate) fn remove_known(&mut self, key: Vec<u8>, value: &[u8]) {
         debug_assert!(self.row(&key).as_deref() == Some(value), "the row is another one");
-        self.note_before(&key, Some(value));
-        self.digest.subtract(&key, value);
+        self.leave(&key, Some(value));
         self.n_writes += 1;
         self.touched.push(&key);
         self.changes.insert(key, None);
@@ -127,8 +123,8 @@ impl<'a> Rows<'a> {
 
     /// Removes a row, and tells whether it was there.
     pub(crate) fn take(&mut self, key: &[u8]) -> bool {
-        let Some(before) = self.forget(key) else { return false };
-        self.note_before(key, Some(&before));
+        let Some(now) = self.row(key) else { return false };
+        self.leave(key, Some(&now));
         self.n_writes += 1;
         self.touched.push(key);
         self.changes.insert(key.to_vec(), None);
@@ -146,11 +142,6 @@ impl<'a> Rows<'a> {
         std::mem::take(&mut self.touched)
     }
 
-    /// The digest over all rows, these changes included.
-    pub fn digest(&self) -> RowDigest {
-        self.digest
-    }
-
     /// Keys among the changes that the source has no row for.
     pub fn take_new_keys(&mut self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.new_keys)
@@ -163,23 +154,24 @@ impl<'a> Rows<'a> {
 
     /// What to write to the source, and the digest it has afterwards.
     pub fn into_changes(self) -> (RowChanges, RowDigest) {
-        (self.changes, self.digest)
-    }
-
-    fn forget(&mut self, key: &[u8]) -> Option<Vec<u8>> {
-        let old = self.row(key);
-        if let Some(old) = &old {
-            self.digest.subtract(key, old);
+        let mut digest = self.digest;
+        for (key, value) in &self.changes {
+            value.iter().for_each(|value| digest.add(key, value));
         }
-        old
+        (self.changes, digest)
     }
 
-    /// A key is about to change, and this is there now.
-    fn note_before(&mut self, key: &[u8], value: Option<&[u8]>) {
-        if let Some(before) = &mut self.before
-            && !self.changes.contains_key(key)
-        {
-            before.insert(key.to_vec(), value.map(<[u8]>::to_vec));
+    /// A row is about to change, and this is there now. Only what the source has leaves the digest, at the
+    /// first change: what is there after the last one is added in the end.
+    fn leave(&mut self, key: &[u8], now: Option<&[u8]>) {
+        if self.changes.contains_key(key) {
+            return;
+        }
+        if let Some(now) = now {
+            self.digest.subtract(key, now);
+        }
+        if let Some(before) = &mut self.before {
+            before.insert(key.to_vec(), now.map(<[u8]>::to_vec));
         }
     }
 }
