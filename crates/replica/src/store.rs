@@ -25,7 +25,7 @@ use tokio::sync::watch;
 
 use self::aside::Aside;
 use self::pages::{Laid, Page};
-use self::undo::{Before, Left, Undo};
+use self::undo::{Before, Left, Undo, Was};
 use crate::blocking::Blocking;
 use crate::briefs::{self, Briefs, StoreBriefs};
 use crate::codec::{self, Reader};
@@ -609,14 +609,25 @@ impl RowView {
         &self.store
     }
 
-    /// What rows of a range were that have changed since.
-    fn before(&self, from: &[u8], to: Bound<&[u8]>) -> RowChanges {
-        let undo = lock(&self.store.undo);
-        if self.version < undo.floor {
-            drop(undo);
-            give_up(Lost::Expired);
-        }
-        undo.all_at(self.version, (Bound::Included(from), to))
+    /// What rows of a range were that have changed since, ascending.
+    fn before(&self, from: &[u8], to: Bound<&[u8]>) -> impl Iterator<Item = Was> {
+        let (mut next, mut some) = (Some(from.to_vec()), Vec::new().into_iter());
+        std::iter::from_fn(move || {
+            loop {
+                if let Some(row) = some.next() {
+                    return Some(row);
+                }
+                let from = next.take()?;
+                let undo = lock(&self.store.undo);
+                if self.version < undo.floor {
+                    drop(undo);
+                    give_up(Lost::Expired);
+                }
+                let found;
+                (found, next) = undo.some_at(self.version, (Bound::Included(&from), to));
+                some = found.into_iter();
+            }
+        })
     }
 }
 

@@ -1,21 +1,20 @@
 //! Rows on their way to whoever scans: laid over older ones, and gathered in pages.
 
-use std::collections::btree_map;
 use std::iter::Peekable;
 
-use mailbox::RowChanges;
+use super::undo::Was;
 
 /// Octets after which a page ends: more would come from the system for each scan, and go back.
 pub const PAGE_BYTES_MAX: usize = 64 << 10;
 
 /// Rows laid over others that are visited in ascending order.
-pub(super) struct Laid {
-    over: Peekable<btree_map::IntoIter<Vec<u8>, Option<Vec<u8>>>>,
+pub(super) struct Laid<I: Iterator<Item = Was>> {
+    over: Peekable<I>,
     more: bool,
 }
 
-impl Laid {
-    pub fn over(rows: RowChanges) -> Self {
+impl<I: Iterator<Item = Was>> Laid<I> {
+    pub fn over(rows: impl IntoIterator<IntoIter = I>) -> Self {
         Self { over: rows.into_iter().peekable(), more: true }
     }
 

@@ -222,6 +222,26 @@ fn a_view_of_large_rows_sees_each_once() {
     assert_eq!(seen, (1..99).collect::<Vec<_>>());
 }
 
+/// Far more rows went than are looked through at once.
+#[test]
+fn a_view_sees_all_that_went_and_nobody_waits_for_it_long() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(index::open(dir.path(), 1 << 20).unwrap(), 1, Arc::default()).unwrap();
+    let key = |n: u32| n.to_be_bytes().to_vec();
+    let commit = |keys: std::ops::Range<u32>, value: Option<Vec<u8>>| {
+        let rows: RowChanges = keys.map(|n| (key(n), value.clone())).collect();
+        store.commit((rows, Vec::new()), &[], Applied::default()).unwrap();
+    };
+    commit(0..5000, Some(vec![1]));
+    let view = store.view();
+    commit(1..4000, None);
+    commit(4500..4600, Some(vec![2]));
+    let rows: Vec<Row> = view.rows().map(Result::unwrap).collect();
+    assert_eq!(rows, (0..5000).map(|n| (key(n), vec![1])).collect::<Vec<_>>());
+    let some = lock(&store.undo).some_at(view.version, (Bound::Unbounded, Bound::Unbounded));
+    assert!(some.0.len() < 1000 && some.1.is_some(), "looked through while commits wait");
+}
+
 #[test]
 fn briefs_are_kept_of_rows_as_they_are_and_forgotten_when_these_change() {
     let dir = tempfile::tempdir().unwrap();

@@ -8,8 +8,6 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Weak};
 
-use mailbox::RowChanges;
-
 use super::{Store, lock};
 use crate::blocking;
 
@@ -19,7 +17,7 @@ const BYTES_MAX: usize = 64 << 20;
 const ROW_BYTES: usize = 96;
 /// So many rows are not let go of by whoever happens to be the last who wanted them.
 const MANY: usize = 4096;
-/// Rows looked through while nobody can commit: a tenth of a millisecond.
+/// Rows looked through while nobody can commit: a tenth of a millisecond, whoever looks.
 const SWEPT_AT_ONCE: usize = 256;
 
 /// By key, what each row was; ascending versions.
@@ -44,6 +42,9 @@ pub(super) struct Before {
     pub version: u64,
     pub value: Option<Vec<u8>>,
 }
+
+/// A key, and what its row was; `None` if there was none.
+pub(super) type Was = (Vec<u8>, Option<Vec<u8>>);
 
 /// What a view that ends leaves.
 pub(super) enum Left {
@@ -141,12 +142,23 @@ impl Undo {
         self.chain.get(key).and_then(|befores| first_after(version, befores))
     }
 
-    /// What rows of a range were at a version, those that have changed since.
-    pub fn all_at(&self, version: u64, range: (Bound<&[u8]>, Bound<&[u8]>)) -> RowChanges {
-        let changed = self.chain.range::<[u8], _>(range).filter_map(|(key, befores)| {
-            Some((key.clone(), first_after(version, befores)?.value.clone()))
-        });
-        changed.collect()
+    /// What rows of a range were at a version, those that have changed since: some of them, and where to go
+    /// on. Why not all: of rows that are gone there may be any number between two that are there.
+    pub fn some_at(
+        &self,
+        version: u64,
+        (from, to): (Bound<&[u8]>, Bound<&[u8]>),
+    ) -> (Vec<Was>, Option<Vec<u8>>) {
+        let mut changed = Vec::new();
+        for (n_seen, (key, befores)) in self.chain.range::<[u8], _>((from, to)).enumerate() {
+            if n_seen == SWEPT_AT_ONCE {
+                return (changed, Some(key.clone()));
+            }
+            changed.extend(
+                first_after(version, befores).map(|before| (key.clone(), before.value.clone())),
+            );
+        }
+        (changed, None)
     }
 
     /// Whether a row of a range has changed since a version.
