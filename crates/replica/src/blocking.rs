@@ -2,9 +2,38 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
 
 /// Niceness of what gives way: it gets a tenth of a core that others want, and all of one that nobody wants.
 const ASIDE_NICE: i32 = 10;
+
+/// So long a thread that has much to do runs, and so long it sleeps then.
+///
+/// Why sleep: one that only yields has its core for itself as long as nobody else waits for that one, however
+/// many wait for another. A core that falls idle takes over from those. On two cores one such thread stopped
+/// everybody else for a tenth of a second.
+const TURN: Duration = Duration::from_millis(2);
+const BETWEEN_TURNS: Duration = Duration::from_micros(100);
+
+/// The turns of a thread that has much to do.
+pub(crate) struct Turns {
+    began: Instant,
+}
+
+impl Turns {
+    /// The first turn begins.
+    pub fn begin() -> Self {
+        Self { began: Instant::now() }
+    }
+
+    /// Lets others go first if it is time.
+    pub fn pause(&mut self) {
+        if self.began.elapsed() >= TURN {
+            std::thread::sleep(BETWEEN_TURNS);
+            self.began = Instant::now();
+        }
+    }
+}
 
 /// How blocking work is done; follows [`journal::Options::threaded`].
 #[derive(Clone, Copy, Debug)]

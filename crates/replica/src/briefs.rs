@@ -16,6 +16,7 @@ use bytes::Bytes;
 use mailbox::{Block, RowChanges, Source};
 
 use self::file::BriefsFile;
+use crate::blocking::Turns;
 use crate::store::{RowView, Store};
 
 /// Limit: octets kept for all replicas of a disk, a sixteenth of the GiB that a node with a million
@@ -130,6 +131,7 @@ impl Drop for StoreBriefs {
 /// such a one first would have each of them read from the disk. Where queries are answered (`is_asked`) they
 /// are kept in memory; elsewhere in the file alone, for the time when this replica leads.
 pub(crate) fn prepare(store: &Arc<Store>, came: &RowChanges, is_asked: bool) {
+    let mut turns = Turns::begin();
     for block in Block::completed_by(came) {
         // Why one for each: what is overwritten while there is a view has to be kept.
         let view = store.view();
@@ -141,7 +143,7 @@ pub(crate) fn prepare(store: &Arc<Store>, came: &RowChanges, is_asked: bool) {
             // Why nothing more: whoever asks makes them, and finds what is wrong.
             return;
         }
-        std::thread::yield_now();
+        turns.pause();
     }
 }
 

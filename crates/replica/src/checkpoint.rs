@@ -21,7 +21,7 @@ use self::dirty::Dirty;
 use self::file::Row;
 pub(crate) use self::file::{Head, Part, is_damage, sync_dir};
 pub(crate) use self::merge::Merged;
-use crate::blocking::Blocking;
+use crate::blocking::{Blocking, Turns};
 use crate::store::{Applied, RowView, Store};
 use crate::upkeep::Upkeep;
 
@@ -295,6 +295,9 @@ impl Checkpoints {
             self.dirty().add(&taken);
         }
         *lock(&self.taken) = Arc::default();
+        if let Some(taken) = Arc::into_inner(taken) {
+            taken.let_go(&mut Turns::begin());
+        }
         let checkpoint = built?;
         if is_doubted {
             self.is_doubted.store(false, Ordering::Relaxed);
@@ -361,7 +364,7 @@ impl Checkpoints {
             let value = view.try_row(key).map_err(io::Error::other)?;
             Ok((key.to_vec(), value))
         };
-        let keys = dirty.keys().into_iter();
+        let keys = dirty.keys_in_turns(&mut Turns::begin());
         let part = if parts.is_empty() {
             let present = |row: &io::Result<Row>| !matches!(row, Ok((_, None)));
             Part::write(&self.dir, &head, &mut keys.map(row).filter(present))?
@@ -502,9 +505,6 @@ mod tests {
         Arc::new(|_| true)
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn files_that_cannot_be_merged_are_a_checkpoint_all_the_same() {
-        let dir = tempfile::tempdir().unwrap();
     /// Entry `key` makes a row of that key.
     fn commit(checkpoints: &Checkpoints, store: &Store, key: u8) -> Applied {
         let rows = RowChanges::from([(vec![key], Some(vec![key]))]);
@@ -518,6 +518,9 @@ mod tests {
         applied
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn files_that_cannot_be_merged_are_a_checkpoint_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
         let blocking = Blocking { is_threaded: false };
         let upkeep = Upkeep { n_deltas: 2, ..Upkeep::default() };
         let (room, asked) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(0)));

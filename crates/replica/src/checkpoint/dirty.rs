@@ -1,10 +1,12 @@
 //! Which rows changed since the last checkpoint.
 
-use std::collections::HashSet;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashSet};
 
 use foldhash::fast::RandomState;
 use mailbox::RowChanges;
 
+use crate::blocking::Turns;
 use crate::pending::share_percent;
 use crate::upkeep::Upkeep;
 
@@ -66,6 +68,41 @@ impl Dirty {
         keys
     }
 
+    /// The same, for whoever has time: others get their turn meanwhile.
+    pub fn keys_in_turns(&self, turns: &mut Turns) -> impl Iterator<Item = &[u8]> + use<'_> {
+        let mut runs = Vec::with_capacity(self.old.len() + 1);
+        let young: Vec<&[u8]> = self.young.iter().map(Vec::as_slice).collect();
+        let old = self.old.iter().map(|keys| keys.iter().map(Vec::as_slice).collect());
+        for mut keys in old.chain([young]) {
+            keys.sort_unstable();
+            runs.push(keys.into_iter());
+            turns.pause();
+        }
+        let mut heads: BinaryHeap<Reverse<(&[u8], usize)>> = BinaryHeap::with_capacity(runs.len());
+        heads.extend(
+            runs.iter_mut().enumerate().filter_map(|(n, run)| Some(Reverse((run.next()?, n)))),
+        );
+        let mut last: Option<&[u8]> = None;
+        std::iter::from_fn(move || {
+            loop {
+                let Reverse((key, n)) = heads.pop()?;
+                heads.extend(runs[n].next().map(|next| Reverse((next, n))));
+                if last != Some(key) {
+                    last = Some(key);
+                    return last;
+                }
+            }
+        })
+    }
+
+    /// Gives back what it takes of memory; others get their turn meanwhile.
+    pub fn let_go(self, turns: &mut Turns) {
+        for keys in self.old {
+            drop(keys);
+            turns.pause();
+        }
+    }
+
     /// Whether a delta is due.
     pub fn is_due(&self, upkeep: &Upkeep, replica: u64) -> bool {
         self.bytes >= upkeep.delta_bytes
@@ -91,6 +128,8 @@ mod tests {
         expected.push(b"changes with every command".to_vec());
         expected.sort();
         assert_eq!(dirty.keys(), expected);
+        let in_turns: Vec<&[u8]> = dirty.keys_in_turns(&mut Turns::begin()).collect();
+        assert_eq!(in_turns, expected);
         let mut other = Dirty::default();
         other.insert(b"another");
         other.add(&dirty);

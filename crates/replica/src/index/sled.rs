@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use super::filling::Filling;
 use super::redo::Redo;
 use super::{Batch, Index, IndexError};
+use crate::blocking::Turns;
 
 /// Handed to the operating system this often, and then cleaned up; what is younger comes from the redo file
 /// after a kill.
 const FLUSH_EVERY_MS: u64 = 2_000;
 
-/// After so many rows of a batch others get their turn.
+/// After so many rows of a batch it is looked whether others should have their turn.
 const ROWS_PER_TURN: usize = 32;
 /// A lock held for longer belongs to somebody else.
 const LOCK_MAX: Duration = Duration::from_secs(5);
@@ -83,13 +84,14 @@ impl SledIndex {
     }
 
     fn put(&self, batch: Batch) -> Result<(), IndexError> {
+        let mut turns = Turns::begin();
         for (n, (key, value)) in batch.into_iter().enumerate() {
             guarded(|| match value {
                 Some(value) => self.tree.insert(key, value),
                 None => self.tree.remove(key),
             })?;
             if n % ROWS_PER_TURN == ROWS_PER_TURN - 1 {
-                std::thread::yield_now();
+                turns.pause();
             }
         }
         Ok(())
