@@ -3,6 +3,7 @@
 mod throttle;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::peer::{PeerError, PeerResponse};
@@ -11,6 +12,7 @@ use journal::{Pointer, Record, ReplicaId};
 use mailbox::{ChunkRef, Digest, StoredChunk};
 use openraft::ServerState;
 use openraft::metrics::WaitError;
+use tokio::time::Instant;
 
 pub(crate) use self::throttle::Throttle;
 use crate::codec::{self, Reader};
@@ -235,7 +237,7 @@ impl Core {
 
     /// Fetches every live chunk that a whole peer has and this replica has not. True if nothing is
     /// missing any more.
-    pub async fn fill(&self) -> bool {
+    pub async fn fill(self: &Arc<Self>) -> bool {
         for peer in self.peers() {
             if let Ok((true, _)) = self.fill_from(&peer).await {
                 return true;
@@ -245,7 +247,7 @@ impl Core {
     }
 
     /// Whether nothing is missing any more that this peer could give, and how many chunks came.
-    pub async fn fill_from(&self, peer: &Peer) -> Result<(bool, u64), PeerError> {
+    async fn fill_from(self: &Arc<Self>, peer: &Peer) -> Result<(bool, u64), PeerError> {
         // Why: a peer that is behind the snapshot these rows came with does not know of some bodies.
         // What is applied from now on brings its own.
         let below = self.applying.store().applied().next_index();
@@ -264,29 +266,55 @@ impl Core {
             let page = self.lacking(peer, below, after).await?;
             next = page.last.map(Some);
             is_whole &= page.is_peer_whole;
-            for some in rounds(&page.missing) {
-                let digests: Vec<Digest> = some.iter().map(|(digest, _)| *digest).collect();
-                let found = self.fetch(peer, &digests).await?;
-                n_fetched += found.len() as u64;
-                let n_bytes = found.iter().map(|chunk| chunk.bytes.len()).sum();
-                self.care.received(n_bytes);
-                let is_kept = self.keep(&found).await;
-                let (n_missing, n_found) = (some.len(), found.len());
-                tracing::debug!(
-                    replica = self.claim.replica,
-                    n_missing,
-                    n_found,
-                    is_kept,
-                    "bodies"
-                );
-                is_whole &= n_found == n_missing && is_kept;
-                let bytes: u64 = some.iter().map(|(_, len)| u64::from(*len)).sum();
-                left = (left.0.saturating_sub(some.len() as u64), left.1.saturating_sub(bytes));
-                self.care.set_missing(left);
-                self.wait_for_share(n_bytes as u64).await?;
-            }
+            let (has_all, n) = self.fetch_missing(peer, &page.missing, &mut left).await?;
+            is_whole &= has_all;
+            n_fetched += n;
         }
         Ok((is_whole, n_fetched))
+    }
+
+    /// The same for a replica that should have all: how many chunks came. It takes its time.
+    pub async fn mend_from(self: &Arc<Self>, peer: &Peer) -> Result<u64, PeerError> {
+        let below = self.applying.store().applied().next_index();
+        let mut n_fetched = 0;
+        let mut next = Some(None);
+        while let Some(after) = next {
+            let began = Instant::now();
+            let page = self.lacking(peer, below, after).await?;
+            let took = began.elapsed();
+            next = page.last.map(Some);
+            n_fetched += self.fetch_missing(peer, &page.missing, &mut (0, 0)).await?.1;
+            self.claim.disk.rest(took).await;
+        }
+        Ok(n_fetched)
+    }
+
+    /// Fetches these, of which `left` has the number and the bytes with all that follow. Whether all are
+    /// here now, and how many came.
+    async fn fetch_missing(
+        &self,
+        peer: &Peer,
+        missing: &[(Digest, u32)],
+        left: &mut (u64, u64),
+    ) -> Result<(bool, u64), PeerError> {
+        let (mut has_all, mut n_fetched) = (true, 0);
+        for some in rounds(missing) {
+            let digests: Vec<Digest> = some.iter().map(|(digest, _)| *digest).collect();
+            let found = self.fetch(peer, &digests).await?;
+            n_fetched += found.len() as u64;
+            let n_bytes = found.iter().map(|chunk| chunk.bytes.len()).sum();
+            self.care.received(n_bytes);
+            let is_kept = self.keep(&found).await;
+            let (n_missing, n_found) = (some.len(), found.len());
+            let replica = self.claim.replica;
+            tracing::debug!(replica, n_missing, n_found, is_kept, "bodies");
+            has_all &= n_found == n_missing && is_kept;
+            let bytes: u64 = some.iter().map(|(_, len)| u64::from(*len)).sum();
+            *left = (left.0.saturating_sub(some.len() as u64), left.1.saturating_sub(bytes));
+            self.care.set_missing(*left);
+            self.wait_for_share(n_bytes as u64).await?;
+        }
+        Ok((has_all, n_fetched))
     }
 
     /// Waits until so many bytes are this replica's share of what its disk may take. An error if it
@@ -303,7 +331,7 @@ impl Core {
 
     /// What of the next page of a peer's list is missing here.
     async fn lacking(
-        &self,
+        self: &Arc<Self>,
         peer: &Peer,
         below: u64,
         after: Option<Digest>,
@@ -320,7 +348,11 @@ impl Core {
             listed.push((digest, reader.u32().map_err(bad)?));
         }
         let last = listed.last().map(|(digest, _)| *digest);
-        Ok(Page { is_peer_whole, last, missing: self.missing(listed) })
+        // Why aside: it looks for each in the index, and who applies waits for this thread.
+        let this = self.clone();
+        let look = move || this.missing(listed);
+        let missing = self.claim.disk.blocking().run(look).await.map_err(refused)?;
+        Ok(Page { is_peer_whole, last, missing })
     }
 
     /// Those that rows refer to and that are not here.

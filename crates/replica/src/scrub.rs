@@ -34,6 +34,16 @@ const STEP_BODIES: usize = 2048;
 /// A pass begins no sooner after the one before it. Why: what is small is not worth being read all
 /// the time.
 const PASS_EVERY: Duration = Duration::from_secs(30);
+/// A disk is busy when its journal syncs more often: everything a client waits for is such a sync.
+const BUSY_SYNCS_PER_S: u64 = 20;
+/// On a busy disk the rate is so much less. Why not zero: a disk may be busy for months; at the default rate
+/// this reads 3 TB in two weeks.
+const BUSY_SHARE: u32 = 8;
+/// After work on an index it rests so many times as long as that took: it gets a twentieth of a core, and less
+/// of one that others want.
+const REST: u32 = 19;
+/// What a replica has is compared with what its peers have no sooner again, unless scrub is in a hurry.
+const LISTS_EVERY: Duration = Duration::from_secs(600);
 /// What is damaged is looked after this often.
 const HEAL_EVERY: Duration = Duration::from_secs(2);
 
@@ -45,18 +55,39 @@ struct Pace {
 
 impl Pace {
     async fn spend(&self, disk: &Disk, n_bytes: u64) {
-        match self.bytes_per_s {
+        match self.due(disk, n_bytes) {
             None => tokio::task::yield_now().await,
-            Some(_) if disk.ledger().is_hurried() => tokio::task::yield_now().await,
-            Some(rate) => {
-                disk.wait(Duration::from_micros(n_bytes * 1_000_000 / rate.max(1))).await;
+            Some(pause) => disk.wait(pause).await,
+        }
+    }
+
+    /// How long so much takes at the rate; `None` in a hurry.
+    fn due(&self, disk: &Disk, n_bytes: u64) -> Option<Duration> {
+        let rate = self.bytes_per_s.filter(|_| !disk.ledger().is_hurried())?;
+        Some(Duration::from_micros(n_bytes * 1_000_000 / rate.max(1)))
+    }
+
+    /// The same, and longer as long as the disk is busy: what it reads is decompressed and hashed, on the
+    /// cores that clients wait for.
+    async fn give_way(&self, disk: &Disk, n_bytes: u64) {
+        for _ in 0..BUSY_SHARE {
+            let (n_synced, began) = (disk.journal().synced_sequence(), Instant::now());
+            self.spend(disk, n_bytes).await;
+            if self.due(disk, n_bytes).is_none() || disk.is_closing() {
+                return;
+            }
+            let n_syncs = disk.journal().synced_sequence() - n_synced;
+            let is_busy = n_syncs * 1000 > BUSY_SYNCS_PER_S * began.elapsed().as_millis() as u64;
+            if !is_busy {
+                return;
             }
         }
     }
 }
 
 impl Disk {
-    /// Verifies and heals, at most so many bytes a second, until [`Self::stop_scrub`].
+    /// Verifies and heals, at most so many bytes a second, until [`Self::stop_scrub`]. Bodies are verified
+    /// at an eighth of that while clients write.
     pub async fn scrub(self: Arc<Self>, bytes_per_s: u64) {
         let pace = Pace { bytes_per_s: Some(bytes_per_s) };
         self.ledger().recall(self.dir());
@@ -83,6 +114,16 @@ impl Disk {
         let goal = self.ledger().hurry_passes();
         self.wake_scrub();
         goal
+    }
+
+    /// Lets others have the core after work that took so long.
+    pub(crate) async fn rest(&self, took: Duration) {
+        let is_hurried = self.ledger().is_hurried();
+        if is_hurried {
+            tokio::task::yield_now().await;
+        } else {
+            self.wait(took * REST).await;
+        }
     }
 
     /// What scrub did and found.
@@ -130,7 +171,7 @@ impl Disk {
             self.verify_rows(core, pace).await;
             // Why not without room: what is pending goes to the index first.
             if self.has_room_for_index() {
-                self.verify_places(core, pace).await;
+                self.verify_places(core).await;
             }
         }
         self.heal().await;
@@ -163,7 +204,7 @@ impl Disk {
             if !step.damaged.is_empty() {
                 self.heal().await;
             }
-            pace.spend(self, step.n_bytes).await;
+            pace.give_way(self, step.n_bytes).await;
             let is_over = step.oldest_unverified.is_none();
             if is_over || self.is_poisoned() || self.is_closing() {
                 return;
@@ -205,8 +246,8 @@ impl Disk {
     async fn verify_rows(self: &Arc<Self>, weak: &Weak<Core>, pace: &Pace) {
         let Some(core) = weak.upgrade() else { return };
         let (replica, store) = (core.claim.replica, core.applying.store());
-        let mut check =
-            RowCheck { view: store.view(), from: Vec::new(), digest: Default::default() };
+        let (from, digest) = Default::default();
+        let mut check = RowCheck { view: store.view(), from, digest, is_of_one_view: true };
         drop((core, store));
         let is_wrong = loop {
             // Why: while the view lives, the index of a replica that stopped stays open.
@@ -218,16 +259,22 @@ impl Disk {
                 let stepped = check.step();
                 (check, stepped)
             };
+            let began = Instant::now();
             let Ok((after, stepped)) = self.blocking().run(step).await else { return };
+            let took = began.elapsed();
             check = after;
             match stepped {
-                Ok(0) => break check.digest != check.view.applied().digest,
+                Ok(0) => break check.is_of_one_view && check.digest != check.view.applied().digest,
                 Ok(n_bytes) => {
                     self.ledger().verified_bytes += n_bytes;
                     pace.spend(self, n_bytes).await;
+                    self.rest(took).await;
                 }
-                // Too much changed meanwhile; each row was verified as far as it got.
-                Err(Lost::Expired) => return,
+                // Too much changed meanwhile: the rest is verified row by row.
+                Err(Lost::Expired) => {
+                    check.view = check.view.store().view();
+                    check.is_of_one_view = false;
+                }
                 Err(Lost::Index(_)) => break true,
             }
         };
@@ -238,12 +285,14 @@ impl Disk {
     }
 
     /// Every body that rows refer to has a place in a segment that is there.
-    async fn verify_places(self: &Arc<Self>, weak: &Weak<Core>, pace: &Pace) {
+    async fn verify_places(self: &Arc<Self>, weak: &Weak<Core>) {
         let mut after: Option<Digest> = None;
         loop {
             let Some(core) = weak.upgrade() else { return };
             let store = core.applying.store();
+            let began = Instant::now();
             let page = self.blocking().run(move || store.bodies(after, STEP_BODIES)).await;
+            let took = began.elapsed();
             let Ok(Ok(page)) = page else { return };
             let Some((last, _)) = page.last() else { break };
             after = Some(*last);
@@ -263,18 +312,20 @@ impl Disk {
                 ledger.n_repaired += n_lost;
             }
             drop(core);
-            pace.spend(self, 64 * page.len() as u64).await;
+            self.rest(took).await;
             if self.is_closing() {
                 return;
             }
         }
         let Some(core) = weak.upgrade() else { return };
-        if core.care.is_incomplete() {
+        if core.care.is_incomplete()
+            || !core.care.is_listing_due(LISTS_EVERY) && !self.ledger().is_hurried()
+        {
             return;
         }
         for peer in core.peers() {
             // Why all of them: what is lost without a trace here may be so there too.
-            if let Ok((_, n_fetched)) = core.fill_from(&peer).await {
+            if let Ok(n_fetched) = core.mend_from(&peer).await {
                 self.ledger().n_damaged += n_fetched;
                 self.ledger().n_repaired += n_fetched;
             }
@@ -287,6 +338,8 @@ struct RowCheck {
     view: RowView,
     from: Vec<u8>,
     digest: RowDigest,
+    /// What was read so far was there at one time, so that it has to add up.
+    is_of_one_view: bool,
 }
 
 impl RowCheck {

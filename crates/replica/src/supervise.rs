@@ -58,6 +58,7 @@ pub(crate) struct Care {
     compared_at: Mutex<Option<Instant>>,
     /// A checkpoint could not be written: when it is tried again, and after which wait.
     checkpoint_again: Mutex<Option<(Instant, Duration)>>,
+    listed_at: Mutex<Option<Instant>>,
     missing_chunks: AtomicU64,
     missing_bytes: AtomicU64,
     received_bytes: AtomicU64,
@@ -109,6 +110,7 @@ impl Care {
             checkpoint_again: Mutex::default(),
             missing_chunks: AtomicU64::new(0),
             missing_bytes: AtomicU64::new(0),
+            listed_at: Mutex::default(),
             received_bytes: AtomicU64::new(0),
         }
     }
@@ -130,12 +132,12 @@ impl Care {
 
     /// Whether rows are to be compared again.
     fn is_comparison_due(&self) -> bool {
-        let mut at = self.compared_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = at.is_none_or(|at| at.elapsed() >= COMPARE_EVERY);
-        if is_due {
-            *at = Some(Instant::now());
-        }
-        is_due
+        is_due(&self.compared_at, COMPARE_EVERY)
+    }
+
+    /// Whether the lists of bodies are to be compared again.
+    pub fn is_listing_due(&self, every: Duration) -> bool {
+        is_due(&self.listed_at, every)
     }
 
     fn checkpoint_again(&self) -> MutexGuard<'_, Option<(Instant, Duration)>> {
@@ -218,6 +220,16 @@ pub(crate) async fn watch(inner: Weak<Inner>, core: Weak<Core>) {
         let failed = status.failed.clone().or_else(panicked);
         let alone = alone_for(&status, &mut leads_since);
         tell(&inner, status);
+/// Whether it was so long ago, and from now on no more.
+fn is_due(last: &Mutex<Option<Instant>>, every: Duration) -> bool {
+    let mut at = last.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_due = at.is_none_or(|at| at.elapsed() >= every);
+    if is_due {
+        *at = Some(Instant::now());
+    }
+    is_due
+}
+
         if inner.config.disk.is_poisoned() {
             stop_for_good(&inner, core, "disk poisoned").await;
             return;
@@ -334,7 +346,7 @@ impl Core {
     }
 
     /// Fetches bodies that are missing.
-    async fn fill_up(&self) {
+    async fn fill_up(self: &Arc<Self>) {
         let round = self.care.filled.fetch_add(1, Ordering::Relaxed);
         let n_begun = {
             let snapshots = self.care.snapshots();

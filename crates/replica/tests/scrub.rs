@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use mailbox::{ChunkRef, Digest, Rows, Source, StoredChunk};
 use replica::{Machine, MachineApplied};
@@ -70,6 +71,39 @@ async fn a_scrub_that_is_hurried_finds_what_rotted_before_it_was_asked() {
     check_bodies(&nodes[0], &bodies);
     disk.stop_scrub();
     scrubbing.await.unwrap();
+}
+
+/// How long a pass over all there is takes.
+async fn one_pass(node: &Node) -> Duration {
+    let disk = &node.disk;
+    let scrubbing = tokio::spawn(disk.clone().scrub(16 << 20));
+    until(|| disk.scrub_status().verified_bytes > 0, "a pass has begun").await;
+    let began = Instant::now();
+    until(|| disk.scrub_status().n_passes >= 1, "a whole pass").await;
+    disk.stop_scrub();
+    scrubbing.await.unwrap();
+    began.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scrub_gives_way_to_who_writes() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    // 6 MB: some 0.4 s at the rate, and eight times that while somebody writes.
+    let (nodes, _) = three_with(&net, dir.path(), 30).await;
+    let alone = one_pass(&nodes[0]).await;
+    let stop = AtomicBool::new(false);
+    let write = async {
+        while !stop.load(Ordering::Relaxed) {
+            put(&nodes, "k=v", Vec::new()).await;
+        }
+    };
+    let scrub = async {
+        let took = one_pass(&nodes[1]).await;
+        stop.store(true, Ordering::Relaxed);
+        took
+    };
+    let ((), beside) = futures_util::future::join(write, scrub).await;
+    assert!(beside > alone * 3, "{alone:?} alone, {beside:?} beside writes");
 }
 
 /// Scrubs until all that was found is healed.
