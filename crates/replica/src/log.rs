@@ -335,11 +335,12 @@ impl Log {
         Ok(())
     }
 
-    /// Where an entry's bodies are, once it is on this disk. Asked once, when it is applied.
-    pub async fn take_blobs(&self, index: u64) -> io::Result<Box<[Pointer]>> {
+    /// Where the bodies of an entry are, so many, once it is on this disk: asked when it is applied, and again
+    /// by a replica that is begun anew, whose index did not get it. Fewer only where they rotted.
+    pub async fn take_blobs(&self, index: u64, n_bodies: usize) -> io::Result<Box<[Pointer]>> {
         loop {
             let written = self.inner.written.notified();
-            {
+            let pointer = {
                 let mut state = self.lock();
                 if let Some(why) = &state.failed {
                     return Err(io::Error::other(why.clone()));
@@ -347,9 +348,17 @@ impl Log {
                 let Some(slot) = state.slot_mut(index) else {
                     return Err(io::Error::other(format!("entry {index} is not in the log")));
                 };
-                if slot.pointer.is_some() {
+                if slot.pointer.is_some() && slot.blobs.len() == n_bodies {
                     return Ok(std::mem::take(&mut slot.blobs));
                 }
+                slot.pointer
+            };
+            if let Some(pointer) = pointer {
+                // Why: they were taken before, and the entry came from memory.
+                drop(self.read_bare(index, pointer));
+                let mut state = self.lock();
+                let slot = state.slot_mut(index);
+                return Ok(slot.map(|slot| std::mem::take(&mut slot.blobs)).unwrap_or_default());
             }
             written.await;
         }

@@ -205,7 +205,7 @@ impl Applier {
         if proposal.inline.is_empty() {
             return Ok(Vec::new());
         }
-        let pointers = self.0.log.take_blobs(entry.log_id.index).await?;
+        let pointers = self.0.log.take_blobs(entry.log_id.index, proposal.inline.len()).await?;
         let digests = proposal.inline.iter().map(|chunk| chunk.chunk.digest);
         Ok(digests.zip(pointers.iter().copied()).collect())
     }

@@ -1,11 +1,11 @@
 use futures_util::FutureExt as _;
 use journal::sim::{Operation, SimStorage};
 use journal::{DiskId, Journal, Options};
+use mailbox::StoredChunk;
 use openraft::storage::RaftLogStorage as _;
-use tokio::sync::watch;
 
 use super::*;
-use crate::raft::Payload;
+use crate::raft::{Payload, Proposal};
 
 const DISK_BYTES: u64 = 1 << 20;
 
@@ -20,7 +20,7 @@ fn log() -> (SimStorage, Log) {
         ..Options::default()
     };
     let (journal, _) = Journal::open(Arc::new(storage.clone()), options).unwrap();
-    let appender = Arc::new(Appender { journal, poisoned: watch::Sender::new(false) });
+    let appender = Arc::new(Appender { journal });
     (storage, Log::new(appender, ReplicaId(1), RecoveredLog::default()))
 }
 
@@ -83,4 +83,23 @@ async fn a_log_that_is_opened_again_gives_up_what_never_went_to_the_disk() {
     log.pump();
     log.reopen().now_or_never().unwrap().unwrap();
     assert_eq!(last(&log), Some(2));
+}
+
+/// Rows of an entry went with a core that ended before its index had them: whoever applies it again has to
+/// find its bodies as well.
+#[tokio::test]
+async fn where_bodies_are_is_found_by_whoever_applies_an_entry_again() {
+    let (_, log) = log();
+    let chunk = |octets: &'static [u8]| StoredChunk::raw(Bytes::from_static(octets));
+    let inline = vec![chunk(b"some octets"), chunk(b"some more octets")];
+    let proposal = Proposal { command: Bytes::from_static(b"deliver"), inline: inline.into() };
+    let entry = Entry { payload: Payload::Normal(proposal), ..entry(1) };
+    log.clone().append([entry], IOFlushed::noop()).await.unwrap();
+    log.pump();
+    let first = log.take_blobs(1, 2).await.unwrap();
+    assert_eq!(first.len(), 2);
+    log.reopen().await.unwrap();
+    let again = log.page(1, 2, (1 << 20, Bodies::Needed)).await.unwrap();
+    assert_eq!(again.len(), 1);
+    assert_eq!(log.take_blobs(1, 2).await.unwrap(), first);
 }
