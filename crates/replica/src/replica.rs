@@ -312,7 +312,8 @@ impl Replica {
             let age = acked.map_or_else(|| core.care.alone(), |at| at.elapsed());
             let is_alone = has_peers && age > patience;
             // Why at once: a majority that was silent for so long may follow somebody else.
-            return if is_alone { Err(ProposeError::Unavailable) } else { Ok(()) };
+            let is_unfit = is_alone || is_hung;
+            return if is_unfit { Err(ProposeError::Unavailable) } else { Ok(()) };
         }
         let membership = metrics.membership_config.membership();
         let leader = metrics.current_leader.and_then(|id| membership.get_node(&id).cloned());
@@ -322,6 +323,10 @@ impl Replica {
     fn log_time(&self) -> LogTime {
         let now = self.inner.config.disk.now().0;
         let before = self.inner.log_time.fetch_max(now, Ordering::Relaxed);
+            // Why also for a disk that hangs: followers wait for who feeds them, and each request that is
+            // taken here feeds them.
+            let is_hung =
+                self.inner.config.disk.sync_pending() > self.inner.config.timing.disk_hung;
         LogTime(before.max(now))
     }
 }
