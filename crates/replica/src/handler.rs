@@ -55,10 +55,12 @@ impl Replica {
                 let response = core.raft.pre_vote(vote).await.map_err(refused)?;
                 wire::put_vote_response(&response)
             }
+            kind::WOULD_LEAD => {
+                self.would_lead(&core)?;
+                Bytes::new()
+            }
             kind::TRANSFER => {
-                if core.care.is_incomplete() {
-                    return Err(refused("bodies are missing here"));
-                }
+                self.would_lead(&core)?;
                 let transfer = wire::read_transfer(request.meta).map_err(bad)?;
                 let response = core.raft.handle_transfer_leader(transfer).await.map_err(refused)?;
                 response.map_err(refused)?;
@@ -80,6 +82,18 @@ impl Replica {
             _ => return Err(refused("unknown kind of request")),
         };
         Ok(PeerResponse { meta, bodies: Vec::new() })
+    }
+
+    /// Refuses leadership where it would be given up at once.
+    fn would_lead(&self, core: &Core) -> Result<(), PeerError> {
+        if core.care.is_incomplete() {
+            return Err(refused("bodies are missing here"));
+        }
+        let config = &self.inner.config;
+        if config.disk.sync_pending() > config.timing.disk_hung {
+            return Err(refused("the disk hangs"));
+        }
+        Ok(())
     }
 }
 

@@ -23,6 +23,7 @@ use crate::status::{Role, Status};
 use crate::supervise;
 use crate::timing::Timing;
 use crate::view::{self, View};
+use crate::wire::kind;
 
 /// Limit: proposals under way in one group.
 const PROPOSALS_MAX: usize = 4096;
@@ -272,7 +273,17 @@ impl Replica {
             others.max_by_key(|(id, at)| rank(id, **at)).map(|(id, _)| *id)
         };
         let to = to.or_else(best).ok_or(ProposeError::Unavailable)?;
+        let member = status.voters.get(&to).ok_or(ProposeError::Unavailable)?;
+        // Why asked first: from here on nothing is taken and no follower hears anything until somebody else
+        // leads, and openraft never takes that back.
+        let peer = core.network.peer(to, member);
+        let asked = peer.call(kind::WOULD_LEAD, Bytes::new(), Vec::new(), peer.patience());
+        if let Err(error) = asked.await {
+            tracing::debug!(shard = %self.inner.config.shard, to, %error, "would not lead");
+            return Err(ProposeError::Unavailable);
+        }
         core.network.followers.hurry();
+        core.care.hands_over(status.term);
         core.raft.trigger().transfer_leader(to).await.map_err(|_| ProposeError::Stopped)
     }
 
@@ -311,6 +322,10 @@ impl Replica {
             let acked = metrics.last_quorum_acked.as_ref();
             let age = acked.map_or_else(|| core.care.alone(), |at| at.elapsed());
             let is_alone = has_peers && age > patience;
+            // Why also for a disk that hangs: followers wait for who feeds them, and each request that is
+            // taken here feeds them.
+            let is_hung =
+                self.inner.config.disk.sync_pending() > self.inner.config.timing.disk_hung;
             // Why at once: a majority that was silent for so long may follow somebody else.
             let is_unfit = is_alone || is_hung;
             return if is_unfit { Err(ProposeError::Unavailable) } else { Ok(()) };
@@ -323,10 +338,6 @@ impl Replica {
     fn log_time(&self) -> LogTime {
         let now = self.inner.config.disk.now().0;
         let before = self.inner.log_time.fetch_max(now, Ordering::Relaxed);
-            // Why also for a disk that hangs: followers wait for who feeds them, and each request that is
-            // taken here feeds them.
-            let is_hung =
-                self.inner.config.disk.sync_pending() > self.inner.config.timing.disk_hung;
         LogTime(before.max(now))
     }
 }

@@ -44,6 +44,8 @@ pub(crate) struct Care {
     beats: AtomicBool,
     /// For how long no majority answered it, in milliseconds.
     alone_ms: AtomicU64,
+    /// It hands leadership over: since when, and the term it leads in.
+    handing: Mutex<Option<(Instant, u64)>>,
     is_busy: AtomicBool,
     is_filling: AtomicBool,
     rolled_back: AtomicBool,
@@ -56,9 +58,9 @@ pub(crate) struct Care {
     /// Its own rows differ even after they were built anew.
     diverged: AtomicBool,
     compared_at: Mutex<Option<Instant>>,
+    listed_at: Mutex<Option<Instant>>,
     /// A checkpoint could not be written: when it is tried again, and after which wait.
     checkpoint_again: Mutex<Option<(Instant, Duration)>>,
-    listed_at: Mutex<Option<Instant>>,
     missing_chunks: AtomicU64,
     missing_bytes: AtomicU64,
     received_bytes: AtomicU64,
@@ -98,6 +100,7 @@ impl Care {
             campaigns: AtomicBool::new(false),
             beats: AtomicBool::new(true),
             alone_ms: AtomicU64::new(0),
+            handing: Mutex::default(),
             is_busy: AtomicBool::new(false),
             is_filling: AtomicBool::new(false),
             rolled_back: AtomicBool::new(local.is_marked(Mark::RolledBack)),
@@ -107,10 +110,10 @@ impl Care {
             n_differing: AtomicU64::new(0),
             diverged: AtomicBool::new(false),
             compared_at: Mutex::default(),
+            listed_at: Mutex::default(),
             checkpoint_again: Mutex::default(),
             missing_chunks: AtomicU64::new(0),
             missing_bytes: AtomicU64::new(0),
-            listed_at: Mutex::default(),
             received_bytes: AtomicU64::new(0),
         }
     }
@@ -152,6 +155,22 @@ impl Care {
     /// For how long no majority answered this leader.
     pub fn alone(&self) -> Duration {
         Duration::from_millis(self.alone_ms.load(Ordering::Relaxed))
+    }
+
+    /// The leader of this term hands leadership over from now on.
+    pub fn hands_over(&self, term: u64) {
+        *self.handing.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), term));
+    }
+
+    /// Whether the one that leadership was handed to did not take it in this time.
+    fn was_left_with_it(&self, status: &Status, patience: Duration) -> bool {
+        let mut handing = self.handing.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((since, term)) = *handing else { return false };
+        if status.role != Role::Leader || status.term != term {
+            *handing = None;
+            return false;
+        }
+        since.elapsed() > patience
     }
 
     /// Whether bodies are missing.
@@ -201,6 +220,16 @@ impl Care {
     }
 }
 
+/// Whether it was so long ago, and from now on no more.
+fn is_due(last: &Mutex<Option<Instant>>, every: Duration) -> bool {
+    let mut at = last.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_due = at.is_none_or(|at| at.elapsed() >= every);
+    if is_due {
+        *at = Some(Instant::now());
+    }
+    is_due
+}
+
 /// Looks after one core until it ends.
 pub(crate) async fn watch(inner: Weak<Inner>, core: Weak<Core>) {
     let Some(mut changes) = core.upgrade().map(|core| core.raft.server_metrics()) else { return };
@@ -217,19 +246,14 @@ pub(crate) async fn watch(inner: Weak<Inner>, core: Weak<Core>) {
         let status = core.status();
         // Why both: a core that panicked says nothing any more, and nobody can wait for its news.
         let panicked = || is_gone.then(|| "raft ended without a word".to_owned());
-        let failed = status.failed.clone().or_else(panicked);
+        // Why begun anew: whoever hands leadership over takes nothing more until another one leads, and
+        // openraft knows no way back.
+        let patience = inner.config.timing.election_max * 2;
+        let is_left = core.care.was_left_with_it(&status, patience);
+        let left = || is_left.then(|| "nobody took leadership over".to_owned());
+        let failed = status.failed.clone().or_else(panicked).or_else(left);
         let alone = alone_for(&status, &mut leads_since);
         tell(&inner, status);
-/// Whether it was so long ago, and from now on no more.
-fn is_due(last: &Mutex<Option<Instant>>, every: Duration) -> bool {
-    let mut at = last.lock().unwrap_or_else(PoisonError::into_inner);
-    let is_due = at.is_none_or(|at| at.elapsed() >= every);
-    if is_due {
-        *at = Some(Instant::now());
-    }
-    is_due
-}
-
         if inner.config.disk.is_poisoned() {
             stop_for_good(&inner, core, "disk poisoned").await;
             return;

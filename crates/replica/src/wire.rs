@@ -24,6 +24,8 @@ pub(crate) mod kind {
     pub const HEARTBEAT: u8 = 11;
     /// What the sender saw of the receiver, which seems to have lost some of it.
     pub const LOST: u8 = 12;
+    /// Whether the receiver can take leadership over now.
+    pub const WOULD_LEAD: u8 = 13;
     /// One entry of the log, for who has the same one damaged.
     pub const ENTRY: u8 = 20;
     /// Digests at some indexes, to be compared.
@@ -35,8 +37,10 @@ pub(crate) mod kind {
 /// Whether requests of this kind carry much. The others are small and must not wait behind them:
 /// heartbeats and votes.
 pub fn is_bulk(kind: u8) -> bool {
-    use kind::{COMPARE, HEARTBEAT, LOST, PRE_VOTE, REBUILD, SEEN, TRANSFER, VOTE};
-    !matches!(kind, VOTE | PRE_VOTE | TRANSFER | SEEN | HEARTBEAT | LOST | COMPARE | REBUILD)
+    use kind::{COMPARE, HEARTBEAT, LOST, PRE_VOTE, REBUILD, SEEN, TRANSFER, VOTE, WOULD_LEAD};
+    let is_small =
+        matches!(kind, VOTE | PRE_VOTE | TRANSFER | SEEN | HEARTBEAT | LOST | WOULD_LEAD);
+    !is_small && !matches!(kind, COMPARE | REBUILD)
 }
 
 /// Limit: more entries than a leader ever puts in one request.

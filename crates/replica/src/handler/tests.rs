@@ -13,6 +13,7 @@ use mailbox::{ChunkRef, Digest, Rows, ShardId, Source, StoredChunk};
 
 use super::*;
 use crate::disk::{Disk, DiskOptions};
+use crate::error::ProposeError;
 use crate::local::Mark;
 use crate::machine::{Machine, MachineApplied};
 use crate::raft::Member;
@@ -43,6 +44,8 @@ struct Line {
     replicas: Mutex<BTreeMap<String, Replica>>,
     is_cut: AtomicBool,
     ends: Mutex<Vec<PeerRequest>>,
+    /// What of whom gets lost.
+    lost: Mutex<Vec<(u64, u8)>>,
 }
 
 struct Wire(Arc<Line>);
@@ -51,7 +54,8 @@ impl PeerTransport for Wire {
     fn call(&self, request: PeerRequest) -> BoxFuture<'static, Result<PeerResponse, PeerError>> {
         let Self(line) = self;
         let lost = || Err(PeerError::Unreachable("lost".into()));
-        if line.is_cut.load(Ordering::Relaxed) || request.kind == kind::CHUNKS {
+        let is_lost = line.lost.lock().unwrap().contains(&(request.from_replica, request.kind));
+        if is_lost || line.is_cut.load(Ordering::Relaxed) || request.kind == kind::CHUNKS {
             return Box::pin(async move { lost() });
         }
         if request.kind == kind::SNAPSHOT_END {
@@ -174,4 +178,39 @@ async fn who_builds_its_index_anew_starts_and_has_failed_only_when_that_did() {
     until(|| how() == (Role::Stopped, false), "it could not be started").await;
     std::fs::remove_file(&files).unwrap();
     until(|| how() == (Role::Leader, false), "it runs again").await;
+}
+
+/// Two voters: who leads, and the other one.
+async fn two(line: &Arc<Line>, dir: &Path) -> (Replica, Replica) {
+    let (first, member) = start(line, dir, 1).await;
+    let (second, other) = start(line, dir, 2).await;
+    first.initialize(BTreeMap::from([(1, member), (2, other)])).await.unwrap();
+    let leads = |replica: &Replica| replica.status().role == Role::Leader;
+    until(|| leads(&first) || leads(&second), "a leader").await;
+    if leads(&first) { (first, second) } else { (second, first) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_lacks_bodies_is_not_handed_leadership() {
+    let (line, dir) = (Arc::<Line>::default(), tempfile::tempdir().unwrap());
+    let (leader, other) = two(&line, dir.path()).await;
+    let installing = other.core().unwrap().installing();
+    let handed = leader.transfer_leader(Some(other.replica_id())).await;
+    assert!(matches!(handed, Err(ProposeError::Unavailable)), "{handed:?}");
+    leader.propose(b"on".to_vec(), Vec::new()).await.unwrap();
+    drop(installing);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leadership_that_nobody_took_over_is_taken_up_again() {
+    let (line, dir) = (Arc::<Line>::default(), tempfile::tempdir().unwrap());
+    let (leader, other) = two(&line, dir.path()).await;
+    let (me, to) = (leader.replica_id(), other.replica_id());
+    *line.lost.lock().unwrap() = vec![(me, kind::TRANSFER), (to, kind::PRE_VOTE)];
+    leader.transfer_leader(Some(to)).await.unwrap();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(15);
+    while leader.propose(b"on".to_vec(), Vec::new()).await.is_err() {
+        assert!(tokio::time::Instant::now() < deadline, "it never leads again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
