@@ -202,6 +202,18 @@ pub struct SortBy {
     pub reverse: bool,
 }
 
+/// Those of the criteria that decide anything, in their order: messages that agree in a field agree in it
+/// however often it is named.
+pub fn deciding(order: &[SortBy]) -> Vec<SortBy> {
+    let mut deciding: Vec<SortBy> = Vec::new();
+    for by in order {
+        if !deciding.iter().any(|before| before.field == by.field) {
+            deciding.push(*by);
+        }
+    }
+    deciding
+}
+
 /// RFC 5256 3, RFC 5957.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]

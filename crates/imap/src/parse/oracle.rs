@@ -383,7 +383,8 @@ fn search_like(of: &CommandBody<'_>) -> Meaning<Command> {
                 field: sort_field(&of.key),
                 reverse: of.reverse,
             };
-            let order = sort_criteria.as_ref().iter().map(by).collect();
+            let order = sort_criteria.as_ref().iter().map(by).collect::<Vec<_>>();
+            let order = mailbox::query::deciding(&order);
             Some(Command::Sort(Sort { uid: *uid, order, key, with_modseq }))
         }
         CommandBody::Thread { algorithm, charset, search_criteria, uid } => {

@@ -1,6 +1,6 @@
 //! SORT and THREAD (RFC 5256, RFC 5957).
 
-use mailbox::query::{SortBy, SortField, ThreadBy};
+use mailbox::query::{SortBy, SortField, ThreadBy, deciding};
 
 use super::cursor::{Cursor, Fault, Parsed};
 use super::search::{self, Key};
@@ -9,6 +9,7 @@ use super::search::{self, Key};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Sort {
     pub(crate) uid: bool,
+    /// Each field once.
     pub(crate) order: Vec<SortBy>,
     pub(crate) key: Key,
     /// Whether MODSEQ was among the keys.
@@ -24,7 +25,7 @@ pub(crate) struct Thread {
 }
 
 pub(super) fn parse(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Sort> {
-    let order = cursor.list(criterion)?;
+    let order = deciding(&cursor.list(criterion)?);
     if order.is_empty() {
         return Err(Fault::Bad("sort criterion expected"));
     }

@@ -33,7 +33,9 @@ enum Value {
 pub(super) fn answer(rows: &dyn Source, query: &Sort) -> Result<Answer, Refusal> {
     let row = super::mailbox(rows, query.of)?;
     let messages = Messages::of(rows, query.of, &row);
-    let needs_metadata = query.order.iter().any(|by| is_in_metadata(by.field));
+    // Why here too: each message has a value of each criterion.
+    let order = super::deciding(&query.order);
+    let needs_metadata = order.iter().any(|by| is_in_metadata(by.field));
     let mut prefetch = Prefetch::new(rows, query.of.account);
     let mut sorted: Vec<(Vec<Value>, Uid)> = Vec::new();
     for range in query.uids.ranges() {
@@ -41,12 +43,12 @@ pub(super) fn answer(rows: &dyn Source, query: &Sort) -> Result<Answer, Refusal>
             let state = raw.read();
             let keys = needs_metadata.then(|| sort_keys(&mut prefetch, &state));
             let keys = keys.unwrap_or_default();
-            let values = query.order.iter().map(|by| value(by.field, &state, &keys));
+            let values = order.iter().map(|by| value(by.field, &state, &keys));
             sorted.push((values.collect(), uid));
             true
         });
     }
-    sorted.sort_by(|a, b| compare(&query.order, a, b));
+    sorted.sort_by(|a, b| compare(&order, a, b));
     let from = query.from as usize;
     let page: Vec<Uid> = sorted.iter().skip(from).take(SORTED_MAX).map(|(_, uid)| *uid).collect();
     let end = from + page.len();
@@ -56,11 +58,12 @@ pub(super) fn answer(rows: &dyn Source, query: &Sort) -> Result<Answer, Refusal>
 
 /// Equal messages stay in their order in the mailbox (RFC 5256 3).
 fn compare(order: &[SortBy], a: &(Vec<Value>, Uid), b: &(Vec<Value>, Uid)) -> std::cmp::Ordering {
-    let by_value = order.iter().zip(a.0.iter().zip(&b.0)).map(|(by, (a, b))| match by.reverse {
-        false => a.cmp(b),
-        true => b.cmp(a),
-    });
-    by_value.fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then).then(a.1.cmp(&b.1))
+    let mut by_value =
+        order.iter().zip(a.0.iter().zip(&b.0)).map(|(by, (a, b))| match by.reverse {
+            false => a.cmp(b),
+            true => b.cmp(a),
+        });
+    by_value.find(|order| order.is_ne()).unwrap_or_else(|| a.1.cmp(&b.1))
 }
 
 fn is_in_metadata(field: SortField) -> bool {

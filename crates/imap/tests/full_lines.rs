@@ -1,0 +1,118 @@
+//! Lines full of one thing: a command costs what the things it names cost, not how often it names them.
+//! One test, since it counts the whole process.
+
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use mailbox::command::{CreateMailbox, Expunge};
+use mailbox::dialogue::Engine;
+use mailbox::{Command, Flags, MailboxName, Uid, UidSet};
+use support::{ACCOUNT, Client, Event, Store, config};
+
+struct Counting;
+
+static NOW: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call goes to the system's allocator unchanged; only sizes are counted.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let now = NOW.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        PEAK.fetch_max(now, Ordering::Relaxed);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        NOW.fetch_sub(layout.size(), Ordering::Relaxed);
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Octets that one command may take, of session and store together: the line several times over.
+const MEMORY_MAX: usize = 8 << 20;
+/// Octets that may gather before they are sent: what is sent at once, and the longest item behind it.
+const SENT_AT_ONCE_MAX: usize = 64 * 1024;
+/// Octets of a line: somewhat less than the longest.
+const LINE: usize = 60_000;
+
+/// Messages of which every second one is gone.
+const N_MESSAGES: usize = 2_000;
+const N_MAILBOXES: usize = 1_500;
+/// Of the one message in the mailbox `parts`.
+const N_PARTS: usize = 300;
+
+/// As often as fits into a line: `head`, `word word word`, `tail`.
+fn full(head: &str, word: &str, between: &str, tail: &str) -> String {
+    let n = (LINE - head.len() - tail.len()) / (word.len() + between.len());
+    format!("{head}{}{tail}", vec![word; n].join(between))
+}
+
+fn store() -> Store {
+    let mut store = Store::new();
+    let message = |n: usize| format!("Subject: {n}\r\n\r\n").into_bytes();
+    for first in (0..N_MESSAGES).step_by(100) {
+        let raws: Vec<Vec<u8>> = (first..first + 100).map(message).collect();
+        store.append("INBOX", &raws, &Flags::default());
+    }
+    let mailbox = store.of("INBOX").mailbox;
+    let odd = |some: &[u32]| some.iter().copied().filter_map(Uid::new).collect::<UidSet>();
+    let numbers: Vec<u32> = (1..=N_MESSAGES as u32).step_by(2).collect();
+    for some in numbers.chunks(100) {
+        let expunge =
+            Expunge { account: ACCOUNT, mailbox, uids: odd(some), only_deleted: false };
+        store.apply(Command::Expunge(expunge), &[]);
+    }
+    let mut names: Vec<String> = (0..N_MAILBOXES).map(|n| format!("a/b{n}")).collect();
+    names.push("parts".into());
+    for text in names {
+        let name = MailboxName::parse(&text, '/').expect("a name");
+        let create = CreateMailbox { account: ACCOUNT, name, special_use: None };
+        store.apply(Command::CreateMailbox(create), &[]);
+    }
+    let head = "Content-Type: multipart/mixed; boundary=b\r\n\r\n";
+    let raw = format!("{head}{}--b--\r\n", "--b\r\n\r\nx\r\n".repeat(N_PARTS));
+    store.append("parts", &[raw.into_bytes()], &Flags::default());
+    store.changes.clear();
+    store
+}
+
+/// Gives a command; the most memory it took, the most that was sent at once, and how it ended.
+fn give(client: &mut Client, store: &mut Store, line: &str) -> (usize, usize, String) {
+    let before = NOW.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    let (mut largest, mut last) = (0, Bytes::new());
+    client.session.receive(format!("t {line}\r\n").as_bytes());
+    client.run(store, &mut |event| {
+        if let Event::Sent(octets) = event {
+            largest = largest.max(octets.len());
+            last = octets;
+        }
+    });
+    let peak = PEAK.load(Ordering::Relaxed).saturating_sub(before);
+    let end = String::from_utf8_lossy(&last);
+    let end = end.lines().last().unwrap_or_default().to_owned();
+    (peak, largest, end)
+}
+
+#[test]
+fn a_line_full_of_one_thing_costs_little() {
+    let mut store = store();
+    let mut client = Client::new(config());
+    client.say(&mut store, b"a LOGIN ann@example.test secret\r\n");
+    for (what, mailbox, line, wanted) in [
+        ("sort criteria", "INBOX", full("SORT (", "SIZE", " ", ") UTF-8 ALL"), "t OK"),
+    ] {
+        client.say(&mut store, format!("b SELECT {mailbox}\r\n").as_bytes());
+        let (peak, largest, end) = give(&mut client, &mut store, &line);
+        println!("{what}: {} KiB, {largest} octets at once, {end}", peak / 1024);
+        assert!(end.starts_with(wanted), "{what}: {end}");
+        assert!(peak < MEMORY_MAX, "{what}: {peak} octets of memory");
+        assert!(largest < SENT_AT_ONCE_MAX, "{what}: {largest} octets at once");
+    }
+}
