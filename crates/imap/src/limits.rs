@@ -28,6 +28,9 @@ pub const REFUSED_LOGINS_MAX: u32 = 5;
 /// Octets received but not yet looked at, above which the driver is asked to stop reading. More
 /// than a line, or a long line would never end.
 pub const PENDING_BYTES_MAX: usize = 2 * LINE_BYTES_MAX;
+/// Limit: sections that one FETCH names, each of which reads the message anew. A client that shows a message
+/// part by part names a few for each; real mail has fewer than 20 parts.
+pub(crate) const SECTIONS_MAX: usize = 256;
 /// Octets of a body handed on at once.
 pub const SLICE_BYTES_MAX: usize = 64 * 1024;
 /// Limit: runs of known UIDs that travel with a command, to ask what became of them (some 10 octets

@@ -75,8 +75,11 @@ fn store() -> Store {
         let create = CreateMailbox { account: ACCOUNT, name, special_use: None };
         store.apply(Command::CreateMailbox(create), &[]);
     }
-    let head = "Content-Type: multipart/mixed; boundary=b\r\n\r\n";
-    let raw = format!("{head}{}--b--\r\n", "--b\r\n\r\nx\r\n".repeat(N_PARTS));
+    let head = "Content-Type: multipart/mixed; boundary=b\r\nX-Long: ";
+    let (long, parts) = ("x".repeat(40_000), "--b\r\n\r\nx\r\n".repeat(N_PARTS));
+    let raw = format!("{head}{long}\r\n\r\n{parts}--b--\r\n");
+    // As a frontend cuts.
+    store.chunk_bytes = 256 * 1024;
     store.append("parts", &[raw.into_bytes()], &Flags::default());
     store.changes.clear();
     store
@@ -105,8 +108,12 @@ fn a_line_full_of_one_thing_costs_little() {
     let mut store = store();
     let mut client = Client::new(config());
     client.say(&mut store, b"a LOGIN ann@example.test secret\r\n");
+    let headers = format!("FETCH 1 ({})", vec!["BODY[HEADER.FIELDS (X-Long)]"; 250].join(" "));
     for (what, mailbox, line, wanted) in [
         ("sort criteria", "INBOX", full("SORT (", "SIZE", " ", ") UTF-8 ALL"), "t OK"),
+        ("items", "parts", full("FETCH 1 (", "BODY", " ", ")"), "t OK"),
+        ("long items", "parts", headers, "t OK"),
+        ("sections", "parts", full("FETCH 1 (", "BINARY.SIZE[]", " ", ")"), "t NO [LIMIT]"),
     ] {
         client.say(&mut store, format!("b SELECT {mailbox}\r\n").as_bytes());
         let (peak, largest, end) = give(&mut client, &mut store, &line);

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::cursor::{Cursor, Fault, Parsed};
+use crate::limits::SECTIONS_MAX;
 use crate::number_set::NumberSet;
 
 /// FETCH.
@@ -10,6 +11,7 @@ use crate::number_set::NumberSet;
 pub(crate) struct Fetch {
     pub(crate) uid: bool,
     pub(crate) set: NumberSet,
+    /// Each once, but for sections.
     pub(crate) items: Vec<Item>,
     pub(crate) changed_since: Option<u64>,
     /// RFC 7162 3.2.6: what vanished since is told too.
@@ -38,6 +40,13 @@ pub(crate) enum Item {
     Binary(Section),
     /// RFC 3516: how many.
     BinarySize(Section),
+}
+
+impl Item {
+    /// Whether it is octets of the message, or counts them.
+    pub(crate) fn is_section(&self) -> bool {
+        matches!(self, Self::Section(_) | Self::Binary(_) | Self::BinarySize(_))
+    }
 }
 
 /// Octets of a message.
@@ -76,7 +85,7 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Fetch> {
     let set = cursor.number_set()?;
     cursor.space()?;
     let mut items = if cursor.peek() == Some(b'(') {
-        cursor.list(item)?
+        items(cursor)?
     } else if let Some(items) = macro_items(cursor) {
         items
     } else {
@@ -126,6 +135,22 @@ fn macro_items(cursor: &mut Cursor<'_>) -> Option<Vec<Item>> {
     }
     items.push(Item::Structure { extended: false });
     cursor.eat_word("FULL").then_some(items)
+}
+
+fn items(cursor: &mut Cursor<'_>) -> Parsed<Vec<Item>> {
+    let (mut items, mut n_sections) = (Vec::new(), 0);
+    cursor.list(|cursor| {
+        let item = item(cursor)?;
+        n_sections += usize::from(item.is_section());
+        if n_sections > SECTIONS_MAX {
+            return Err(Fault::No("LIMIT", "too many sections"));
+        }
+        if item.is_section() || !items.contains(&item) {
+            items.push(item);
+        }
+        Ok(())
+    })?;
+    Ok(items)
 }
 
 fn item(cursor: &mut Cursor<'_>) -> Parsed<Item> {

@@ -261,7 +261,14 @@ fn fetch(of: &CommandBody<'_>) -> Meaning<Command> {
             items
         }
         MacroOrMessageDataItemNames::MessageDataItemNames(names) => {
-            names.iter().map(item).collect()
+            let mut items: Vec<Item> = Vec::new();
+            for item in names.iter().map(item) {
+                // What is no section is told once.
+                if item.is_section() || !items.contains(&item) {
+                    items.push(item);
+                }
+            }
+            items
         }
     };
     let mut changed_since = None;

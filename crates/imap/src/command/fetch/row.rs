@@ -131,6 +131,10 @@ impl Row {
             return Progress::Done;
         }
         loop {
+            // Why after each item: the structure of a message of many parts is a megabyte.
+            if cx.out.is_full() {
+                return Progress::Full;
+            }
             match self.read(cx, items) {
                 Some(progress) => return progress,
                 None if self.n_told < items.len() => self.item(cx, &items[self.n_told]),
