@@ -21,7 +21,9 @@ pub(crate) enum NumberSet {
 }
 
 impl NumberSet {
-    /// The ranges with `*` standing for `last`; `None` for the saved result.
+    /// The ranges with `*` standing for `last`, ascending and apart; `None` for the saved result.
+    ///
+    /// Why apart: whoever walks them looks at no message twice, however often the client names it.
     pub(crate) fn ranges(&self, last: u32) -> Option<Vec<(u32, u32)>> {
         let value = |number| match number {
             Number::Is(value) => value,
@@ -32,10 +34,23 @@ impl NumberSet {
             (a.min(b), a.max(b))
         };
         match self {
-            Self::Ranges(ranges) => Some(ranges.iter().map(order).collect()),
+            Self::Ranges(ranges) => Some(apart(ranges.iter().map(order).collect())),
             Self::Saved => None,
         }
     }
+}
+
+/// The same numbers as ranges that ascend and do not touch.
+fn apart(mut ranges: Vec<(u32, u32)>) -> Vec<(u32, u32)> {
+    ranges.sort_unstable();
+    ranges.dedup_by(|next, before| {
+        let touches = next.0 <= before.1.saturating_add(1);
+        if touches {
+            before.1 = before.1.max(next.1);
+        }
+        touches
+    });
+    ranges
 }
 
 /// The set of these ranges; 0 is no UID and falls out.
@@ -100,6 +115,22 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn ranges_apart_are_the_same_numbers(
+            pairs in proptest::collection::vec((0u32..60, 0u32..60), 0..8),
+        ) {
+            let number = |n: u32| if n == 0 { Number::Last } else { Number::Is(n) };
+            let set = pairs.iter().map(|&(a, b)| (number(a), number(b))).collect();
+            let ranges = NumberSet::Ranges(set).ranges(30).expect("ranges");
+            prop_assert!(ranges.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0));
+            let value = |n: u32| if n == 0 { 30 } else { n };
+            let named = |n: u32| pairs.iter().any(|&(a, b)| {
+                (value(a).min(value(b))..=value(a).max(value(b))).contains(&n)
+            });
+            let inside = |n: u32| ranges.iter().any(|(a, b)| (*a..=*b).contains(&n));
+            prop_assert!((0..70).all(|n| named(n) == inside(n)));
+        }
+
         #[test]
         fn cutting_sets_is_cutting_their_members(a in set(), b in set()) {
             let both: Vec<_> = a.iter().filter(|uid| b.contains(*uid)).collect();

@@ -114,6 +114,8 @@ fn a_line_full_of_one_thing_costs_little() {
         ("items", "parts", full("FETCH 1 (", "BODY", " ", ")"), "t OK"),
         ("long items", "parts", headers, "t OK"),
         ("sections", "parts", full("FETCH 1 (", "BINARY.SIZE[]", " ", ")"), "t NO [LIMIT]"),
+        ("ranges", "INBOX", full("FETCH ", "1:*", ",", " (UID)"), "t OK"),
+        ("ranges to copy", "INBOX", full("COPY ", "1:*", ",", " parts"), "t OK"),
     ] {
         client.say(&mut store, format!("b SELECT {mailbox}\r\n").as_bytes());
         let (peak, largest, end) = give(&mut client, &mut store, &line);
