@@ -31,6 +31,11 @@ pub const PENDING_BYTES_MAX: usize = 2 * LINE_BYTES_MAX;
 /// Limit: sections that one FETCH names, each of which reads the message anew. A client that shows a message
 /// part by part names a few for each; real mail has fewer than 20 parts.
 pub(crate) const SECTIONS_MAX: usize = 256;
+/// Limit: names in one HEADER.FIELDS: each field of a header is looked for among them. Clients that list
+/// messages name some thirty.
+pub(crate) const FIELD_NAMES_MAX: usize = 256;
+/// Octets of a header that are looked through for fields before what was found is sent.
+pub(crate) const FIELDS_AT_ONCE_BYTES: usize = 64 * 1024;
 /// Octets of a body handed on at once.
 pub const SLICE_BYTES_MAX: usize = 64 * 1024;
 /// Limit: runs of known UIDs that travel with a command, to ask what became of them (some 10 octets

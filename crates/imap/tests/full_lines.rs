@@ -109,13 +109,15 @@ fn a_line_full_of_one_thing_costs_little() {
     let mut client = Client::new(config());
     client.say(&mut store, b"a LOGIN ann@example.test secret\r\n");
     let headers = format!("FETCH 1 ({})", vec!["BODY[HEADER.FIELDS (X-Long)]"; 250].join(" "));
+    let no = "t NO [LIMIT]";
     for (what, mailbox, line, wanted) in [
         ("sort criteria", "INBOX", full("SORT (", "SIZE", " ", ") UTF-8 ALL"), "t OK"),
         ("items", "parts", full("FETCH 1 (", "BODY", " ", ")"), "t OK"),
         ("long items", "parts", headers, "t OK"),
-        ("sections", "parts", full("FETCH 1 (", "BINARY.SIZE[]", " ", ")"), "t NO [LIMIT]"),
+        ("sections", "parts", full("FETCH 1 (", "BINARY.SIZE[]", " ", ")"), no),
         ("ranges", "INBOX", full("FETCH ", "1:*", ",", " (UID)"), "t OK"),
         ("ranges to copy", "INBOX", full("COPY ", "1:*", ",", " parts"), "t OK"),
+        ("field names", "parts", full("FETCH 1 (BODY[HEADER.FIELDS (", "a", " ", ")])"), no),
     ] {
         client.say(&mut store, format!("b SELECT {mailbox}\r\n").as_bytes());
         let (peak, largest, end) = give(&mut client, &mut store, &line);

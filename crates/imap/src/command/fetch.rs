@@ -209,7 +209,7 @@ impl Fetching {
                     self.is_any_unknown |= row.has_unknown();
                     self.page.pop_front();
                 }
-                Progress::Full => {}
+                Progress::Full => return Next::More,
                 Progress::Damaged => return self.trouble(cx, Trouble::Damaged),
                 Progress::Chunk(chunk) => {
                     return Next::Ask(Question::Chunk(cx.account(), chunk));

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::cursor::{Cursor, Fault, Parsed};
-use crate::limits::SECTIONS_MAX;
+use crate::limits::{FIELD_NAMES_MAX, SECTIONS_MAX};
 use crate::number_set::NumberSet;
 
 /// FETCH.
@@ -72,13 +72,33 @@ pub(crate) struct Part {
 pub(crate) enum Text {
     Whole,
     Header,
-    /// Names in lower case.
-    HeaderFields(Vec<Vec<u8>>),
-    /// Names in lower case.
-    HeaderFieldsNot(Vec<Vec<u8>>),
+    HeaderFields(FieldNames),
+    HeaderFieldsNot(FieldNames),
     /// `TEXT`
     Content,
     Mime,
+}
+
+/// Invariant: in lower case and in order, each once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FieldNames(Vec<Vec<u8>>);
+
+impl FieldNames {
+    /// Whether this name is among them, in any case.
+    pub(crate) fn contains(&self, name: &[u8]) -> bool {
+        let name = || name.iter().map(u8::to_ascii_lowercase);
+        self.0.binary_search_by(|known| known.iter().copied().cmp(name())).is_ok()
+    }
+}
+
+impl FromIterator<Vec<u8>> for FieldNames {
+    fn from_iter<I: IntoIterator<Item = Vec<u8>>>(names: I) -> Self {
+        let mut names: Vec<_> = names.into_iter().collect();
+        names.iter_mut().for_each(|name| name.make_ascii_lowercase());
+        names.sort_unstable();
+        names.dedup();
+        Self(names)
+    }
 }
 
 pub(super) fn parse(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Fetch> {
@@ -230,11 +250,12 @@ fn section(cursor: &mut Cursor<'_>, word: &str, peek: bool) -> Parsed<Section> {
         }
     }
     if cursor.peek().is_some_and(|byte| byte.is_ascii_alphabetic()) {
-        part.text = section_text(cursor, !part.path.is_empty())?;
+        let text_label;
+        (part.text, text_label) = section_text(cursor, !part.path.is_empty())?;
         if !part.path.is_empty() {
             label.push('.');
         }
-        label.push_str(&text_label(&part.text));
+        label.push_str(&text_label);
     }
     cursor.expect(b']', "']' expected")?;
     label.push(']');
@@ -253,13 +274,14 @@ fn section(cursor: &mut Cursor<'_>, word: &str, peek: bool) -> Parsed<Section> {
     Ok(Section { label, peek, part, partial })
 }
 
-fn section_text(cursor: &mut Cursor<'_>, of_part: bool) -> Parsed<Text> {
+/// What of a part, and how the response names it.
+fn section_text(cursor: &mut Cursor<'_>, of_part: bool) -> Parsed<(Text, String)> {
     match cursor.letters().as_str() {
-        "TEXT" => Ok(Text::Content),
-        "MIME" if of_part => Ok(Text::Mime),
+        "TEXT" => Ok((Text::Content, "TEXT".into())),
+        "MIME" if of_part => Ok((Text::Mime, "MIME".into())),
         "HEADER" => {
             if !cursor.eat(b'.') {
-                return Ok(Text::Header);
+                return Ok((Text::Header, "HEADER".into()));
             }
             if cursor.letters() != "FIELDS" {
                 return Err(Fault::Bad("FIELDS expected"));
@@ -269,28 +291,24 @@ fn section_text(cursor: &mut Cursor<'_>, of_part: bool) -> Parsed<Text> {
                 return Err(Fault::Bad("NOT expected"));
             }
             cursor.space()?;
-            let names = cursor.list(|cursor| Ok(cursor.astring()?.to_ascii_lowercase()))?;
+            let mut n_names = 0;
+            let names = cursor.list(|cursor| {
+                n_names += 1;
+                match n_names > FIELD_NAMES_MAX {
+                    true => Err(Fault::No("LIMIT", "too many field names")),
+                    false => cursor.astring().map(std::borrow::Cow::into_owned),
+                }
+            })?;
             if names.is_empty() {
                 return Err(Fault::Bad("field name expected"));
             }
-            Ok(if not { Text::HeaderFieldsNot(names) } else { Text::HeaderFields(names) })
+            let labels: Vec<String> = names.iter().map(|name| field_label(name)).collect();
+            let word = if not { "HEADER.FIELDS.NOT" } else { "HEADER.FIELDS" };
+            let names = names.into_iter().collect();
+            let text = if not { Text::HeaderFieldsNot(names) } else { Text::HeaderFields(names) };
+            Ok((text, format!("{word} ({})", labels.join(" "))))
         }
         _ => Err(Fault::Bad("unknown section")),
-    }
-}
-
-fn text_label(text: &Text) -> String {
-    let fields = |word: &str, names: &[Vec<u8>]| {
-        let names: Vec<String> = names.iter().map(|name| field_label(name)).collect();
-        format!("{word} ({})", names.join(" "))
-    };
-    match text {
-        Text::Whole => String::new(),
-        Text::Header => "HEADER".into(),
-        Text::HeaderFields(names) => fields("HEADER.FIELDS", names),
-        Text::HeaderFieldsNot(names) => fields("HEADER.FIELDS.NOT", names),
-        Text::Content => "TEXT".into(),
-        Text::Mime => "MIME".into(),
     }
 }
 
@@ -303,4 +321,19 @@ fn field_label(name: &[u8]) -> String {
     }
     let plain: String = name.chars().filter(|c| !c.is_control()).collect();
     format!("\"{}\"", plain.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn field_names_are_found_in_any_case() {
+        let written = ["To", "FROM", "cc", "from", "X-a", "x_A", "", "Date"];
+        let names: FieldNames = written.iter().map(|name| name.as_bytes().to_vec()).collect();
+        for name in ["to", "From", "from", "CC", "x-A", "X_a", "", "DATE", "t", "fro", "x", "dat"] {
+            let wanted = written.iter().any(|written| written.eq_ignore_ascii_case(name));
+            assert_eq!(names.contains(name.as_bytes()), wanted, "{name}");
+        }
+    }
 }

@@ -11,6 +11,7 @@ use super::binary::{Decodable, Decoding};
 use super::section::{self, Octets};
 use crate::context::Context;
 use crate::date;
+use crate::limits::FIELDS_AT_ONCE_BYTES;
 use crate::parse::{Item, Section};
 use crate::respond::{envelope, flags, structure};
 use mailbox::command::InternalDate;
@@ -306,7 +307,11 @@ impl Row {
                 Reading::Binary(decoding) => decoding.left(),
             };
             if at >= end {
+                let is_long = self.has_long_header();
                 self.read_all(cx, items);
+                if is_long {
+                    return Some(Progress::Full);
+                }
                 continue;
             }
             let Some(slice) = self.slice(at, end) else {
@@ -339,6 +344,11 @@ impl Row {
                 return Some(Progress::Full);
             }
         }
+    }
+
+    /// Whether what is to be done with a header takes so long that others should have a turn first.
+    fn has_long_header(&self) -> bool {
+        matches!(&self.reading, Reading::Header { block, .. } if block.len() > FIELDS_AT_ONCE_BYTES)
     }
 
     fn read_all(&mut self, cx: &mut Context, items: &[Item]) {

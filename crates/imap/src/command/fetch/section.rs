@@ -1,7 +1,7 @@
 //! Which octets of a message a section names.
 
 use mailbox::MessageRecord;
-use mime::{HeaderField, Part, PartKind, Range, header_fields};
+use mime::{Part, PartKind, Range, header_fields};
 
 use crate::parse::{self, Section, Text};
 
@@ -63,10 +63,8 @@ pub(super) fn fields(block: &[u8], section: &Section) -> Vec<u8> {
         Text::HeaderFieldsNot(names) => (names, false),
         _ => return Vec::new(),
     };
-    let is_named =
-        |field: &HeaderField<'_>| names.iter().any(|name| name.eq_ignore_ascii_case(field.name));
     let mut found = Vec::new();
-    for field in header_fields(block).filter(|field| is_named(field) == wanted) {
+    for field in header_fields(block).filter(|field| names.contains(field.name) == wanted) {
         found.extend_from_slice(field.raw);
     }
     if !found.is_empty() && !found.ends_with(b"\n") {
