@@ -31,6 +31,9 @@ pub const PENDING_BYTES_MAX: usize = 2 * LINE_BYTES_MAX;
 /// Limit: sections that one FETCH names, each of which reads the message anew. A client that shows a message
 /// part by part names a few for each; real mail has fewer than 20 parts.
 pub(crate) const SECTIONS_MAX: usize = 256;
+/// Limit: ranges of UIDs in all keys of one search together, some 11 octets each: more do not fit into one
+/// question (16 MiB).
+pub(crate) const SEARCH_RANGES_MAX: usize = 1_000_000;
 /// Limit: names in one HEADER.FIELDS: each field of a header is looked for among them. Clients that list
 /// messages name some thirty.
 pub(crate) const FIELD_NAMES_MAX: usize = 256;

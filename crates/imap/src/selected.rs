@@ -120,11 +120,12 @@ impl Selected {
         Ok(self.view.at(&ranges))
     }
 
-    /// The same for SEARCH, where a number that no message has matches nothing.
+    /// The same for SEARCH, where a number that no message has matches nothing. Of UIDs that the client does
+    /// not know some may be among them.
     pub(crate) fn matching(&self, set: &NumberSet) -> UidSet {
         match set.ranges(self.view.len()) {
-            Some(ranges) => self.view.at(&ranges),
-            None => intersect(&self.saved, &self.view.uids()),
+            Some(ranges) => self.view.spans(&ranges),
+            None => self.saved.clone(),
         }
     }
 

@@ -61,6 +61,20 @@ impl View {
         set(found.into_iter())
     }
 
+    /// Ranges of UIDs in which of all known messages lie those with these sequence numbers: as many ranges
+    /// as are given, however many gaps the mailbox has.
+    pub(crate) fn spans(&self, seqnums: &[(u32, u32)]) -> UidSet {
+        let last = self.len();
+        set(seqnums.iter().filter_map(|range| {
+            Some((self.uid_at(range.0.max(1))?, self.uid_at(range.1.min(last))?))
+        }))
+    }
+
+    fn uid_at(&self, seqnum: u32) -> Option<u32> {
+        let at = self.runs.partition_point(|run| run.before + run.len() < seqnum);
+        self.runs.get(at).map(|run| run.first + (seqnum - run.before) - 1)
+    }
+
     /// The sequence numbers of these messages, as ranges.
     pub(crate) fn seqnums(&self, uids: &UidSet) -> Vec<(u32, u32)> {
         let mut ranges: Vec<(u32, u32)> = Vec::new();
@@ -144,6 +158,11 @@ mod tests {
             let numbered = (1u32..).zip(&list).filter(|(n, _)| inside(*n));
             let picked: Vec<u32> = numbered.map(|(_, uid)| *uid).collect();
             prop_assert_eq!(view.at(&ranges), uids(&picked));
+            let spans = view.spans(&ranges);
+            prop_assert!(spans.ranges().len() <= ranges.len());
+            let inside_spans: Vec<u32> =
+                list.iter().copied().filter(|uid| spans.contains(Uid::new(*uid).unwrap())).collect();
+            prop_assert_eq!(inside_spans, picked.clone());
             let seqnums = view.seqnums(&uids(&picked));
             let numbers: Vec<u32> = seqnums.iter().flat_map(|(a, b)| *a..=*b).collect();
             let wanted: Vec<u32> = (1..=list.len() as u32).filter(|n| inside(*n)).collect();

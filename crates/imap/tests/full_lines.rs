@@ -53,6 +53,14 @@ fn full(head: &str, word: &str, between: &str, tail: &str) -> String {
     format!("{head}{}{tail}", vec![word; n].join(between))
 }
 
+/// ORs of so many keys, as deep as they have to be.
+fn any_of(key: &str, n: usize) -> String {
+    match n {
+        1 => key.into(),
+        n => format!("OR {} {}", any_of(key, n / 2), any_of(key, n - n / 2)),
+    }
+}
+
 fn store() -> Store {
     let mut store = Store::new();
     let message = |n: usize| format!("Subject: {n}\r\n\r\n").into_bytes();
@@ -118,6 +126,12 @@ fn a_line_full_of_one_thing_costs_little() {
         ("ranges", "INBOX", full("FETCH ", "1:*", ",", " (UID)"), "t OK"),
         ("ranges to copy", "INBOX", full("COPY ", "1:*", ",", " parts"), "t OK"),
         ("field names", "parts", full("FETCH 1 (BODY[HEADER.FIELDS (", "a", " ", ")])"), no),
+        ("search keys", "INBOX", full("SEARCH ", "SEEN", " ", ""), no),
+        ("sets", "INBOX", full("SEARCH ", "1:*", " ", ""), no),
+        ("texts", "INBOX", full("SEARCH ", "NOT TEXT x", " ", ""), no),
+        ("as many sets as may be", "INBOX", format!("SEARCH {}", ["1:*"; 500].join(" ")), "t OK"),
+        ("words", "INBOX", format!("SEARCH {}", ["NOT TEXT x"; 32].join(" ")), "t OK"),
+        ("ids", "INBOX", format!("SEARCH {}", any_of("HEADER MESSAGE-ID <1@x>", 200)), "t OK"),
     ] {
         client.say(&mut store, format!("b SELECT {mailbox}\r\n").as_bytes());
         let (peak, largest, end) = give(&mut client, &mut store, &line);

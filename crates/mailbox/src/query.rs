@@ -39,6 +39,12 @@ pub const KEYWORDS_PAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
 pub const METADATA_PAGE_MAX: u32 = 512;
 /// Limit: messages in one page with envelopes (about 300 octets each).
 pub const ENVELOPE_PAGE_MAX: u32 = 1024;
+/// Limit: keys of one search, but for those that only put others together. Each is compared with each message;
+/// clients that look for many messages by their ids name some hundred.
+pub const SEARCH_KEYS_MAX: usize = 512;
+/// Limit: BODY and TEXT among the keys of one search, each of which is looked for in all of a message: words that
+/// a person types.
+pub const SEARCH_TEXTS_MAX: usize = 32;
 /// Limit: octets of metadata after which a page ends: what a full one usually has.
 pub const METADATA_PAGE_BYTES_MAX: usize = 512 * 1024;
 
@@ -336,6 +342,34 @@ pub enum SearchKey {
     /// `HEADER`: a header field contains; an empty text asks whether the field is there.
     #[n(18)]
     Field(#[n(0)] String, #[n(1)] String),
+}
+
+impl SearchKey {
+    /// Whether it is no more than one search may look for.
+    fn check(&self) -> Result<(), Refusal> {
+        let (n_keys, n_texts) = self.count();
+        if n_keys > SEARCH_KEYS_MAX || n_texts > SEARCH_TEXTS_MAX {
+            return Err(Refusal::Limit("search keys".into()));
+        }
+        Ok(())
+    }
+
+    /// Keys that put no others together, and how many of them are BODY and TEXT.
+    fn count(&self) -> (usize, usize) {
+        match self {
+            Self::And(keys) if !keys.is_empty() => {
+                let counts = keys.iter().map(Self::count);
+                counts.fold((0, 0), |sum, count| (sum.0 + count.0, sum.1 + count.1))
+            }
+            Self::Or(a, b) => {
+                let (a, b) = (a.count(), b.count());
+                (a.0 + b.0, a.1 + b.1)
+            }
+            Self::Not(key) => key.count(),
+            Self::Body(_) | Self::Text(_) => (1, 1),
+            _ => (1, 0),
+        }
+    }
 }
 
 /// How a value must stand to the one given.

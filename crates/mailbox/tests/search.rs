@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::cell::Cell;
+
 use mailbox::query::{Compare, Query, Search};
 use mailbox::*;
 use support::*;
@@ -236,6 +238,87 @@ fn a_search_through_many_bodies_comes_in_pages() {
         }
     }
     assert_eq!((n_found, n_pages), (8, 2));
+}
+
+/// Bodies that are counted.
+struct Counted<'s>(&'s Shard, Cell<usize>);
+
+impl Bodies for Counted<'_> {
+    fn chunk(&self, chunk: &ChunkRef) -> Option<bytes::Bytes> {
+        self.1.set(self.1.get() + 1);
+        self.0.chunk(chunk)
+    }
+}
+
+#[test]
+fn a_message_is_read_once_for_all_texts() {
+    let mut shard = Shard::with_account();
+    let mut raw = mail("long");
+    // Chunks that differ.
+    raw.extend((raw.len()..5 * 64 * 1024).map(|at| b'a' + (at >> 16) as u8));
+    shard.deliver(&raw);
+    let (of, among) = (shard.of("INBOX"), UidSet::all());
+    let not = |key| SearchKey::Not(Box::new(key));
+    for make in [SearchKey::Body as fn(String) -> SearchKey, SearchKey::Text] {
+        let keys = (0..32).map(|n| not(make(format!("absent {n}")))).collect();
+        let counted = Counted(&shard, Cell::new(0));
+        let search = Search { of, among: among.clone(), key: SearchKey::And(keys) };
+        let Answer::Found(uids, ..) = answer(&shard.rows, &counted, &Query::Search(search)) else {
+            panic!("refused");
+        };
+        assert_eq!((uids.n_uids(), counted.1.get()), (1, 5));
+    }
+}
+
+#[test]
+fn several_texts_and_fields_are_told_apart() {
+    let mut shard = Shard::with_account();
+    shard.deliver(b"X-A: one\r\nX-B: two\r\nx-a: three\r\nX-Empty:\r\n\r\nfour five\r\n");
+    let field = |name: &str, text: &str| SearchKey::Field(name.into(), text.into());
+    let body = |text: &str| SearchKey::Body(text.into());
+    let text = |text: &str| SearchKey::Text(text.into());
+    for (keys, wanted) in [
+        (vec![field("x-a", "one"), field("X-A", "three"), field("x-b", "two")], true),
+        (vec![field("x-a", "two")], false),
+        (vec![field("x-a", "onethree")], false),
+        (vec![field("x-b", ""), field("x-empty", "")], true),
+        (vec![field("x-c", "")], false),
+        (vec![body("four"), body("FIVE"), text("four"), text("x-a: one")], true),
+        (vec![body("four"), body("six")], false),
+        (vec![body("one")], false),
+        (vec![text("one"), text("six")], false),
+        (vec![text("one"), text(""), body("")], true),
+    ] {
+        assert_eq!(found(&shard, SearchKey::And(keys.clone())) == [1], wanted, "{keys:?}");
+    }
+}
+
+#[test]
+fn a_search_of_too_many_keys_is_refused() {
+    let shard = shard();
+    let (of, among) = (shard.of("INBOX"), UidSet::all());
+    let seen = || SearchKey::Flag(SystemFlags::SEEN);
+    let text = |_| SearchKey::Text("x".into());
+    let not = |key| SearchKey::Not(Box::new(key));
+    let any = |n: usize| {
+        (1..n).fold(seen(), |all, _| SearchKey::Or(Box::new(all), Box::new(not(seen()))))
+    };
+    for (key, is_taken) in [
+        (SearchKey::And((0..512).map(|_| seen()).collect()), true),
+        (SearchKey::And((0..513).map(|_| not(seen())).collect()), false),
+        (SearchKey::And((0..513).map(|_| SearchKey::And(Vec::new())).collect()), false),
+        (any(100), true),
+        (any(513), false),
+        (SearchKey::And((0..32).map(text).collect()), true),
+        (SearchKey::And((0..33).map(text).collect()), false),
+    ] {
+        let search = Search { of, among: among.clone(), key };
+        match shard.ask(&Query::Search(search)) {
+            Answer::Found(..) => assert!(is_taken),
+            Answer::Refused(Refusal::Limit(_)) => assert!(!is_taken),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[test]

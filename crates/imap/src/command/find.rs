@@ -4,8 +4,9 @@ use mailbox::dialogue::Question;
 use mailbox::{ModSeq, Query, SearchKey, Uid, UidSet, query};
 
 use crate::context::Context;
+use crate::limits::SEARCH_RANGES_MAX;
 use crate::number_set::intersect;
-use crate::parse::Key;
+use crate::parse::{Fault, Key, Parsed};
 use crate::selected::Selected;
 
 /// A search under way.
@@ -18,10 +19,10 @@ pub(super) struct Finding {
 
 impl Finding {
     /// Resolves what depends on the session.
-    pub(super) fn new(cx: &mut Context, key: Key) -> Self {
+    pub(super) fn new(cx: &mut Context, key: Key) -> Parsed<Self> {
         let now_s = (cx.now.0 / 1000) as i64;
-        let key = resolve(cx.selected(), key, now_s);
-        Self { key, found: UidSet::new(), modseq: None }
+        let mut resolving = Resolving { selected: cx.selected(), now_s, n_ranges: 0 };
+        Ok(Self { key: resolving.key(key)?, found: UidSet::new(), modseq: None })
     }
 
     /// The same for what looks at each message again anyway: when all are wanted, all that the
@@ -64,17 +65,41 @@ impl Finding {
 }
 
 /// What depends on the session becomes what the store knows.
-fn resolve(selected: &Selected, key: Key, now_s: i64) -> SearchKey {
-    let inner = |key: Key| resolve(selected, key, now_s);
-    match key {
-        Key::Stored(key) => key,
-        Key::Sequence(set) => SearchKey::Uid(selected.matching(&set)),
-        Key::Uid(set) => SearchKey::Uid(intersect(&selected.named(&set), &selected.view.uids())),
-        Key::Recent => SearchKey::Uid(selected.recent.clone()),
-        // RFC 5032 2: an interval of seconds before now.
-        Key::Arrived(compare, seconds) => SearchKey::Arrived(compare, now_s - i64::from(seconds)),
-        Key::And(keys) => SearchKey::And(keys.into_iter().map(inner).collect()),
-        Key::Or(left, right) => SearchKey::Or(Box::new(inner(*left)), Box::new(inner(*right))),
-        Key::Not(key) => SearchKey::Not(Box::new(inner(*key))),
+struct Resolving<'s> {
+    selected: &'s Selected,
+    now_s: i64,
+    /// In all sets so far.
+    n_ranges: usize,
+}
+
+impl Resolving<'_> {
+    fn key(&mut self, key: Key) -> Parsed<SearchKey> {
+        let selected = self.selected;
+        Ok(match key {
+            Key::Stored(key) => key,
+            Key::Sequence(set) => self.uids(selected.matching(&set))?,
+            Key::Uid(set) => self.uids(selected.named(&set))?,
+            Key::Recent => self.uids(selected.recent.clone())?,
+            // RFC 5032 2: an interval of seconds before now.
+            Key::Arrived(compare, seconds) => {
+                SearchKey::Arrived(compare, self.now_s - i64::from(seconds))
+            }
+            Key::And(keys) => {
+                let keys = keys.into_iter().map(|key| self.key(key));
+                SearchKey::And(keys.collect::<Parsed<_>>()?)
+            }
+            Key::Or(left, right) => {
+                SearchKey::Or(Box::new(self.key(*left)?), Box::new(self.key(*right)?))
+            }
+            Key::Not(key) => SearchKey::Not(Box::new(self.key(*key)?)),
+        })
+    }
+
+    fn uids(&mut self, uids: UidSet) -> Parsed<SearchKey> {
+        self.n_ranges += uids.ranges().len();
+        match self.n_ranges > SEARCH_RANGES_MAX {
+            true => Err(Fault::No("LIMIT", "too many ranges of messages")),
+            false => Ok(SearchKey::Uid(uids)),
+        }
     }
 }

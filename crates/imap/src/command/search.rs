@@ -40,7 +40,13 @@ pub(super) fn begin(cx: &mut Context, search: Search) -> Parsed<Box<dyn Work>> {
         forget(cx, search.returned);
         return Err(fault);
     }
-    let finding = Finding::new(cx, search.key);
+    let finding = match Finding::new(cx, search.key) {
+        Ok(finding) => finding,
+        Err(fault) => {
+            forget(cx, search.returned);
+            return Err(fault);
+        }
+    };
     Ok(Box::new(Searching {
         uid: search.uid,
         returned: search.returned,

@@ -8,7 +8,7 @@ use mailbox::{Answer, Query, Uid};
 
 use super::find::Finding;
 use crate::context::Context;
-use crate::parse::Sort;
+use crate::parse::{Parsed, Sort};
 use crate::work::{Ending, Next, Work, misplaced};
 
 /// Numbers written before what was written is sent.
@@ -27,12 +27,12 @@ struct Sorting {
     has_begun: bool,
 }
 
-pub(super) fn begin(cx: &mut Context, sort: Sort) -> Box<dyn Work> {
+pub(super) fn begin(cx: &mut Context, sort: Sort) -> Parsed<Box<dyn Work>> {
     if sort.with_modseq {
         cx.enable_condstore();
     }
-    let finding = Finding::new(cx, sort.key);
-    Box::new(Sorting {
+    let finding = Finding::new(cx, sort.key)?;
+    Ok(Box::new(Sorting {
         uid: sort.uid,
         order: sort.order,
         with_modseq: sort.with_modseq,
@@ -40,7 +40,7 @@ pub(super) fn begin(cx: &mut Context, sort: Sort) -> Box<dyn Work> {
         left: Vec::new(),
         next: None,
         has_begun: false,
-    })
+    }))
 }
 
 impl Sorting {

@@ -9,7 +9,7 @@ use mailbox::{Answer, Query};
 
 use super::find::Finding;
 use crate::context::Context;
-use crate::parse::Thread;
+use crate::parse::{Parsed, Thread};
 use crate::work::{Ending, Next, Work, misplaced};
 
 /// Nodes written before what was written is sent.
@@ -31,17 +31,17 @@ struct Threading {
     path: Vec<usize>,
 }
 
-pub(super) fn begin(cx: &mut Context, thread: Thread) -> Box<dyn Work> {
-    Box::new(Threading {
+pub(super) fn begin(cx: &mut Context, thread: Thread) -> Parsed<Box<dyn Work>> {
+    Ok(Box::new(Threading {
         uid: thread.uid,
         by: thread.by,
-        finding: Finding::new(cx, thread.key),
+        finding: Finding::new(cx, thread.key)?,
         nodes: Vec::new(),
         branches: Vec::new(),
         n_told: None,
         open: Vec::new(),
         path: Vec::new(),
-    })
+    }))
 }
 
 /// Whether each node has more than one child.

@@ -1,7 +1,7 @@
 //! SEARCH (RFC 9051 6.4.4, RFC 7162 3.1.5, RFC 5032, RFC 8474 6, RFC 8514 4.3).
 
 use mailbox::flags::Keyword;
-use mailbox::query::Compare;
+use mailbox::query::{Compare, SEARCH_KEYS_MAX, SEARCH_TEXTS_MAX};
 use mailbox::{EmailId, SearchKey, SystemFlags, ThreadId, UidSet};
 
 use super::cursor::{Cursor, Fault, Parsed};
@@ -101,14 +101,35 @@ pub(super) fn charset(cursor: &mut Cursor<'_>) -> Parsed<()> {
     if cursor.set_charset(&charset) { Ok(()) } else { Err(unknown) }
 }
 
+/// The keys read so far.
+#[derive(Default)]
+struct Read {
+    with_modseq: bool,
+    /// As the store counts them.
+    n_keys: usize,
+    n_texts: usize,
+}
+
+impl Read {
+    /// So many keys more, of which so many look for texts in all of a message.
+    fn add(&mut self, n_keys: usize, n_texts: usize) -> Parsed<()> {
+        self.n_keys += n_keys;
+        self.n_texts += n_texts;
+        match self.n_keys > SEARCH_KEYS_MAX || self.n_texts > SEARCH_TEXTS_MAX {
+            true => Err(Fault::No("LIMIT", "too many search keys")),
+            false => Ok(()),
+        }
+    }
+}
+
 /// All keys up to the end, and whether MODSEQ was among them.
 pub(super) fn keys(cursor: &mut Cursor<'_>) -> Parsed<(Key, bool)> {
-    let mut with_modseq = false;
-    let mut keys = vec![key(cursor, &mut with_modseq)?];
+    let mut read = Read::default();
+    let mut keys = vec![key(cursor, &mut read)?];
     while cursor.eat(b' ') && !cursor.is_at_end() {
-        keys.push(key(cursor, &mut with_modseq)?);
+        keys.push(key(cursor, &mut read)?);
     }
-    Ok((all_of(keys), with_modseq))
+    Ok((all_of(keys), read.with_modseq))
 }
 
 fn parse_returned(cursor: &mut Cursor<'_>) -> Parsed<Returned> {
@@ -141,50 +162,56 @@ fn not(key: Key) -> Key {
     Key::Not(Box::new(key))
 }
 
-fn key(cursor: &mut Cursor<'_>, with_modseq: &mut bool) -> Parsed<Key> {
+fn key(cursor: &mut Cursor<'_>, read: &mut Read) -> Parsed<Key> {
     match cursor.peek() {
         Some(b'(') => {
             cursor.enter()?;
-            let keys = cursor.list(|cursor| key(cursor, with_modseq))?;
+            let keys = cursor.list(|cursor| key(cursor, read))?;
             cursor.leave();
             if keys.is_empty() {
                 return Err(Fault::Bad("search key expected"));
             }
             return Ok(all_of(keys));
         }
-        Some(b'0'..=b'9' | b'*' | b'$') => return Ok(Key::Sequence(cursor.number_set()?)),
+        Some(b'0'..=b'9' | b'*' | b'$') => {
+            read.add(1, 0)?;
+            return Ok(Key::Sequence(cursor.number_set()?));
+        }
         _ => {}
     }
     let word = cursor.word("search key expected")?;
     // RFC 9051 E 15: these keys are gone with \Recent.
     let is_gone = cursor.is_rev2_enabled() && ["RECENT", "OLD", "NEW"].contains(&word.as_str());
     if let Some(key) = bare_key(&word).filter(|_| !is_gone) {
+        read.add(if word == "NEW" { 2 } else { 1 }, 0)?;
         return Ok(key);
     }
     match word.as_str() {
         "NOT" => {
             cursor.space()?;
             cursor.enter()?;
-            let inner = key(cursor, with_modseq)?;
+            let inner = key(cursor, read)?;
             cursor.leave();
             return Ok(not(inner));
         }
         "OR" => {
             cursor.space()?;
             cursor.enter()?;
-            let left = key(cursor, with_modseq)?;
+            let left = key(cursor, read)?;
             cursor.space()?;
-            let right = key(cursor, with_modseq)?;
+            let right = key(cursor, read)?;
             cursor.leave();
             return Ok(Key::Or(Box::new(left), Box::new(right)));
         }
         "MODSEQ" => {
-            *with_modseq = true;
+            read.with_modseq = true;
+            read.add(1, 0)?;
             cursor.space()?;
             return modseq(cursor);
         }
         _ => {}
     }
+    read.add(1, usize::from(["BODY", "TEXT"].contains(&word.as_str())))?;
     argument_key(cursor, &word)
 }
 

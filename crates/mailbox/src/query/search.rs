@@ -14,7 +14,7 @@ use crate::query::{Compare, Search, SearchKey};
 use crate::rows::Source;
 use crate::state::State;
 use crate::uid_set::UidSet;
-use content::{Candidate, Needle, Reader};
+use content::{Candidate, Needle, Reader, Sought};
 use texts::InEnvelope;
 
 /// Limit: messages one page looks at by their state alone.
@@ -35,9 +35,11 @@ pub(super) fn answer(
     bodies: &dyn Bodies,
     query: &Search,
 ) -> Result<Answer, Refusal> {
+    query.key.check()?;
     let row = super::mailbox(rows, query.of)?;
     let messages = Messages::of(rows, query.of, &row);
-    let plan = Plan::of(&query.key);
+    let mut sought = Sought::default();
+    let plan = Plan::of(&query.key, &mut sought);
     let mut reader = Reader::new(rows, bodies, query.of.account);
     let mut found = UidSet::new();
     let mut highest: Option<ModSeq> = None;
@@ -54,7 +56,7 @@ pub(super) fn answer(
             }
             n_states += 1;
             let state = raw.read();
-            let mut candidate = Candidate::new(&mut reader, &state);
+            let mut candidate = Candidate::new(&mut reader, &sought, &state);
             if plan.matches(uid, &state, &mut candidate) {
                 found.push(uid);
                 highest = highest.max(Some(state.modseq()));
@@ -77,34 +79,36 @@ enum Plan<'k> {
     And(Vec<Plan<'k>>),
     Or(Box<(Plan<'k>, Plan<'k>)>),
     Not(Box<Plan<'k>>),
-    Header(&'k str, Needle),
-    /// As it is written, whatever the envelope has of it.
-    Field(&'k str, Needle),
-    Body(Needle),
-    Text(Needle),
+    /// A field, and which it is of those sought.
+    Header(&'k str, usize, Needle),
+    /// The same as it is written, whatever the envelope has of it.
+    Field(usize, Needle),
+    /// Which it is of the texts sought.
+    Body(usize),
+    Text(usize),
 }
 
 impl<'k> Plan<'k> {
-    fn of(key: &'k SearchKey) -> Self {
+    fn of(key: &'k SearchKey, sought: &mut Sought) -> Self {
         match key {
             SearchKey::And(keys) => {
-                let mut plans: Vec<_> = keys.iter().map(Plan::of).collect();
+                let mut plans: Vec<_> = keys.iter().map(|key| Plan::of(key, sought)).collect();
                 plans.sort_by_key(Plan::cost);
                 Plan::And(plans)
             }
             SearchKey::Or(a, b) => {
-                let (a, b) = (Plan::of(a), Plan::of(b));
+                let (a, b) = (Plan::of(a, sought), Plan::of(b, sought));
                 Plan::Or(Box::new(if a.cost() <= b.cost() { (a, b) } else { (b, a) }))
             }
-            SearchKey::Not(key) => Plan::Not(Box::new(Plan::of(key))),
+            SearchKey::Not(key) => Plan::Not(Box::new(Plan::of(key, sought))),
             SearchKey::Field(name, text) if !is_in_any_form(name, text) => {
-                Plan::Field(name, Needle::new(text))
+                Plan::Field(sought.field(name), Needle::new(text))
             }
             SearchKey::Field(name, text) | SearchKey::Header(name, text) => {
-                Plan::Header(name, Needle::new(text))
+                Plan::Header(name, sought.field(name), Needle::new(text))
             }
-            SearchKey::Body(text) => Plan::Body(Needle::new(text)),
-            SearchKey::Text(text) => Plan::Text(Needle::new(text)),
+            SearchKey::Body(text) => Plan::Body(sought.in_body(text)),
+            SearchKey::Text(text) => Plan::Text(sought.in_message(text)),
             _ => Plan::State(key),
         }
     }
@@ -112,7 +116,7 @@ impl<'k> Plan<'k> {
     fn cost(&self) -> u8 {
         match self {
             Plan::State(_) => 0,
-            Plan::Header(name, _) => 2 + u8::from(InEnvelope::of(name).is_none()),
+            Plan::Header(name, ..) => 2 + u8::from(InEnvelope::of(name).is_none()),
             Plan::Field(..) => 3,
             Plan::Body(_) => 4,
             Plan::Text(_) => 5,
@@ -130,10 +134,10 @@ impl<'k> Plan<'k> {
                 plans.0.matches(uid, state, candidate) || plans.1.matches(uid, state, candidate)
             }
             Plan::Not(plan) => !plan.matches(uid, state, candidate),
-            Plan::Header(name, needle) => candidate.header_contains(name, needle),
-            Plan::Field(name, needle) => candidate.field_contains(name, needle),
-            Plan::Body(needle) => candidate.body_contains(needle),
-            Plan::Text(needle) => candidate.text_contains(needle),
+            Plan::Header(name, at, needle) => candidate.header_contains(name, *at, needle),
+            Plan::Field(at, needle) => candidate.field_contains(*at, needle),
+            Plan::Body(at) => candidate.body_contains(*at),
+            Plan::Text(at) => candidate.text_contains(*at),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What SEARCH reads of one message, as little as the key needs: metadata, then its header, then
-//! its text parts, chunk by chunk.
+//! its text parts, chunk by chunk. Each is read once, for all keys that look there.
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use memchr::memmem;
@@ -29,11 +31,7 @@ impl Needle {
         self.0.needle().is_empty()
     }
 
-    fn is_in(&self, text: &str) -> bool {
-        self.is_empty() || self.is_in_folded(mime::fold(text).as_bytes())
-    }
-
-    /// The same; the text is folded where it is.
+    /// Whether it is in a text, which is folded where it is.
     fn is_in_scratch(&self, text: &mut String) -> bool {
         mime::fold_in_place(text);
         self.is_in_folded(text.as_bytes())
@@ -43,6 +41,70 @@ impl Needle {
         self.0.find(text).is_some()
     }
 }
+
+/// What the keys of a search look for in messages.
+#[derive(Default)]
+pub(super) struct Sought {
+    /// Names of header fields in lower case, each with its place among them.
+    fields: BTreeMap<Vec<u8>, usize>,
+    body: Vec<Needle>,
+    message: Vec<Needle>,
+}
+
+impl Sought {
+    /// A header field; its place.
+    pub(super) fn field(&mut self, name: &str) -> usize {
+        let n_fields = self.fields.len();
+        *self.fields.entry(name.to_ascii_lowercase().into_bytes()).or_insert(n_fields)
+    }
+
+    /// A text of BODY; its place.
+    pub(super) fn in_body(&mut self, text: &str) -> usize {
+        self.body.push(Needle::new(text));
+        self.body.len() - 1
+    }
+
+    /// A text of TEXT; its place.
+    pub(super) fn in_message(&mut self, text: &str) -> usize {
+        self.message.push(Needle::new(text));
+        self.message.len() - 1
+    }
+}
+
+/// Texts that are looked for in one reading, and which of them were found.
+struct Hunt<'n> {
+    needles: &'n [Needle],
+    found: Vec<bool>,
+}
+
+impl<'n> Hunt<'n> {
+    /// Nothing is in every message.
+    fn new(needles: &'n [Needle]) -> Self {
+        Self { needles, found: needles.iter().map(Needle::is_empty).collect() }
+    }
+
+    fn is_over(&self) -> bool {
+        self.found.iter().all(|found| *found)
+    }
+
+    fn look_at(&mut self, text: &str) {
+        self.look_at_folded(mime::fold(text).as_bytes());
+    }
+
+    fn look_at_folded(&mut self, text: &[u8]) {
+        for (needle, found) in self.needles.iter().zip(&mut self.found) {
+            *found = *found || needle.is_in_folded(text);
+        }
+    }
+
+    /// Octets of the longest text.
+    fn longest(&self) -> usize {
+        self.needles.iter().map(|needle| needle.0.needle().len()).max().unwrap_or(0)
+    }
+}
+
+/// Stands between the values of a field that is there more than once: no key has it in its text.
+const BETWEEN_VALUES: char = '\0';
 
 /// Where candidates are read, one after the other.
 pub(super) struct Reader<'s> {
@@ -75,25 +137,35 @@ enum Where {
 /// One message under a search.
 pub(super) struct Candidate<'c, 's> {
     reader: &'c mut Reader<'s>,
+    sought: &'c Sought,
     state: &'c State,
     metadata: Option<Box<Metadata>>,
     has_read_metadata: bool,
     chunks: Option<Vec<ChunkRef>>,
     header: Option<Vec<u8>>,
+    /// Of each field sought what it says, folded, if it is there.
+    fields: Option<Vec<Option<String>>>,
+    /// Which of the texts sought are in the body, and in the message.
+    in_body: Option<Vec<bool>>,
+    in_message: Option<Vec<bool>>,
     /// The chunk read last: the header of a part and its body mostly lie in one.
     chunk: Option<(ChunkRef, Bytes)>,
     n_bytes_read: u64,
 }
 
 impl<'c, 's> Candidate<'c, 's> {
-    pub(super) fn new(reader: &'c mut Reader<'s>, state: &'c State) -> Self {
+    pub(super) fn new(reader: &'c mut Reader<'s>, sought: &'c Sought, state: &'c State) -> Self {
         Self {
             reader,
+            sought,
             state,
             metadata: None,
             has_read_metadata: false,
             chunks: None,
             header: None,
+            fields: None,
+            in_body: None,
+            in_message: None,
             chunk: None,
             n_bytes_read: 0,
         }
@@ -128,7 +200,7 @@ impl<'c, 's> Candidate<'c, 's> {
     }
 
     /// HEADER, and SUBJECT, FROM, ... which are short for it.
-    pub(super) fn header_contains(&mut self, name: &str, needle: &Needle) -> bool {
+    pub(super) fn header_contains(&mut self, name: &str, at: usize, needle: &Needle) -> bool {
         if let Some(field) = InEnvelope::of(name) {
             let is_in = self.is_in(field, needle).expect("rows are verified when read");
             // RFC 9051 6.4.4: nothing matches any field, also one that is empty or no list of addresses.
@@ -136,16 +208,34 @@ impl<'c, 's> Candidate<'c, 's> {
                 return is_in;
             }
         }
-        self.field_contains(name, needle)
+        self.field_contains(at, needle)
     }
 
     /// The same of the field as it is written.
-    pub(super) fn field_contains(&mut self, name: &str, needle: &Needle) -> bool {
-        let header = self.header();
-        mime::header_fields(header).any(|field| {
-            field.name.eq_ignore_ascii_case(name.as_bytes())
-                && needle.is_in(&mime::decode_header(&mime::unfold(field.value)))
-        })
+    pub(super) fn field_contains(&mut self, at: usize, needle: &Needle) -> bool {
+        let fields = match self.fields.take() {
+            Some(fields) => fields,
+            None => self.read_fields(),
+        };
+        let is_in = |text: &String| needle.is_empty() || needle.is_in_folded(text.as_bytes());
+        let contains = fields[at].as_ref().is_some_and(is_in);
+        self.fields = Some(fields);
+        contains
+    }
+
+    fn read_fields(&mut self) -> Vec<Option<String>> {
+        let sought = &self.sought.fields;
+        let mut fields: Vec<Option<String>> = vec![None; sought.len()];
+        let mut name = Vec::new();
+        for field in mime::header_fields(self.header()) {
+            name.clear();
+            name.extend(field.name.iter().map(u8::to_ascii_lowercase));
+            let Some(at) = sought.get(&name) else { continue };
+            let text = fields[*at].get_or_insert_default();
+            text.push_str(&mime::fold(&mime::decode_header(&mime::unfold(field.value))));
+            text.push(BETWEEN_VALUES);
+        }
+        fields
     }
 
     /// Whether a field of the envelope contains the text; an excerpt's may be cut short.
@@ -174,47 +264,68 @@ impl<'c, 's> Candidate<'c, 's> {
     }
 
     /// BODY: the text parts, decoded; and the headers of messages within.
-    pub(super) fn body_contains(&mut self, needle: &Needle) -> bool {
-        if needle.is_empty() {
-            return true;
+    pub(super) fn body_contains(&mut self, at: usize) -> bool {
+        if self.in_body.is_none() {
+            let mut hunt = Hunt::new(&self.sought.body);
+            if !hunt.is_over() {
+                let metadata = self.metadata().clone();
+                self.look_in_part(&metadata.structure, &mut hunt, Where::Bodies);
+            }
+            self.in_body = Some(hunt.found);
         }
-        let metadata = self.metadata().clone();
-        self.part_contains(&metadata.structure, needle, Where::Bodies)
+        self.in_body.as_ref().is_some_and(|found| found[at])
     }
 
     /// TEXT: the header, those of the parts, or the body.
-    pub(super) fn text_contains(&mut self, needle: &Needle) -> bool {
-        if needle.is_empty() || block_contains(self.header(), needle) {
-            return true;
+    pub(super) fn text_contains(&mut self, at: usize) -> bool {
+        if self.in_message.is_none() {
+            let mut hunt = Hunt::new(&self.sought.message);
+            if !hunt.is_over() {
+                look_in_block(self.header(), &mut hunt);
+            }
+            if !hunt.is_over() {
+                let metadata = self.metadata().clone();
+                look_at_file_name(&metadata.structure, &mut hunt);
+                self.look_in_part(&metadata.structure, &mut hunt, Where::Everywhere);
+            }
+            self.in_message = Some(hunt.found);
         }
-        let metadata = self.metadata().clone();
-        let root = &metadata.structure;
-        file_name_contains(root, needle) || self.part_contains(root, needle, Where::Everywhere)
+        self.in_message.as_ref().is_some_and(|found| found[at])
     }
 
-    fn part_contains(&mut self, part: &Part, needle: &Needle, place: Where) -> bool {
+    fn look_in_part(&mut self, part: &Part, hunt: &mut Hunt<'_>, place: Where) {
+        if hunt.is_over() {
+            return;
+        }
         match &part.kind {
-            PartKind::Leaf => is_text(part) && self.leaf_contains(part, needle),
-            PartKind::Multipart(children) => children.iter().any(|child| {
-                place == Where::Everywhere && self.fields_contain(child, needle)
-                    || self.part_contains(child, needle, place)
-            }),
+            PartKind::Leaf if is_text(part) => self.look_in_leaf(part, hunt),
+            PartKind::Leaf => {}
+            PartKind::Multipart(children) => {
+                for child in children {
+                    if place == Where::Everywhere {
+                        self.look_in_fields(child, hunt);
+                    }
+                    self.look_in_part(child, hunt, place);
+                }
+            }
             PartKind::Message { part, .. } => {
-                self.fields_contain(part, needle) || self.part_contains(part, needle, place)
+                self.look_in_fields(part, hunt);
+                self.look_in_part(part, hunt, place);
             }
         }
     }
 
     /// The header of a part or of a message within.
-    fn fields_contain(&mut self, part: &Part, needle: &Needle) -> bool {
-        if part.header.is_empty() {
-            return false;
+    fn look_in_fields(&mut self, part: &Part, hunt: &mut Hunt<'_>) {
+        if part.header.is_empty() || hunt.is_over() {
+            return;
         }
         let header = self.octets(part.header);
-        block_contains(&header, needle) || file_name_contains(part, needle)
+        look_in_block(&header, hunt);
+        look_at_file_name(part, hunt);
     }
 
-    fn leaf_contains(&mut self, part: &Part, needle: &Needle) -> bool {
+    fn look_in_leaf(&mut self, part: &Part, hunt: &mut Hunt<'_>) {
         let encoding = part.encoding.as_deref().unwrap_or("7bit");
         // What nobody can decode is searched as it is: often it is plain text, wrongly labelled.
         let transfer = TransferDecoder::new(encoding).or_else(|| TransferDecoder::new("binary"));
@@ -222,16 +333,15 @@ impl<'c, 's> Candidate<'c, 's> {
         let mut finder = Finder {
             transfer,
             charset: Some(CharsetDecoder::new(&charset)),
-            needle,
+            n_kept: hunt.longest(),
+            hunt,
             window: String::new(),
-            is_found: false,
         };
         self.visit(part.body, &mut |octets| {
             finder.feed(octets);
-            !finder.is_found
+            !finder.hunt.is_over()
         });
         finder.finish();
-        finder.is_found
     }
 
     fn header(&mut self) -> &[u8] {
@@ -293,17 +403,17 @@ impl<'c, 's> Candidate<'c, 's> {
     }
 }
 
-/// Finds a text in octets that pass by, decoded.
-struct Finder<'n> {
+/// Finds texts in octets that pass by, decoded.
+struct Finder<'h, 'n> {
     transfer: Option<TransferDecoder>,
     charset: Option<CharsetDecoder>,
-    needle: &'n Needle,
+    hunt: &'h mut Hunt<'n>,
     /// Folded text that was not passed yet: enough for a match that goes on.
     window: String,
-    is_found: bool,
+    n_kept: usize,
 }
 
-impl Finder<'_> {
+impl Finder<'_, '_> {
     fn feed(&mut self, octets: &[u8]) {
         let (Some(transfer), Some(charset)) = (&mut self.transfer, &mut self.charset) else {
             return;
@@ -328,8 +438,8 @@ impl Finder<'_> {
 
     fn look_at(&mut self, text: &str) {
         self.window.push_str(&mime::fold(text));
-        self.is_found |= self.needle.is_in_folded(self.window.as_bytes());
-        let mut passed = self.window.len().saturating_sub(self.needle.0.needle().len());
+        self.hunt.look_at_folded(self.window.as_bytes());
+        let mut passed = self.window.len().saturating_sub(self.n_kept);
         while !self.window.is_char_boundary(passed) {
             passed -= 1;
         }
@@ -343,25 +453,30 @@ fn is_text(part: &Part) -> bool {
     matches!(part.content_type.kind.as_str(), "text" | "message")
 }
 
-/// Whether the name of a file contains the text: RFC 2231 hides it from whoever reads the field.
-fn file_name_contains(part: &Part, needle: &Needle) -> bool {
-    part.file_name().is_some_and(|name| needle.is_in(&name))
+/// Looks at the name of a file: RFC 2231 hides it from whoever reads the field.
+fn look_at_file_name(part: &Part, hunt: &mut Hunt<'_>) {
+    if let Some(name) = part.file_name() {
+        hunt.look_at(&name);
+    }
 }
 
-/// Whether any decoded line of a header block contains the text.
-fn block_contains(block: &[u8], needle: &Needle) -> bool {
+/// Looks at each decoded line of a header block.
+fn look_in_block(block: &[u8], hunt: &mut Hunt<'_>) {
     let mut n_bytes = 0;
-    let is_in_field = mime::header_fields(block).any(|field| {
+    for field in mime::header_fields(block) {
+        if hunt.is_over() {
+            return;
+        }
         n_bytes += field.raw.len();
         let name = String::from_utf8_lossy(field.name);
-        needle.is_in(&format!("{name}: {}", mime::decode_header(&mime::unfold(field.value))))
-    });
-    is_in_field || n_bytes < block.trim_ascii_end().len() && lines_contain(block, needle)
-}
-
-/// The same of lines that are no fields: BODY[HEADER] shows them, so TEXT finds them.
-fn lines_contain(block: &[u8], needle: &Needle) -> bool {
-    block.split(|byte| *byte == b'\n').any(|line| needle.is_in(&mime::decode_header(line)))
+        hunt.look_at(&format!("{name}: {}", mime::decode_header(&mime::unfold(field.value))));
+    }
+    // Lines that are no fields: BODY[HEADER] shows them, so TEXT finds them.
+    if n_bytes < block.trim_ascii_end().len() {
+        for line in block.split(|byte| *byte == b'\n') {
+            hunt.look_at(&mime::decode_header(line));
+        }
+    }
 }
 
 #[cfg(test)]
