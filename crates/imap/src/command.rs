@@ -22,6 +22,7 @@ mod lsub;
 mod move_messages;
 mod namespace;
 mod noop;
+mod patterns;
 mod quota;
 mod rename;
 mod search;
@@ -165,8 +166,8 @@ fn work(cx: &mut Context, command: Command) -> Parsed<Box<dyn Work>> {
         Command::Delete(given) => Box::new(delete::Deleting(given)),
         Command::Rename { from, to } => Box::new(rename::Renaming::new(from, to)),
         Command::Subscribe { name, on } => Box::new(subscribe::Subscribing { name, on }),
-        Command::List(list) => Box::new(list::Listing::new(list)),
-        Command::Lsub(lsub) => Box::new(lsub::Listing(lsub)),
+        Command::List(list) => list::begin(cx, list)?,
+        Command::Lsub(lsub) => lsub::begin(cx, &lsub)?,
         Command::Status(status) => Box::new(status::Telling(status)),
         Command::GetQuota(root) => quota::of_root(&root)?,
         Command::GetQuotaRoot(name) => quota::of_mailbox(name),

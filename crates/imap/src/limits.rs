@@ -31,6 +31,14 @@ pub const PENDING_BYTES_MAX: usize = 2 * LINE_BYTES_MAX;
 /// Limit: sections that one FETCH names, each of which reads the message anew. A client that shows a message
 /// part by part names a few for each; real mail has fewer than 20 parts.
 pub(crate) const SECTIONS_MAX: usize = 256;
+/// Limit: patterns of one LIST, each of which is compared with each name. Clients have one, or a few for their
+/// special mailboxes.
+pub(crate) const PATTERNS_MAX: usize = 64;
+/// Limit: octets of all patterns of one LIST and their reference: the longest name (8 KiB) twice.
+pub(crate) const PATTERN_BYTES_MAX: usize = 16 * 1024;
+/// Limit: characters of the patterns of one LIST that lie behind a wildcard, all together: each is compared with
+/// each character of each name. A level of a name has at most 255.
+pub(crate) const WILD_CHARS_MAX: usize = 512;
 /// Limit: ranges of UIDs in all keys of one search together, some 11 octets each: more do not fit into one
 /// question (16 MiB).
 pub(crate) const SEARCH_RANGES_MAX: usize = 1_000_000;

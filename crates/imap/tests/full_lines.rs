@@ -132,6 +132,12 @@ fn a_line_full_of_one_thing_costs_little() {
         ("as many sets as may be", "INBOX", format!("SEARCH {}", ["1:*"; 500].join(" ")), "t OK"),
         ("words", "INBOX", format!("SEARCH {}", ["NOT TEXT x"; 32].join(" ")), "t OK"),
         ("ids", "INBOX", format!("SEARCH {}", any_of("HEADER MESSAGE-ID <1@x>", 200)), "t OK"),
+        ("patterns", "INBOX", full("LIST \"\" (", "*", " ", ")"), no),
+        ("wildcards", "INBOX", format!("LIST \"\" {}", "*b".repeat(7_000)), no),
+        ("a long pattern", "INBOX", full("LIST \"\" ", "a", "", ""), no),
+        ("a long pattern of LSUB", "INBOX", full("LSUB \"\" ", "a", "", ""), no),
+        ("status items", "INBOX", full("LIST \"\" * RETURN (STATUS (", "UNSEEN", " ", "))"), "t OK"),
+        ("mailboxes", "INBOX", "LIST \"\" *".into(), "t OK"),
     ] {
         client.say(&mut store, format!("b SELECT {mailbox}\r\n").as_bytes());
         let (peak, largest, end) = give(&mut client, &mut store, &line);

@@ -76,10 +76,10 @@ fn a_line_that_is_too_long_is_refused_and_the_next_is_understood() {
 
 #[test]
 fn a_long_line_is_fine_after_login() {
-    let mut input = b"a LOGIN u p\r\nb LIST \"\" ".to_vec();
+    let mut input = b"a LOGIN u p\r\nb GETQUOTA ".to_vec();
     input.resize(60_000, b'x');
     input.extend_from_slice(b"\r\n");
-    assert!(answer(&input).ends_with("b NO [UNAVAILABLE] not now, try again\r\n"));
+    assert!(answer(&input).ends_with("b NO [NONEXISTENT] no such quota root\r\n"));
     input.truncate(60_000);
     input.resize(70_000, b'x');
     input.extend_from_slice(b"\r\nc NOOP\r\n");

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::ops::Bound;
 
 use mailbox::command::SpecialUse;
 use mailbox::dialogue::{Question, Reply};
 use mailbox::{Answer, MailboxInfo, MailboxName, Query};
 
+use super::patterns::Patterns;
 use super::status;
 use crate::context::Context;
-use crate::parse::{Given, List};
+use crate::parse::{Given, List, Parsed};
 use crate::respond;
 use crate::work::{Ending, Next, Work, misplaced};
 
@@ -17,81 +19,55 @@ use crate::work::{Ending, Next, Work, misplaced};
 const CHILD_INFO: &str = " (\"CHILDINFO\" (\"SUBSCRIBED\"))";
 
 /// Lists mailboxes.
-pub(super) struct Listing {
+struct Listing {
+    asked: Asked,
+    /// Once the store told what there is.
+    left: Option<Left>,
+}
+
+/// What is to be listed.
+struct Asked {
     list: List,
+    patterns: Patterns,
+}
+
+/// What is still to be told.
+struct Left {
+    infos: std::vec::IntoIter<MailboxInfo>,
+    /// Subscribed names without a mailbox, in order.
+    names: std::vec::IntoIter<MailboxName>,
+    /// The last of them that was told.
+    before: Option<MailboxName>,
+    /// Names of mailboxes, where names above others are wanted.
+    known: BTreeSet<MailboxName>,
+    subscriptions: Subscriptions,
 }
 
 /// What an account is subscribed to, as one LIST sees it.
-struct Subscriptions<'a> {
-    all: BTreeSet<&'a MailboxName>,
+#[derive(Default)]
+struct Subscriptions {
+    all: BTreeSet<MailboxName>,
     /// Those that do not get a line of their own.
-    unlisted: BTreeSet<&'a MailboxName>,
+    unlisted: BTreeSet<MailboxName>,
     /// RECURSIVEMATCH was given.
     with_child_info: bool,
 }
 
-impl Subscriptions<'_> {
+impl Subscriptions {
     /// RFC 5258 3.5: a name above a match is told with CHILDINFO; one that is no match itself only if
     /// there is something below it that is not listed as well.
     fn tells_of_names_below(&self, name: &MailboxName) -> bool {
         let matches = if self.all.contains(name) { &self.all } else { &self.unlisted };
-        self.with_child_info && matches.iter().any(|below| below.is_below(name))
+        // Names below another one follow it.
+        let behind = (Bound::Excluded(name), Bound::Unbounded);
+        let mut behind = matches.range::<MailboxName, _>(behind);
+        self.with_child_info && behind.next().is_some_and(|next| next.is_below(name))
     }
 }
 
-/// Whether a name matches a pattern: `*` is anything, `%` anything but the separator.
-pub(super) fn matches(pattern: &[char], name: &[char], separator: char) -> bool {
-    // Which prefixes of the name the pattern so far matches; linear in pattern times name.
-    let mut reached = vec![false; name.len() + 1];
-    reached[0] = true;
-    for &wanted in pattern {
-        match wanted {
-            '*' | '%' => {
-                for at in 0..name.len() {
-                    let passes = wanted == '*' || name[at] != separator;
-                    reached[at + 1] |= reached[at] && passes;
-                }
-            }
-            _ => {
-                for at in (0..name.len()).rev() {
-                    reached[at + 1] = reached[at] && name[at] == wanted;
-                }
-                reached[0] = false;
-            }
-        }
-    }
-    reached[name.len()]
-}
-
-/// The patterns of a LIST, ready to match.
-pub(super) struct Patterns {
-    patterns: Vec<Vec<char>>,
-    separator: char,
-}
-
-impl Patterns {
-    pub(super) fn new(reference: &str, patterns: &[String], separator: char) -> Self {
-        let whole = |pattern: &String| {
-            // Why composed: names are, and whoever created one decomposed finds it by what it said.
-            let text = MailboxName::compose(&format!("{reference}{pattern}"));
-            fold_inbox(&text, separator).chars().collect()
-        };
-        Self { patterns: patterns.iter().map(whole).collect(), separator }
-    }
-
-    pub(super) fn match_name(&self, name: &MailboxName) -> bool {
-        let name: Vec<char> = name.join(self.separator).chars().collect();
-        self.patterns.iter().any(|pattern| matches(pattern, &name, self.separator))
-    }
-}
-
-/// INBOX in a pattern is matched in any case (RFC 9051 5.1).
-fn fold_inbox(pattern: &str, separator: char) -> String {
-    let end = pattern.find([separator, '*', '%']).unwrap_or(pattern.len());
-    if pattern[..end].eq_ignore_ascii_case("INBOX") {
-        return format!("INBOX{}", &pattern[end..]);
-    }
-    pattern.to_owned()
+pub(super) fn begin(cx: &Context, list: List) -> Parsed<Box<dyn Work>> {
+    let patterns = Patterns::new(&list.reference, &list.patterns, cx.config.separator)?;
+    Ok(Box::new(Listing { asked: Asked { list, patterns }, left: None }))
 }
 
 fn special_use(of: SpecialUse) -> &'static str {
@@ -106,84 +82,87 @@ fn special_use(of: SpecialUse) -> &'static str {
     }
 }
 
-impl Listing {
-    pub(super) fn new(list: List) -> Self {
-        Self { list }
-    }
-
-    fn respond(&self, cx: &mut Context, infos: &[MailboxInfo], only_subscribed: &[MailboxName]) {
-        let separator = cx.config.separator;
-        let patterns = Patterns::new(&self.list.reference, &self.list.patterns, separator);
-        let subscriptions = self.subscriptions(infos, only_subscribed, &patterns);
-        for info in infos.iter().filter(|info| patterns.match_name(&info.name)) {
-            let by_subscription = !self.list.select_subscribed || info.subscribed;
-            let child_info = subscriptions.tells_of_names_below(&info.name);
-            if self.is_of_use(info) && (by_subscription || child_info) {
-                self.write_mailbox(cx, info, child_info);
-            }
-        }
-        if self.list.select_subscribed && !self.list.select_special_use {
-            let known: BTreeSet<&MailboxName> = infos.iter().map(|info| &info.name).collect();
-            for name in self.absent(only_subscribed, &known) {
-                let is_subscribed = subscriptions.all.contains(&name);
-                let child_info = subscriptions.tells_of_names_below(&name);
-                if !patterns.match_name(&name) || !(is_subscribed || child_info) {
-                    continue;
-                }
-                let subscribed = if is_subscribed { " \\Subscribed" } else { "" };
-                let _ = write!(cx.out, "* LIST (\\NonExistent{subscribed}) ");
-                write_name(cx, &name);
-                cx.out.text(if child_info { CHILD_INFO } else { "" });
-                cx.out.text("\r\n");
-            }
-        }
+impl Asked {
+    fn is_recursive(&self) -> bool {
+        self.list.recursive_match && self.list.select_subscribed
     }
 
     fn is_of_use(&self, info: &MailboxInfo) -> bool {
         !self.list.select_special_use || info.special_use.is_some()
     }
 
-    fn subscriptions<'a>(
-        &self,
-        infos: &'a [MailboxInfo],
-        only_subscribed: &'a [MailboxName],
-        patterns: &Patterns,
-    ) -> Subscriptions<'a> {
-        let mut subscriptions = Subscriptions {
-            all: BTreeSet::new(),
-            unlisted: BTreeSet::new(),
-            with_child_info: self.list.recursive_match && self.list.select_subscribed,
-        };
+    fn left(&self, infos: Vec<MailboxInfo>, names: Vec<MailboxName>) -> Left {
+        let subscriptions = self.subscriptions(&infos, &names);
+        let known = infos.iter().map(|info| info.name.clone()).filter(|_| self.is_recursive());
+        let known = known.collect();
+        let tells_names = self.list.select_subscribed && !self.list.select_special_use;
+        let names = if tells_names { names } else { Vec::new() };
+        let (infos, names) = (infos.into_iter(), names.into_iter());
+        Left { infos, names, before: None, known, subscriptions }
+    }
+
+    fn subscriptions(&self, infos: &[MailboxInfo], names: &[MailboxName]) -> Subscriptions {
+        let mut subscriptions =
+            Subscriptions { with_child_info: self.is_recursive(), ..Subscriptions::default() };
+        if !self.list.select_subscribed {
+            return subscriptions;
+        }
         let mailboxes = infos.iter().filter(|info| info.subscribed);
         let mailboxes = mailboxes.map(|info| (&info.name, self.is_of_use(info)));
-        let others = only_subscribed.iter().map(|name| (name, !self.list.select_special_use));
+        let others = names.iter().map(|name| (name, !self.list.select_special_use));
         for (name, is_of_use) in mailboxes.chain(others) {
-            subscriptions.all.insert(name);
-            if !is_of_use || !patterns.match_name(name) {
-                subscriptions.unlisted.insert(name);
+            subscriptions.all.insert(name.clone());
+            if !is_of_use || !self.patterns.match_name(name) {
+                subscriptions.unlisted.insert(name.clone());
             }
         }
         subscriptions
     }
 
-    /// Subscribed names without a mailbox and, where wanted, names above them.
-    fn absent(
+    fn tell_mailbox(&self, cx: &mut Context, info: &MailboxInfo, subscriptions: &Subscriptions) {
+        if !self.is_of_use(info) || !self.patterns.match_name(&info.name) {
+            return;
+        }
+        let child_info = subscriptions.tells_of_names_below(&info.name);
+        if !self.list.select_subscribed || info.subscribed || child_info {
+            self.write_mailbox(cx, info, child_info);
+        }
+    }
+
+    /// A name without a mailbox.
+    fn tell_name(&self, cx: &mut Context, name: &MailboxName, subscriptions: &Subscriptions) {
+        let is_subscribed = subscriptions.all.contains(name);
+        let child_info = subscriptions.tells_of_names_below(name);
+        if !self.patterns.match_name(name) || !(is_subscribed || child_info) {
+            return;
+        }
+        let subscribed = if is_subscribed { " \\Subscribed" } else { "" };
+        let _ = write!(cx.out, "* LIST (\\NonExistent{subscribed}) ");
+        write_name(cx, name);
+        cx.out.text(if child_info { CHILD_INFO } else { "" });
+        cx.out.text("\r\n");
+    }
+
+    /// A name and, where wanted, those above it that are not above the one before as well.
+    fn with_names_above(
         &self,
-        subscribed: &[MailboxName],
-        known: &BTreeSet<&MailboxName>,
-    ) -> BTreeSet<MailboxName> {
-        let mut absent = BTreeSet::new();
-        for name in subscribed {
-            absent.insert(name.clone());
-            let mut above = name.parent().filter(|_| self.list.recursive_match);
-            while let Some(name) = above {
-                above = name.parent();
-                if !known.contains(&name) {
-                    absent.insert(name);
-                }
+        name: &MailboxName,
+        before: Option<&MailboxName>,
+        known: &BTreeSet<MailboxName>,
+    ) -> Vec<MailboxName> {
+        let mut names = vec![name.clone()];
+        let mut above = name.parent().filter(|_| self.is_recursive());
+        while let Some(name) = above {
+            if before.is_some_and(|before| *before == name || before.is_below(&name)) {
+                break;
+            }
+            above = name.parent();
+            if !known.contains(&name) {
+                names.push(name);
             }
         }
-        absent
+        names.reverse();
+        names
     }
 
     fn write_mailbox(&self, cx: &mut Context, info: &MailboxInfo, child_info: bool) {
@@ -254,10 +233,33 @@ pub(super) fn write_name(cx: &mut Context, name: &MailboxName) {
     respond::mailbox(cx, name);
 }
 
+impl Listing {
+    fn tell(&mut self, cx: &mut Context) -> Next {
+        let Self { asked, left: Some(left) } = self else { return misplaced() };
+        for info in left.infos.by_ref() {
+            asked.tell_mailbox(cx, &info, &left.subscriptions);
+            if cx.out.is_full() {
+                return Next::More;
+            }
+        }
+        for name in left.names.by_ref() {
+            for name in asked.with_names_above(&name, left.before.as_ref(), &left.known) {
+                asked.tell_name(cx, &name, &left.subscriptions);
+            }
+            left.before = Some(name);
+            if cx.out.is_full() {
+                return Next::More;
+            }
+        }
+        Next::Done(Ending::ok("done"))
+    }
+}
+
 impl Work for Listing {
     fn go_on(&mut self, cx: &mut Context, reply: Option<Reply>) -> Next {
         match reply {
-            None if !self.list.is_extended && self.list.patterns == [""] => {
+            None if self.left.is_some() => self.tell(cx),
+            None if !self.asked.list.is_extended && self.asked.list.patterns == [""] => {
                 // RFC 9051 6.3.9: asks for the separator and the root of the reference.
                 let separator = cx.config.separator;
                 let _ = write!(cx.out, "* LIST (\\Noselect) \"{separator}\" \"\"\r\n");
@@ -265,46 +267,10 @@ impl Work for Listing {
             }
             None => Next::Ask(Question::Query(Query::Mailboxes(cx.account()))),
             Some(Reply::Answer(Answer::Mailboxes(infos, names))) => {
-                self.respond(cx, &infos, &names);
-                Next::Done(Ending::ok("done"))
+                self.left = Some(self.asked.left(infos, names));
+                self.tell(cx)
             }
             _ => misplaced(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn is_match(pattern: &str, name: &str) -> bool {
-        let pattern = fold_inbox(pattern, '/');
-        let (pattern, name): (Vec<_>, Vec<_>) = (pattern.chars().collect(), name.chars().collect());
-        matches(&pattern, &name, '/')
-    }
-
-    #[test]
-    fn wildcards() {
-        for (pattern, name, wanted) in [
-            ("*", "a/b", true),
-            ("%", "a", true),
-            ("%", "a/b", false),
-            ("%/%", "a/b", true),
-            ("a/%", "a/b", true),
-            ("a/%", "a", false),
-            ("a%", "a/b", false),
-            ("a*", "a/b", true),
-            ("*b", "a/b", true),
-            ("%b", "a/b", false),
-            ("inbox", "INBOX", true),
-            ("inbox/%", "INBOX/x", true),
-            ("inBox%", "INBOX", true),
-            ("", "a", false),
-            ("a", "", false),
-            ("**%%**", "a/b/c", true),
-            ("ä%", "äö", true),
-        ] {
-            assert_eq!(is_match(pattern, name), wanted, "{pattern} {name}");
         }
     }
 }

@@ -1,17 +1,28 @@
 //! LSUB (RFC 3501 6.3.9).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 
 use mailbox::dialogue::{Question, Reply};
 use mailbox::{Answer, MailboxInfo, MailboxName, Query};
 
-use super::list::{Patterns, write_name};
+use super::list::write_name;
+use super::patterns::Patterns;
 use crate::context::Context;
-use crate::parse::Lsub;
+use crate::parse::{Lsub, Parsed};
 use crate::work::{Ending, Next, Work, misplaced};
 
 /// Lists subscribed names.
-pub(super) struct Listing(pub(super) Lsub);
+struct Listing {
+    patterns: Patterns,
+    /// Still to be told, once the store told what there is.
+    left: Option<btree_map::IntoIter<MailboxName, bool>>,
+}
+
+pub(super) fn begin(cx: &Context, lsub: &Lsub) -> Parsed<Box<dyn Work>> {
+    let pattern = std::slice::from_ref(&lsub.pattern);
+    let patterns = Patterns::new(&lsub.reference, pattern, cx.config.separator)?;
+    Ok(Box::new(Listing { patterns, left: None }))
+}
 
 /// Names that match, and whether each is itself subscribed. A name above a subscribed one that the
 /// pattern does not reach is shown in its place (RFC 3501 6.3.9: `%`).
@@ -23,35 +34,39 @@ fn found(
     let mailboxes = infos.iter().filter(|info| info.subscribed).map(|info| &info.name);
     let mut found = BTreeMap::new();
     for name in mailboxes.chain(others) {
-        if patterns.match_name(name) {
+        let Some(n_levels) = patterns.n_levels(name) else { continue };
+        let levels = &name.components()[..n_levels];
+        if n_levels == name.components().len() {
             found.insert(name.clone(), true);
-            continue;
-        }
-        let mut above = name.parent();
-        while let Some(parent) = above {
-            if patterns.match_name(&parent) {
-                found.entry(parent).or_insert(false);
-                break;
-            }
-            above = parent.parent();
+        } else if let Some(above) = MailboxName::new(levels) {
+            found.entry(above).or_insert(false);
         }
     }
     found
 }
 
+impl Listing {
+    fn tell(&mut self, cx: &mut Context) -> Next {
+        for (name, is_subscribed) in self.left.iter_mut().flatten() {
+            cx.out.text(if is_subscribed { "* LSUB () " } else { "* LSUB (\\Noselect) " });
+            write_name(cx, &name);
+            cx.out.text("\r\n");
+            if cx.out.is_full() {
+                return Next::More;
+            }
+        }
+        Next::Done(Ending::ok("done"))
+    }
+}
+
 impl Work for Listing {
     fn go_on(&mut self, cx: &mut Context, reply: Option<Reply>) -> Next {
         match reply {
+            None if self.left.is_some() => self.tell(cx),
             None => Next::Ask(Question::Query(Query::Mailboxes(cx.account()))),
             Some(Reply::Answer(Answer::Mailboxes(infos, others))) => {
-                let pattern = [self.0.pattern.clone()];
-                let patterns = Patterns::new(&self.0.reference, &pattern, cx.config.separator);
-                for (name, is_subscribed) in found(&patterns, &infos, &others) {
-                    cx.out.text(if is_subscribed { "* LSUB () " } else { "* LSUB (\\Noselect) " });
-                    write_name(cx, &name);
-                    cx.out.text("\r\n");
-                }
-                Next::Done(Ending::ok("done"))
+                self.left = Some(found(&self.patterns, &infos, &others).into_iter());
+                self.tell(cx)
             }
             _ => misplaced(),
         }

@@ -2,6 +2,7 @@
 
 use super::cursor::{Cursor, Fault, Parsed};
 use super::status::{self, StatusItem};
+use crate::limits::{PATTERN_BYTES_MAX, PATTERNS_MAX};
 
 /// LIST.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub(crate) struct Lsub {
     pub(crate) pattern: String,
 }
 
+const TOO_MUCH: Fault = Fault::No("LIMIT", "too many or too long patterns");
+
 pub(super) fn parse(cursor: &mut Cursor<'_>) -> Parsed<List> {
     let mut list = List::default();
     if cursor.peek() == Some(b'(') {
@@ -41,10 +44,15 @@ pub(super) fn parse(cursor: &mut Cursor<'_>) -> Parsed<List> {
     cursor.space()?;
     if cursor.peek() == Some(b'(') {
         list.is_extended = true;
-        list.patterns = cursor.list(Cursor::pattern)?;
+        let mut n_patterns = 0;
+        list.patterns = cursor.list(|cursor| {
+            n_patterns += 1;
+            if n_patterns > PATTERNS_MAX { Err(TOO_MUCH) } else { cursor.pattern() }
+        })?;
     } else {
         list.patterns.push(cursor.pattern()?);
     }
+    check(&list.reference, &list.patterns)?;
     if cursor.eat(b' ') {
         list.is_extended = true;
         if !cursor.eat_word("RETURN") {
@@ -85,5 +93,12 @@ fn returned(cursor: &mut Cursor<'_>, list: &mut List) -> Parsed<()> {
 pub(super) fn parse_lsub(cursor: &mut Cursor<'_>) -> Parsed<Lsub> {
     let reference = cursor.pattern()?;
     cursor.space()?;
-    Ok(Lsub { reference, pattern: cursor.pattern()? })
+    let pattern = cursor.pattern()?;
+    check(&reference, std::slice::from_ref(&pattern))?;
+    Ok(Lsub { reference, pattern })
+}
+
+fn check(reference: &str, patterns: &[String]) -> Parsed<()> {
+    let n_bytes = reference.len() + patterns.iter().map(String::len).sum::<usize>();
+    if n_bytes > PATTERN_BYTES_MAX { Err(TOO_MUCH) } else { Ok(()) }
 }

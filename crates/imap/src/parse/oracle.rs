@@ -451,7 +451,13 @@ fn meaning(of: &CommandBody<'_>) -> Meaning<Command> {
             Command::Lsub(Lsub { reference, pattern })
         }
         CommandBody::Status { mailbox, item_names } if !item_names.is_empty() => {
-            let items = item_names.iter().map(status_item).collect();
+            let mut items = Vec::new();
+            for item in item_names.iter().map(status_item) {
+                // Each is told once.
+                if !items.contains(&item) {
+                    items.push(item);
+                }
+            }
             Command::Status(Status { name: name(mailbox)?, items })
         }
         CommandBody::Copy { sequence_set, mailbox, uid } => {

@@ -34,9 +34,16 @@ pub(super) fn parse(cursor: &mut Cursor<'_>) -> Parsed<Status> {
     Ok(Status { name, items })
 }
 
-/// At least one item between parentheses.
+/// At least one item between parentheses, each once.
 pub(super) fn items(cursor: &mut Cursor<'_>) -> Parsed<Vec<StatusItem>> {
-    let items = cursor.list(item)?;
+    let mut items = Vec::new();
+    cursor.list(|cursor| {
+        let item = item(cursor)?;
+        if !items.contains(&item) {
+            items.push(item);
+        }
+        Ok(())
+    })?;
     if items.is_empty() { Err(Fault::Bad("status item expected")) } else { Ok(items) }
 }
 

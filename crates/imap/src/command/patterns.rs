@@ -1,0 +1,183 @@
+//! What LIST and LSUB are asked for: names with wildcards (RFC 9051 6.3.9).
+
+use mailbox::MailboxName;
+
+use crate::limits::WILD_CHARS_MAX;
+use crate::parse::{Fault, Parsed};
+
+/// A reference and a pattern, ready to match.
+struct Pattern {
+    /// Up to the first wildcard.
+    fixed: Vec<char>,
+    /// From there on. Invariant: no two wildcards beside each other.
+    wild: Vec<char>,
+}
+
+/// The patterns of a LIST, ready to match.
+/// Invariant: at most `WILD_CHARS_MAX` characters from their first wildcards on, of all together.
+pub(super) struct Patterns {
+    patterns: Vec<Pattern>,
+    separator: char,
+}
+
+impl Patterns {
+    pub(super) fn new(reference: &str, patterns: &[String], separator: char) -> Parsed<Self> {
+        let whole = |pattern: &String| {
+            // Why composed: names are, and whoever created one decomposed finds it by what it said.
+            let text = MailboxName::compose(&format!("{reference}{pattern}"));
+            Pattern::new(&fold_inbox(&text, separator))
+        };
+        let patterns: Vec<Pattern> = patterns.iter().map(whole).collect();
+        if patterns.iter().map(|pattern| pattern.wild.len()).sum::<usize>() > WILD_CHARS_MAX {
+            return Err(Fault::No("LIMIT", "too much behind wildcards"));
+        }
+        Ok(Self { patterns, separator })
+    }
+
+    /// Whether a name matches.
+    pub(super) fn match_name(&self, name: &MailboxName) -> bool {
+        self.n_levels(name) == Some(name.components().len())
+    }
+
+    /// Of how many levels is the longest name that matches, this one or one above it?
+    pub(super) fn n_levels(&self, name: &MailboxName) -> Option<usize> {
+        let joined: Vec<char> = name.join(self.separator).chars().collect();
+        let n_levels = |pattern: &Pattern| pattern.n_levels(name, &joined, self.separator);
+        self.patterns.iter().filter_map(n_levels).max()
+    }
+}
+
+impl Pattern {
+    fn new(text: &str) -> Self {
+        let (mut fixed, mut wild): (Vec<char>, Vec<char>) = (Vec::new(), Vec::new());
+        for c in text.chars() {
+            let is_wildcard = matches!(c, '*' | '%');
+            match wild.last().copied() {
+                None if !is_wildcard => fixed.push(c),
+                // Several in a row are what the widest of them is.
+                Some('*') if is_wildcard => {}
+                Some('%') if is_wildcard => {
+                    wild.pop();
+                    wild.push(c);
+                }
+                _ => wild.push(c),
+            }
+        }
+        Self { fixed, wild }
+    }
+
+    fn n_levels(&self, name: &MailboxName, joined: &[char], separator: char) -> Option<usize> {
+        let reached = reached(&self.wild, joined.strip_prefix(&self.fixed[..])?, separator);
+        let (mut end, mut n_levels) = (0, None);
+        for (level, component) in name.components().iter().enumerate() {
+            end += component.chars().count() + usize::from(level > 0);
+            if end >= self.fixed.len() && reached[end - self.fixed.len()] {
+                n_levels = Some(level + 1);
+            }
+        }
+        n_levels
+    }
+}
+
+/// Which beginnings of the text, by their length, the pattern matches: `*` is anything, `%` anything but the
+/// separator. Linear in pattern times text.
+fn reached(pattern: &[char], text: &[char], separator: char) -> Vec<bool> {
+    let mut reached = vec![false; text.len() + 1];
+    reached[0] = true;
+    for &wanted in pattern {
+        match wanted {
+            '*' | '%' => {
+                for at in 0..text.len() {
+                    let passes = wanted == '*' || text[at] != separator;
+                    reached[at + 1] |= reached[at] && passes;
+                }
+            }
+            _ => {
+                for at in (0..text.len()).rev() {
+                    reached[at + 1] = reached[at] && text[at] == wanted;
+                }
+                reached[0] = false;
+            }
+        }
+        if !reached.contains(&true) {
+            break;
+        }
+    }
+    reached
+}
+
+/// INBOX in a pattern is matched in any case (RFC 9051 5.1).
+fn fold_inbox(pattern: &str, separator: char) -> String {
+    let end = pattern.find([separator, '*', '%']).unwrap_or(pattern.len());
+    if pattern[..end].eq_ignore_ascii_case("INBOX") {
+        return format!("INBOX{}", &pattern[end..]);
+    }
+    pattern.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn patterns(pattern: &str) -> Patterns {
+        Patterns::new("", &[pattern.to_owned()], '/').expect("short ones")
+    }
+
+    fn name(text: &str) -> MailboxName {
+        MailboxName::parse(text, '/').expect("a name")
+    }
+
+    #[test]
+    fn wildcards() {
+        for (pattern, of, wanted) in [
+            ("*", "a/b", true),
+            ("%", "a", true),
+            ("%", "a/b", false),
+            ("%/%", "a/b", true),
+            ("a/%", "a/b", true),
+            ("a/%", "a", false),
+            ("a%", "a/b", false),
+            ("a*", "a/b", true),
+            ("*b", "a/b", true),
+            ("%b", "a/b", false),
+            ("%*b", "a/b", true),
+            ("*%b", "a/b", true),
+            ("%%b", "a/b", false),
+            ("inbox", "INBOX", true),
+            ("inbox/%", "INBOX/x", true),
+            ("inBox%", "INBOX", true),
+            ("", "a", false),
+            ("a", "ab", false),
+            ("ab", "a", false),
+            ("**%%**", "a/b/c", true),
+            ("ä%", "äö", true),
+        ] {
+            assert_eq!(patterns(pattern).match_name(&name(of)), wanted, "{pattern} {of}");
+        }
+    }
+
+    #[test]
+    fn the_longest_name_that_matches_is_found() {
+        for (pattern, of, wanted) in [
+            ("%", "a/b/c", Some(1)),
+            ("*", "a/b/c", Some(3)),
+            ("a", "a/b/c", Some(1)),
+            ("a", "ab/c", None),
+            ("a/%", "a/bä/c", Some(2)),
+            ("*ä", "a/bä/c", Some(2)),
+            ("a/b/c", "a/b/c", Some(3)),
+            ("a/", "a/b", None),
+            ("d%", "a/b", None),
+        ] {
+            assert_eq!(patterns(pattern).n_levels(&name(of)), wanted, "{pattern} {of}");
+        }
+    }
+
+    #[test]
+    fn wildcards_in_a_row_are_one() {
+        assert_eq!(patterns(&"*%".repeat(5_000)).patterns[0].wild, ['*']);
+        assert_eq!(patterns(&"%".repeat(5_000)).patterns[0].wild, ['%']);
+        assert!(Patterns::new("", &["*a".repeat(5_000)], '/').is_err());
+        assert!(Patterns::new("*", &["a".repeat(255)], '/').is_ok());
+    }
+}
