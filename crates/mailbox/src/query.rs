@@ -176,7 +176,7 @@ pub struct Search {
     #[n(1)]
     pub among: UidSet,
     /// What to look for. Sequence numbers and `\Recent` were turned into UIDs by the session.
-    #[n(2)]
+    #[cbor(n(2), decode_with = "crate::codec::decode_shallow")]
     pub key: SearchKey,
 }
 
