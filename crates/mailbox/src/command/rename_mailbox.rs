@@ -24,8 +24,12 @@ pub(crate) fn apply(ledger: &mut Ledger<'_, '_>, cmd: &RenameMailbox) -> Result<
     if tree::find(ledger.rows, account, &cmd.to).is_some() {
         return Err(Refusal::MailboxExists);
     }
-    let depth = tree::depth(ledger.rows, account, node);
-    tree::check_depth(cmd.to.components().len() - 1, depth)?;
+    // Why not always: what lies no deeper than before fits as before.
+    let is_deeper = cmd.to.components().len() > cmd.from.components().len();
+    if is_deeper && tree::has_children(ledger.rows, account, node) {
+        let depth = tree::depth(ledger.rows, account, node);
+        tree::check_depth(cmd.to.components().len() - 1, depth)?;
+    }
     let parent = tree::create_parents(ledger, &cmd.to)?;
     ledger.rows.remove(&table::name(account, row.parent, &row.component));
     row.parent = parent;
