@@ -73,10 +73,20 @@ impl MailboxName {
         self.0.len() > other.0.len() && self.0.starts_with(&other.0)
     }
 
+    /// Octets of the joined name.
+    pub(crate) fn size_bytes(&self) -> usize {
+        size_bytes(&self.0)
+    }
+
     /// The components joined by `separator`.
     pub fn join(&self, separator: char) -> String {
         self.0.join(&separator.to_string())
     }
+}
+
+/// Octets of these components with one more between each two.
+pub(crate) fn size_bytes(components: &[String]) -> usize {
+    components.iter().map(|component| component.len() + 1).sum::<usize>().saturating_sub(1)
 }
 
 impl<'b, C> Decode<'b, C> for MailboxName {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::command::SpecialUse;
 use crate::ids::{AccountId, MailboxId, Uid, UidValidity};
 use crate::ledger::Ledger;
-use crate::name::{LEVELS_MAX, MailboxName};
+use crate::name::{self, LEVELS_MAX, MailboxName};
 use crate::outcome::Refusal;
 use crate::row::{self, MailboxRow, NodeRow};
 use crate::rows::Source;
@@ -14,6 +14,12 @@ use crate::table::{self, Fields, Table};
 
 /// Limit: names in one account's tree, so that LIST stays one answer.
 pub const NODES_MAX: u32 = 10_000;
+
+/// Limit: octets of all names of one account, each with those above it. With as many of subscriptions and what
+/// else is told of each name, LIST stays below the 16 MiB of an answer.
+pub const NAMES_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// Octets of a name that always fits: so many of each are no more than all may be. Longer ones are counted.
+pub(crate) const SHORT_NAME_BYTES: usize = NAMES_BYTES_MAX / NODES_MAX as usize;
 
 /// The parent of top-level names.
 pub(crate) const ROOT: u64 = 0;
@@ -75,25 +81,77 @@ pub(crate) fn has_children(rows: &dyn Source, account: AccountId, node: u64) -> 
     row::has_any(rows, &table::names(account, node))
 }
 
-/// Levels of the subtree that begins with a node, itself included.
-///
-/// Why all names of the account: one scan of them costs less than one for each node.
-pub(crate) fn depth(rows: &dyn Source, account: AccountId, node: u64) -> usize {
+/// What the names of an account amount to.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    /// Octets of all of them.
+    bytes: usize,
+    /// Names in the subtree that was asked about, its first one included.
+    n_names: usize,
+    /// Levels of it.
+    n_levels: usize,
+}
+
+/// Looks at all names, in one scan, which costs less than one for each node.
+pub(crate) fn survey(rows: &dyn Source, account: AccountId, subtree: u64) -> Survey {
     let prefix = table::table(account, Table::Name);
-    let mut children: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    let mut children: BTreeMap<u64, Vec<(u64, usize)>> = BTreeMap::new();
     rows.scan(&prefix, &table::end_of(&prefix), &mut |key, value| {
         let parent = Fields(key).u64(prefix.len());
-        children.entry(parent).or_default().push(row::read(value));
+        let component_bytes = key.len() - table::names(account, parent).len();
+        children.entry(parent).or_default().push((row::read(value), component_bytes));
         true
     });
-    let mut deepest = 1;
-    let mut open = vec![(node, 1)];
-    while let Some((node, level)) = open.pop() {
-        deepest = deepest.max(level);
-        let below = children.remove(&node).unwrap_or_default();
-        open.extend(below.into_iter().map(|node| (node, level + 1)));
+    let mut survey = Survey::default();
+    // Each with the octets in front of its children, and its level in the subtree.
+    let mut open = vec![(ROOT, 0, 0)];
+    while let Some((node, bytes_before, level)) = open.pop() {
+        for (child, component_bytes) in children.remove(&node).unwrap_or_default() {
+            let bytes = bytes_before + component_bytes;
+            let level = if child == subtree || level > 0 { level + 1 } else { 0 };
+            survey.bytes += bytes;
+            survey.n_names += usize::from(level > 0);
+            survey.n_levels = survey.n_levels.max(level);
+            open.push((child, bytes + 1, level));
+        }
     }
-    deepest
+    survey
+}
+
+impl Survey {
+    /// Whether the subtree fits below a name of so many levels.
+    pub(crate) fn check_depth(&self, levels_above: usize) -> Result<(), Refusal> {
+        if levels_above + self.n_levels > LEVELS_MAX {
+            return Err(Refusal::Limit("levels of a mailbox name".into()));
+        }
+        Ok(())
+    }
+
+    /// Whether each name of the subtree may have so many octets more.
+    pub(crate) fn check_growth(&self, bytes: usize) -> Result<(), Refusal> {
+        check_bytes(self.bytes, bytes * self.n_names)
+    }
+}
+
+fn check_bytes(bytes: usize, more: usize) -> Result<(), Refusal> {
+    if bytes + more > NAMES_BYTES_MAX {
+        return Err(Refusal::Limit("octets of mailbox names".into()));
+    }
+    Ok(())
+}
+
+/// Whether there may be a name of these components and those above it that are not there yet.
+fn check_new(
+    ledger: &Ledger<'_, '_>,
+    components: &[String],
+    n_known: usize,
+) -> Result<(), Refusal> {
+    if name::size_bytes(components) <= SHORT_NAME_BYTES {
+        return Ok(());
+    }
+    let missing = n_known + 1..=components.len();
+    let more = missing.map(|n_levels| name::size_bytes(&components[..n_levels])).sum();
+    check_bytes(survey(ledger.rows, ledger.account, ROOT).bytes, more)
 }
 
 /// Creates a mailbox and the parents it lacks, which become mailboxes too. A `\Noselect` name gets
@@ -130,6 +188,7 @@ pub(crate) fn create(
     if ledger.usage.n_nodes + n_missing > NODES_MAX {
         return Err(Refusal::Limit("mailboxes".into()));
     }
+    check_new(ledger, components, n_known)?;
     ledger.modseq()?;
     let validity = ledger.uid_validities(n_missing.max(1))?;
     if let Some(row) = known {
@@ -200,12 +259,4 @@ pub(crate) fn create_parents(
     }
     let (node, _) = find(ledger.rows, ledger.account, &parent).expect("it was just created");
     Ok(node)
-}
-
-/// Whether a subtree fits below a name of so many levels.
-pub(crate) fn check_depth(levels_above: usize, depth: usize) -> Result<(), Refusal> {
-    if levels_above + depth > LEVELS_MAX {
-        return Err(Refusal::Limit("levels of a mailbox name".into()));
-    }
-    Ok(())
 }

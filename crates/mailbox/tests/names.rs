@@ -4,6 +4,8 @@ mod support;
 
 use std::cell::Cell;
 
+use mailbox::command::{CreateAccount, Quota, Subscribe};
+use mailbox::query::Query;
 use mailbox::*;
 use support::*;
 
@@ -49,4 +51,60 @@ fn a_rename_does_not_look_at_each_name_below() {
         let (_, outcome) = looks(&shard, rename("a", &to.join("/")));
         assert_eq!(outcome == Outcome::Done, is_done, "{outcome:?}");
     }
+}
+
+/// So many levels, as long as they may be.
+fn long(first: &str, n_levels: usize) -> String {
+    let level = "x".repeat(255);
+    let levels = std::iter::once(first).chain(std::iter::repeat_n(level.as_str(), n_levels - 1));
+    levels.collect::<Vec<_>>().join("/")
+}
+
+fn subscribe(text: &str) -> Command {
+    Command::Subscribe(Subscribe { account: ACCOUNT, name: name(text), on: true })
+}
+
+#[test]
+fn long_names_come_to_an_end_before_an_answer_does() {
+    let mut shard = Shard::with_account();
+    shard.is_checked_seldom = true;
+    for n in 0..500 {
+        shard.create(&format!("s/{n}"));
+    }
+    let limit = |outcome| matches!(outcome, Outcome::Refused(Refusal::Limit(_)));
+    let nth = |n: u32| long(&n.to_string(), 32);
+    let created = (0..100).take_while(|n| !limit(shard.run(create(&nth(*n))))).count();
+    let subscribed = (0..1_000).take_while(|n| !limit(shard.run(subscribe(&nth(*n))))).count();
+    // A mailbox has 31 names above it, of 124 KiB together; a subscription has none.
+    assert_eq!((created, subscribed), (24, 396));
+    let answer = codec::encode(&shard.ask(&Query::Mailboxes(ACCOUNT)));
+    assert!(answer.len() < 7 << 20, "{} octets", answer.len());
+    // Names get longer by what lies above them, too.
+    assert!(limit(shard.run(rename("s", &long("t", 2)))));
+    assert!(limit(shard.run(rename("INBOX", &long("in", 32)))));
+    for command in [create("short"), rename("s", "t"), rename("1", "z"), subscribe("short")] {
+        assert!(!limit(shard.run(command)));
+    }
+    for n_levels in (1..=32).rev() {
+        shard.run(delete(&long("2", n_levels)));
+    }
+    assert!(!limit(shard.run(rename("INBOX", &long("in", 32)))));
+    shard.check();
+}
+
+#[test]
+fn an_account_does_not_begin_with_long_names() {
+    let mut shard = Shard::new();
+    let mut create = |text: &str| {
+        shard.run(Command::CreateAccount(CreateAccount {
+            account: ACCOUNT,
+            name: address("ann@example.test"),
+            password_hash: "$x$".into(),
+            quota: Quota::default(),
+            subscribe: Some(true),
+            mailboxes: vec![(name(text), None)],
+        }))
+    };
+    assert!(matches!(create(&long("a", 32)), Outcome::Refused(Refusal::Limit(_))));
+    assert_eq!(create("a"), Outcome::Done);
 }

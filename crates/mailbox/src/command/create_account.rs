@@ -56,7 +56,9 @@ pub(crate) fn apply(
 }
 
 fn check(mailboxes: &[(MailboxName, Option<SpecialUse>)]) -> Result<(), Refusal> {
-    if mailboxes.len() > DEFAULT_MAILBOXES_MAX {
+    // Why short: such names are never refused later.
+    let are_short = mailboxes.iter().all(|(name, _)| name.size_bytes() <= tree::SHORT_NAME_BYTES);
+    if mailboxes.len() > DEFAULT_MAILBOXES_MAX || !are_short {
         return Err(Refusal::Limit("default mailboxes".into()));
     }
     let mut taken = BTreeSet::new();

@@ -24,12 +24,7 @@ pub(crate) fn apply(ledger: &mut Ledger<'_, '_>, cmd: &RenameMailbox) -> Result<
     if tree::find(ledger.rows, account, &cmd.to).is_some() {
         return Err(Refusal::MailboxExists);
     }
-    // Why not always: what lies no deeper than before fits as before.
-    let is_deeper = cmd.to.components().len() > cmd.from.components().len();
-    if is_deeper && tree::has_children(ledger.rows, account, node) {
-        let depth = tree::depth(ledger.rows, account, node);
-        tree::check_depth(cmd.to.components().len() - 1, depth)?;
-    }
+    check_fit(ledger, cmd, node)?;
     let parent = tree::create_parents(ledger, &cmd.to)?;
     ledger.rows.remove(&table::name(account, row.parent, &row.component));
     row.parent = parent;
@@ -37,6 +32,21 @@ pub(crate) fn apply(ledger: &mut Ledger<'_, '_>, cmd: &RenameMailbox) -> Result<
     row::save(ledger.rows, table::name(account, parent, &row.component), &node);
     row::save(ledger.rows, table::node(account, node), &row);
     Ok(Outcome::Done)
+}
+
+/// Whether the names fit where they are to lie. No deeper and no longer than before they do.
+fn check_fit(ledger: &Ledger<'_, '_>, cmd: &RenameMailbox, node: u64) -> Result<(), Refusal> {
+    let n_levels = cmd.to.components().len();
+    let growth = cmd.to.size_bytes().saturating_sub(cmd.from.size_bytes());
+    let is_deeper = n_levels > cmd.from.components().len();
+    let has_children = tree::has_children(ledger.rows, ledger.account, node);
+    let is_short = !has_children && cmd.to.size_bytes() <= tree::SHORT_NAME_BYTES;
+    if is_short || !is_deeper && growth == 0 {
+        return Ok(());
+    }
+    let survey = tree::survey(ledger.rows, ledger.account, node);
+    survey.check_depth(n_levels - 1)?;
+    if growth > 0 { survey.check_growth(growth) } else { Ok(()) }
 }
 
 fn rename_inbox(ledger: &mut Ledger<'_, '_>, cmd: &RenameMailbox) -> Result<Outcome, Refusal> {
