@@ -198,7 +198,7 @@ pub struct MailboxInfo {
     /// Raw octets of all messages.
     #[n(14)]
     pub size_bytes: u64,
-    /// Keywords in use, for the FLAGS response; some may be used no more.
+    /// Keywords in use, for the FLAGS response; some may be used no more. None where all mailboxes are told.
     #[n(15)]
     pub keywords: Vec<Keyword>,
     /// Raw octets of messages with `\Deleted` (RFC 9208).

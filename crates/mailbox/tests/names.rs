@@ -108,3 +108,16 @@ fn an_account_does_not_begin_with_long_names() {
     assert!(matches!(create(&long("a", 32)), Outcome::Refused(Refusal::Limit(_))));
     assert_eq!(create("a"), Outcome::Done);
 }
+
+#[test]
+fn keywords_are_told_of_one_mailbox_and_not_of_all() {
+    let mut shard = Shard::with_account();
+    let keyword = Keyword::new("$Work").expect("a keyword");
+    let flags = Flags { keywords: [keyword.clone()].into(), ..Flags::default() };
+    shard.append("INBOX", &[mail("one")], &flags);
+    assert_eq!(shard.mailbox("INBOX").keywords, [keyword]);
+    let Answer::Mailboxes(infos, _) = shard.ask(&Query::Mailboxes(ACCOUNT)) else {
+        panic!("refused");
+    };
+    assert!(infos.iter().all(|info| info.keywords.is_empty()));
+}

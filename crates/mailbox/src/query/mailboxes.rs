@@ -47,9 +47,16 @@ pub(super) fn one(rows: &dyn Source, named: &NamedMailbox) -> Result<Answer, Ref
     let has_children = tree::has_children(rows, account, node);
     let is_subscribed = rows.row(&table::subscription(account, &named.name)).is_some();
     let of_name = (named.name.clone(), row);
-    Ok(Answer::Mailbox(Box::new(info(rows, account, of_name, (has_children, is_subscribed)))))
+    let mut info = info(rows, account, of_name, (has_children, is_subscribed));
+    if info.selectable {
+        let key = table::keywords(account, info.of.mailbox);
+        let keywords: KeywordsRow = row::load(rows, &key).unwrap_or_default();
+        info.keywords = keywords.keywords.into_iter().collect();
+    }
+    Ok(Answer::Mailbox(Box::new(info)))
 }
 
+/// Without keywords: those of all mailboxes may be ten times what an answer holds.
 fn info(
     rows: &dyn Source,
     account: AccountId,
@@ -63,8 +70,6 @@ fn info(
     let Some((mailbox, row)) = row else {
         return no_mailbox(account, name, (has_children, subscribed));
     };
-    let keywords: KeywordsRow =
-        row::load(rows, &table::keywords(account, mailbox)).unwrap_or_default();
     MailboxInfo {
         of: OfMailbox { account, mailbox },
         name,
@@ -82,7 +87,7 @@ fn info(
         first_recent: row.first_recent,
         size_bytes: row.size_bytes,
         deleted_bytes: row.deleted_bytes,
-        keywords: keywords.keywords.into_iter().collect(),
+        keywords: Vec::new(),
     }
 }
 
