@@ -72,8 +72,7 @@ fn store() -> Store {
     let odd = |some: &[u32]| some.iter().copied().filter_map(Uid::new).collect::<UidSet>();
     let numbers: Vec<u32> = (1..=N_MESSAGES as u32).step_by(2).collect();
     for some in numbers.chunks(100) {
-        let expunge =
-            Expunge { account: ACCOUNT, mailbox, uids: odd(some), only_deleted: false };
+        let expunge = Expunge { account: ACCOUNT, mailbox, uids: odd(some), only_deleted: false };
         store.apply(Command::Expunge(expunge), &[]);
     }
     let mut names: Vec<String> = (0..N_MAILBOXES).map(|n| format!("a/b{n}")).collect();
@@ -118,6 +117,8 @@ fn a_line_full_of_one_thing_costs_little() {
     client.say(&mut store, b"a LOGIN ann@example.test secret\r\n");
     let headers = format!("FETCH 1 ({})", vec!["BODY[HEADER.FIELDS (X-Long)]"; 250].join(" "));
     let no = "t NO [LIMIT]";
+    let id = "HEADER MESSAGE-ID <1@x>";
+    let ids = format!("{id} ").repeat(199);
     for (what, mailbox, line, wanted) in [
         ("sort criteria", "INBOX", full("SORT (", "SIZE", " ", ") UTF-8 ALL"), "t OK"),
         ("items", "parts", full("FETCH 1 (", "BODY", " ", ")"), "t OK"),
@@ -131,17 +132,29 @@ fn a_line_full_of_one_thing_costs_little() {
         ("texts", "INBOX", full("SEARCH ", "NOT TEXT x", " ", ""), no),
         ("as many sets as may be", "INBOX", format!("SEARCH {}", ["1:*"; 500].join(" ")), "t OK"),
         ("words", "INBOX", format!("SEARCH {}", ["NOT TEXT x"; 32].join(" ")), "t OK"),
-        ("ids", "INBOX", format!("SEARCH {}", any_of("HEADER MESSAGE-ID <1@x>", 200)), "t OK"),
+        (
+            "a chain of ids",
+            "INBOX",
+            format!("SEARCH {}{id}", format!("OR {id} ").repeat(199)),
+            "t OK",
+        ),
+        ("ORs before ids", "INBOX", format!("SEARCH {}{ids}{id}", "OR ".repeat(199)), "t OK"),
+        ("ids", "INBOX", format!("SEARCH {}", any_of(id, 200)), "t OK"),
         ("patterns", "INBOX", full("LIST \"\" (", "*", " ", ")"), no),
         ("wildcards", "INBOX", format!("LIST \"\" {}", "*b".repeat(7_000)), no),
         ("a long pattern", "INBOX", full("LIST \"\" ", "a", "", ""), no),
         ("a long pattern of LSUB", "INBOX", full("LSUB \"\" ", "a", "", ""), no),
-        ("status items", "INBOX", full("LIST \"\" * RETURN (STATUS (", "UNSEEN", " ", "))"), "t OK"),
+        (
+            "status items",
+            "INBOX",
+            full("LIST \"\" * RETURN (STATUS (", "UNSEEN", " ", "))"),
+            "t OK",
+        ),
         ("mailboxes", "INBOX", "LIST \"\" *".into(), "t OK"),
     ] {
         client.say(&mut store, format!("b SELECT {mailbox}\r\n").as_bytes());
         let (peak, largest, end) = give(&mut client, &mut store, &line);
-        println!("{what}: {} KiB, {largest} octets at once, {end}", peak / 1024);
+        println!("{what}: {} KiB, {largest} octets at once, {end:.40}", peak / 1024);
         assert!(end.starts_with(wanted), "{what}: {end}");
         assert!(peak < MEMORY_MAX, "{what}: {peak} octets of memory");
         assert!(largest < SENT_AT_ONCE_MAX, "{what}: {largest} octets at once");

@@ -156,12 +156,27 @@ fn key(of: &TheirKey<'_>) -> Meaning<Key> {
         TheirKey::Older(seconds) => Some(Key::Arrived(Less, seconds.get())),
         TheirKey::Younger(seconds) => Some(Key::Arrived(AtLeast, seconds.get())),
         TheirKey::Not(inner) => Some(not(key(inner)?)),
-        TheirKey::Or(a, b) => Some(Key::Or(Box::new(key(a)?), Box::new(key(b)?))),
+        TheirKey::Or(a, b) => {
+            let mut alternatives = Vec::new();
+            alternatives_of(a, &mut alternatives)?;
+            alternatives_of(b, &mut alternatives)?;
+            Some(super::search::any_of(alternatives))
+        }
         TheirKey::ModSequence { modseq, .. } if *modseq < 1 << 63 => {
             stored(SearchKey::ModSeq(*modseq))
         }
         TheirKey::ModSequence { .. } => None,
     }
+}
+
+/// ORs in ORs are one.
+fn alternatives_of(of: &TheirKey<'_>, alternatives: &mut Vec<Key>) -> Meaning<()> {
+    if let TheirKey::Or(a, b) = of {
+        alternatives_of(a, alternatives)?;
+        return alternatives_of(b, alternatives);
+    }
+    alternatives.push(key(of)?);
+    Some(())
 }
 
 fn has_modseq(of: &TheirKey<'_>) -> bool {

@@ -154,6 +154,15 @@ fn all_of(mut keys: Vec<Key>) -> Key {
     if keys.len() == 1 { keys.remove(0) } else { Key::And(keys) }
 }
 
+/// One of at least one key, as flat as can be.
+pub(super) fn any_of(mut keys: Vec<Key>) -> Key {
+    if keys.len() == 1 {
+        return keys.remove(0);
+    }
+    let others = keys.split_off(keys.len() / 2);
+    Key::Or(Box::new(any_of(keys)), Box::new(any_of(others)))
+}
+
 fn flag(flag: SystemFlags) -> Key {
     Key::Stored(SearchKey::Flag(flag))
 }
@@ -195,13 +204,21 @@ fn key(cursor: &mut Cursor<'_>, read: &mut Read) -> Parsed<Key> {
             return Ok(not(inner));
         }
         "OR" => {
-            cursor.space()?;
             cursor.enter()?;
-            let left = key(cursor, read)?;
-            cursor.space()?;
-            let right = key(cursor, read)?;
+            // Why all at once: clients that look for a hundred messages by their ids put each OR into the one
+            // before it, which is no deeper than one with a hundred alternatives.
+            let (mut alternatives, mut n_missing) = (Vec::new(), 2);
+            while n_missing > 0 {
+                cursor.space()?;
+                if cursor.eat_word("OR") {
+                    n_missing += 1;
+                } else {
+                    alternatives.push(key(cursor, read)?);
+                    n_missing -= 1;
+                }
+            }
             cursor.leave();
-            return Ok(Key::Or(Box::new(left), Box::new(right)));
+            return Ok(any_of(alternatives));
         }
         "MODSEQ" => {
             read.with_modseq = true;
