@@ -281,7 +281,7 @@ impl Work for Fetching {
             }
             Step::Tell if is_away => Next::Abort,
             Step::Tell => {
-                match self.page.front_mut().is_some_and(|row| row.give_up(cx, &self.fetch.items)) {
+                match self.page.front_mut().is_some_and(Row::give_up) {
                     true => {
                         self.trouble = Some(trouble);
                         self.tell(cx)

@@ -12,6 +12,7 @@ use super::section::{self, Octets};
 use crate::context::Context;
 use crate::date;
 use crate::limits::FIELDS_AT_ONCE_BYTES;
+use crate::output::Output;
 use crate::parse::{Item, Section};
 use crate::respond::{envelope, flags, structure};
 use mailbox::command::InternalDate;
@@ -53,7 +54,10 @@ pub(super) struct Row {
     /// `\Seen` was set by this very FETCH.
     is_newly_seen: bool,
     has_begun: bool,
-    /// Items told.
+    seqnum: u32,
+    /// Some of the response is written.
+    is_open: bool,
+    /// Items told, or left out.
     n_told: usize,
     reading: Reading,
     /// The chunk at hand and where it begins in the message.
@@ -64,9 +68,14 @@ pub(super) struct Row {
     has_unknown: bool,
 }
 
-/// What stands for octets that are not there. RFC 3516 4.2: a size is a number whatever comes.
-fn nothing(item: Option<&Item>) -> &'static str {
-    if matches!(item, Some(Item::BinarySize(_))) { "0" } else { "NIL" }
+/// How the response names the octets of an item.
+fn label(item: Option<&Item>) -> &str {
+    match item {
+        Some(Item::Section(section) | Item::Binary(section) | Item::BinarySize(section)) => {
+            &section.label
+        }
+        _ => "",
+    }
 }
 
 impl Row {
@@ -75,6 +84,8 @@ impl Row {
             record,
             is_newly_seen: false,
             has_begun: false,
+            seqnum: 0,
+            is_open: false,
             n_told: 0,
             reading: Reading::Nothing,
             chunk: None,
@@ -107,8 +118,9 @@ impl Row {
         fits
     }
 
-    /// The octets wanted cannot be had. False if a literal was begun already.
-    pub(super) fn give_up(&mut self, cx: &mut Context, items: &[Item]) -> bool {
+    /// The octets wanted cannot be had: their item is left out, for clients keep NIL as an empty message.
+    /// False if a literal was begun already.
+    pub(super) fn give_up(&mut self) -> bool {
         let is_lost = match &self.reading {
             Reading::Literal { begun, .. } => *begun,
             Reading::Binary(decoding) => decoding.is_second_pass(),
@@ -118,7 +130,6 @@ impl Row {
         if is_lost {
             return false;
         }
-        cx.out.text(nothing(items.get(self.n_told)));
         self.n_told += 1;
         self.reading = Reading::Nothing;
         self.chunk = None;
@@ -145,7 +156,9 @@ impl Row {
         if self.is_newly_seen {
             self.tell_seen(cx, items);
         }
-        cx.out.text(")\r\n");
+        if self.is_open {
+            cx.out.text(")\r\n");
+        }
         Progress::Done
     }
 
@@ -155,26 +168,43 @@ impl Row {
         let (out, selected, _) = cx.parts();
         let Some(selected) = selected else { return false };
         let Some(seqnum) = selected.view.seqnum(self.record.uid) else { return false };
+        self.seqnum = seqnum;
         if self.is_newly_seen || items.contains(&Item::Flags) {
             selected.note_keywords(out, &self.record.flags);
         }
-        let _ = write!(out, "* {seqnum} FETCH (");
         true
+    }
+
+    /// What stands in front of an item.
+    fn separate(&mut self, out: &mut Output) {
+        if std::mem::replace(&mut self.is_open, true) {
+            out.text(" ");
+        } else {
+            let _ = write!(out, "* {} FETCH (", self.seqnum);
+        }
+    }
+
+    /// The same, and the name of octets that are certain to follow.
+    fn name(&mut self, out: &mut Output, label: &str) {
+        self.separate(out);
+        out.text(label);
+        out.text(" ");
     }
 
     /// RFC 9051 6.4.5: a flag that changed through FETCH is told with it; RFC 7162 3.1, 3.2.4: like any
     /// other change of flags.
-    fn tell_seen(&self, cx: &mut Context, items: &[Item]) {
-        let (enabled, record) = (cx.enabled, &self.record);
+    fn tell_seen(&mut self, cx: &mut Context, items: &[Item]) {
+        let enabled = cx.enabled;
         if enabled.qresync && !items.contains(&Item::Uid) {
-            let _ = write!(cx.out, " UID {}", record.uid);
+            self.separate(&mut cx.out);
+            let _ = write!(cx.out, "UID {}", self.record.uid);
         }
         if !items.contains(&Item::Flags) {
-            cx.out.text(" ");
+            self.separate(&mut cx.out);
             self.tell_flags(cx);
         }
         if enabled.condstore && !items.contains(&Item::ModSeq) {
-            cx.out.text(" ");
+            self.separate(&mut cx.out);
             self.tell_modseq(cx);
         }
     }
@@ -200,18 +230,19 @@ impl Row {
     }
 
     fn item(&mut self, cx: &mut Context, item: &Item) {
-        if self.n_told > 0 {
-            cx.out.text(" ");
+        match item {
+            Item::Section(section) => return self.section(cx, section),
+            Item::Binary(section) | Item::BinarySize(section) => {
+                return self.binary(cx, item, section);
+            }
+            _ => self.separate(&mut cx.out),
         }
         let record = &self.record;
         let metadata = record.metadata.as_deref();
         let enabled = cx.enabled;
         let out = &mut cx.out;
         match item {
-            Item::Section(section) => return self.section(cx, section),
-            Item::Binary(section) | Item::BinarySize(section) => {
-                return self.binary(cx, item, section);
-            }
+            Item::Section(_) | Item::Binary(_) | Item::BinarySize(_) => {}
             Item::Flags => self.tell_flags(cx),
             Item::Uid => {
                 let _ = write!(out, "UID {}", record.uid);
@@ -259,16 +290,9 @@ impl Row {
     }
 
     fn section(&mut self, cx: &mut Context, section: &Section) {
-        cx.out.text(&section.label);
-        cx.out.text(" ");
         match section::octets(&self.record, section) {
-            Octets::Nothing => {
-                self.no_octets(cx);
-            }
-            Octets::Range(range) if range.is_empty() => {
-                cx.out.text("\"\"");
-                self.n_told += 1;
-            }
+            Octets::Nothing => self.no_octets(cx, section, "NIL"),
+            Octets::Range(range) if range.is_empty() => self.no_octets(cx, section, "\"\""),
             Octets::Range(Range { start, end }) => {
                 self.reading = Reading::Literal { at: start, end, begun: false };
             }
@@ -279,22 +303,25 @@ impl Row {
     }
 
     fn binary(&mut self, cx: &mut Context, item: &Item, section: &Section) {
-        cx.out.text(&section.label);
-        cx.out.text(" ");
         match Decoding::of(&self.record, section) {
-            Decodable::Part(decoding) => {
-                self.reading = Reading::Binary(Box::new(decoding));
-                return;
+            Decodable::Part(decoding) => self.reading = Reading::Binary(Box::new(decoding)),
+            // RFC 3516 4.2: a size is a number whatever comes.
+            Decodable::Nothing if matches!(item, Item::BinarySize(_)) => {
+                self.no_octets(cx, section, "0");
             }
-            Decodable::Nothing => {}
-            Decodable::Unknown => self.has_unknown = true,
+            Decodable::Nothing => self.no_octets(cx, section, "NIL"),
+            // RFC 3516 4.3: the command fails for it. Roundcube takes NIL for an empty text, and asks for
+            // BODY when nothing was told.
+            Decodable::Unknown => {
+                self.has_unknown = true;
+                self.n_told += 1;
+            }
         }
-        cx.out.text(nothing(Some(item)));
-        self.n_told += 1;
     }
 
-    fn no_octets(&mut self, cx: &mut Context) {
-        cx.out.text("NIL");
+    fn no_octets(&mut self, cx: &mut Context, section: &Section, instead: &str) {
+        self.name(&mut cx.out, &section.label);
+        cx.out.text(instead);
         self.n_told += 1;
     }
 
@@ -324,13 +351,14 @@ impl Row {
                 };
             };
             let n_octets = slice.len() as u64;
+            if matches!(self.reading, Reading::Literal { begun: false, .. }) {
+                self.name(&mut cx.out, label(items.get(self.n_told)));
+                cx.out.literal_mark(end - at);
+            }
             match &mut self.reading {
                 Reading::Nothing => {}
-                Reading::Literal { at, end, begun } => {
-                    if !*begun {
-                        cx.out.literal_mark(*end - *at);
-                        *begun = true;
-                    }
+                Reading::Literal { at, begun, .. } => {
+                    *begun = true;
                     cx.out.shared(slice);
                     *at += n_octets;
                 }
@@ -357,19 +385,23 @@ impl Row {
             let item = items.get(self.n_told);
             if let (false, Some(Item::Binary(section))) = (decoding.is_second_pass(), item) {
                 let n_octets = decoding.rewind(section.partial);
+                self.name(&mut cx.out, &section.label);
                 // RFC 3516 4.2: literal8, for NUL may be among the octets.
                 cx.out.text("~");
                 cx.out.literal_mark(n_octets);
                 return;
             }
-            if let Some(Item::BinarySize(_)) = item {
-                cx.out.text(&decoding.size().to_string());
+            if let Some(Item::BinarySize(section)) = item {
+                let size = decoding.size();
+                self.name(&mut cx.out, &section.label);
+                cx.out.text(&size.to_string());
             }
         }
         if let Reading::Header { block, .. } = &self.reading
             && let Some(Item::Section(section)) = items.get(self.n_told)
         {
             let fields = section::fields(block, section);
+            self.name(&mut cx.out, &section.label);
             cx.out.literal_mark(fields.len() as u64);
             cx.out.shared(fields.into());
         }
