@@ -22,6 +22,8 @@ impl TransferDecoder {
     pub fn new(encoding: &str) -> Option<TransferDecoder> {
         let state = match encoding.trim().to_ascii_lowercase().as_str() {
             "" | "7bit" | "8bit" | "binary" => State::Identity,
+            // As senders misspell them; nothing else can be meant.
+            "7bits" | "7-bit" | "8bits" | "8-bit" => State::Identity,
             "base64" => State::Base64 { bits: 0, n_chars: 0 },
             "quoted-printable" => State::QuotedPrintable { held: Vec::new() },
             _ => return None,

@@ -269,6 +269,16 @@ fn transfer_encodings() {
     assert!(TransferDecoder::new("x-uuencode").is_none());
 }
 
+#[test]
+fn misspelt_names_of_no_encoding_are_understood() {
+    for encoding in ["7bits", "7-bit", "8bits", "8-Bit"] {
+        assert_eq!(decode(encoding, b"a=3Db\r\n", 2), "a=3Db\r\n", "{encoding}");
+    }
+    for unknown in ["utf-8", "none", "16bit"] {
+        assert!(TransferDecoder::new(unknown).is_none(), "{unknown}");
+    }
+}
+
 /// RFC 2152, its examples among them.
 #[test]
 fn utf_7_in_any_cuts() {
