@@ -6,6 +6,10 @@ use mime::days_since_1970;
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
+/// Limit: octets of a zone that is not `+hhmm` and is taken for UTC, with one to spare. node-imap writes
+/// `--500` and `+.530` for zones behind UTC or of half hours; refused, the message would be lost.
+const ZONE_BYTES_MAX: usize = 6;
+
 /// Year, month and day of a day since 1970.
 fn civil(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
@@ -32,28 +36,35 @@ pub(crate) fn parse_date(text: &str) -> Option<i64> {
     days_since_1970(digits(year)?, month, digits(day)?)
 }
 
-/// `17-Jul-1996 02:44:25 -0700`; the day may have a space in front instead of a 0.
+/// `17-Jul-1996 02:44:25 -0700`; a day of one digit may have a space in front (RFC 9051 9), and goes without
+/// where Horde and node-imap write it.
 pub(crate) fn parse_date_time(text: &str) -> Option<InternalDate> {
-    if text.len() != 26 || !text.is_ascii() {
+    let mut words = text.strip_prefix(' ').unwrap_or(text).splitn(3, ' ');
+    let (day, time, zone) = (parse_date(words.next()?)?, words.next()?, words.next()?);
+    let mut parts = time.split(':').map(two_digits);
+    let (hour, minute, second) = (parts.next()??, parts.next()??, parts.next()??);
+    let is_a_time = parts.next().is_none() && hour <= 23 && minute <= 59 && second <= 60;
+    if !is_a_time || zone.len() > ZONE_BYTES_MAX {
         return None;
     }
-    let (bytes, day) = (text.as_bytes(), parse_date(text[..11].trim_start())?);
-    if bytes[11] != b' ' || bytes[14] != b':' || bytes[17] != b':' || bytes[20] != b' ' {
-        return None;
-    }
-    let (hour, minute) = (digits(&text[12..14])?, digits(&text[15..17])?);
-    let second = digits(&text[18..20])?;
-    let (zone_hour, zone_minute) = (digits(&text[22..24])?, digits(&text[24..26])?);
-    if hour > 23 || minute > 59 || second > 60 || zone_hour > 23 || zone_minute > 59 {
-        return None;
-    }
-    let zone = match bytes[21] {
-        b'+' => zone_hour * 60 + zone_minute,
-        b'-' => -(zone_hour * 60 + zone_minute),
-        _ => return None,
-    };
+    let zone = parse_zone(zone).unwrap_or(0);
     let local = day * 86_400 + hour * 3600 + minute * 60 + second;
     Some(InternalDate { unix_s: local - zone * 60, zone_minutes: zone as i16 })
+}
+
+/// `+hhmm` or `-hhmm` in minutes.
+fn parse_zone(text: &str) -> Option<i64> {
+    let sign = match text.as_bytes().first()? {
+        b'+' => 1,
+        b'-' => -1,
+        _ => return None,
+    };
+    let (hours, minutes) = (two_digits(text.get(1..3)?)?, two_digits(text.get(3..)?)?);
+    (hours <= 23 && minutes <= 59).then_some(sign * (hours * 60 + minutes))
+}
+
+fn two_digits(text: &str) -> Option<i64> {
+    digits(text).filter(|_| text.len() == 2)
 }
 
 fn digits(text: &str) -> Option<i64> {
@@ -95,6 +106,37 @@ mod tests {
         let date = parse_date_time("17-Jul-1996 02:44:25 -0700").unwrap();
         assert_eq!(date, InternalDate { unix_s: 837_596_665, zone_minutes: -420 });
         assert_eq!(format_date_time(date), "17-Jul-1996 02:44:25 -0700");
+    }
+
+    #[test]
+    fn dates_and_times_as_clients_write_them() {
+        let at = |unix_s, zone_minutes| Some(InternalDate { unix_s, zone_minutes });
+        for text in [
+            " 5-Jan-2024 10:00:00 +0100",
+            "5-Jan-2024 10:00:00 +0100",
+            "05-Jan-2024 10:00:00 +0100",
+        ] {
+            assert_eq!(parse_date_time(text), at(1_704_445_200, 60), "{text}");
+        }
+        // What cannot be read as a zone is UTC.
+        for zone in ["--500", "+.530", "-.530", "GMT", "+2400", "+0160", "+01:00", ""] {
+            let text = format!("5-Jan-2024 10:00:00 {zone}");
+            assert_eq!(parse_date_time(&text), at(1_704_448_800, 0), "{text}");
+        }
+        for text in [
+            "5-Jan-2024",
+            "5-Jan-2024 10:00:00",
+            "5-Jan-2024 10:00 +0100",
+            "5-Jan-2024 1:00:00 +0100",
+            "5-Jan-2024 10:00:00:00 +0100",
+            "5-Jan-2024 24:00:00 +0100",
+            "5-Jan-2024 10:00:00 +010000",
+            "  5-Jan-2024 10:00:00 +0100",
+            "005-Jan-2024 10:00:00 +0100",
+            "32-Jan-2024 10:00:00 +0100",
+        ] {
+            assert_eq!(parse_date_time(text), None, "{text}");
+        }
     }
 
     #[test]
