@@ -338,8 +338,10 @@ fn day(cursor: &mut Cursor<'_>) -> Parsed<i64> {
 }
 
 fn keyword(cursor: &mut Cursor<'_>) -> Parsed<SearchKey> {
-    let keyword = Keyword::new(cursor.atom("keyword expected")?);
-    // What is too long to be a keyword is on no message.
+    // Why not an atom alone: KMail and others quote it.
+    let octets = cursor.astring()?;
+    let keyword = std::str::from_utf8(&octets).ok().and_then(Keyword::new);
+    // What is no keyword is on no message.
     Ok(keyword.map_or_else(|| SearchKey::Uid(UidSet::new()), SearchKey::Keyword))
 }
 
