@@ -302,7 +302,15 @@ fn argument_key(cursor: &mut Cursor<'_>, word: &str) -> Parsed<Key> {
         "SMALLER" => SearchKey::Size(Less, cursor.number64()?),
         "KEYWORD" => keyword(cursor)?,
         "UNKEYWORD" => SearchKey::Not(Box::new(keyword(cursor)?)),
-        "UID" => return Ok(Key::Uid(cursor.number_set()?)),
+        "UID" => {
+            // Why quotes: php-imap writes them.
+            let is_quoted = cursor.eat(b'"');
+            let set = cursor.number_set()?;
+            if is_quoted {
+                cursor.expect(b'"', "'\"' missing")?;
+            }
+            return Ok(Key::Uid(set));
+        }
         "HEADER" => {
             let name = text(cursor)?;
             cursor.space()?;
