@@ -262,8 +262,8 @@ fn section(cursor: &mut Cursor<'_>, word: &str, peek: bool) -> Parsed<Section> {
     let mut partial = None;
     if cursor.eat(b'<') {
         let first = cursor.number64()?;
-        cursor.expect(b'.', "'.' expected")?;
-        let n_octets = cursor.number64()?;
+        // Why none: Horde reads up to the end so.
+        let n_octets = if cursor.eat(b'.') { cursor.number64()? } else { u64::MAX };
         cursor.expect(b'>', "'>' expected")?;
         if n_octets == 0 {
             return Err(Fault::Bad("a number above 0 expected"));
