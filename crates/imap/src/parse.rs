@@ -139,6 +139,10 @@ fn plain_command(cursor: &mut Cursor<'_>, verb: &str) -> Parsed<Command> {
     if !WITH_ARGUMENTS.split_ascii_whitespace().any(|known| known == verb) {
         return Err(Fault::Bad("unknown command"));
     }
+    // Why: SnappyMail says no more than ID.
+    if verb == "ID" && cursor.is_at_end() {
+        return Ok(Command::Id);
+    }
     cursor.space()?;
     match verb {
         "ID" => id(cursor),
