@@ -1,10 +1,13 @@
 //! Charsets decoded as a stream, and words folded for comparison.
 
-use encoding_rs::{Decoder, Encoding, WINDOWS_1252};
+use encoding_rs::{Decoder, DecoderResult, Encoding, ISO_2022_JP, WINDOWS_1252};
 use memchr::{memchr, memchr3};
 use unicode_normalization::UnicodeNormalization;
 
 use crate::utf7::Utf7;
+
+/// Octets of text that ISO-2022-JP is decoded to at once: some lines of mail.
+const JAPANESE_BYTES: usize = 1024;
 
 /// Turns octets of a charset into text; fed in any cuts it gives the same text.
 #[derive(Debug)]
@@ -155,6 +158,9 @@ fn known(charset: &str) -> Option<&'static Encoding> {
 }
 
 fn decode(decoder: &mut Decoder, mut bytes: &[u8], text: &mut String, is_last: bool) {
+    if decoder.encoding() == ISO_2022_JP {
+        return decode_japanese(decoder, bytes, text, is_last);
+    }
     loop {
         // Invariant: decode_to_string never grows the string, so there must be room.
         text.reserve(decoder.max_utf8_buffer_length(bytes.len()).unwrap_or(bytes.len()).max(16));
@@ -162,6 +168,25 @@ fn decode(decoder: &mut Decoder, mut bytes: &[u8], text: &mut String, is_last: b
         bytes = &bytes[n_read..];
         if result == encoding_rs::CoderResult::InputEmpty {
             return;
+        }
+    }
+}
+
+/// RFC 2047 3: every encoded word ends in US-ASCII, so where words are joined, and within lines of some
+/// senders, one escape sequence follows another at once. Browsers call the first of them an error; in
+/// mail it is none, and says nothing.
+fn decode_japanese(decoder: &mut Decoder, mut bytes: &[u8], text: &mut String, is_last: bool) {
+    let mut room = [0; JAPANESE_BYTES];
+    loop {
+        let (result, n_read, n_written) =
+            decoder.decode_to_utf8_without_replacement(bytes, &mut room, is_last);
+        bytes = &bytes[n_read..];
+        text.push_str(&String::from_utf8_lossy(&room[..n_written]));
+        match result {
+            DecoderResult::InputEmpty => return,
+            // Three octets wrong and three behind them: in this charset only the two sequences.
+            DecoderResult::OutputFull | DecoderResult::Malformed(3, 3) => {}
+            DecoderResult::Malformed(..) => text.push(char::REPLACEMENT_CHARACTER),
         }
     }
 }

@@ -13,8 +13,9 @@ const NUMBER_BYTES_MAX: usize = 3;
 /// Parameters with their continuations joined, in the order of the first pieces.
 ///
 /// RFC 9051 7.5.2: `name*0` and what follows become `name`; with `name*0*` it is `name*`, in UTF-8
-/// and still in the form of RFC 2231 4, since that is what a star announces. A `name` beside its
-/// pieces is for those who do not know them and goes. Pieces without a first one stay as they are.
+/// and still in the form of RFC 2231 4, since that is what a star announces; in its own charset where
+/// that is not known, or the octets are none of it. A `name` beside its pieces is for those who do not
+/// know them and goes. Pieces without a first one stay as they are.
 pub fn join_continuations(parameters: &[Parameter]) -> Cow<'_, [Parameter]> {
     if !parameters.iter().any(|parameter| piece(&parameter.name).is_some()) {
         return Cow::Borrowed(parameters);
@@ -82,8 +83,9 @@ fn join(name: &str, run: &[(bool, usize)], parameters: &[Parameter]) -> Paramete
             (false, _) => octets.extend_from_slice(value(*at)),
         }
     }
-    if CharsetDecoder::is_known(&charset) {
-        octets = decode_all(&charset, &octets).into_bytes();
+    let decoded = CharsetDecoder::is_known(&charset).then(|| decode_all(&charset, &octets));
+    if let Some(text) = decoded.filter(|text| !text.contains(char::REPLACEMENT_CHARACTER)) {
+        octets = text.into_bytes();
         charset = "utf-8".into();
     }
     let mut value = format!("{charset}''").into_bytes();

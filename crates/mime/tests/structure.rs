@@ -248,6 +248,10 @@ fn previews() {
                 Content-Transfer-Encoding: quoted-printable\n\n=E4",
             Some("\u{e4}"),
         ),
+        (
+            "Content-Type: text/plain; charset=iso-2022-jp\n\n\x1b$B%A\x1b(B\x1b$B%/\x1b(B",
+            Some("\u{30c1}\u{30af}"),
+        ),
         ("Content-Type: image/png\n\nxx", None),
         ("Content-Disposition: attachment\n\nxx", Some("xx")),
         (

@@ -174,6 +174,14 @@ fn encoded_words() {
         (b"=?iso-8859-1*de?q?=E4_?=", "\u{e4} "),
         (b"=?utf-8?q?a?==?utf-8?q?b?=", "ab"),
         (b"=?iso-2022-jp?b?GyRCRnxLXBsoQg==?=", "\u{65e5}\u{672c}"),
+        (
+            b"=?ISO-2022-JP?B?GyRCRnxLXDhsJEhGfEtcOGwkSEZ8S1w4bCROJUElJyVDGyhC?=\r\n \
+                =?ISO-2022-JP?B?GyRCJS8bKEI=?=",
+            "\u{65e5}\u{672c}\u{8a9e}\u{3068}\u{65e5}\u{672c}\u{8a9e}\u{3068}\
+                \u{65e5}\u{672c}\u{8a9e}\u{306e}\u{30c1}\u{30a7}\u{30c3}\u{30af}",
+        ),
+        (b"=?iso-2022-jp?q?=1B$B%A=1B(B?= =?iso-2022-jp?q?=1B(J\\?=", "\u{30c1}\u{a5}"),
+        (b"=?iso-2022-jp?q?=1B$B%A=1B(B=1B=1B$B%A=FF?=", "\u{30c1}\u{fffd}\u{30c1}\u{fffd}"),
         (b"=?utf-7?q?+AOQ-?=", "\u{e4}"),
         (b"=?nonsense?q?=C3=A4?=", "\u{e4}"),
         (b"=?broken", "=?broken"),
@@ -196,6 +204,10 @@ fn parameters_are_joined_and_decoded() {
         ("attachment; FileName = my file.txt ; x=y", "my file.txt"),
         ("attachment; filename*=utf-8'de'%C3%A4.txt", "\u{e4}.txt"),
         ("attachment; filename*0*=utf-8''%C3; filename*1*=%A4; filename*2=.txt", "\u{e4}.txt"),
+        (
+            "attachment; filename*0*=iso-2022-jp''%1B$B%25A%1B(B; filename*1*=%1B$B%25/%1B(B.txt",
+            "\u{30c1}\u{30af}.txt",
+        ),
         ("attachment; filename=plain; filename*=utf-8''better", "better"),
         ("attachment; filename=\"=?utf-8?q?=C3=A4?=.txt\"", "\u{e4}.txt"),
         ("attachment; filename=a.txt (a comment)", "a.txt"),
@@ -222,6 +234,12 @@ fn continuations_are_shown_as_one_parameter() {
         ("name*0*=utf-8'de'%C3; name*1*=%A4%20b; name*2=\"c d\"", "name*=utf-8''%C3%A4%20bc%20d"),
         ("name*0*=iso-8859-1''%E4; name*1=.txt", "name*=utf-8''%C3%A4.txt"),
         ("name*0*=x-none''%E4; name*1=.txt", "name*=x-none''%E4.txt"),
+        (
+            "name*0*=iso-2022-jp''%1B$B%25A%1B(B; name*1*=%1B$B%25/%1B(B",
+            "name*=utf-8''%E3%83%81%E3%82%AF",
+        ),
+        ("name*0*=shift_jis''%83`%83; name*1=.txt", "name*=shift_jis''%83%60%83.txt"),
+        ("name*0*=UTF-8'de'%C3; name*1=.txt", "name*=UTF-8''%C3.txt"),
         ("name=short; name*0=lo; name*1=ng", "name=long"),
         ("name*1=a; name*2=b", "name*1=a name*2=b"),
         ("name*0=a; name*2=c", "name=a name*2=c"),
@@ -302,6 +320,18 @@ fn utf_7_in_any_cuts() {
         }
     }
     assert!(CharsetDecoder::is_known("utf-7"));
+}
+
+#[test]
+fn escape_sequences_of_iso_2022_jp_that_say_nothing_in_any_cuts() {
+    let raw = b"\x1b(B\x1b$B%A\x1b(B\x1b(J\x1b$B%/\x1b(B\x1b$B\x1b(B.\x1b$x\x1b(B";
+    for cut in [1, 2, 3, 4, 5, 7, 100] {
+        let mut decoder = CharsetDecoder::new("ISO-2022-JP");
+        let mut decoded = String::new();
+        raw.chunks(cut).for_each(|piece| decoder.feed(piece, &mut decoded));
+        decoder.finish(&mut decoded);
+        assert_eq!(decoded, "\u{30c1}\u{30af}.\u{fffd}$x", "{cut}");
+    }
 }
 
 #[test]
