@@ -15,6 +15,7 @@ mod continued;
 mod date;
 mod envelope;
 mod header;
+mod html;
 pub mod limits;
 mod metadata;
 mod packed;

@@ -37,8 +37,9 @@ pub const SORT_KEY_BYTES_MAX: usize = 1024;
 /// Characters of a preview. RFC 8970 3.1 recommends 200 and forbids more than 256.
 pub const PREVIEW_CHARS_MAX: usize = 200;
 
-/// Encoded octets of the first text part kept for the preview; HTML mail opens with long styles.
-pub const PREVIEW_SOURCE_BYTES_MAX: usize = 16 * 1024;
+/// Encoded octets of a text part that are read for the preview, and not kept: HTML mail opens with styles,
+/// those of newsletters and word processors with up to some 100 KiB.
+pub const PREVIEW_SOURCE_BYTES_MAX: usize = 256 * 1024;
 
 /// Addresses of each list that an envelope keeps when it is cut short: what a list of messages shows
 /// on one line.

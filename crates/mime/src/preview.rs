@@ -1,50 +1,108 @@
-//! The preview (RFC 8970), made from the first octets of the first text part.
+//! The preview (RFC 8970), made of the first text part while it streams past.
 
-use mail_parser::decoders::html::html_to_text;
-
-use crate::charset::decode_all;
+use crate::charset::CharsetDecoder;
+use crate::html::HtmlReader;
 use crate::limits::{PREVIEW_CHARS_MAX, PREVIEW_SOURCE_BYTES_MAX};
-use crate::word::transfer_decode;
+use crate::transfer::TransferDecoder;
 
-/// The start of a text part, gathered while it streams past.
+/// Octets read at once: mostly the first of them fill a preview.
+const PIECE_BYTES: usize = 1024;
+
+/// A text part that is read as far as its preview needs.
 #[derive(Debug)]
 pub(crate) struct PreviewSource {
     /// It counts where no other text is found.
     pub(crate) is_attachment: bool,
-    pub(crate) is_html: bool,
-    pub(crate) encoding: String,
-    pub(crate) charset: String,
-    pub(crate) raw: Vec<u8>,
+    transfer: TransferDecoder,
+    charset: CharsetDecoder,
+    html: Option<HtmlReader>,
+    line: Line,
+    /// Octets that may still be read.
+    n_left: usize,
 }
 
 impl PreviewSource {
-    pub(crate) fn gather(&mut self, bytes: &[u8]) {
-        let room = PREVIEW_SOURCE_BYTES_MAX - self.raw.len();
-        self.raw.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    /// For text, or HTML, of this encoding; `None` if that is not known.
+    pub(crate) fn new(is_html: bool, encoding: &str, charset: &str) -> Option<PreviewSource> {
+        Some(PreviewSource {
+            is_attachment: false,
+            transfer: TransferDecoder::new(encoding)?,
+            charset: CharsetDecoder::new(charset),
+            html: is_html.then(HtmlReader::default),
+            line: Line::default(),
+            n_left: PREVIEW_SOURCE_BYTES_MAX,
+        })
+    }
+
+    /// Takes the next octets of the part.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) {
+        for piece in bytes[..bytes.len().min(self.n_left)].chunks(PIECE_BYTES) {
+            if self.line.is_full() {
+                return;
+            }
+            self.n_left -= piece.len();
+            let (mut octets, mut text) = (Vec::new(), String::new());
+            self.transfer.feed(piece, &mut octets);
+            self.charset.feed(&octets, &mut text);
+            match &mut self.html {
+                Some(html) => {
+                    let mut read = String::new();
+                    html.feed(&text, &mut read);
+                    self.line.push(&read);
+                }
+                None => self.line.push(&text),
+            }
+        }
     }
 
     /// The preview; `None` if there is nothing to read in it.
-    pub(crate) fn read(&self) -> Option<String> {
-        let octets = transfer_decode(&self.encoding, &self.raw);
-        let mut text = decode_all(&self.charset, &octets);
-        if self.is_html {
-            text = html_to_text(&text);
+    pub(crate) fn finish(mut self) -> Option<String> {
+        let (mut octets, mut text) = (Vec::new(), String::new());
+        self.transfer.finish(&mut octets);
+        self.charset.feed(&octets, &mut text);
+        self.charset.finish(&mut text);
+        if let Some(mut html) = self.html {
+            let mut read = String::new();
+            html.feed(&text, &mut read);
+            html.finish(&mut read);
+            text = read;
         }
-        let mut preview = String::new();
-        let mut n_chars = 0;
-        for word in text.split(|c: char| c.is_whitespace() || c.is_control()) {
-            if word.is_empty() {
+        self.line.push(&text);
+        let preview = self.line.text.trim_end();
+        (!preview.is_empty()).then(|| preview.to_owned())
+    }
+}
+
+/// RFC 8970 3.1: white space is one space, and none at either end.
+#[derive(Debug, Default)]
+struct Line {
+    text: String,
+    n_chars: usize,
+    has_gap: bool,
+}
+
+impl Line {
+    fn is_full(&self) -> bool {
+        self.n_chars == PREVIEW_CHARS_MAX
+    }
+
+    fn push(&mut self, text: &str) {
+        for c in text.chars() {
+            if c.is_whitespace() || c.is_control() {
+                self.has_gap = true;
                 continue;
             }
-            let gap = if preview.is_empty() { "" } else { " " };
-            for c in gap.chars().chain(word.chars()) {
-                if n_chars == PREVIEW_CHARS_MAX {
-                    return Some(preview.trim_end().to_owned());
-                }
-                preview.push(c);
-                n_chars += 1;
+            if std::mem::take(&mut self.has_gap) && !self.text.is_empty() {
+                self.push_char(' ');
             }
+            self.push_char(c);
         }
-        (!preview.is_empty()).then_some(preview)
+    }
+
+    fn push_char(&mut self, c: char) {
+        if !self.is_full() {
+            self.text.push(c);
+            self.n_chars += 1;
+        }
     }
 }

@@ -286,7 +286,7 @@ impl Scanner {
         self.position += bytes.len() as u64;
         self.n_lines += memchr_iter(b'\n', bytes).count() as u64;
         if let Some(source) = &mut self.preview_source {
-            source.gather(bytes);
+            source.feed(bytes);
         }
     }
 
@@ -389,11 +389,11 @@ impl Scanner {
     }
 
     fn end_preview(&mut self) {
-        if let Some(source) = self.preview_source.take()
-            && let Some(preview) = source.read()
-        {
+        let Some(source) = self.preview_source.take() else { return };
+        let is_attachment = source.is_attachment;
+        if let Some(preview) = source.finish() {
             self.preview = Some(preview);
-            self.is_preview_spare = source.is_attachment;
+            self.is_preview_spare = is_attachment;
         }
     }
 

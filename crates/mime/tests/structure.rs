@@ -285,6 +285,50 @@ fn previews() {
 }
 
 #[test]
+fn previews_of_html() {
+    for (html, preview) in [
+        ("<style type=\"text/css\">p { color: red }</style><p>Hi</p>", "Hi"),
+        ("<STYLE\nmedia='a>b'>p > a { x: '</p>' }</Style\n><p>Hi", "Hi"),
+        ("<script src=x async>if (a < b) alert('<p>')</script >Hi", "Hi"),
+        ("<html><head lang=\"en\"><meta charset=utf-8><title x>t</title></head><body>Hi", "Hi"),
+        ("<head><style>x</style><meta name=a content=\"b > c\">Hi", "Hi"),
+        ("<title/><p>Hi", "Hi"),
+        ("<template id=x><p>no</p></template>Hi<style>no", "Hi"),
+        ("<div>Hello Bob,</div><div>see you</div>", "Hello Bob, see you"),
+        ("<table><tr><td>A</td><td>B</td></tr><tr><th>C<th>D</table>", "A B C D"),
+        ("a<br>b<BR/>c<li>d</li><h1>e</h1>f<o:p>g</o:p>", "a b c d e fg"),
+        ("<b>b</b>old <a href=\"x\">li</a>nk <span\n>s</span>pan", "bold link span"),
+        ("<p title='>' class=\">\" x=y/>a</p ><p x= '>'>b<p x='", "a b"),
+        ("<!doctype html><?xml version='1.0'?></ x>a</>b<!-->c<!--->d<!-- > -- --->e", "abcde"),
+        ("<!--[if mso]><p>no</p><![endif]-->a<![if !mso]>b<![endif]>c<!->d<!x--", "abcd"),
+        ("a<![CDATA[ <b> ]] ]]]>b<![CDATAx>c<!-- \u{12d}\u{12d}> no", "abc"),
+        ("1 < 2 <3 <", "1 < 2 <3 <"),
+        (
+            "a&amp;&lt;b&#x41;&#66;&eacute;&#8364;&#150;&#xFFFFFF;",
+            "a&<bAB\u{e9}\u{20ac}\u{2013}\u{fffd}",
+        ),
+        ("a&nbsp;&nbsp b&nbsp", "a b"),
+        ("a & b &c; &d &#; &#x; &#65 &", "a & b &c; &d &#; &#x; A &"),
+        ("&aaaaaaaaaabbbbbbbbbbccccccccccddddd;", "&aaaaaaaaaabbbbbbbbbbccccccccccddddd;"),
+        ("<p>&lt;b&gt; &amp;amp; x</p>", "<b> &amp; x"),
+    ] {
+        let raw = format!("Content-Type: text/html; charset=utf-8\n\n{html}");
+        assert_eq!(scan_both_ways(&raw).preview.as_deref(), Some(preview), "{html}");
+    }
+}
+
+/// Of newsletters: 100 KiB of styles before the first word.
+#[test]
+fn a_preview_is_found_behind_long_styles() {
+    let rule = "td.x { color: red }\r\n";
+    let style = format!("<head><style>{}</style></head>", rule.repeat(100 * 1024 / rule.len()));
+    let raw = format!("Content-Type: text/html\r\n\r\n{style}<p>Hi</p>");
+    assert_eq!(scan(raw.as_bytes()).preview.as_deref(), Some("Hi"));
+    let beyond = format!("Content-Type: text/html\r\n\r\n{}<p>Hi</p>", style.repeat(3));
+    assert_eq!(scan(beyond.as_bytes()).preview, None);
+}
+
+#[test]
 fn attachments() {
     for (raw, expected) in [
         ("Content-Type: text/html\n\nx", false),

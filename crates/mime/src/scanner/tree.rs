@@ -165,13 +165,11 @@ impl Open {
         if !is_text || !matches!(self.role, Role::Leaf) {
             return None;
         }
-        Some(PreviewSource {
-            is_attachment: is_attachment(part),
-            is_html,
-            encoding: part.encoding.clone().unwrap_or_default(),
-            charset: part.content_type.charset().unwrap_or_default(),
-            raw: Vec::new(),
-        })
+        let encoding = part.encoding.as_deref().unwrap_or_default();
+        let charset = part.content_type.charset().unwrap_or_default();
+        let mut source = PreviewSource::new(is_html, encoding, &charset)?;
+        source.is_attachment = is_attachment(part);
+        Some(source)
     }
 }
 
