@@ -161,7 +161,7 @@ impl Reader<'_> {
         (words.n_words > 0 || host.is_some()).then(|| words.address(comment, host))
     }
 
-    /// The rest of an address behind `<`, up to the next comma of the list.
+    /// The rest of an address behind `<`, up to the next one of the list.
     fn angle(&mut self, name: Option<Vec<u8>>) -> Address {
         let mut ignored = None;
         self.skip_space(&mut ignored);
@@ -203,18 +203,19 @@ impl Reader<'_> {
         }
     }
 
-    /// Passes over what follows an address and its comma.
+    /// Passes over what follows an address, and over what separates it from the next.
     fn skip_to_separator(&mut self) {
         let mut ignored = None;
         loop {
             self.skip_space(&mut ignored);
             match self.peek() {
                 None => break,
-                Some(b',') => {
+                Some(b';') if self.in_group => break,
+                // Some senders write semicolons where commas belong.
+                Some(b',' | b';') => {
                     self.at += 1;
                     break;
                 }
-                Some(b';') if self.in_group => break,
                 Some(_) => drop(self.word()),
             }
         }

@@ -54,6 +54,12 @@ fn addresses() {
         ("<>", "-|-||"),
         ("Ann <ann@example.test", "Ann|-|ann|example.test"),
         ("a@x; b@y", "-|-|a|x -|-|b|y"),
+        ("Ann <a@x>; Bob <b@y>;c@z; <d@w", "Ann|-|a|x Bob|-|b|y -|-|c|z -|-|d|w"),
+        (
+            "<a@x> (c; d) e; b@y, g: <c@z>; D <d@w>",
+            "-|-|a|x -|-|b|y -|-|g|- -|-|c|z -|-|-|- D|-|d|w",
+        ),
+        ("<a; <b@y>", "-|-|a| -|-|b|y"),
         (",,a@x,,", "-|-|a|x"),
         ("", ""),
         ("J. R. \"Bob\" Dobbs <bob@x>", "J. R. Bob Dobbs|-|bob|x"),
