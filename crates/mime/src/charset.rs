@@ -1,6 +1,8 @@
 //! Charsets decoded as a stream, and words folded for comparison.
 
-use encoding_rs::{Decoder, DecoderResult, Encoding, ISO_2022_JP, WINDOWS_1252};
+use encoding_rs::{Decoder, DecoderResult, Encoding, ISO_2022_JP, REPLACEMENT, WINDOWS_1252};
+use mail_parser::decoders::charsets::DecoderFnc;
+use mail_parser::decoders::charsets::map::charset_decoder;
 use memchr::{memchr, memchr3};
 use unicode_normalization::UnicodeNormalization;
 
@@ -8,6 +10,32 @@ use crate::utf7::Utf7;
 
 /// Octets of text that ISO-2022-JP is decoded to at once: some lines of mail.
 const JAPANESE_BYTES: usize = 1024;
+
+/// Names in mail that browsers do not know, with a hyphen for each underscore, and what they name.
+/// Invariant: whatever `mail_parser` has of several octets a character is here, or is known by its name.
+const ALIASES: [(&str, &str); 18] = [
+    ("cp932", "shift_jis"),
+    ("cp936", "gbk"),
+    ("ms936", "gbk"),
+    ("windows-936", "gbk"),
+    ("csgbk", "gbk"),
+    ("gb-2312-80", "gbk"),
+    ("csgb18030", "gb18030"),
+    ("cp949", "euc-kr"),
+    ("ms949", "euc-kr"),
+    ("ks-c-5601-1987", "euc-kr"),
+    ("ks-c-5601-1989", "euc-kr"),
+    ("cp950", "big5"),
+    ("ms950", "big5"),
+    ("windows-950", "big5"),
+    ("extended-unix-code-packed-format-for-japanese", "euc-jp"),
+    ("csutf16", "utf-16"),
+    ("csutf16be", "utf-16be"),
+    ("csutf16le", "utf-16le"),
+];
+
+/// Octets of a name: `mail_parser` takes a longer one for the name it begins with. IANA allows 40.
+const NAME_BYTES_MAX: usize = 40;
 
 /// Turns octets of a charset into text; fed in any cuts it gives the same text.
 #[derive(Debug)]
@@ -18,6 +46,8 @@ pub struct CharsetDecoder {
 #[derive(Debug)]
 enum State {
     Known(Box<Decoder>),
+    /// Of one octet a character, and unknown to browsers.
+    SingleByte(DecoderFnc),
     Utf7(Utf7),
     /// The charset is not known or US-ASCII: UTF-8 where it is valid, else windows-1252, octet by
     /// octet. Holds the octets of an unfinished UTF-8 sequence.
@@ -27,23 +57,20 @@ enum State {
 impl CharsetDecoder {
     /// A decoder for a MIME charset in any case. An unknown one is guessed.
     pub fn new(charset: &str) -> CharsetDecoder {
-        let state = match known(charset) {
-            Some(encoding) => State::Known(Box::new(encoding.new_decoder_with_bom_removal())),
-            None if is_utf_7(charset) => State::Utf7(Utf7::default()),
-            None => State::Guess(Vec::new()),
-        };
-        CharsetDecoder { state }
+        CharsetDecoder { state: state_of(charset.trim()) }
     }
 
     /// True if the charset has a decoder of its own, or is US-ASCII.
     pub fn is_known(charset: &str) -> bool {
-        is_ascii(charset) || is_utf_7(charset) || known(charset).is_some()
+        let charset = charset.trim();
+        is_ascii(charset) || !matches!(state_of(charset), State::Guess(_))
     }
 
     /// Decodes `bytes` and appends to `text` what is certain.
     pub fn feed(&mut self, bytes: &[u8], text: &mut String) {
         match &mut self.state {
             State::Known(decoder) => decode(decoder, bytes, text, false),
+            State::SingleByte(decode) => text.push_str(&decode(bytes)),
             State::Utf7(decoder) => decoder.feed(bytes, text),
             State::Guess(held) => {
                 if held.is_empty() {
@@ -66,6 +93,7 @@ impl CharsetDecoder {
     pub fn finish(self, text: &mut String) {
         match self.state {
             State::Known(mut decoder) => decode(&mut decoder, &[], text, true),
+            State::SingleByte(_) => {}
             State::Utf7(decoder) => decoder.finish(text),
             State::Guess(held) => push_windows_1252(&held, text),
         }
@@ -75,12 +103,6 @@ impl CharsetDecoder {
 /// Decodes all at once.
 pub(crate) fn decode_all(charset: &str, bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
-    if !CharsetDecoder::is_known(charset)
-        && let Some(decode) =
-            mail_parser::decoders::charsets::map::charset_decoder(charset.as_bytes())
-    {
-        return decode(bytes);
-    }
     let mut decoder = CharsetDecoder::new(charset);
     decoder.feed(bytes, &mut text);
     decoder.finish(&mut text);
@@ -135,26 +157,45 @@ pub fn fold_in_place(text: &mut String) {
 }
 
 fn is_ascii(charset: &str) -> bool {
-    let charset = charset.trim();
-    ["", "us-ascii", "ascii", "ansi_x3.4-1968"]
-        .iter()
-        .any(|name| charset.eq_ignore_ascii_case(name))
+    is_one_of(charset, &["", "us-ascii", "ascii", "ansi_x3.4-1968"])
 }
 
 fn is_utf_7(charset: &str) -> bool {
-    let charset = charset.trim();
-    ["utf-7", "utf7", "unicode-1-1-utf-7", "csunicode11utf7"]
-        .iter()
-        .any(|name| charset.eq_ignore_ascii_case(name))
+    is_one_of(
+        charset,
+        &["utf-7", "utf7", "utf_7", "unicode-1-1-utf-7", "csutf7", "csunicode11utf7"],
+    )
 }
 
-fn known(charset: &str) -> Option<&'static Encoding> {
+fn is_one_of(charset: &str, names: &[&str]) -> bool {
+    names.iter().any(|name| charset.eq_ignore_ascii_case(name))
+}
+
+/// What decodes a charset whose name has no space around it.
+fn state_of(charset: &str) -> State {
     if is_ascii(charset) {
-        return None;
+        return State::Guess(Vec::new());
     }
-    // The "replacement" encoding of browsers turns every octet into nothing.
-    Encoding::for_label(charset.trim().as_bytes())
-        .filter(|encoding| *encoding != encoding_rs::REPLACEMENT)
+    if is_utf_7(charset) {
+        return State::Utf7(Utf7::default());
+    }
+    match encoding(charset) {
+        // Why: the "replacement" encoding of browsers turns every octet into nothing.
+        Some(encoding) if encoding == REPLACEMENT => State::Guess(Vec::new()),
+        Some(encoding) => State::Known(Box::new(encoding.new_decoder_with_bom_removal())),
+        None => match charset_decoder(charset.as_bytes()) {
+            Some(decode) if charset.len() <= NAME_BYTES_MAX => State::SingleByte(decode),
+            _ => State::Guess(Vec::new()),
+        },
+    }
+}
+
+fn encoding(charset: &str) -> Option<&'static Encoding> {
+    Encoding::for_label(charset.as_bytes()).or_else(|| {
+        let name = charset.to_ascii_lowercase().replace('_', "-");
+        let alias = ALIASES.iter().find(|(alias, _)| *alias == name);
+        Encoding::for_label(alias.map_or(name.as_str(), |(_, label)| label).as_bytes())
+    })
 }
 
 fn decode(decoder: &mut Decoder, mut bytes: &[u8], text: &mut String, is_last: bool) {

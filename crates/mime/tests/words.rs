@@ -189,6 +189,8 @@ fn encoded_words() {
         (b"=?iso-2022-jp?q?=1B$B%A=1B(B?= =?iso-2022-jp?q?=1B(J\\?=", "\u{30c1}\u{a5}"),
         (b"=?iso-2022-jp?q?=1B$B%A=1B(B=1B=1B$B%A=FF?=", "\u{30c1}\u{fffd}\u{30c1}\u{fffd}"),
         (b"=?utf-7?q?+AOQ-?=", "\u{e4}"),
+        (b"=?cp932?q?=83=60?= =?cp850?q?=84?=", "\u{30c1}\u{e4}"),
+        (b"=?iso-2022-kr?q?a?=", "a"),
         (b"=?nonsense?q?=C3=A4?=", "\u{e4}"),
         (b"=?broken", "=?broken"),
         (b"=?utf-8?x?a?=", "=?utf-8?x?a?="),
@@ -244,6 +246,7 @@ fn continuations_are_shown_as_one_parameter() {
             "name*0*=iso-2022-jp''%1B$B%25A%1B(B; name*1*=%1B$B%25/%1B(B",
             "name*=utf-8''%E3%83%81%E3%82%AF",
         ),
+        ("name*0*=cp850''%84; name*1=.txt", "name*=utf-8''%C3%A4.txt"),
         ("name*0*=shift_jis''%83`%83; name*1=.txt", "name*=shift_jis''%83%60%83.txt"),
         ("name*0*=UTF-8'de'%C3; name*1=.txt", "name*=UTF-8''%C3.txt"),
         ("name=short; name*0=lo; name*1=ng", "name=long"),
@@ -326,6 +329,39 @@ fn utf_7_in_any_cuts() {
         }
     }
     assert!(CharsetDecoder::is_known("utf-7"));
+}
+
+/// Names that mail has and browsers do not, in any case and between spaces.
+#[test]
+fn charsets_by_their_other_names_in_any_cuts() {
+    for (names, raw, text) in [
+        (
+            "cp932 CP932 windows-31j x-sjis shift_jis",
+            &b"a\x83\x60\x93\xfa"[..],
+            "a\u{30c1}\u{65e5}",
+        ),
+        ("cp936 MS936 gb2312 gb_2312_80 windows_936 csGBK", b"\xb0\xa1", "\u{554a}"),
+        ("cp949 ms949 ks_c_5601-1987 ks_c_5601_1987 euc_kr", b"\xb0\xa1", "\u{ac00}"),
+        ("cp950 ms950 windows-950 big5", b"\xa4\x40", "\u{4e00}"),
+        ("cp850 IBM850 850 cspc850multilingual", b"\x84b\x94", "\u{e4}b\u{f6}"),
+        ("iso_8859_5:1988 iso_8859_5", b"\xb0", "\u{410}"),
+        ("latin8", b"\xa1", "\u{1e02}"),
+        ("utf_7 csUTF7", b"+AOQ-", "\u{e4}"),
+        ("csUTF16BE utf_16be", b"\x00\xe4", "\u{e4}"),
+        ("us_ascii", b"\xe4", "\u{e4}"),
+    ] {
+        for name in names.split(' ') {
+            assert!(CharsetDecoder::is_known(name), "{name}");
+            for cut in [1, 2, 100] {
+                let mut decoder = CharsetDecoder::new(&format!(" {name}"));
+                let mut decoded = String::new();
+                raw.chunks(cut).for_each(|piece| decoder.feed(piece, &mut decoded));
+                decoder.finish(&mut decoded);
+                assert_eq!(decoded, text, "{name} {cut}");
+            }
+        }
+    }
+    assert!(!CharsetDecoder::is_known("iso-2022-kr") && !CharsetDecoder::is_known("nonsense"));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::rows::Source;
 const NEIGHBOURS_MIN: u32 = 16;
 
 /// What briefs are now. Raised with whatever is put into them, and with what texts are folded to.
-const FORMAT: &str = "briefs 2";
+const FORMAT: &str = "briefs 3";
 
 /// Makes a brief of encoded metadata.
 pub(super) type Make = fn(&[u8], &mut Vec<u8>);
