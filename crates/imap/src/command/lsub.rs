@@ -14,6 +14,7 @@ use crate::work::{Ending, Next, Work, misplaced};
 /// Lists subscribed names.
 struct Listing {
     patterns: Patterns,
+    reaches_above: bool,
     /// Still to be told, once the store told what there is.
     left: Option<btree_map::IntoIter<MailboxName, bool>>,
 }
@@ -21,13 +22,15 @@ struct Listing {
 pub(super) fn begin(cx: &Context, lsub: &Lsub) -> Parsed<Box<dyn Work>> {
     let pattern = std::slice::from_ref(&lsub.pattern);
     let patterns = Patterns::new(&lsub.reference, pattern, cx.config.separator)?;
-    Ok(Box::new(Listing { patterns, left: None }))
+    let reaches_above = [&lsub.reference, &lsub.pattern].iter().any(|text| text.contains('%'));
+    Ok(Box::new(Listing { patterns, reaches_above, left: None }))
 }
 
-/// Names that match, and whether each is itself subscribed. A name above a subscribed one that the
-/// pattern does not reach is shown in its place (RFC 3501 6.3.9: `%`).
+/// Names that match, and whether each is itself subscribed. RFC 3501 6.3.9: with `%`, a name above a
+/// subscribed one that the pattern does not reach is shown in its place.
 fn found(
     patterns: &Patterns,
+    reaches_above: bool,
     infos: &[MailboxInfo],
     others: &[MailboxName],
 ) -> BTreeMap<MailboxName, bool> {
@@ -38,7 +41,7 @@ fn found(
         let levels = &name.components()[..n_levels];
         if n_levels == name.components().len() {
             found.insert(name.clone(), true);
-        } else if let Some(above) = MailboxName::new(levels) {
+        } else if let Some(above) = MailboxName::new(levels).filter(|_| reaches_above) {
             found.entry(above).or_insert(false);
         }
     }
@@ -65,7 +68,8 @@ impl Work for Listing {
             None if self.left.is_some() => self.tell(cx),
             None => Next::Ask(Question::Query(Query::Mailboxes(cx.account()))),
             Some(Reply::Answer(Answer::Mailboxes(infos, others))) => {
-                self.left = Some(found(&self.patterns, &infos, &others).into_iter());
+                self.left =
+                    Some(found(&self.patterns, self.reaches_above, &infos, &others).into_iter());
                 self.tell(cx)
             }
             _ => misplaced(),
