@@ -208,7 +208,8 @@ impl<'r, 'a> Ledger<'r, 'a> {
     fn next_uid_validities(&self, n: u32) -> Result<(UidValidity, u32), Refusal> {
         let key = table::uid_validity(self.account);
         let last = row::load::<u32>(self.rows, &key).unwrap_or(0);
-        let seconds = u32::try_from(self.now.0 / 1000).unwrap_or(u32::MAX);
+        // Why: log time never goes back, so one clock that leapt beyond 2106 would use all of them up.
+        let seconds = u32::try_from(self.now.0 / 1000).unwrap_or(0);
         let first = last.checked_add(1).ok_or(Refusal::Exhausted)?.max(seconds);
         let last = first.checked_add(n.saturating_sub(1)).ok_or(Refusal::Exhausted)?;
         Ok((UidValidity(first.try_into().expect("one more than another")), last))

@@ -94,3 +94,17 @@ fn every_mailbox_gets_a_greater_uidvalidity_of_its_own() {
         assert!(told.of.mailbox.0 > 1 << 32, "{}", told.of.mailbox.0);
     }
 }
+
+#[test]
+fn a_clock_that_leapt_to_its_end_leaves_room_for_what_comes_later() {
+    let mut shard = Shard::with_account();
+    shard.create("a");
+    shard.create("b");
+    let last = shard.mailbox("b").uid_validity;
+    shard.now_ms = u64::MAX - 60_000;
+    let outcome = shard.alone(Command::Renumber(Renumber { after: None }));
+    assert_eq!(outcome, Outcome::Renumbered { next: None });
+    shard.create("c");
+    let told = ["INBOX", "a", "b", "c"].map(|name| shard.mailbox(name).uid_validity);
+    assert!(told[0] > last && told.is_sorted_by(|a, b| a < b), "{told:?} after {last}");
+}

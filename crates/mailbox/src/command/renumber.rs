@@ -76,7 +76,8 @@ fn mailboxes(
 fn renumber(rows: &mut Rows<'_>, now: LogTime, account: AccountId, keys: Vec<Vec<u8>>) {
     let of_account = table::uid_validity(account);
     let mut last: u32 = row::load(rows, &of_account).unwrap_or(0);
-    let seconds = u32::try_from(now.0 / 1000).unwrap_or(u32::MAX).saturating_add(AHEAD_S);
+    // Where the clock leapt beyond 2106, what was lost counted on from the last.
+    let seconds = u32::try_from(now.0 / 1000).unwrap_or(last).saturating_add(AHEAD_S);
     let usage_key = table::usage(account);
     if let Some(mut usage) = row::load::<UsageRow>(rows, &usage_key) {
         // RFC 8474 4: what was lost had ids as well, and clients keep bodies by them.
