@@ -20,19 +20,34 @@ const HEADER_VIEW_BYTES_MAX: u64 = 4000;
 /// that is promised.
 const SEEN_WITHIN: Duration = Duration::from_secs(if cfg!(debug_assertions) { 5 } else { 1 });
 
+/// What clients ask of each message before they list it: Thunderbird, Roundcube.
+const ASKED_TO_LIST: [&str; 2] = [
+    "UID RFC822.SIZE FLAGS BODY.PEEK[HEADER.FIELDS (From To Cc Bcc Subject Date Message-ID Priority \
+     X-Priority References Newsgroups In-Reply-To Content-Type Reply-To)]",
+    "UID RFC822.SIZE FLAGS INTERNALDATE BODYSTRUCTURE BODY.PEEK[HEADER.FIELDS (DATE FROM TO SUBJECT \
+     CONTENT-TYPE CC REPLY-TO LIST-POST DISPOSITION-NOTIFICATION-TO X-PRIORITY)]",
+];
+
 const N_ATTACHED: usize = 20 << 20;
 /// No line of the attachment begins with it.
 const BOUNDARY: &str = "end-of-a-part-of-the-large-one";
 const TEXT: &str = "The text that is to be read.\r\n";
 
+/// What stands between the message's header and the attachment's octets.
+fn text_and_heads() -> String {
+    format!(
+        "--{BOUNDARY}\r\nContent-Type: text/plain\r\n\r\n{TEXT}\r\n--{BOUNDARY}\r\n\
+         Content-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n\
+         Content-Disposition: attachment; filename=large\r\n\r\n"
+    )
+}
+
 /// A short text and an attachment of 20 MB.
 fn with_attachment() -> Vec<u8> {
     let mut message = format!(
         "From: Ann <ann@example.test>\r\nTo: bob@example.test\r\nSubject: a large one\r\n\
-         MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary={BOUNDARY}\r\n\r\n\
-         --{BOUNDARY}\r\nContent-Type: text/plain\r\n\r\n{TEXT}\r\n--{BOUNDARY}\r\n\
-         Content-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n\
-         Content-Disposition: attachment; filename=large\r\n\r\n"
+         MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary={BOUNDARY}\r\n\r\n{}",
+        text_and_heads()
     )
     .into_bytes();
     message.extend_from_slice(&tests::messages::large(N_ATTACHED)[40..]);
@@ -42,6 +57,10 @@ fn with_attachment() -> Vec<u8> {
 
 fn n_chunks_read(demo: &Demo) -> Result<u64> {
     http::metric(demo, NODES, "rookery_node_chunks_read_total")
+}
+
+fn n_bytes_read(demo: &Demo) -> Result<u64> {
+    http::metric(demo, NODES, "rookery_node_chunk_bytes_read_total")
 }
 
 fn login(demo: &Demo, frontend: &str) -> Result<Imap> {
@@ -76,6 +95,19 @@ fn headers_are_shown_without_the_body(demo: &Demo) -> Result<()> {
     println!("header view: {n_octets} octets, {n_chunks} chunks");
     ensure!(n_octets < HEADER_VIEW_BYTES_MAX, "a header view sends {n_octets} octets");
     ensure!(n_chunks == 0, "a header view reads {n_chunks} chunks");
+    let header = imap.ok("FETCH 1 BODY.PEEK[HEADER]")?.swap_remove(0).literals.swap_remove(0);
+    for asked in ASKED_TO_LIST {
+        let (before, bytes_before) = (n_chunks_read(demo)?, n_bytes_read(demo)?);
+        let shown = imap.ok(&format!("UID FETCH 1:* ({asked})"))?;
+        let fields = shown[0].literals.first().context("no header fields")?;
+        ensure!(fields.starts_with(b"From: Ann"), "{}", String::from_utf8_lossy(fields));
+        let n_chunks = n_chunks_read(demo)? - before;
+        let n_bytes = n_bytes_read(demo)? - bytes_before;
+        println!("header fields: {n_chunks} chunks, {n_bytes} octets");
+        // What delivery put in front, and the message's own header: nothing else lies with them.
+        ensure!(n_chunks == 2, "header fields read {n_chunks} chunks");
+        ensure!(n_bytes == header.len() as u64, "a header of {} reads {n_bytes}", header.len());
+    }
     Ok(())
 }
 
@@ -83,13 +115,15 @@ fn headers_are_shown_without_the_body(demo: &Demo) -> Result<()> {
 fn a_text_is_read_without_its_attachment(demo: &Demo) -> Result<()> {
     let mut imap = login(demo, "f1")?;
     imap.ok("EXAMINE INBOX")?;
-    let before = n_chunks_read(demo)?;
+    let (before, bytes_before) = (n_chunks_read(demo)?, n_bytes_read(demo)?);
     let read = imap.ok("FETCH 1 (BODY.PEEK[1])")?;
     ensure!(read[0].literals.first().is_some_and(|text| text.starts_with(TEXT.as_bytes())));
     let n_chunks = n_chunks_read(demo)? - before;
-    println!("BODY[1]: {n_chunks} chunks");
-    // The header that delivery put in front, and the message's beginning.
-    ensure!(n_chunks <= 2, "BODY[1] reads {n_chunks} chunks");
+    let n_bytes = n_bytes_read(demo)? - bytes_before;
+    println!("BODY[1]: {n_chunks} chunks, {n_bytes} octets");
+    // The text lies with the headers of both parts.
+    ensure!(n_chunks == 1, "BODY[1] reads {n_chunks} chunks");
+    ensure!(n_bytes == text_and_heads().len() as u64, "BODY[1] reads {n_bytes} octets");
     // All of it, so that the count is known to count.
     let before = n_chunks_read(demo)?;
     let all = imap.ok("FETCH 1 (BODY.PEEK[2])")?;

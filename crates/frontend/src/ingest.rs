@@ -1,5 +1,9 @@
 //! A message on its way in: scanned, cut into chunks, compressed, and sent ahead when it is large.
 //!
+//! A message that fits into one chunk is one. A larger one is cut where its parts begin as well, so that
+//! whoever reads its header or its text reads nothing of what is attached, and the same file in two
+//! messages is the same chunks but for the last.
+//!
 //! Memory: one chunk being filled, one piece being gathered and one on its way, whatever the size
 //! of the message.
 
@@ -8,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
-use mailbox::chunk::{CHUNK_BYTES_MAX, INLINE_BYTES_MAX, Stowed, stow};
+use mailbox::chunk::{CHUNK_BYTES_MAX, INLINE_BYTES_MAX, SEAMS_MAX, Stowed, stow};
 use mailbox::command::{Place, Upload};
 use mailbox::dialogue::Trouble;
 use mailbox::{
@@ -46,6 +50,10 @@ pub(crate) struct Ingest {
     pending: Vec<StoredChunk>,
     n_pending_bytes: usize,
     chunks: Vec<ChunkRef>,
+    /// Octets in `chunks`.
+    n_cut: u64,
+    /// Chunks that ended where a part begins.
+    n_seams: usize,
     size: u64,
     /// Accounts that got everything sent ahead so far.
     places: Vec<Place>,
@@ -73,6 +81,8 @@ impl Ingest {
             pending: Vec::new(),
             n_pending_bytes: 0,
             chunks: Vec::new(),
+            n_cut: 0,
+            n_seams: 0,
             size: 0,
             places,
             failures: Failures::new(),
@@ -93,28 +103,34 @@ impl Ingest {
             let permit = Arc::clone(&self.large_bodies).try_acquire_owned();
             self.permit = Some(permit.map_err(|_| Trouble::Overloaded)?);
         }
-        self.scanner.feed(&octets);
-        while self.raw.len() + octets.len() >= CHUNK_BYTES_MAX {
-            let head = octets.split_to(CHUNK_BYTES_MAX - self.raw.len());
+        while !octets.is_empty() {
+            if self.raw.len() == CHUNK_BYTES_MAX && !self.cut_at_seams().await? {
+                let full = self.raw.split();
+                self.cut(full.freeze()).await?;
+            }
+            let n_room = CHUNK_BYTES_MAX - self.raw.len();
+            let head = octets.split_to(octets.len().min(n_room));
+            self.scanner.feed(&head);
             self.raw.extend_from_slice(&head);
-            self.cut().await?;
         }
-        self.raw.extend_from_slice(&octets);
         Ok(())
     }
 
     /// The message is complete.
     pub(crate) async fn finish(mut self) -> Result<(Draft, Failures), Trouble> {
-        if !self.raw.is_empty() {
-            self.cut().await?;
+        if !self.chunks.is_empty() {
+            self.cut_at_seams().await?;
+        }
+        let rest = self.raw.split();
+        if !rest.is_empty() {
+            self.cut(rest.freeze()).await?;
         }
         let chunks = std::mem::take(&mut self.chunks);
         let scanned = std::mem::take(&mut self.scanner).finish();
         let Stowed { metadata, packed, mut whole } = stow(scanned);
         while !whole.is_empty() {
             let octets = whole.split_to(whole.len().min(CHUNK_BYTES_MAX));
-            self.raw.extend_from_slice(&octets);
-            self.cut().await?;
+            self.cut(Bytes::copy_from_slice(&octets)).await?;
         }
         self.arrived().await?;
         let message = NewMessage {
@@ -130,9 +146,31 @@ impl Ingest {
         Ok((Draft { message, metadata, inline }, std::mem::take(&mut self.failures)))
     }
 
-    /// Ends the chunk being filled.
-    async fn cut(&mut self) -> Result<(), Trouble> {
-        let stored = codec::encode(self.raw.split().freeze());
+    /// Ends chunks where parts begin in what was gathered; false if none does, or too many did before.
+    async fn cut_at_seams(&mut self) -> Result<bool, Trouble> {
+        let n_before = self.n_seams;
+        for seam in self.scanner.seams() {
+            let n_bytes = seam.saturating_sub(self.n_cut) as usize;
+            if (1..self.raw.len()).contains(&n_bytes) && self.n_seams < SEAMS_MAX {
+                self.n_seams += 1;
+                let head = Bytes::copy_from_slice(&self.raw.split_to(n_bytes));
+                self.cut(head).await?;
+            }
+        }
+        if self.n_seams == n_before {
+            return Ok(false);
+        }
+        // Why copies: a short slice would keep the whole buffer, and what is behind one outgrow it.
+        let mut rest = BytesMut::with_capacity(CHUNK_BYTES_MAX);
+        rest.extend_from_slice(&self.raw);
+        self.raw = rest;
+        Ok(true)
+    }
+
+    /// These octets are the next chunk.
+    async fn cut(&mut self, raw: Bytes) -> Result<(), Trouble> {
+        self.n_cut += raw.len() as u64;
+        let stored = codec::encode(raw);
         self.chunks.push(stored.chunk);
         let n_bytes = stored.bytes.len();
         if self.n_pending_bytes + n_bytes > INLINE_BYTES_MAX {

@@ -12,6 +12,11 @@ use mime::{Metadata, PackedMetadata};
 /// Limit: raw bytes in one chunk; the unit of storage, verification, range reads and repair.
 pub const CHUNK_BYTES_MAX: usize = 256 * 1024;
 
+/// Limit: chunks of one message that end before they are full, since a part begins there: its header,
+/// its text and half a dozen files. Each may cost one chunk more, and
+/// [`MESSAGE_BYTES_MAX`](crate::MESSAGE_BYTES_MAX) leaves room for them.
+pub const SEAMS_MAX: usize = 8;
+
 /// Limit: stored bytes of chunks that may travel inside the delivering command. Above it they
 /// travel ahead as uploads, so that no log entry and no buffer grows with the message.
 pub const INLINE_BYTES_MAX: usize = 512 * 1024;

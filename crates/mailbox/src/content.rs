@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mime::Relations;
 
-use crate::chunk::{self, CHUNK_BYTES_MAX, ChunkRef, Digest, NewMessage};
+use crate::chunk::{self, CHUNK_BYTES_MAX, ChunkRef, Digest, NewMessage, SEAMS_MAX};
 use crate::ids::{EmailId, ThreadId};
 use crate::ledger::Ledger;
 use crate::outcome::Refusal;
@@ -17,7 +17,8 @@ use crate::table;
 pub const CHUNKS_MAX: usize = 512;
 /// Limit: octets of a message that certainly fit in so many chunks, with its metadata and trace fields.
 pub const MESSAGE_BYTES_MAX: u64 = ((CHUNKS_MAX - 32) * CHUNK_BYTES_MAX) as u64;
-const _: () = assert!(METADATA_CHUNKS_MAX < 32);
+// One more for the trace fields, and one that the rest of the message begins.
+const _: () = assert!(METADATA_CHUNKS_MAX + SEAMS_MAX + 2 <= 32);
 const METADATA_CHUNKS_MAX: usize = chunk::METADATA_BYTES_MAX.div_ceil(CHUNK_BYTES_MAX);
 /// Limit: encoded metadata that comes in a command. Whoever cuts at
 /// [`METADATA_ROW_BYTES_MAX`](crate::chunk::METADATA_ROW_BYTES_MAX) stays far below it.

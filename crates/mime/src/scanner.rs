@@ -51,6 +51,7 @@ pub struct Scanner {
     fields: Fields,
     n_parts: usize,
     n_header_bytes: u64,
+    seams: Seams,
     budget: Budget,
     /// Envelope and keys of the message itself, once its header has ended.
     head: Option<(Envelope, SortKeys)>,
@@ -58,6 +59,16 @@ pub struct Scanner {
     preview: Option<String>,
     /// The preview is of an attachment: of the next text that is none rather.
     is_preview_spare: bool,
+}
+
+/// Where parts begin, as far as the scanner came. 0: nowhere yet.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seams {
+    /// Behind the message's own header.
+    header_end: u64,
+    /// Bodies of leaf parts begin here: the first and the last one so far.
+    first_body: u64,
+    last_body: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +107,7 @@ impl Scanner {
             fields: Fields::of_message(),
             n_parts: 1,
             n_header_bytes: 0,
+            seams: Seams::default(),
             budget: Budget::new(ITEMS_MAX),
             head: None,
             preview_source: None,
@@ -118,6 +130,15 @@ impl Scanner {
             };
             bytes = &bytes[n_taken..];
         }
+    }
+
+    /// Where the message is best cut, of what was fed so far: behind its header, and where the body
+    /// begins of the last part that has one. Ascending; 0 where there is nothing to cut.
+    ///
+    /// The header of the first part stays with the message's: it is short, and asked for with it.
+    pub fn seams(&self) -> [u64; 2] {
+        let Seams { header_end, first_body, last_body } = self.seams;
+        [if first_body < last_body { header_end } else { 0 }, last_body]
     }
 
     /// Ends the message.
@@ -350,6 +371,7 @@ impl Scanner {
         let Some(innermost) = self.open.last_mut() else { return };
         innermost.end_header(position, n_lines);
         innermost.read(&fields, &mut self.budget);
+        self.seams.pass(position, is_root, matches!(innermost.role, Role::Leaf));
         if innermost.is_message {
             let envelope = Envelope::read(&fields, &mut self.budget);
             if is_root {
@@ -402,5 +424,20 @@ impl Scanner {
         self.open.truncate(1);
         self.preview_source = None;
         self.mode = Mode::Opaque;
+    }
+}
+
+impl Seams {
+    /// A header ends here.
+    fn pass(&mut self, position: u64, is_root: bool, is_leaf: bool) {
+        if is_root {
+            self.header_end = position;
+        }
+        if is_leaf {
+            self.last_body = position;
+        }
+        if self.first_body == 0 {
+            self.first_body = self.last_body;
+        }
     }
 }

@@ -357,3 +357,33 @@ fn attachments() {
         assert_eq!(scan_both_ways(raw).has_attachment, expected, "{raw:?}");
     }
 }
+
+#[test]
+fn seams_are_behind_the_header_and_where_the_last_body_begins() {
+    let seams = |raw: &str, is_bytewise: bool| {
+        let mut scanner = Scanner::new();
+        raw.as_bytes()
+            .chunks(if is_bytewise { 1 } else { raw.len() })
+            .for_each(|cut| scanner.feed(cut));
+        scanner.seams().map(|seam| seam as usize)
+    };
+    let both = |raw: &str| {
+        assert_eq!(seams(raw, false), seams(raw, true), "{raw:?}");
+        seams(raw, false)
+    };
+    let head = "A: 1\nContent-Type: multipart/mixed; boundary=x\n\n";
+    let first = "--x\n\n";
+    let second = "first\n--x\nContent-Type: message/rfc822\n\nSubject: inner\n\n";
+    assert_eq!(both("A: 1\nB"), [0, 0], "a header that has no end");
+    assert_eq!(both("A: 1\n\ntext"), [0, 6]);
+    assert_eq!(both(head), [0, 0]);
+    let begun = format!("{head}{first}");
+    assert_eq!(
+        both(&format!("{begun}text")),
+        [0, begun.len()],
+        "its header stays with the message's"
+    );
+    let inside = format!("{begun}{second}");
+    assert_eq!(both(&format!("{inside}text")), [head.len(), inside.len()]);
+    assert_eq!(both(&format!("{inside}text\n--x--\nend")), [head.len(), inside.len()]);
+}

@@ -198,6 +198,7 @@ impl Node {
             admitted: Default::default(),
             draining: Default::default(),
             n_chunks_read: Default::default(),
+            n_chunk_bytes_read: Default::default(),
             gates,
             started: Instant::now(),
             run_id: disks::random_u64()?,

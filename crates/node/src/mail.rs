@@ -136,13 +136,15 @@ impl MailHandler for Mail {
             let here = body.chunks.iter().filter_map(|c| running.replica.stored_chunk(&c.digest));
             chunks.extend(here);
         }
-        self.0.n_chunks_read.fetch_add(chunks.len() as u64, Ordering::Relaxed);
+        for stored in &chunks {
+            self.0.count_read(&stored.chunk);
+        }
         chunks
     }
 
     async fn chunk(&self, shard: ShardId, chunk: ChunkRef) -> Result<StoredChunk, MailError> {
         let running = self.running(shard)?;
-        self.0.n_chunks_read.fetch_add(1, Ordering::Relaxed);
+        self.0.count_read(&chunk);
         running.replica.chunk(&chunk).await.map_err(refuse::chunk)
     }
 

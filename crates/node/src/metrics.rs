@@ -31,6 +31,10 @@ pub(crate) fn text(shared: &Shared) -> String {
     let help = "Chunks of bodies that frontends read here.";
     let sample = std::iter::once((None, n_chunks));
     page.family("rookery_node_chunks_read_total", "counter", help, sample);
+    let n_bytes = shared.n_chunk_bytes_read.load(Ordering::Relaxed);
+    let help = "Octets of those chunks, uncompressed.";
+    let sample = std::iter::once((None, n_bytes));
+    page.family("rookery_node_chunk_bytes_read_total", "counter", help, sample);
     replicas(&mut page, shared);
     copies(&mut page, shared);
     disks(&mut page, shared);

@@ -8,6 +8,7 @@ use std::time::Instant;
 use api::meta::{MetaClient, Report};
 use api::placement::{ClusterId, Node, Placement};
 use api::{Resolver, peer::PeerTransport};
+use mailbox::ChunkRef;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +39,8 @@ pub(crate) struct Shared {
     pub draining: AtomicBool,
     /// Chunks of bodies that frontends read here.
     pub n_chunks_read: AtomicU64,
+    /// Their octets, uncompressed.
+    pub n_chunk_bytes_read: AtomicU64,
     /// Closed while a drill cuts this node off.
     pub gates: Gates,
     pub started: Instant,
@@ -154,6 +157,12 @@ impl Shared {
         self.disks.join(cluster)?;
         self.known.set_cluster(cluster);
         Ok(())
+    }
+
+    /// A frontend reads this chunk here.
+    pub fn count_read(&self, chunk: &ChunkRef) {
+        self.n_chunks_read.fetch_add(1, Ordering::Relaxed);
+        self.n_chunk_bytes_read.fetch_add(chunk.raw_len.into(), Ordering::Relaxed);
     }
 
     pub fn is_admitted(&self) -> bool {
