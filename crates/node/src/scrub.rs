@@ -56,20 +56,31 @@ pub(crate) fn report(shared: &Shared) -> Vec<DiskScrub> {
 pub(crate) fn metrics(shared: &Shared, out: &mut String) {
     let scrubs = report(shared);
     type Value = fn(&DiskScrub) -> u64;
-    let metrics: [(&str, &str, Value); 7] = [
-        ("verified_bytes_total", "counter", |one| one.verified_bytes),
-        ("damaged_total", "counter", |one| one.n_damaged),
-        ("repaired_total", "counter", |one| one.n_repaired),
-        ("unrepairable", "gauge", |one| one.n_unrepairable),
-        ("oldest_unverified_seconds", "gauge", |one| one.oldest_unverified_ms / 1000),
-        ("passes_total", "counter", |one| one.n_passes),
-        ("differing_replicas", "gauge", |one| one.n_differing),
+    let metrics: [(&str, &str, &str, Value); 7] = [
+        ("verified_bytes_total", "counter", "Bytes verified.", |one| one.verified_bytes),
+        ("damaged_total", "counter", "Damaged places found.", |one| one.n_damaged),
+        ("repaired_total", "counter", "Those of them that are healed.", |one| one.n_repaired),
+        ("unrepairable", "gauge", "Damaged bodies that no peer has.", |one| one.n_unrepairable),
+        (
+            "oldest_unverified_seconds",
+            "gauge",
+            "How long ago the byte that waits for longest was verified.",
+            |one| one.oldest_unverified_ms / 1000,
+        ),
+        ("passes_total", "counter", "Whole passes over the disk.", |one| one.n_passes),
+        (
+            "differing_replicas",
+            "gauge",
+            "Members of shards led from here whose rows differ from the leader's.",
+            |one| one.n_differing,
+        ),
     ];
-    for (name, kind, value) in metrics {
-        let _ = writeln!(out, "# TYPE rookery_scrub_{name} {kind}");
+    for (name, kind, help, value) in metrics {
+        let name = format!("rookery_scrub_{name}");
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
         for one in &scrubs {
             let (disk, value) = (one.disk_id, value(one));
-            let _ = writeln!(out, "rookery_scrub_{name}{{disk=\"{disk}\"}} {value}");
+            let _ = writeln!(out, "{name}{{disk=\"{disk}\"}} {value}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What an operator does with a running cluster.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use mailbox::ShardId;
@@ -88,6 +89,22 @@ async fn page(house: &House, name: &str, path: &str) -> String {
     said
 }
 
+/// Samples stand behind a head with the words and the kind of what they are.
+fn every_family_is_explained(said: &str) {
+    let text = said.split_once("\r\n\r\n").expect("a body").1;
+    let heads = |head: &str| -> BTreeSet<&str> {
+        let lines = text.lines().filter_map(|line| line.strip_prefix(head)?.split_once(' '));
+        lines.filter(|(_, words)| !words.is_empty()).map(|(name, _)| name).collect()
+    };
+    let (helps, types) = (heads("# HELP "), heads("# TYPE "));
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    let names: BTreeSet<&str> = samples.filter_map(|line| line.split(['{', ' ']).next()).collect();
+    assert!(names.len() > 20, "{text}");
+    for name in names {
+        assert!(helps.contains(name) && types.contains(name), "{name} has no head in\n{text}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_without_a_majority_is_not_ready_and_its_metrics_tell() {
     let mut house = House::new(3, 1);
@@ -113,6 +130,7 @@ async fn a_node_without_a_majority_is_not_ready_and_its_metrics_tell() {
         }) && all.contains("rookery_shard_copies_lag_entries{")
     };
     wait_for("each leader tells of its copies", PATIENCE, copies_are_told).await;
+    every_family_is_explained(&page(&house, "n1", "/metrics").await);
 
     house.kill("n2").await;
     house.kill("n3").await;
