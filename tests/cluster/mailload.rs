@@ -1,5 +1,5 @@
 //! Leaders are killed under the load of `mailload`, a tool that knows nothing of this project, and its
-//! own audit is the judge. It lies beside the project, or the test is skipped with a printed reason.
+//! own audit is the judge. It lies beside the project, or the test is skipped, which is said.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tests::demo::Demo;
 use tests::imap::Imap;
+use tests::skip::skipped;
 use tests::wait;
 
 const PASSWORD: &str = "secret";
@@ -76,7 +77,7 @@ fn build() -> Result<Option<PathBuf>> {
     let source = root.parent().context("no parent")?.join("shared").join("mailload");
     let manifest = source.join("Cargo.toml");
     if !manifest.is_file() {
-        println!("skipped: no {}", manifest.display());
+        skipped(format!("no {}", manifest.display()));
         return Ok(None);
     }
     let test = std::env::current_exe()?;

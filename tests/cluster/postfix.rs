@@ -1,5 +1,5 @@
 //! A real Postfix in front: its own configuration and queue in a temporary directory, loopback only, the
-//! system's own untouched. Skipped with a printed reason where it is not installed or cannot run.
+//! system's own untouched. Skipped, which is said, where it is not installed or cannot run.
 
 use std::io::Write as _;
 use std::net::TcpListener;
@@ -14,6 +14,7 @@ use tests::frontend::FrontendProcess;
 use tests::imap::Imap;
 use tests::lmtp::Lmtp;
 use tests::pop3::Pop3;
+use tests::skip::skipped;
 use tests::wait;
 
 const PASSWORD: &str = "secret";
@@ -25,13 +26,13 @@ const BY_UNIX: &str = "u0002@example.test";
 /// One that needs SMTPUTF8.
 const BEYOND_ASCII: &str = "jörg@example.test";
 
-/// As much as a frontend takes by default, but for what Postfix puts in front.
+/// A frontend takes 52,428,800 by default; the rest is room for what Postfix puts in front, and more.
 const LARGE_BYTES: usize = 49_000_000;
 
 #[test]
 fn postfix_delivers_large_small_and_utf8_over_inet_and_unix() -> Result<()> {
     if let Some(reason) = missing() {
-        println!("skipped: {reason}");
+        skipped(reason);
         return Ok(());
     }
     let demo = Demo::start(&["--no-sample-mail", "--accounts", "2"])?;

@@ -1,10 +1,11 @@
-//! Roundcube, as a browser drives it. Skipped with a printed reason where it is not installed.
+//! Roundcube, as a browser drives it. Skipped, which is said, where it is not installed.
 
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
 use tests::demo::Demo;
+use tests::skip::{has_program, skipped};
 
 /// What Debian's packages roundcube-core, roundcube-sqlite3 and php-cli bring.
 const NEEDED: [&str; 4] = [
@@ -17,11 +18,14 @@ const NEEDED: [&str; 4] = [
 #[test]
 fn webmail_reads_sorts_searches_moves_and_keeps_drafts() -> Result<()> {
     if let Some(missing) = NEEDED.iter().find(|path| !Path::new(path).exists()) {
-        println!("skipped: there is no {missing}");
+        skipped(format!("there is no {missing}"));
+        return Ok(());
+    }
+    if !has_program("python3") {
         return Ok(());
     }
     if !has_sqlite()? {
-        println!("skipped: PHP has no sqlite");
+        skipped("PHP has no sqlite");
         return Ok(());
     }
     let demo = Demo::start(&["--no-sample-mail", "--accounts", "1"])?;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::inside::system;
+use crate::skip::skipped;
 
 const SOURCE: &str = include_str!("failing_sync.c");
 /// EIO: what a disk says that cannot write any more.
@@ -19,14 +20,14 @@ pub struct FailingSync {
 }
 
 impl FailingSync {
-    /// Builds the library in this directory. `None` with a printed reason where there is no compiler.
+    /// Builds the library in this directory. `None`, and says why, where there is no compiler.
     pub fn build(dir: &Path) -> Result<Option<Self>> {
         let (source, library) = (dir.join("failing_sync.c"), dir.join("failing_sync.so"));
         fs::write(&source, SOURCE)?;
         let (from, to) = (source.to_string_lossy(), library.to_string_lossy());
         let built = system("cc", &["-shared", "-fPIC", "-O2", "-o", &to, &from, "-ldl"]);
         if let Err(error) = built {
-            println!("skipped: no library to preload: {error:#}");
+            skipped(format!("no library to preload: {error:#}"));
             return Ok(None);
         }
         Ok(Some(Self { control: dir.join("sync"), library }))

@@ -9,12 +9,13 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::demo::rookery;
+use crate::skip::{self, skipped};
 
 /// Set inside: the test's directory.
 const DIR: &str = "ROOKERY_TEST_INSIDE";
 
 /// Inside: a directory that is removed afterwards. Outside `None`, when the test has run inside or was
-/// skipped with a printed reason. `test` is its name as `cargo test` prints it.
+/// skipped, which it says. `test` is its name as `cargo test` prints it.
 pub fn enter(test: &str) -> Result<Option<PathBuf>> {
     if let Some(dir) = std::env::var_os(DIR) {
         raise_loopback()?;
@@ -23,8 +24,8 @@ pub fn enter(test: &str) -> Result<Option<PathBuf>> {
     let tried = unshare(Path::new("true")).output();
     match tried {
         Ok(done) if done.status.success() => {}
-        Ok(done) => return skip(String::from_utf8_lossy(&done.stderr).trim()),
-        Err(error) => return skip(&format!("unshare: {error}")),
+        Ok(done) => return without(String::from_utf8_lossy(&done.stderr).trim()),
+        Err(error) => return without(&format!("unshare: {error}")),
     }
     // Why here: inside there is no network to build with.
     rookery();
@@ -34,6 +35,7 @@ pub fn enter(test: &str) -> Result<Option<PathBuf>> {
     let done = again.output().context("run the test inside")?;
     let said = String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned();
     println!("{said}");
+    skip::pass_on(&said);
     // Why: of a name that is not there no test fails.
     ensure!(said.contains("1 passed") || !done.status.success(), "{test} is not the test's name");
     ensure!(done.status.success(), "{test} failed inside");
@@ -41,8 +43,8 @@ pub fn enter(test: &str) -> Result<Option<PathBuf>> {
 }
 
 /// Says why a test, or the rest of it, does not run here.
-fn skip<T>(reason: &str) -> Result<Option<T>> {
-    println!("skipped: no namespaces of a test's own here: {reason}");
+fn without<T>(reason: &str) -> Result<Option<T>> {
+    skipped(format!("no namespaces of a test's own here: {reason}"));
     Ok(None)
 }
 

@@ -8,6 +8,7 @@ pub mod fuzz;
 pub mod http;
 pub mod inside;
 pub mod messages;
+pub mod skip;
 pub mod volume;
 pub mod wait;
 pub mod wires;

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::skip::skipped;
+
 /// Where real messages lie, if they do.
 pub fn corpus_dir() -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?;
@@ -9,10 +11,10 @@ pub fn corpus_dir() -> Option<PathBuf> {
     corpus.is_dir().then_some(corpus)
 }
 
-/// All messages of the corpus, or none with a printed reason.
+/// All messages of the corpus, or none, and says so.
 pub fn corpus() -> Vec<Vec<u8>> {
     let Some(dir) = corpus_dir() else {
-        println!("skipped: no corpus of real messages beside the project");
+        skipped("no corpus of real messages beside the project");
         return Vec::new();
     };
     let mut messages = Vec::new();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::inside::system;
+use crate::skip::skipped;
 use crate::wait;
 
 /// What takes all the space.
@@ -28,7 +29,7 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// Makes one and mounts it. `None` with a printed reason where that is not allowed.
+    /// Makes one and mounts it. `None`, and says why, where that is not allowed.
     pub fn make(image: &Path, at: &Path, size_bytes: u64) -> Result<Option<Self>> {
         File::create(image)?.set_len(size_bytes)?;
         fs::create_dir_all(at)?;
@@ -37,7 +38,7 @@ impl Volume {
         // No blocks reserved for root, who runs the test where this works.
         let made = system("mkfs.ext4", &["-q", "-m", "0", "-E", "lazy_itable_init=1", &path]);
         if let Err(error) = made.and_then(|_| volume.mount()) {
-            println!("skipped: no file system of a test's own here: {error:#}");
+            skipped(format!("no file system of a test's own here: {error:#}"));
             return Ok(None);
         }
         Ok(Some(volume))

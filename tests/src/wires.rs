@@ -4,6 +4,7 @@
 use anyhow::{Context as _, Result, ensure};
 
 use crate::inside::system;
+use crate::skip::skipped;
 
 /// Its name among the packet filters.
 const TABLE: &str = "rookery_test";
@@ -12,13 +13,13 @@ const TABLE: &str = "rookery_test";
 pub struct Wires(());
 
 impl Wires {
-    /// All whole. `None` with a printed reason where packets cannot be filtered.
+    /// All whole. `None`, and says why, where packets cannot be filtered.
     pub fn whole() -> Option<Self> {
         let hook = "{ type filter hook input priority 0; }";
         let made = system("nft", &["add", "table", "inet", TABLE])
             .and_then(|_| system("nft", &["add", "chain", "inet", TABLE, "cut", hook]));
         if let Err(error) = made {
-            println!("skipped: wires cannot be cut here: {error:#}");
+            skipped(format!("wires cannot be cut here: {error:#}"));
             return None;
         }
         Some(Self(()))

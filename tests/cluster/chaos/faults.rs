@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use drill::Load;
 use tests::demo::Demo;
+use tests::skip::skipped;
 use tests::volume::Volume;
 use tests::wait;
 use tests::wires::Wires;
@@ -120,7 +121,7 @@ impl<'a> Field<'a> {
         let needs_disks = matches!(fault, Fault::Full | Fault::PowerOfOne | Fault::PowerOfAll);
         let needs_wires = matches!(fault, Fault::Cut | Fault::CutOneWay | Fault::CutPair);
         if needs_disks && self.disks.is_empty() || needs_wires && self.wires.is_none() {
-            println!("skipped: {fault:?}, see above");
+            skipped(format!("{fault:?}, see above"));
             return Ok(None);
         }
         match fault {
