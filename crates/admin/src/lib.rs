@@ -51,13 +51,13 @@ enum Verb {
     /// The cluster as a whole
     #[command(subcommand)]
     Cluster(ClusterVerb),
-    /// Storage nodes: add, drain, remove
+    /// Storage nodes: list, add, drain, undrain, remove
     #[command(subcommand)]
     Node(node::NodeVerb),
     /// Disks: list, retire, scrub
     #[command(subcommand)]
     Disk(disk::DiskVerb),
-    /// Shards: add, move
+    /// Shards: list, add, move, recover
     #[command(subcommand)]
     Shard(shard::ShardVerb),
     /// Accounts

@@ -122,7 +122,7 @@ pub const SETTINGS: &[Setting] = &[
         "retention_s",
         "s",
         "3600",
-        "Raise this when expunged mail must be recoverable longer.",
+        "Lower this when expunged mail must free its space sooner; until then only sessions not told yet read it.",
     ),
     setting(
         "in_flight_mib",
