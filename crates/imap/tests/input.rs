@@ -299,6 +299,21 @@ fn what_is_refused_plainly_is_refused_compressed_and_the_next_is_understood() {
     assert!(!is_closed && said.ends_with("b OK done\r\n"), "{said}");
 }
 
+/// A compressor that lived on would refer to what it sent before: what a session says after it waited
+/// has to stand alone.
+#[test]
+fn a_session_that_waits_keeps_no_compressor() {
+    let (mut store, mut client, mut zip) = compressed();
+    let mut lengths = Vec::new();
+    for _ in 0..3 {
+        let packed = client.say(&mut store, &zip.pack(b"a CAPABILITY\r\n"));
+        let alone = support::zip::Zip::default().unpack(&packed);
+        assert!(alone.ends_with(b"\r\na OK done\r\n"), "{}", String::from_utf8_lossy(&alone));
+        lengths.push(packed.len());
+    }
+    assert!(lengths.iter().all(|length| *length == lengths[0]), "{lengths:?}");
+}
+
 /// Lines that come near to commands.
 fn line() -> impl Strategy<Value = Vec<u8>> {
     let words = prop::sample::select(vec![
