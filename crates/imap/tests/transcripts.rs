@@ -8,9 +8,9 @@
 //!
 //! `store!` knows: `deliver MAILBOX FILE [FLAGS]`, `flag MAILBOX UIDS +FLAG`,
 //! `expunge MAILBOX UIDS`, `move MAILBOX UIDS TARGET`, `create MAILBOX`, `delete MAILBOX`,
-//! `zip` (from here on the client compresses), `quota OCTETS`, `purge`, `suspend`, `resume`,
-//! `remove` (the account), `renumber`, `wait SECONDS`, `next TROUBLE` and `chunk TROUBLE`; a new
-//! session by `session [notls|starttls|private]` or, logged in, `login`;
+//! `zip` (from here on the client compresses), `quota OCTETS [MESSAGES]` (`-`: without limit),
+//! `purge`, `suspend`, `resume`, `remove` (the account), `renumber`, `wait SECONDS`, `next TROUBLE` and
+//! `chunk TROUBLE`; a new session by `session [notls|starttls|private]` or, logged in, `login`;
 //! `timeout`, `shutdown`, `end of input`. Of what stands behind `unheard` the session does not hear.
 
 mod support;
@@ -174,7 +174,11 @@ impl Play {
             ["resume"] => self.set_state(AccountState::Active),
             ["renumber"] => self.command(Command::Renumber(Renumber { after: None })),
             ["remove"] => self.command(Command::DeleteAccount(ACCOUNT)),
-            ["quota", octets] => self.store.set_quota(octets.parse().expect("a number")),
+            ["quota", octets, messages @ ..] => {
+                let limit = |text: &str| (text != "-").then(|| text.parse().expect("a number"));
+                let n_messages = messages.first().and_then(|text| limit(text));
+                self.store.set_quota(limit(octets), n_messages);
+            }
             _ => panic!("store! {}", words.join(" ")),
         }
     }

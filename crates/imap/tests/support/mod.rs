@@ -147,8 +147,8 @@ impl Store {
         )
     }
 
-    pub fn set_quota(&mut self, storage_bytes: u64) {
-        let quota = Quota { storage_bytes: Some(storage_bytes), n_messages: None };
+    pub fn set_quota(&mut self, storage_bytes: Option<u64>, n_messages: Option<u64>) {
+        let quota = Quota { storage_bytes, n_messages };
         let change = command::AccountChange::Quota(quota);
         let change = ChangeAccount { account: ACCOUNT, change };
         assert_eq!(self.apply(Command::ChangeAccount(change), &[]), Outcome::Done);
