@@ -1,10 +1,10 @@
-//! What holds of every message: of the corpus, of random ones, of random octets.
+//! What holds of every message: of real ones, of the project's own, of random ones, of random octets.
 
 mod support;
 
 use mime::{Metadata, Scanner, scan};
 use proptest::prelude::*;
-use support::{check, config, corpus, scan_in_cuts};
+use support::{check, config, messages, scan_in_cuts};
 
 const TRACE: &[u8] = b"Return-Path: <ann@example.test>\r\nDelivered-To: bob@example.test\r\n\
     Received: from a.test by b.test (LMTP)\r\n\tid 1; Mon, 1 Jan 2024 00:00:00 +0000\r\n";
@@ -26,8 +26,8 @@ fn survives_storage(metadata: &Metadata) {
 }
 
 #[test]
-fn corpus_scans_alike_in_all_cuts_and_survives_storage() {
-    for (path, raw) in corpus() {
+fn messages_scan_alike_in_all_cuts_and_survive_storage() {
+    for (path, raw) in messages() {
         println!("{}", path.display());
         for raw in [raw.clone(), to_crlf(&raw)] {
             let metadata = scan(&raw);

@@ -8,13 +8,28 @@ use std::path::{Path, PathBuf};
 use mime::{Envelope, Metadata, Part, PartKind, Range, Scanner};
 use proptest::prelude::ProptestConfig;
 
+/// So many messages of its own the project has at least.
+pub const OWN_MIN: usize = 18;
+
 /// Runs `n_cases` random cases. Why no files of failures: a found failure becomes a named test.
 pub fn config(n_cases: u32) -> ProptestConfig {
     ProptestConfig { cases: n_cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// The messages of `shared/corpus` beside the workspace; says so and gives none where it is not.
-pub fn corpus() -> Vec<(PathBuf, Vec<u8>)> {
+/// The project's own messages, and those of `shared/corpus` where that lies beside the workspace.
+pub fn messages() -> Vec<(PathBuf, Vec<u8>)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut own = Vec::new();
+    gather(&root.join("crates/imap/tests/messages"), &mut own);
+    gather(&root.join("tests/fuzz/seeds/mime"), &mut own);
+    assert!(own.len() >= OWN_MIN, "the project's own messages were not found");
+    own.extend(corpus());
+    own.sort();
+    own.into_iter().map(|path| (path.clone(), std::fs::read(path).expect("read"))).collect()
+}
+
+/// The messages of `shared/corpus`; says so and gives none where it is not.
+fn corpus() -> Vec<PathBuf> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let Some(root) = here.ancestors().map(|dir| dir.join("shared/corpus")).find(|dir| dir.is_dir())
     else {
@@ -25,8 +40,7 @@ pub fn corpus() -> Vec<(PathBuf, Vec<u8>)> {
     };
     let mut files = Vec::new();
     gather(&root, &mut files);
-    files.sort();
-    files.into_iter().map(|path| (path.clone(), std::fs::read(path).expect("read"))).collect()
+    files
 }
 
 fn gather(dir: &Path, files: &mut Vec<PathBuf>) {
