@@ -11,6 +11,7 @@ mod mutate;
 pub mod seeds;
 pub mod targets;
 
+use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,11 +51,20 @@ pub struct Report {
 /// Feeds a target with inputs of these numbers. Panics with the number of one that it fails, and leaves
 /// that input in a file.
 pub fn run(target: &Target, numbers: std::ops::Range<u64>) -> Report {
+    run_watched(target, numbers, STUCK_AFTER)
+}
+
+/// The same, with a patience of one's own for an input that does not end.
+pub fn run_watched(
+    target: &Target,
+    numbers: std::ops::Range<u64>,
+    stuck_after: Duration,
+) -> Report {
     let mutator = Mutator { seeds: seeds::of(target), words: target.words };
     for seed in &mutator.seeds {
         (target.run)(seed);
     }
-    let watched = Watched::start(target.name);
+    let watched = Watched::start(target.name, stuck_after);
     let mut report = Report::default();
     for number in numbers {
         watched.now_at(number);
@@ -83,7 +93,7 @@ pub fn run(target: &Target, numbers: std::ops::Range<u64>) -> Report {
 }
 
 /// What this thread has used of the processor: another test beside it makes nothing slow.
-fn processor_time() -> Duration {
+pub fn processor_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: clock_gettime(2) writes one timespec.
     let told = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
@@ -99,19 +109,21 @@ struct Watched {
 const OVER: u64 = u64::MAX;
 
 impl Watched {
-    fn start(name: &'static str) -> Self {
+    fn start(name: &'static str, stuck_after: Duration) -> Self {
         let number = Arc::new(AtomicU64::new(0));
         let watching = Arc::clone(&number);
         std::thread::spawn(move || {
             let mut before = watching.load(Ordering::Relaxed);
             loop {
-                std::thread::park_timeout(STUCK_AFTER);
+                std::thread::park_timeout(stuck_after);
                 let now = watching.load(Ordering::Relaxed);
                 if now == OVER {
                     return;
                 }
                 if now == before {
-                    eprintln!("{name}: input {now} does not end");
+                    // Why no macro: what a test prints goes with its process.
+                    let said = format!("{name}: input {now} does not end\n");
+                    let _ = std::io::stderr().write_all(said.as_bytes());
                     std::process::abort();
                 }
                 before = now;
