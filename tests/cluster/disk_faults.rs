@@ -62,7 +62,9 @@ fn a_slow_disk_slows_clients_down_and_no_more() -> Result<()> {
         stage.load.progress(5, WORKS).context("while the disk is slow")?;
         stage.sync.heal()
     })?;
-    ensure!(longest.is_none_or(|longest| longest < SLOW_WAIT_MAX), "a client waited {longest:?}");
+    // Without a stage nothing was played, which was said.
+    let Some(longest) = longest else { return Ok(()) };
+    ensure!(longest < SLOW_WAIT_MAX, "a client waited {longest:?}");
     Ok(())
 }
 

@@ -7,18 +7,25 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use tests::demo::rookery;
 use tests::frontend::FrontendProcess;
+use tests::skip::skipped;
 
 const CONNECTIONS: u64 = 10_000;
 /// What so many may cost.
 const BYTES_MAX: u64 = 150 << 20;
+/// With fewer the frontend itself, which takes some MiB at first, is all that is measured.
+const CONNECTIONS_MIN: u64 = 1000;
 /// Connections from one loopback address; ports of the client run out beyond some 28,000.
 const PER_ADDRESS: u64 = 1000;
 
 #[test]
 fn ten_thousand_connections_before_login_cost_less_than_150_mib() -> Result<()> {
     let n_connections = room_for(CONNECTIONS)?;
+    if n_connections < CONNECTIONS_MIN {
+        skipped("the hard limit of files allows too few connections");
+        return Ok(());
+    }
     if n_connections < CONNECTIONS {
-        println!("only {n_connections} connections: the hard limit of files allows no more");
+        skipped(format!("all but {n_connections} connections: the hard limit of files"));
     }
     let home = tempfile::tempdir()?;
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
@@ -39,7 +46,8 @@ fn ten_thousand_connections_before_login_cost_less_than_150_mib() -> Result<()> 
         grown >> 10,
         grown / n_connections
     );
-    ensure!(grown < BYTES_MAX, "{grown} octets for {n_connections} connections");
+    let n_bytes_max = BYTES_MAX / CONNECTIONS * n_connections;
+    ensure!(grown < n_bytes_max, "{grown} octets for {n_connections} connections");
     Ok(())
 }
 

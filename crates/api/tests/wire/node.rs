@@ -17,8 +17,11 @@ use mailbox::{
     SessionId, ShardId, StoredChunk, ThreadId, Uid, UidSet, UidValidity,
 };
 use tokio::sync::{broadcast, watch};
+use tokio::time::timeout;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::{BroadcastStream, WatchStream};
+
+use crate::cluster::PATIENCE;
 
 /// What happens to the next proposal.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,6 +77,8 @@ struct State {
     uid_validity: Option<UidValidity>,
     /// Questions about what never changes.
     n_lasting: u64,
+    /// Questions who leads, while nobody did.
+    n_in_vain: u64,
 }
 
 impl State {
@@ -149,6 +154,14 @@ impl World {
     /// How often nodes were asked about what never changes.
     pub fn n_lasting(&self) -> u64 {
         self.state.lock().unwrap().n_lasting
+    }
+
+    /// Waits until nodes were asked so often in all who leads, while nobody did.
+    pub async fn asked_in_vain(&self, n: u64) {
+        let mut happened = self.happened.subscribe();
+        while self.state.lock().unwrap().n_in_vain < n {
+            timeout(PATIENCE, happened.changed()).await.expect("in time").unwrap();
+        }
     }
 
     pub fn resolve(&self, address: &Address, place: Option<Place>) {
@@ -376,8 +389,13 @@ impl MailHandler for FakeNode {
 
     async fn leader(&self, _: ShardId) -> Result<Leadership, MailError> {
         self.hear().await;
-        let state = self.world.state.lock().unwrap();
-        Ok(Leadership { leader: state.leader.clone(), term: state.term })
+        let told = {
+            let mut state = self.world.state.lock().unwrap();
+            state.n_in_vain += u64::from(state.leader.is_none());
+            Leadership { leader: state.leader.clone(), term: state.term }
+        };
+        self.world.tick();
+        Ok(told)
     }
 
     async fn lock_maildrop(

@@ -11,13 +11,13 @@ use mailbox::dialogue::Engine;
 
 use super::play::{Play, unescape};
 
-/// Plays every transcript of a directory.
-pub fn run_all(directory: &Path, engine: impl Fn(&str) -> Box<dyn Engine>) {
+/// Plays every transcript of a directory, in which there are so many.
+pub fn run_all(directory: &Path, n: usize, engine: impl Fn(&str) -> Box<dyn Engine>) {
     let is_update = std::env::var_os("UPDATE").is_some();
     let entries = std::fs::read_dir(directory).expect("the directory of transcripts");
     let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
     paths.sort();
-    assert!(!paths.is_empty(), "there are transcripts");
+    assert_eq!(paths.len(), n, "transcripts in {}", directory.display());
     for path in paths {
         let written = std::fs::read_to_string(&path).expect("a transcript");
         let name = path.file_stem().and_then(|name| name.to_str()).expect("a name");

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -166,9 +167,13 @@ async fn who_builds_its_index_anew_starts_and_has_failed_only_when_that_did() {
     let give_up = || alone.core().unwrap().applying.store().give_up();
     give_up();
     until(|| how() == (Role::Stopped, true), "it is started again").await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    // It can be opened like this only while somebody reads.
+    let mut writer = std::fs::OpenOptions::new();
+    writer.write(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    let mut written = None;
+    until(|| writer.open(&note).is_ok_and(|file| written.replace(file).is_none()), "it reads").await;
     assert_eq!(how(), (Role::Stopped, true), "it takes as long as it takes");
-    drop(std::fs::OpenOptions::new().write(true).open(&note).unwrap());
+    drop(written);
     until(|| how() == (Role::Leader, false), "it runs").await;
 
     let files = dir.path().join("n1/checkpoints/1");
