@@ -2,6 +2,7 @@
 //! locked out for good and no address is lost.
 
 use std::process::Output;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use api::client::{Client, ClientConfig};
@@ -11,14 +12,17 @@ use mailbox::{Address, Command, Outcome, ShardId};
 use tests::demo::Demo;
 use tests::imap::Imap;
 use tests::lmtp::Lmtp;
+use tests::wait;
 
 const USER: &str = "u0001@example.test";
 const OTHER: &str = "u0002@example.test";
 const SECRET: &str = "secret";
 const FRONTENDS: [&str; 2] = ["f1", "f2"];
+/// A frontend remembers for two seconds where an address leads.
+const FORGOTTEN_WITHIN: Duration = Duration::from_secs(10);
 
 #[test]
-fn no_name_and_no_alias_locks_an_account_out() -> Result<()> {
+fn no_name_and_no_alias_locks_an_account_out_or_catches_more_than_it_shall() -> Result<()> {
     let demo = Demo::start(&["--no-sample-mail", "--accounts", "2"])?;
     logs_in(&demo, USER)?;
     ctl(&demo, &["account", "rename", USER, USER])?;
@@ -39,7 +43,41 @@ fn no_name_and_no_alias_locks_an_account_out() -> Result<()> {
     demo.ctl_with_input(&["account", "add", USER], SECRET)?;
     logs_in(&demo, USER)?;
     logs_in(&demo, "alias@example.test")?;
+    what_is_for_nobody_goes_where_it_is_told(&demo)
+}
+
+/// `*@domain`, as an alias and as a group, over LMTP.
+fn what_is_for_nobody_goes_where_it_is_told(demo: &Demo) -> Result<()> {
+    let (nobody, everybody) = ("nobody@example.test", "*@example.test");
+    nobody_is_there(demo, nobody)?;
+    ctl(demo, &["account", "alias", USER, everybody])?;
+    let before = [n_messages(demo, USER)?, n_messages(demo, OTHER)?];
+    delivered(demo, nobody)?;
+    delivered(demo, OTHER)?;
+    let after = [n_messages(demo, USER)?, n_messages(demo, OTHER)?];
+    ensure!(after == [before[0] + 1, before[1] + 1], "from {before:?} to {after:?} messages");
+    nobody_is_there(demo, "nobody@else.test")?;
+    ctl(demo, &["account", "alias", USER, everybody, "--remove"])?;
+    let gone = || nobody_is_there(demo, nobody);
+    wait::until(FORGOTTEN_WITHIN, "the address catches nothing any more", gone)?;
+    ctl(demo, &["group", "set", everybody, USER, OTHER])?;
+    delivered(demo, "nobody.else@example.test")?;
+    let both = [n_messages(demo, USER)?, n_messages(demo, OTHER)?];
+    ensure!(both[1] == after[1] + 1 && both[0] > after[0], "from {after:?} to {both:?} messages");
     Ok(())
+}
+
+fn nobody_is_there(demo: &Demo, to: &str) -> Result<()> {
+    let mut lmtp = Lmtp::connect(&demo.at("f1", "lmtp")?)?;
+    let reply = lmtp.transaction(&[to], b"Subject: one\r\n\r\none\r\n")?.remove(0);
+    ensure!(reply.starts_with("550 5.1.1"), "mail for {to}: {reply}");
+    Ok(())
+}
+
+fn n_messages(demo: &Demo, user: &str) -> Result<usize> {
+    let mut imap = Imap::login(&demo.at("f2", "imap")?, user, SECRET)?;
+    imap.ok("EXAMINE INBOX")?;
+    Ok(imap.uids()?.len())
 }
 
 #[test]
