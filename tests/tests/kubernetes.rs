@@ -1,5 +1,7 @@
-//! The Kubernetes example can be read, its configurations are valid, and what it points at is there.
+//! The Kubernetes example can be read and its configurations are valid; ports, pods, volumes and the program that
+//! it names are there. Nothing is tried on a cluster.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use yaml_rust2::{Yaml, YamlLoader};
@@ -44,6 +46,8 @@ fn check(all: &[Yaml], kind: &str) {
         assert!(names.iter().any(|name| name == port), "{probe} asks at {port}");
     }
     assert!(pod["spec"]["terminationGracePeriodSeconds"].as_i64().expect("seconds") >= 20);
+    check_volumes(all, workload);
+    check_image(pod);
     let budget = of_kind(all, "PodDisruptionBudget");
     assert_eq!(&budget["spec"]["selector"]["matchLabels"]["app"], label);
     assert_eq!(&workload["spec"]["selector"]["matchLabels"]["app"], label);
@@ -54,6 +58,48 @@ fn check(all: &[Yaml], kind: &str) {
             assert!(names.iter().any(|name| name == target), "a service leads to {target}");
         }
     }
+}
+
+fn names(of: &Yaml) -> Vec<&str> {
+    let all = of.as_vec().map(Vec::as_slice).unwrap_or_default();
+    all.iter().map(|one| one["name"].as_str().expect("a name")).collect()
+}
+
+/// What is mounted is there, what is there is mounted, and it is made of a ConfigMap that is there.
+fn check_volumes(all: &[Yaml], workload: &Yaml) {
+    let pod = &workload["spec"]["template"]["spec"];
+    let templates = workload["spec"]["volumeClaimTemplates"].as_vec();
+    let claims = templates.map(Vec::as_slice).unwrap_or_default();
+    let claims = claims.iter().map(|claim| claim["metadata"]["name"].as_str().expect("a name"));
+    let there: BTreeSet<&str> = names(&pod["volumes"]).into_iter().chain(claims).collect();
+    let containers = ["initContainers", "containers"].map(|kind| pod[kind].as_vec());
+    let mounted: BTreeSet<&str> =
+        containers.into_iter().flatten().flatten().flat_map(|one| names(&one["volumeMounts"])).collect();
+    assert_eq!(there, mounted);
+    for volume in pod["volumes"].as_vec().expect("volumes") {
+        if let Some(name) = volume["configMap"]["name"].as_str() {
+            assert_eq!(of_kind(all, "ConfigMap")["metadata"]["name"].as_str(), Some(name));
+        }
+    }
+}
+
+/// It is the one that the Dockerfile makes: the same user, and arguments for its ENTRYPOINT.
+fn check_image(pod: &Yaml) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests lies in the root");
+    let text = std::fs::read_to_string(root.join("deploy/Dockerfile")).expect("it is there");
+    assert!(text.contains("\nENTRYPOINT [\"/usr/local/bin/rookery\"]\n"), "{text}");
+    let user = pod["spec"]["securityContext"]["runAsUser"].as_i64().expect("a user");
+    assert!(text.contains(&format!("\nUSER {user}:{user}\n")), "{text}");
+    let container = &pod["spec"]["containers"][0];
+    assert!(container["command"].is_badvalue(), "the image says what to run");
+    let image = container["image"].as_str().expect("an image");
+    assert!(text.contains(&format!(" -t {image} ")), "it is called {image}");
+    let words = container["args"].as_vec().expect("arguments");
+    assert_eq!(words[1].as_str(), Some("--config"));
+    let mounts = container["volumeMounts"].as_vec().expect("mounts");
+    let file = words[2].as_str().expect("a file");
+    let is_below = |mount: &Yaml| file.starts_with(mount["mountPath"].as_str().expect("a path"));
+    assert!(mounts.iter().any(is_below), "{file} is in no volume");
 }
 
 #[test]
@@ -92,4 +138,17 @@ fn frontends_are_a_deployment() {
         let port = address.expect("it listens").port();
         assert!(ports.contains(&(name.into(), port.into())), "{name} is at {port}");
     }
+    // A policy that forgets a port closes it: each is in one rule, and LMTP's says who may come.
+    let policy = &of_kind(&all, "NetworkPolicy")["spec"];
+    let label = &of_kind(&all, "Deployment")["spec"]["template"]["metadata"]["labels"]["app"];
+    assert_eq!(&policy["podSelector"]["matchLabels"]["app"], label);
+    let mut allowed = Vec::new();
+    for rule in policy["ingress"].as_vec().expect("rules") {
+        for port in rule["ports"].as_vec().expect("ports") {
+            let name = port["port"].as_str().expect("a name");
+            assert_eq!(name == "lmtp", !rule["from"].is_badvalue(), "{name}");
+            allowed.push(name);
+        }
+    }
+    assert!(ports.iter().all(|(name, _)| allowed.contains(&name.as_str())), "{allowed:?}");
 }
