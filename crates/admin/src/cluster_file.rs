@@ -73,7 +73,12 @@ impl ClusterFile {
         let mut file =
             fs::File::create(&beside).with_context(|| format!("create {}", beside.display()))?;
         file.write_all(text.as_bytes()).with_context(|| format!("write {}", beside.display()))?;
-        fs::rename(&beside, path).with_context(|| format!("rename to {}", path.display()))
+        // Durability: the contents before the name, and the name before anybody goes on.
+        file.sync_all().with_context(|| format!("sync {}", beside.display()))?;
+        fs::rename(&beside, path).with_context(|| format!("rename to {}", path.display()))?;
+        let dir = path.parent().filter(|dir| *dir != Path::new("")).unwrap_or(Path::new("."));
+        let synced = fs::File::open(dir).and_then(|dir| dir.sync_all());
+        synced.with_context(|| format!("sync {}", dir.display()))
     }
 
     /// gRPC addresses of all nodes.
