@@ -153,6 +153,8 @@ impl Spares<'_> {
         if file.size().map_err(Refusal::Failed)? < capacity {
             file.allocate(capacity).map_err(Refusal::of)?;
         }
+        // Durability: nothing counts under this name; the one that does is given, and synced, once a
+        // manifest is in the file.
         self.storage.rename(reserve, &name).map_err(Refusal::Failed)?;
         Ok((file, if reserves.len() > 1 { Need::Entries } else { Need::Vital }))
     }
@@ -169,6 +171,7 @@ impl Spares<'_> {
             if have.contains(&name) {
                 continue;
             }
+            // Durability: its space is taken on the disk before it counts as a reserve.
             match self.allocate(&name, self.options.segment_bytes) {
                 Err(error) if is_full(&error) => break,
                 other => other?.sync_data()?,

@@ -302,6 +302,7 @@ impl Writer {
     fn write_synced(&self, group: Group, slices: &[IoSlice<'_>]) {
         let begun = Instant::now();
         let file = &self.open.file;
+        // Durability: the frame is synced before anybody in the group is answered.
         let synced = match file.write_at(self.open.end, slices).and_then(|()| file.sync_data()) {
             Ok(()) => {
                 self.shared.sync_completed();

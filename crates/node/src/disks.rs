@@ -397,6 +397,7 @@ fn write_label(path: &Path, label: &Label) -> Result<(), Refusal> {
 }
 
 fn sync_dir(path: &Path) -> io::Result<()> {
+    // Durability: the names in it; what has them was synced before.
     fs::File::open(path)?.sync_all()
 }
 

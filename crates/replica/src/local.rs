@@ -166,6 +166,7 @@ impl Local {
     pub fn doubt_index(&self) -> io::Result<()> {
         let dir = self.disk.index_dir(self.replica);
         let Some(newest) = generations(&dir).pop() else { return Ok(()) };
+        // Durability: the doubt and its name, before the index is left and made anew.
         std::fs::File::create(doubt_path(&dir.join(newest.to_string())))?.sync_all()?;
         sync_dir(&dir)
     }
@@ -315,6 +316,7 @@ impl Local {
     /// It is so from now on, also after a restart.
     pub fn mark(&self, mark: Mark) -> io::Result<()> {
         std::fs::create_dir_all(self.disk.checkpoint_dir(self.replica))?;
+        // Durability: the mark and its name are on the disk when this returns.
         std::fs::File::create(self.mark_path(mark))?.sync_all()?;
         sync_dir(&self.disk.checkpoint_dir(self.replica))
     }
@@ -417,6 +419,7 @@ fn sync_tree(dir: &Path) -> io::Result<()> {
         if item.file_type()?.is_dir() {
             sync_tree(&item.path())?;
         } else {
+            // Durability: each file before the directory that names it, all before the note about them.
             std::fs::File::open(item.path())?.sync_all()?;
         }
     }

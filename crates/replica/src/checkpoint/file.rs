@@ -70,7 +70,7 @@ struct SyncingFile(File);
 impl Write for SyncingFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let n = self.0.write(&bytes[..bytes.len().min(PIECE_BYTES)])?;
-        // Why: not for safety, see `PIECE_BYTES`.
+        // Durability: none that counts (`write_to` syncs the whole); see `PIECE_BYTES`.
         self.0.sync_data()?;
         Ok(n)
     }
@@ -159,6 +159,7 @@ impl Part {
         let hash = out.hasher.finalize();
         out.file.write_all(hash.as_bytes())?;
         let file = out.file.into_inner().map_err(|error| error.into_error())?;
+        // Durability: the whole part, before it gets its name.
         file.0.sync_all()
     }
 
@@ -290,6 +291,7 @@ pub(crate) fn is_damage(error: &io::Error) -> bool {
 
 /// Makes names in a directory durable.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    // Durability: names that were made, changed or taken away; their files' contents are synced before.
     File::open(dir)?.sync_all()
 }
 

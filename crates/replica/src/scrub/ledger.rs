@@ -195,6 +195,7 @@ impl Ledger {
 pub(super) fn keep(dir: &Path, note: &str) -> io::Result<()> {
     let new = dir.join(format!("{NOTE}.new"));
     std::fs::write(&new, note)?;
+    // Durability: none; a note that is lost or torn is one that was never kept.
     std::fs::rename(new, dir.join(NOTE))
 }
 
