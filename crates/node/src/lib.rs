@@ -58,7 +58,6 @@ pub struct Node {
     tasks: JoinSet<()>,
     shutdown: CancellationToken,
     listen: SocketAddr,
-    http: Option<SocketAddr>,
 }
 
 impl Node {
@@ -73,7 +72,6 @@ impl Node {
             None => None,
         };
         let listen = local(&listener, config.listen);
-        let http_at = http.as_ref().map(|http| local(http, listen));
         let shared = Arc::new(Self::share(config, &identity, listen)?);
         let seeds = admission::seed_clients(&shared, &identity)
             .map_err(|error| Error::Identity(error.to_string()))?;
@@ -83,7 +81,7 @@ impl Node {
         if let Some(http) = http {
             tasks.spawn(http::serve(Arc::clone(&shared), http));
         }
-        let mut node = Self { shared, tasks, shutdown, listen, http: http_at };
+        let mut node = Self { shared, tasks, shutdown, listen };
         node.begin(seeds).await;
         Ok(node)
     }
@@ -120,16 +118,6 @@ impl Node {
         tasks.spawn(admission::register(Arc::clone(shared), seeds));
         tasks.spawn(report::report(Arc::clone(shared)));
         replicas::start_others(shared, residents).await;
-    }
-
-    /// Where it listens for frontends, nodes and operators.
-    pub fn listen_address(&self) -> SocketAddr {
-        self.listen
-    }
-
-    /// Where it serves probes and metrics.
-    pub fn http_address(&self) -> Option<SocketAddr> {
-        self.http
     }
 
     /// Waits until the node was shut down, or cannot go on and says why.

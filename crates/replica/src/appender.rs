@@ -3,12 +3,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use journal::{Journal, Record, Written};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
-/// The journal, and who is told when it got poisoned.
+/// The journal, with patience.
 pub(crate) struct Appender {
     pub journal: Journal,
-    pub poisoned: watch::Sender<bool>,
 }
 
 impl Appender {
@@ -20,13 +19,8 @@ impl Appender {
     ) -> Result<(), journal::Error> {
         let done = Arc::new(Mutex::new(Some(done)));
         loop {
-            let (slot, this) = (done.clone(), Arc::downgrade(self));
+            let slot = done.clone();
             let once = move |result: Result<Vec<Written>, journal::Error>| {
-                if let (Err(journal::Error::Poisoned { .. }), Some(this)) =
-                    (&result, this.upgrade())
-                {
-                    this.poisoned.send_replace(true);
-                }
                 let done = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
                 if let Some(done) = done {
                     done(result);
@@ -38,12 +32,7 @@ impl Appender {
                     self.journal.when_room(Box::new(move || _ = sender.send(())));
                     drop(receiver.await);
                 }
-                Err(error) => {
-                    if self.journal.is_poisoned() {
-                        self.poisoned.send_replace(true);
-                    }
-                    return Err(error);
-                }
+                Err(error) => return Err(error),
                 Ok(()) => break,
             }
         }

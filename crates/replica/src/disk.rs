@@ -182,7 +182,7 @@ impl Disk {
         for damage in &recovered.damaged {
             ledger.condemn(damage.segment, damage.offset);
         }
-        let appender = Appender { journal, poisoned: watch::Sender::new(false) };
+        let appender = Appender { journal };
         let mut state = State::default();
         for (ReplicaId(id), replica) in recovered.replicas {
             if replica.is_dead {
@@ -313,11 +313,6 @@ impl Disk {
     /// True after a write or sync error, for ever.
     pub fn is_poisoned(&self) -> bool {
         self.journal().is_poisoned()
-    }
-
-    /// Becomes true when the disk gets poisoned.
-    pub fn watch_poison(&self) -> watch::Receiver<bool> {
-        self.appender.poisoned.subscribe()
     }
 
     /// For how long something has waited for a sync that did not complete.
