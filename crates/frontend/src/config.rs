@@ -194,13 +194,8 @@ pub const SETTINGS: [Setting; 20] = [
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A key that does not exist.
-    #[error("unknown setting `{key}`{hint}")]
-    UnknownKey {
-        /// As written.
-        key: String,
-        /// The nearest right name, if one is near.
-        hint: String,
-    },
+    #[error(transparent)]
+    UnknownKey(#[from] api::config::UnknownKey),
     /// Anything else, with its place in the text.
     #[error(transparent)]
     Toml(#[from] toml::de::Error),
@@ -227,11 +222,8 @@ impl Config {
     /// Reads TOML.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
         let table: toml::Table = toml::from_str(text)?;
-        for key in table.keys() {
-            if !SETTINGS.iter().any(|setting| setting.key == key) {
-                return Err(ConfigError::UnknownKey { key: key.clone(), hint: hint(key) });
-            }
-        }
+        let known: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
+        api::config::check_keys(table.keys().map(String::as_str), &known)?;
         let config: Self = toml::from_str(text)?;
         config.check()?;
         Ok(config)
@@ -277,31 +269,6 @@ impl Config {
 fn is_hostname(text: &str) -> bool {
     let legal = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
     !text.is_empty() && text.len() <= HOSTNAME_BYTES_MAX && text.chars().all(legal)
-}
-
-/// `, did you mean ...?` for the nearest key, if at most a third of it differs.
-fn hint(wrong: &str) -> String {
-    let near = SETTINGS.iter().map(|setting| (distance(wrong, setting.key), setting.key)).min();
-    match near {
-        Some((n, key)) if n <= key.len().div_ceil(3) => format!(", did you mean `{key}`?"),
-        _ => String::new(),
-    }
-}
-
-/// How many letters must be changed, put in or left out to make `a` into `b`.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, in_a) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, in_b) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(in_a != *in_b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
