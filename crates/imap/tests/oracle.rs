@@ -7,6 +7,7 @@ use std::path::Path;
 use imap_codec::decode::{Decoder as _, GreetingDecodeError};
 use imap_codec::{GreetingCodec, ResponseCodec};
 use proptest::prelude::*;
+use support::unescaped;
 
 /// What imap-codec does not know: extensions, and UTF-8 outside literals. A response with one of
 /// these may be beyond it.
@@ -46,22 +47,6 @@ fn sessions(transcript: &str) -> Vec<Vec<u8>> {
         }
     }
     sessions
-}
-
-fn unescaped(text: &str) -> Vec<u8> {
-    let mut octets = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((&byte, behind)) = rest.split_first() {
-        rest = behind;
-        if byte == b'\\' && behind.first() == Some(&b'x') {
-            let digits = std::str::from_utf8(&behind[1..3]).expect("two digits");
-            octets.push(u8::from_str_radix(digits, 16).expect("two digits"));
-            rest = &behind[3..];
-        } else {
-            octets.push(byte);
-        }
-    }
-    octets
 }
 
 /// Where a response ends, literals counted.

@@ -25,7 +25,7 @@ use mailbox::dialogue::{Engine, Trouble};
 use mailbox::flags::Keyword;
 use mailbox::*;
 use support::zip::Zip;
-use support::{ACCOUNT, Client, Event, Store, config};
+use support::{ACCOUNT, Client, Event, Store, config, unescaped};
 
 /// A transcript being played.
 struct Play {
@@ -220,22 +220,6 @@ fn escaped(octets: &[u8]) -> String {
         }
     }
     text
-}
-
-fn unescaped(text: &str) -> Vec<u8> {
-    let mut octets = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((&byte, behind)) = rest.split_first() {
-        rest = behind;
-        if byte == b'\\' && behind.first() == Some(&b'x') {
-            let digits = std::str::from_utf8(&behind[1..3]).expect("two digits");
-            octets.push(u8::from_str_radix(digits, 16).expect("two digits"));
-            rest = &behind[3..];
-        } else {
-            octets.push(byte);
-        }
-    }
-    octets
 }
 
 fn here() -> PathBuf {

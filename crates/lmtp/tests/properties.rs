@@ -84,15 +84,7 @@ proptest! {
         let mut whole = session();
         whole.receive(&input);
         let mut cut = session();
-        let mut rest = input.as_slice();
-        for n in cuts.iter().cycle() {
-            if rest.is_empty() {
-                break;
-            }
-            let (piece, behind) = rest.split_at(rest.len().min(*n));
-            cut.receive(piece);
-            rest = behind;
-        }
+        cut.receive_in_cuts(&input, &cuts);
         prop_assert_eq!(
             String::from_utf8_lossy(&whole.sent).into_owned(),
             String::from_utf8_lossy(&cut.sent).into_owned()

@@ -235,6 +235,23 @@ impl Store {
     }
 }
 
+/// What stands in a transcript, `\xNN` for an octet that cannot.
+pub fn unescaped(text: &str) -> Vec<u8> {
+    let mut octets = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((&byte, behind)) = rest.split_first() {
+        rest = behind;
+        if byte == b'\\' && behind.first() == Some(&b'x') {
+            let digits = std::str::from_utf8(&behind[1..3]).expect("two digits");
+            octets.push(u8::from_str_radix(digits, 16).expect("two digits"));
+            rest = &behind[3..];
+        } else {
+            octets.push(byte);
+        }
+    }
+    octets
+}
+
 pub fn config() -> Config {
     Config {
         hostname: "mail.example".into(),

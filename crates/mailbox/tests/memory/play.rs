@@ -68,6 +68,19 @@ impl Play {
         }
     }
 
+    /// The same in pieces of these lengths, over and over.
+    pub fn receive_in_cuts(&mut self, octets: &[u8], cuts: &[usize]) {
+        let mut rest = octets;
+        for n in cuts.iter().cycle() {
+            if rest.is_empty() {
+                break;
+            }
+            let (piece, behind) = rest.split_at(rest.len().min(*n));
+            self.receive(piece);
+            rest = behind;
+        }
+    }
+
     /// The client or the driver does something else.
     pub fn event(&mut self, what: &str) {
         match what {
