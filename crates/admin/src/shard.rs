@@ -10,6 +10,9 @@ use crate::cluster::{self, ClusterStatus};
 use crate::follow::{self, Left};
 use crate::target::Target;
 
+/// Copies of a shard unless somebody wants others: one may be lost, and two are still a majority.
+const REPLICAS: u32 = 3;
+
 /// `rookery ctl shard`
 #[derive(Subcommand)]
 pub(crate) enum ShardVerb {
@@ -18,7 +21,7 @@ pub(crate) enum ShardVerb {
     /// Add a shard where there is room; new accounts are placed on it too
     Add {
         /// Replicas it shall have
-        #[arg(long, default_value_t = 3)]
+        #[arg(long, default_value_t = REPLICAS)]
         replicas: u32,
     },
     /// Move a replica of a shard to another node, and wait until it votes there

@@ -79,20 +79,29 @@ fn default_hostname() -> String {
     "localhost".into()
 }
 
+/// Limit: 150 MiB when all are idle before login.
+const CONNECTIONS: u32 = 10_000;
+/// Limit: a household's programs and telephones behind one address, each with about five connections.
+const CONNECTIONS_PER_ADDRESS: u32 = 20;
+/// Limit: four programs of one account, each with about five connections.
+const CONNECTIONS_PER_ACCOUNT: u32 = 20;
+/// Limit: what MTAs of the world take at most, mostly.
+const MESSAGE_BYTES: u64 = 50 << 20;
+
 fn default_connections() -> u32 {
-    10_000
+    CONNECTIONS
 }
 
 fn default_connections_per_address() -> u32 {
-    20
+    CONNECTIONS_PER_ADDRESS
 }
 
 fn default_connections_per_account() -> u32 {
-    20
+    CONNECTIONS_PER_ACCOUNT
 }
 
 fn default_message_bytes() -> u64 {
-    50 * 1024 * 1024
+    MESSAGE_BYTES
 }
 
 /// One setting as the manual shows it.

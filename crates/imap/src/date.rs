@@ -10,16 +10,28 @@ const MONTHS: [&str; 12] =
 /// `--500` and `+.530` for zones behind UTC or of half hours; refused, the message would be lost.
 const ZONE_BYTES_MAX: usize = 6;
 
-/// Year, month and day of a day since 1970.
+/// Days from 1 March of the year 0, where the count of [`civil`] begins, to 1970.
+const DAYS_TO_1970: i64 = 719_468;
+const DAYS_OF_YEAR: i64 = 365;
+/// Leap days counted: of four years, of a hundred, of four hundred.
+const DAYS_OF_4: i64 = 4 * DAYS_OF_YEAR + 1;
+const DAYS_OF_100: i64 = 25 * DAYS_OF_4 - 1;
+const DAYS_OF_400: i64 = 4 * DAYS_OF_100 + 1;
+/// Five months from March on have as many, and so have the next five.
+const DAYS_OF_5_MONTHS: i64 = 153;
+
+/// Year, month and day of a day since 1970. Years begin in March, so that a leap day is their last.
 fn civil(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let shifted = days + DAYS_TO_1970;
+    let era = shifted.div_euclid(DAYS_OF_400);
+    let day_of_era = shifted.rem_euclid(DAYS_OF_400);
+    let n_leap_days =
+        day_of_era / (DAYS_OF_4 - 1) - day_of_era / DAYS_OF_100 + day_of_era / (DAYS_OF_400 - 1);
+    let year_of_era = (day_of_era - n_leap_days) / DAYS_OF_YEAR;
+    let day_of_year =
+        day_of_era - (DAYS_OF_YEAR * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / DAYS_OF_5_MONTHS;
+    let day = day_of_year - (DAYS_OF_5_MONTHS * month_from_march + 2) / 5 + 1;
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     (year, month, day)
