@@ -113,6 +113,39 @@ pub trait MailHandler: Send + Sync + 'static {
     ) -> Result<(), MailError>;
 }
 
+/// What a node looks through for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// A few rows.
+    Little,
+    /// The rows of a page of messages.
+    Page,
+    /// Maybe all messages of a mailbox, and their bodies.
+    Mailbox,
+}
+
+/// Messages from which on a question about them is a page.
+const PAGE_MESSAGES_MIN: u64 = 512;
+
+impl Effort {
+    /// The most that a query may take.
+    pub fn of(query: &Query) -> Self {
+        match query {
+            Query::Search(_) | Query::Sort(_) | Query::Thread(_) => Self::Mailbox,
+            // Of who was away for longer than expunges are remembered it looks at each message there is.
+            Query::Vanished(_) => Self::Page,
+            // What changed since is found by its mod-sequence.
+            Query::Messages(messages) if messages.changed_since.is_none() => {
+                match messages.uids.n_uids() {
+                    PAGE_MESSAGES_MIN.. => Self::Page,
+                    _ => Self::Little,
+                }
+            }
+            _ => Self::Little,
+        }
+    }
+}
+
 /// Limit: raw octets of bodies that travel beside an answer.
 pub const BESIDE_BYTES_MAX: u64 = 512 * 1024;
 

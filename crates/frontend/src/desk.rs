@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::client::EVERY_MAILBOX;
+use api::mail::Effort;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use mailbox::answer::MessageRecord;
@@ -216,6 +217,11 @@ impl Desk {
     async fn query(&self, query: Query) -> Result<Answer, Trouble> {
         let account = account_of_query(&query).ok_or(Trouble::Unavailable)?;
         let place = self.place(account)?;
+        // Why a turn: who asks much waits for itself, not others for it.
+        let _turn = match Effort::of(&query) {
+            Effort::Mailbox => Some(self.shared.limits.searches.turn(account).await),
+            Effort::Page | Effort::Little => None,
+        };
         let mut answer = self.shared.store.query(place, query).await?;
         if let Answer::Messages(records, _) = &mut answer {
             for record in records.iter_mut().filter(|record| !record.metadata_chunks.is_empty()) {
@@ -421,3 +427,6 @@ fn account_of_command(command: &Command) -> Option<AccountId> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

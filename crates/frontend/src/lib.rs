@@ -46,7 +46,7 @@ pub use tls::TlsError;
 pub use unix::{FileMode, NotAMode, UnixSocket};
 
 use authenticate::Authenticator;
-use limits::{Counter, Limits};
+use limits::{Counter, Limits, SEARCHES_MAX, Turns};
 use listen::{Listener, Port};
 use metrics::Metrics;
 use penalty::Penalties;
@@ -219,6 +219,7 @@ fn shared(
         servers: Counter::new(config.connections_max),
         mtas: Counter::new(config.connections_max.min(DELIVERIES_MAX)),
         accounts: Counter::new(config.connections_per_account_max),
+        searches: Turns::new(SEARCHES_MAX),
     };
     Ok(Shared {
         authenticator: Authenticator::new(Arc::clone(&store), n_hashing),

@@ -7,6 +7,11 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mailbox::AccountId;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Limit: searches and the like of one account that are under way at once, each of which may keep a core
+/// of a node busy for seconds; a client has one or two.
+pub(crate) const SEARCHES_MAX: usize = 3;
 
 /// Counts by key up to a limit.
 pub(crate) struct Counter<K> {
@@ -49,6 +54,52 @@ impl<K: Hash + Eq + Copy> Drop for Counted<K> {
     }
 }
 
+/// Lines by key: so many of each are served at once, the others wait their turn.
+pub(crate) struct Turns<K> {
+    lines: Mutex<HashMap<K, Arc<Semaphore>>>,
+    n_at_once: usize,
+}
+
+/// A place in a line, or at its head; until it is dropped.
+pub(crate) struct Turn<K: Hash + Eq + Copy> {
+    turns: Arc<Turns<K>>,
+    key: K,
+    line: Option<Arc<Semaphore>>,
+    served: Option<OwnedSemaphorePermit>,
+}
+
+impl<K: Hash + Eq + Copy> Turns<K> {
+    pub(crate) fn new(n_at_once: usize) -> Arc<Self> {
+        Arc::new(Self { lines: Mutex::default(), n_at_once })
+    }
+
+    /// Waits until it is this one's turn.
+    pub(crate) async fn turn(self: &Arc<Self>, key: K) -> Turn<K> {
+        let line = {
+            let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+            let line = lines.entry(key).or_insert_with(|| Arc::new(Semaphore::new(self.n_at_once)));
+            Arc::clone(line)
+        };
+        // Why before the wait: who gives it up leaves the line too.
+        let mut turn =
+            Turn { turns: Arc::clone(self), key, line: Some(Arc::clone(&line)), served: None };
+        turn.served = line.acquire_owned().await.ok();
+        turn
+    }
+}
+
+impl<K: Hash + Eq + Copy> Drop for Turn<K> {
+    fn drop(&mut self) {
+        let mut lines = self.turns.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.served.take());
+        drop(self.line.take());
+        // Nobody else is in the line, and nobody can enter it meanwhile.
+        if lines.get(&self.key).is_some_and(|line| Arc::strong_count(line) == 1) {
+            lines.remove(&self.key);
+        }
+    }
+}
+
 /// Where connections are counted together: an address, or of IPv6 the network of 64 bits that a customer
 /// gets at least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,6 +122,8 @@ pub(crate) struct Limits {
     /// Where mail comes from.
     pub(crate) mtas: Arc<Counter<Origin>>,
     pub(crate) accounts: Arc<Counter<AccountId>>,
+    /// Questions for which whole mailboxes are looked through.
+    pub(crate) searches: Arc<Turns<AccountId>>,
 }
 
 impl Limits {
@@ -103,6 +156,19 @@ mod tests {
         assert!(counter.enter(1).is_some());
     }
 
+    #[tokio::test]
+    async fn who_waits_for_a_turn_gets_it_when_one_before_is_gone() {
+        let turns = Turns::new(1);
+        let first = turns.turn(1).await;
+        let mut second = Box::pin(turns.turn(1));
+        assert!(futures_util::poll!(&mut second).is_pending());
+        assert!(futures_util::poll!(Box::pin(turns.turn(1))).is_pending(), "it gives up");
+        drop(turns.turn(2).await);
+        drop(first);
+        drop(second.await);
+        assert!(turns.lines.lock().unwrap().is_empty(), "nothing is left of it");
+    }
+
     #[test]
     fn only_mail_clients_are_counted_by_address() {
         let limits = Limits {
@@ -110,6 +176,7 @@ mod tests {
             servers: Counter::new(100),
             mtas: Counter::new(100),
             accounts: Counter::new(2),
+            searches: Turns::new(SEARCHES_MAX),
         };
         let [far, near] = ["192.0.2.1", "127.0.0.1"].map(|text| text.parse().unwrap());
         let n_taken = |enter: &dyn Fn() -> Option<Counted<Origin>>| {

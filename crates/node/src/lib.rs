@@ -16,6 +16,7 @@ mod founding;
 mod housekeep;
 mod http;
 mod leases;
+mod lookup;
 mod machine;
 mod mail;
 mod marks;
@@ -174,6 +175,7 @@ impl Node {
         let inner = GrpcTransport::new(identity.clone(), config.bind, known.resolver(), lane_of);
         let transport = fault::Cuttable { inner, gate: gates.peers.clone() };
         Ok(Shared {
+            lookups: Default::default(),
             in_flight: Semaphore::new(config.in_flight_mib as usize * 1024),
             config,
             disks,

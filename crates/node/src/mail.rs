@@ -1,7 +1,6 @@
 //! What frontends ask of this node: propose, query, chunk, watch, maildrop locks.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use api::mail::{BESIDE_BYTES_MAX, Changes, Leadership, MailError, MailHandler};
@@ -12,6 +11,7 @@ use replica::{Role, View};
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
+use crate::lookup::Place;
 use crate::refuse;
 use crate::replicas::Running;
 use crate::shared::{Shared, lock};
@@ -22,8 +22,6 @@ const WATCH_QUEUE_MAX: usize = 1024;
 const QUORUM_AGE_MAX: Duration = Duration::from_secs(1);
 /// How often a watch looks whether this replica still leads.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Messages from which on a question about them is looked up where it may block.
-const BLOCKING_MESSAGES_MIN: u64 = 512;
 /// How often a view that was lost is taken anew.
 const VIEWS_MAX: usize = 3;
 
@@ -97,7 +95,10 @@ impl MailHandler for Mail {
         // Why no round: whatever was acknowledged before this command came lies before it in the log.
         let proposed = running.replica.propose_and_view(command, chunks).await;
         let (response, view) = proposed.map_err(refuse::propose)?;
-        Ok((outcome(&response)?, answer(view, Arc::new(then)).await))
+        let outcome = outcome(&response)?;
+        // Why no wait: the outcome would wait too, and the question can be asked by itself.
+        let Some(place) = self.0.lookups.free_place(&then) else { return Ok((outcome, None)) };
+        Ok((outcome, answer(view, Arc::new(then), place).await))
     }
 
     async fn query(
@@ -108,6 +109,8 @@ impl MailHandler for Mail {
     ) -> Result<Answer, MailError> {
         let running = self.running(shard)?;
         self.refuse_if_forced(shard)?;
+        // Why before there is a view: what is overwritten is kept for that.
+        let place = self.0.lookups.place(&query).await;
         let query = Arc::new(query);
         for _ in 0..VIEWS_MAX {
             let view = match linearizable {
@@ -115,7 +118,7 @@ impl MailHandler for Mail {
                 false => running.replica.local_view(),
             };
             let view = view.map_err(refuse::propose)?;
-            if let Some(answer) = answer(view, Arc::clone(&query)).await {
+            if let Some(answer) = answer(view, Arc::clone(&query), place.clone()).await {
                 return Ok(answer);
             }
         }
@@ -235,26 +238,12 @@ async fn forward(
     }
 }
 
-/// Reads rows on this thread, or on one that may block when much is looked through. `None`: the view
-/// was lost, another one helps.
-async fn answer(view: View, query: Arc<Query>) -> Option<Answer> {
-    let read = move |view: &View, query: &Query| {
-        view.read(|rows, bodies| mailbox::answer(rows, bodies, query)).ok()
+/// `None`: the view was lost, another one helps.
+async fn answer(view: View, query: Arc<Query>, place: Place) -> Option<Answer> {
+    let read = move |is_wanted: &dyn Fn() -> bool| {
+        let answered =
+            view.read_while(is_wanted, |rows, bodies| mailbox::answer(rows, bodies, &query));
+        answered.ok()
     };
-    if !may_take_long(&query) {
-        return read(&view, &query);
-    }
-    tokio::task::spawn_blocking(move || read(&view, &query)).await.ok().flatten()
-}
-
-fn may_take_long(query: &Query) -> bool {
-    match query {
-        // Of who was away for longer than expunges are remembered, the second looks at each message there is.
-        Query::Search(_) | Query::Sort(_) | Query::Thread(_) | Query::Vanished(_) => true,
-        // What changed since is found by its mod-sequence.
-        Query::Messages(messages) if messages.changed_since.is_none() => {
-            messages.uids.n_uids() >= BLOCKING_MESSAGES_MIN
-        }
-        _ => false,
-    }
+    place.run(read).await
 }

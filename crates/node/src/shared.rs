@@ -17,6 +17,7 @@ use crate::controller::Outlook;
 use crate::disks::Disks;
 use crate::error::Error;
 use crate::fault::Gates;
+use crate::lookup::Lookups;
 use crate::replicas::Replicas;
 
 /// One running node.
@@ -27,6 +28,8 @@ pub(crate) struct Shared {
     pub known: Arc<Known>,
     pub transport: Arc<dyn PeerTransport>,
     pub meta_client: MetaClient,
+    /// Questions for which much is looked through.
+    pub lookups: Lookups,
     /// KiB of requests under way.
     pub in_flight: Semaphore,
     /// How the nodes are; kept by the leader of the meta group.

@@ -52,6 +52,68 @@ impl View {
         catch_unwind(AssertUnwindSafe(|| query(self, self)))
             .map_err(|panic| ViewLost(crate::state::words(&*panic)))
     }
+
+    /// The same for as long as somebody waits for it, which is asked at each row and each chunk.
+    pub fn read_while<T>(
+        &self,
+        is_wanted: &dyn Fn() -> bool,
+        query: impl FnOnce(&dyn Source, &dyn Bodies) -> T,
+    ) -> Result<T, ViewLost> {
+        let wanted = Wanted { view: self, is_wanted };
+        catch_unwind(AssertUnwindSafe(|| query(&wanted, &wanted))).map_err(|panic| {
+            match panic.is::<Unwanted>() {
+                true => ViewLost("nobody waits for it".into()),
+                false => ViewLost(crate::state::words(&*panic)),
+            }
+        })
+    }
+}
+
+/// A view while somebody waits for what is read.
+struct Wanted<'v> {
+    view: &'v View,
+    is_wanted: &'v dyn Fn() -> bool,
+}
+
+/// Carried by the unwinding that ends a read nobody waits for.
+struct Unwanted;
+
+impl Wanted<'_> {
+    fn look(&self) {
+        if !(self.is_wanted)() {
+            std::panic::resume_unwind(Box::new(Unwanted));
+        }
+    }
+}
+
+impl Source for Wanted<'_> {
+    fn row(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.look();
+        self.view.row(key)
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) {
+        self.view.scan(from, to, &mut |key, value| {
+            self.look();
+            visit(key, value)
+        });
+    }
+
+    fn briefs(&self, block: &Block) -> Option<Bytes> {
+        self.look();
+        self.view.briefs(block)
+    }
+
+    fn keep_briefs(&self, block: &Block, briefs: &Bytes) {
+        self.view.keep_briefs(block, briefs);
+    }
+}
+
+impl Bodies for Wanted<'_> {
+    fn chunk(&self, chunk: &ChunkRef) -> Option<Bytes> {
+        self.look();
+        self.view.chunk(chunk)
+    }
 }
 
 impl Source for View {
@@ -181,6 +243,29 @@ mod tests {
     use super::*;
     use crate::disk::DiskOptions;
     use crate::local::Local;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_read_that_nobody_waits_for_ends_at_the_next_row_or_chunk() {
+        let dir = tempfile::tempdir().unwrap();
+        Disk::format(dir.path()).unwrap();
+        let journal = journal::Options { reserve_segments: 0, ..journal::Options::default() };
+        let options = DiskOptions { journal, ..DiskOptions::default() };
+        let disk = Disk::open(dir.path(), options).unwrap();
+        let claim = disk.claim(0, ShardId(1)).await.unwrap();
+        let local = Local { disk: disk.clone(), replica: 0 };
+        let (store, _checkpoints) = local.open(&claim.log).await.unwrap();
+        let view = View::new(&store, disk, None);
+        let chunk = StoredChunk::raw(Bytes::from_static(b"a body")).chunk;
+        let n_looks = std::cell::Cell::new(0);
+        let for_a_while = || n_looks.replace(n_looks.get() + 1) < 2;
+        let read = view.read_while(&for_a_while, |rows, bodies| {
+            assert_eq!((rows.row(b"a"), bodies.chunk(&chunk)), (None, None));
+            rows.row(b"b")
+        });
+        assert_eq!(read, Err(ViewLost("nobody waits for it".into())));
+        assert_eq!(n_looks.get(), 3);
+        assert_eq!(view.read_while(&|| true, |rows, _| rows.row(b"b")), Ok(None));
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_body_whose_place_was_forgotten_is_found_by_who_looks_for_it() {

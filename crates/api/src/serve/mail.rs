@@ -10,6 +10,7 @@ use mailbox::command::{MoveAccount, MoveStep};
 use mailbox::{AccountId, Command, ShardId, StoredChunk};
 use prost::Message;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -204,9 +205,10 @@ impl MailService {
                 Some(Told::Propose(self.put_in_time(message, role, patience).await))
             }
             Some(Asked::Query(message)) => {
-                // Why a task: many cores read rows for one stream.
-                let asking = tokio::spawn(async move { self.ask_in_time(message, patience).await });
-                asking.await.ok().map(Told::Query)
+                // Why a task: many cores read rows for one stream. When that is gone, the task is too.
+                let mut asking = JoinSet::new();
+                asking.spawn(async move { self.ask_in_time(message, patience).await });
+                asking.join_next().await.and_then(Result::ok).map(Told::Query)
             }
             None => None,
         };
