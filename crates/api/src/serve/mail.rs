@@ -275,7 +275,21 @@ fn is_for(role: Option<Role>, command: &Command) -> bool {
         | Command::ChangeAccount(_)
         | Command::DeleteAccount(_)
         | Command::MoveAccount(_) => role == Some(Role::Admin),
-        _ => true,
+        // Why nobody: a shard's own leader proposes them, and not by this way.
+        Command::Housekeep(_) | Command::Renumber(_) => false,
+        Command::OpenSession(_)
+        | Command::CreateMailbox(_)
+        | Command::DeleteMailbox(_)
+        | Command::RenameMailbox(_)
+        | Command::Subscribe(_)
+        | Command::ClaimRecent(..)
+        | Command::Upload(_)
+        | Command::Deliver(_)
+        | Command::Append(_)
+        | Command::Store(_)
+        | Command::Copy(_)
+        | Command::Move(_)
+        | Command::Expunge(_) => true,
     }
 }
 

@@ -9,10 +9,11 @@ use api::peer::{PeerError, PeerTransport};
 use api::placement::{Node, NodeId};
 use api::tls::{Identity, Peer, Role, TlsError};
 use mailbox::command::{
-    AccountChange, ChangeAccount, ClaimAddress, MoveAccount, MoveStep, ReleaseAddress, SetGroup,
+    AccountChange, ChangeAccount, ClaimAddress, Housekeep, MoveAccount, MoveStep, ReleaseAddress,
+    Renumber, SetGroup,
 };
 use mailbox::dialogue::Trouble;
-use mailbox::{Address, Command};
+use mailbox::{Address, Command, LogTime};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
 use crate::cluster::{ACCOUNT, Cluster, PATIENCE, PLACE, SHARD};
@@ -152,6 +153,23 @@ async fn only_operators_change_accounts_addresses_and_groups() {
         client.command_shard(SHARD, command.clone()).await.unwrap();
     }
     assert_eq!(cluster.world.n_done(), commands.len() as u64);
+}
+
+/// Housekeeping with another's clock would drop sessions and bodies, new numbers would empty every cache.
+#[tokio::test]
+async fn nobody_proposes_what_a_shard_does_by_itself() {
+    let cluster = Cluster::start(1);
+    let (last, after) = (LogTime(u64::MAX), None);
+    let house = Housekeep { sessions_before: last, uploads_before: last, purge_before: last };
+    let commands = [Command::Housekeep(house), Command::Renumber(Renumber { after })];
+    for role in [Role::Frontend, Role::Node, Role::Admin] {
+        let client = cluster.client_as("x", role, PATIENCE);
+        for command in commands.clone() {
+            let refused = client.command_shard(SHARD, command.clone()).await;
+            assert_eq!(refused, Err(Trouble::Unavailable), "{role:?} {command:?}");
+        }
+    }
+    assert_eq!(cluster.world.n_done(), 0);
 }
 
 #[tokio::test]
