@@ -21,6 +21,7 @@ use tracing::Span;
 
 use crate::authenticate::Verdict;
 use crate::ingest::{Failures, Ingest};
+use crate::large::Arrival;
 use crate::limits::{Counted, Origin};
 use crate::maildrop::MaildropLock;
 use crate::metrics::{Kind, LoginResult};
@@ -45,6 +46,8 @@ pub(crate) struct Desk {
     /// Its place among the account's sessions.
     login: Option<Counted<AccountId>>,
     body: Option<Ingest>,
+    /// How it comes, if from a mail client.
+    arrival: Option<Arrival>,
     failures: Failures,
     watched: Option<Watched>,
     maildrop: Option<MaildropLock>,
@@ -79,6 +82,7 @@ impl Desk {
             places: BTreeMap::new(),
             login: None,
             body: None,
+            arrival: None,
             failures: Failures::new(),
             watched: None,
             maildrop: None,
@@ -159,7 +163,7 @@ impl Desk {
             Question::Body(octets) => self.push_body(octets).await,
             Question::EndBody => self.end_body().await.map(|draft| Reply::Draft(Box::new(draft))),
             Question::DropBody => {
-                self.body = None;
+                (self.body, self.arrival) = (None, None);
                 Ok(Reply::Done)
             }
             Question::Chunk(account, chunk) => self.chunk(account, chunk).await.map(Reply::Chunk),
@@ -340,9 +344,18 @@ impl Desk {
         let places: Result<Vec<_>, _> =
             accounts.iter().map(|account| self.place(*account)).collect();
         self.failures.clear();
+        let large = &self.shared.large;
+        // Who logged in is a mail client, and sends to its own account.
+        let places_for_large = match (&self.login, accounts) {
+            (Some(_), [account]) => {
+                self.arrival = Some(Arrival::new(*account));
+                &large.from_clients
+            }
+            _ => &large.from_mtas,
+        };
         self.body = Some(Ingest::new(
             Arc::clone(&self.shared.store),
-            Arc::clone(&self.shared.large_bodies),
+            Arc::clone(places_for_large),
             self.shared.message_bytes_max,
             places?,
         ));
@@ -351,10 +364,18 @@ impl Desk {
 
     async fn push_body(&mut self, octets: Bytes) -> Result<Reply, Trouble> {
         let body = self.body.as_mut().ok_or(Trouble::Unavailable)?;
-        body.push(octets).await.map(|()| Reply::Done)
+        if let Some(arrival) = &mut self.arrival {
+            arrival.came(octets.len(), &self.shared.large).await?;
+        }
+        body.push(octets).await?;
+        if let Some(arrival) = &mut self.arrival {
+            arrival.taken();
+        }
+        Ok(Reply::Done)
     }
 
     async fn end_body(&mut self) -> Result<Draft, Trouble> {
+        self.arrival = None;
         let body = self.body.take().ok_or(Trouble::Unavailable)?;
         let (draft, failures) = body.finish().await?;
         self.failures = failures;

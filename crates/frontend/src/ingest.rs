@@ -26,14 +26,11 @@ use crate::codec;
 use crate::random;
 use crate::store::Store;
 
-/// Bodies that are large at the same time; each costs about 1.3 MiB.
-pub(crate) const LARGE_BODIES_MAX: usize = 256;
-
 /// Limit: recipients that a piece is sent to side by side; each time it is encoded anew.
 const SIDE_BY_SIDE_MAX: usize = 16;
 
 /// From here on a body counts as large.
-const LARGE_BODY_BYTES: u64 = CHUNK_BYTES_MAX as u64;
+pub(crate) const LARGE_BODY_BYTES: u64 = CHUNK_BYTES_MAX as u64;
 
 /// What came of the pieces sent ahead for accounts that did not get all of them.
 pub(crate) type Failures = BTreeMap<AccountId, Result<Outcome, Trouble>>;

@@ -11,6 +11,7 @@ mod connection;
 mod desk;
 mod http;
 mod ingest;
+mod large;
 mod limits;
 mod listen;
 mod maildrop;
@@ -46,6 +47,7 @@ pub use tls::TlsError;
 pub use unix::{FileMode, NotAMode, UnixSocket};
 
 use authenticate::Authenticator;
+use large::Large;
 use limits::{Counter, Limits, SEARCHES_MAX, Turns};
 use listen::{Listener, Port};
 use metrics::Metrics;
@@ -226,7 +228,7 @@ fn shared(
         store,
         limits,
         penalties: Penalties::default(),
-        large_bodies: Arc::new(Semaphore::new(ingest::LARGE_BODIES_MAX)),
+        large: Large::default(),
         message_bytes_max: config.message_bytes_max,
         hostname: config.hostname.clone(),
         allow_plain_login: config.allow_plain_login,

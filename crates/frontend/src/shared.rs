@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use crate::authenticate::Authenticator;
+use crate::large::Large;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::penalty::Penalties;
@@ -18,7 +18,7 @@ pub(crate) struct Shared {
     pub(crate) authenticator: Authenticator,
     pub(crate) limits: Limits,
     pub(crate) penalties: Penalties,
-    pub(crate) large_bodies: Arc<Semaphore>,
+    pub(crate) large: Large,
     pub(crate) message_bytes_max: u64,
     pub(crate) hostname: String,
     pub(crate) allow_plain_login: bool,

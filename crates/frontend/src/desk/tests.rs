@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, yield_now};
 
 use super::*;
+use crate::ingest::LARGE_BODY_BYTES;
 use crate::limits::SEARCHES_MAX;
 use crate::store::{LockToken, Store};
 
@@ -125,4 +126,110 @@ async fn an_account_has_few_searches_under_way_at_once_and_the_others_wait() {
     while let Some(reply) = sessions.join_next().await {
         assert!(matches!(reply.unwrap(), Reply::Answer(Answer::Found(..))));
     }
+}
+
+/// Of a mail client that logged in.
+fn client(shared: &Arc<Shared>, n: u8) -> Desk {
+    let mut desk = desk(shared, n);
+    desk.login = shared.limits.accounts.enter(place(n).account);
+    desk
+}
+
+async fn begin(desk: &mut Desk, n: u8) {
+    let begun = desk.answer(Question::BeginBody(vec![place(n).account])).await;
+    assert!(matches!(begun, Reply::Done));
+}
+
+async fn push(desk: &mut Desk, n_bytes: usize) -> Result<(), Trouble> {
+    match desk.answer(Question::Body(vec![b'x'; n_bytes].into())).await {
+        Reply::Done => Ok(()),
+        Reply::Trouble(trouble) => Err(trouble),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Just enough to be a large message.
+const LARGE_BYTES: usize = LARGE_BODY_BYTES as usize + 1;
+
+#[tokio::test(start_paused = true)]
+async fn mail_comes_in_while_clients_hold_all_places_for_large_messages() {
+    let store = Slow::new();
+    let shared = shared(&store);
+    let mut held = Vec::new();
+    for n in 0..100 {
+        let mut desk = client(&shared, n);
+        begin(&mut desk, n).await;
+        let mut is_full = push(&mut desk, LARGE_BYTES).await.is_err();
+        held.push(desk);
+        for _ in 0..2 {
+            let mut desk = client(&shared, n);
+            begin(&mut desk, n).await;
+            is_full |= push(&mut desk, LARGE_BYTES).await.is_err();
+            held.push(desk);
+        }
+        if is_full {
+            break;
+        }
+    }
+    let mut late = client(&shared, 200);
+    begin(&mut late, 200).await;
+    assert_eq!(push(&mut late, LARGE_BYTES).await, Err(Trouble::Overloaded));
+    let mut mta = desk(&shared, 1);
+    begin(&mut mta, 1).await;
+    assert_eq!(push(&mut mta, LARGE_BYTES).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_sends_few_large_messages_at_once_and_the_next_waits() {
+    let store = Slow::new();
+    let shared = shared(&store);
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        let mut desk = client(&shared, 1);
+        begin(&mut desk, 1).await;
+        assert_eq!(push(&mut desk, LARGE_BYTES).await, Ok(()));
+        held.push(desk);
+    }
+    let mut late = client(&shared, 1);
+    begin(&mut late, 1).await;
+    assert_eq!(push(&mut late, 1000).await, Ok(()), "it is not large yet");
+    assert_eq!(push(&mut late, LARGE_BYTES).await, Err(Trouble::Overloaded));
+    let mut other = client(&shared, 2);
+    begin(&mut other, 2).await;
+    assert_eq!(push(&mut other, LARGE_BYTES).await, Ok(()));
+    let mut next = client(&shared, 1);
+    begin(&mut next, 1).await;
+    let mut pushing = Box::pin(push(&mut next, LARGE_BYTES));
+    assert!(futures_util::poll!(&mut pushing).is_pending());
+    let ended = held.pop().unwrap().answer(Question::EndBody).await;
+    assert!(matches!(ended, Reply::Draft(_)));
+    assert_eq!(pushing.await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_sends_next_to_nothing_keeps_no_place_and_a_slow_line_does() {
+    let store = Slow::new();
+    let shared = shared(&store);
+    let mut desk = client(&shared, 1);
+    begin(&mut desk, 1).await;
+    assert_eq!(push(&mut desk, LARGE_BYTES).await, Ok(()));
+    let mut n_pushed = 0;
+    loop {
+        sleep(Duration::from_secs(4 * 60)).await;
+        match push(&mut desk, 1).await {
+            Ok(()) => n_pushed += 1,
+            Err(trouble) => break assert_eq!(trouble, Trouble::Overloaded),
+        }
+        assert!(n_pushed < 3, "it keeps its place");
+    }
+    // 32 kbit/s, a quarter of what a phone is left when all of its volume is used.
+    let mut slow = client(&shared, 2);
+    begin(&mut slow, 2).await;
+    for _ in 0..500 {
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(push(&mut slow, 4_000).await, Ok(()));
+    }
+    // And a minute without a network.
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(push(&mut slow, 4_000).await, Ok(()));
 }
