@@ -16,7 +16,7 @@ use super::attempt::{Failed, Pause};
 use super::{Client, Cluster};
 use crate::convert::mail::{decode, encode};
 use crate::dial::{never_sent, reason};
-use crate::mail::MailError;
+use crate::mail::{Effort, MailError};
 use crate::meta::MetaError;
 use crate::placement::META_SHARD;
 use crate::proto::mail as wire;
@@ -25,6 +25,9 @@ use wire::query_response::Result as Told;
 
 /// How long one that need not be sure to lead may take to answer before it is asked in earnest.
 const ONCE_TIMEOUT: Duration = Duration::from_millis(500);
+/// Limit: leaders that may be lost under one question for which much is looked through. The first may have
+/// died of anything; a question that kills whoever looks must not come to each node in turn.
+const LEADERS_LOST_MAX: u32 = 2;
 /// How long a node may take to answer for the meta group.
 const META_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -40,6 +43,7 @@ impl Client {
         let message =
             wire::QueryRequest { shard: shard.0, query: encode(query), linearizable: true };
         let mut pause = Pause::new();
+        let mut n_lost = 0;
         loop {
             let leader = timeout_at(deadline, route.leader()).await;
             let leader = leader.map_err(|_| Trouble::Unavailable)?;
@@ -56,6 +60,13 @@ impl Client {
                 Ok(wire::QueryResponse { result: None, .. }) => return Err(Trouble::Unavailable),
                 Err(failed) => failed,
             };
+            // Why only these: what costs a node little does not end it, and outlives any number of leaders.
+            if matches!(failed, Failed::Lost) && Effort::of(query) != Effort::Little {
+                n_lost += 1;
+                if n_lost >= LEADERS_LOST_MAX {
+                    return Err(Trouble::Unavailable);
+                }
+            }
             again(failed, &mut pause, deadline).await?;
         }
     }

@@ -51,6 +51,34 @@ pub struct World {
     changes: broadcast::Sender<(u64, Change)>,
     /// Something happened that a test may wait for.
     pub happened: watch::Sender<u64>,
+    /// Searches that came, and those under way; each goes on until somebody answers it.
+    pub searches: watch::Sender<Searches>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Searches {
+    pub n_came: usize,
+    pub n_running: usize,
+    pub are_answered: bool,
+}
+
+/// A search under way.
+struct Searching<'w>(&'w World);
+
+impl<'w> Searching<'w> {
+    fn begin(world: &'w World) -> Self {
+        world.searches.send_modify(|all| {
+            all.n_came += 1;
+            all.n_running += 1;
+        });
+        Self(world)
+    }
+}
+
+impl Drop for Searching<'_> {
+    fn drop(&mut self) {
+        self.0.searches.send_modify(|all| all.n_running -= 1);
+    }
 }
 
 #[derive(Default)]
@@ -101,6 +129,7 @@ impl Default for World {
             placement: watch::Sender::new(Arc::default()),
             changes: broadcast::Sender::new(64),
             happened: watch::Sender::new(0),
+            searches: watch::Sender::default(),
         }
     }
 }
@@ -349,6 +378,12 @@ impl MailHandler for FakeNode {
     ) -> Result<Answer, MailError> {
         self.hear().await;
         self.make_sure().await?;
+        if let Query::Search(_) = &query {
+            let _searching = Searching::begin(&self.world);
+            let mut searches = self.world.searches.subscribe();
+            let _ = searches.wait_for(|all| all.are_answered).await;
+            return Ok(Answer::Found(UidSet::new(), None, None));
+        }
         let mut state = self.world.state.lock().unwrap();
         if let Query::Bodies(asked) = &query {
             state.n_lasting += 1;

@@ -6,12 +6,12 @@ use bytes::Bytes;
 use mailbox::chunk::Codec;
 use mailbox::command::{NamedMailbox, OfMailbox, Place};
 use mailbox::dialogue::Trouble;
-use mailbox::query::Messages;
+use mailbox::query::{Messages, Search, SearchKey};
 use mailbox::{
     AccountId, Answer, MailboxId, MailboxName, Query, Refusal, ShardId, StoredChunk, Uid, UidSet,
 };
 
-use crate::cluster::{ACCOUNT, Cluster, PLACE, address};
+use crate::cluster::{ACCOUNT, Cluster, PATIENCE, PLACE, address};
 
 #[tokio::test]
 async fn an_address_is_resolved_once_and_again_when_it_proves_wrong() {
@@ -165,5 +165,39 @@ async fn what_is_known_of_a_message_is_asked_for_once_while_its_uid_means_the_sa
         }
         assert_eq!(ask(about(1, 2)).await, 2);
         assert_eq!(cluster.world.n_lasting(), n_asked + 1, "only single messages are kept");
+    }
+}
+
+fn search() -> Query {
+    let of = OfMailbox { account: ACCOUNT, mailbox: MailboxId(1) };
+    Query::Search(Search { of, among: UidSet::all(), key: SearchKey::All })
+}
+
+/// Waits until so many searches came in all.
+async fn came(cluster: &Cluster, n: usize) {
+    let mut searches = cluster.world.searches.subscribe();
+    let came = searches.wait_for(|all| all.n_came == n);
+    drop(tokio::time::timeout(PATIENCE, came).await.expect("in time"));
+}
+
+#[tokio::test]
+async fn a_search_outlives_one_leader_and_does_not_come_to_a_third() {
+    for lethal in [false, true] {
+        let cluster = Cluster::start(3);
+        let client = cluster.client();
+        let call = tokio::spawn(async move { client.query(PLACE, search()).await });
+        came(&cluster, 1).await;
+        cluster.world.lead("n2");
+        cluster.kill("n1");
+        came(&cluster, 2).await;
+        if !lethal {
+            cluster.world.searches.send_modify(|all| all.are_answered = true);
+            assert_eq!(call.await.unwrap(), Ok(Answer::Found(UidSet::new(), None, None)));
+            continue;
+        }
+        cluster.world.lead("n3");
+        cluster.kill("n2");
+        assert_eq!(call.await.unwrap(), Err(Trouble::Unavailable));
+        assert_eq!(cluster.world.searches.borrow().n_came, 2, "the third node lives");
     }
 }
