@@ -10,6 +10,7 @@ use mailbox::query::{Messages, Search, SearchKey};
 use mailbox::{
     AccountId, Answer, MailboxId, MailboxName, Query, Refusal, ShardId, StoredChunk, Uid, UidSet,
 };
+use tokio::runtime::Builder;
 
 use crate::cluster::{ACCOUNT, Cluster, PATIENCE, PLACE, address};
 
@@ -200,4 +201,21 @@ async fn a_search_outlives_one_leader_and_does_not_come_to_a_third() {
         assert_eq!(call.await.unwrap(), Err(Trouble::Unavailable));
         assert_eq!(cluster.world.searches.borrow().n_came, 2, "the third node lives");
     }
+}
+
+#[tokio::test]
+async fn nobody_looks_any_more_when_the_connection_of_who_asked_is_gone() {
+    let cluster = Cluster::start(1);
+    // A process that asks, and is killed.
+    let process = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let client = {
+        let _inside = process.enter();
+        cluster.client_with_deadline(PATIENCE * 60)
+    };
+    process.spawn(async move { client.query(PLACE, search()).await });
+    came(&cluster, 1).await;
+    process.shutdown_background();
+    let mut searches = cluster.world.searches.subscribe();
+    let ended = searches.wait_for(|all| all.n_running == 0);
+    drop(tokio::time::timeout(PATIENCE, ended).await.expect("in time"));
 }
