@@ -54,14 +54,18 @@ impl Connection {
     /// Serves the client to its end.
     pub(crate) async fn run(mut self, socket: Socket) -> io::Result<()> {
         let mut desk = Desk::new(Arc::clone(&self.shared), self.origin);
-        let mut out = Output::new(socket);
         let started = Instant::now();
+        let login_until = self.has_login.then(|| started + LOGIN_WITHIN);
+        let mut out = Output::new(socket, login_until);
         // Since when the client has all it asked for and says nothing.
         let mut silent_since = started;
         let mut has_asked = false;
         let mut is_over = false;
         loop {
             self.engine.tick(now());
+            if desk.is_logged_in() {
+                out.until = None;
+            }
             match self.engine.next_step() {
                 Step::Send(octets) => out.send(octets).await?,
                 Step::Ask(question) => {
@@ -77,8 +81,8 @@ impl Connection {
                     }
                     let patience = Duration::from_secs(self.engine.idle_limit_s().into());
                     let mut until = silent_since + patience;
-                    if self.has_login && !desk.is_logged_in() {
-                        until = until.min(started + LOGIN_WITHIN);
+                    if let Some(login_until) = out.until {
+                        until = until.min(login_until);
                     }
                     let shutdown = (!is_over).then(|| self.shutdown.clone());
                     match self.wait(&mut out.socket, &mut desk, until, shutdown).await? {
@@ -101,7 +105,7 @@ impl Connection {
                     let acceptor = self.shared.tls.as_ref();
                     let acceptor = acceptor.ok_or_else(|| io::Error::other("no certificate"))?;
                     let socket = out.socket.start_tls(acceptor).await?;
-                    out = Output::new(socket);
+                    out = Output::new(socket, out.until);
                     self.engine.tls_started();
                 }
                 Step::Close => {
@@ -121,6 +125,10 @@ impl Connection {
         until: Instant,
         shutdown: Option<CancellationToken>,
     ) -> io::Result<Event> {
+        // Why: who always has something to say never lets the clock be looked at.
+        if Instant::now() >= until {
+            return Ok(Event::Silent);
+        }
         let engine = &mut self.engine;
         let wants_input = engine.wants_input();
         let going_down = async {
@@ -171,11 +179,13 @@ struct Output {
     large: Option<Bytes>,
     /// Small pieces behind the large one.
     behind: BytesMut,
+    /// Who has not logged in takes all by then.
+    until: Option<Instant>,
 }
 
 impl Output {
-    fn new(socket: Socket) -> Self {
-        Self { socket, gathered: BytesMut::new(), large: None, behind: BytesMut::new() }
+    fn new(socket: Socket, until: Option<Instant>) -> Self {
+        Self { socket, gathered: BytesMut::new(), large: None, behind: BytesMut::new(), until }
     }
 
     /// Small pieces wait for company; a large one waits until something else is to be done, so that
@@ -203,7 +213,11 @@ impl Output {
         let behind = std::mem::take(&mut self.behind);
         // Why together: a response is one packet for the client to wake up for.
         let mut pieces = [IoSlice::new(&gathered), IoSlice::new(&large), IoSlice::new(&behind)];
-        self.socket.write_all(&mut pieces).await
+        let writing = self.socket.write_all(&mut pieces);
+        match self.until {
+            Some(until) => timeout_at(until, writing).await?,
+            None => writing.await,
+        }
     }
 
     /// Answers a question; when that takes long, or much was gathered, writes it meanwhile.

@@ -60,6 +60,31 @@ async fn who_does_not_log_in_is_let_go_after_a_minute_however_busy() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_does_not_log_in_and_takes_little_is_let_go_after_a_minute() {
+    let house = House::new("").await;
+    for (protocol, command) in [(Protocol::Imap, "a CAPABILITY\r\n"), (Protocol::Pop3, "CAPA\r\n")]
+    {
+        let begun = Instant::now();
+        // Why: with the usual buffers on both sides megabytes are sent before anything is taken.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(PIECE_BYTES as u32).unwrap();
+        let address = house.frontend.address(protocol).unwrap();
+        let (mut reading, mut writing) = socket.connect(address).await.unwrap().into_split();
+        let asking = tokio::spawn(async move {
+            while writing.write_all(command.repeat(1000).as_bytes()).await.is_ok() {}
+        });
+        let mut piece = vec![0; PIECE_BYTES];
+        while begun.elapsed() < Duration::from_secs(55) {
+            sleep(Duration::from_secs(5)).await;
+            reading.read_exact(&mut piece).await.unwrap();
+        }
+        let let_go = asking.await;
+        assert!(begun.elapsed() < Duration::from_secs(75), "{protocol:?} {:?}", begun.elapsed());
+        let_go.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_says_nothing_after_the_login_is_told_goodbye_when_the_protocol_allows() {
     let house = House::new("").await;
     let begun = Instant::now();
