@@ -116,23 +116,34 @@ fn dns(name: &str) -> Result<SanType> {
     Ok(SanType::DnsName(name.try_into().with_context(|| format!("{name} is no host name"))?))
 }
 
+/// Replaces a file as a whole, with these rights whatever the old one had: readers see the old or the new one.
 fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    let beside = path.with_extension("new");
+    // Why the result is dropped: mostly none was left behind; if one cannot be removed, that is told next.
+    drop(fs::remove_file(&beside));
     let mut options = fs::OpenOptions::new();
     let mut file = options
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(mode)
-        .open(path)
-        .with_context(|| format!("create {}", path.display()))?;
-    // Durability: a key that is gone after a power cut would lock a process out of its cluster.
+        .open(&beside)
+        .with_context(|| format!("create {}", beside.display()))?;
+    // Durability: a key that is gone after a power cut would lock a process out of its cluster. File and
+    // directory are synced, and the old file is there until the new one is.
     file.write_all(content)
         .and_then(|()| file.sync_all())
-        .with_context(|| format!("write {}", path.display()))
+        .with_context(|| format!("write {}", beside.display()))?;
+    fs::rename(&beside, path).with_context(|| format!("rename to {}", path.display()))?;
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let synced = fs::File::open(dir).and_then(|dir| dir.sync_all());
+    synced.with_context(|| format!("sync {}", dir.display()))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -155,5 +166,27 @@ mod tests {
             assert!(!out.exists(), "{name}");
         }
         issue_identity(&ca, Role::Node, "n-1", &out).unwrap();
+    }
+
+    #[test]
+    fn a_key_that_is_replaced_is_nobody_elses_whatever_its_rights_were() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ca, out) = (dir.path().join("ca"), dir.path().join("out"));
+        create_authority(&ca).unwrap();
+        issue_identity(&ca, Role::Node, "n1", &out).unwrap();
+        let key = out.join(KEY_FILE);
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+        // Whoever opened it before sees nothing of the new one.
+        let (old, mut opened) = (fs::read(&key).unwrap(), fs::File::open(&key).unwrap());
+        issue_identity(&ca, Role::Node, "n1", &out).unwrap();
+        assert_ne!(fs::read(&key).unwrap(), old);
+        assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+        let mut seen = Vec::new();
+        opened.read_to_end(&mut seen).unwrap();
+        assert_eq!(seen, old);
+        let mut left: Vec<_> =
+            fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [CA_FILE, CERT_FILE, KEY_FILE]);
     }
 }
