@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use tests::demo::{Demo, rookery};
 use tests::imap::Imap;
 use tests::lmtp::Lmtp;
@@ -22,6 +22,27 @@ fn a_second_start_brings_the_same_cluster_back() -> Result<()> {
     let after = state(&demo)?;
     ensure!(before == after, "before {before}, after {after}");
     Ok(())
+}
+
+#[test]
+fn a_demo_that_is_killed_leaves_no_process_behind() -> Result<()> {
+    let keep = tempfile::tempdir()?;
+    let options = ["--nodes", "1", "--frontends", "1", "--accounts", "0"];
+    let mut demo = Demo::start_in(&keep.path().join("demo"), &options)?;
+    demo.signal("f1", "KILL")?;
+    demo.start_again("f1")?;
+    let pids = ["n1", "f1"].map(|name| demo.process(name).map(|it| it["pid"].as_u64()));
+    demo.kill()?;
+    for pid in pids {
+        let status = format!("/proc/{}/cmdline", pid?.context("no pid")?);
+        wait::until(Duration::from_secs(30), "process ended", || {
+            // One that has ended and is nobody's child yet has an empty command line.
+            let left = std::fs::read(&status).unwrap_or_default();
+            ensure!(left.is_empty(), "{status} is there");
+            Ok(())
+        })?;
+    }
+    demo.begin()
 }
 
 #[test]

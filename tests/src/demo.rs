@@ -121,6 +121,14 @@ impl Demo {
         ended.map(|_| ())
     }
 
+    /// Ends the demo's own process, and none of the others, as `kill -9` does.
+    pub fn kill(&mut self) -> Result<()> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
     /// The demo's directory.
     pub fn dir(&self) -> &Path {
         &self.dir

@@ -18,6 +18,11 @@ const PORTS_FREE_MAX: Duration = Duration::from_secs(3);
 /// How often that is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
+/// Beside the cluster file: locked as long as the demo runs.
+pub const ALIVE_FILE: &str = "alive";
+/// Names that file to a process, in its environment: it ends when the demo does.
+pub const ALIVE: &str = "ROOKERY_DEMO_ALIVE";
+
 /// Starts one, in the background, with its log beside its configuration.
 pub fn spawn(process: &Process) -> Result<std::process::Child> {
     wait_for_ports(process);
@@ -32,6 +37,7 @@ pub fn spawn(process: &Process) -> Result<std::process::Child> {
     Command::new(program)
         .args(arguments)
         .envs(&process.env)
+        .envs(alive_path(process).map(|path| (ALIVE, path)))
         .stdin(Stdio::null())
         .stdout(log.try_clone().context("open log")?)
         .stderr(log)
@@ -54,6 +60,12 @@ fn wait_for_ports(process: &Process) {
 fn log_path(process: &Process) -> PathBuf {
     let config = process.argv.last().map(PathBuf::from).unwrap_or_default();
     config.with_file_name("log")
+}
+
+/// Its configuration lies in a directory of its own beside the cluster file.
+fn alive_path(process: &Process) -> Option<PathBuf> {
+    let config = process.argv.last().map(PathBuf::from)?;
+    Some(config.parent()?.parent()?.join(ALIVE_FILE)).filter(|path| path.exists())
 }
 
 /// The last line of its log.

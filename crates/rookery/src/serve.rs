@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use admin::process::ALIVE;
 use anyhow::{Context as _, Result};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
-use crate::{descriptors, logging};
+use crate::{demo, descriptors, logging};
 
 /// How long to wait, when everything else has ended, for work that cannot be interrupted, such as an index
 /// that is being made: what is not done by then is as after a kill.
@@ -93,10 +94,23 @@ fn run(service: impl AsyncFnOnce(CancellationToken) -> Result<()>) -> Result<Exi
             }
             told.cancel();
         });
+        end_with_demo(shutdown.clone());
         service(shutdown).await.map(|()| ExitCode::SUCCESS)
     });
     runtime.shutdown_timeout(END_PATIENCE);
     ended
+}
+
+/// A demo's process ends when the demo does, also when that was killed and could end nobody.
+fn end_with_demo(shutdown: CancellationToken) {
+    let Some(path) = std::env::var_os(ALIVE) else { return };
+    std::thread::spawn(move || {
+        match demo::alive::wait_for_end(&path) {
+            Ok(()) => info!("told to end: the demo is gone"),
+            Err(error) => warn!(%error, "not known whether the demo runs"),
+        }
+        shutdown.cancel();
+    });
 }
 
 /// Why another kind for one thread: where no task can be another thread's, to wake one costs less.

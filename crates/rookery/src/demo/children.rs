@@ -8,6 +8,7 @@ use admin::cluster_file::{ClusterFile, Process};
 use admin::process::{find, last_words, signal, spawn};
 use anyhow::{Context as _, Result, bail};
 
+use super::alive::Alive;
 use super::layout::CLUSTER_FILE;
 
 /// How long a process may take to hand over and end before it is killed.
@@ -20,17 +21,20 @@ pub struct Children {
     cluster: ClusterFile,
     file: PathBuf,
     handles: Vec<std::process::Child>,
+    /// Held until they have ended.
+    _alive: Alive,
 }
 
 impl Children {
     /// Starts every process that does not run yet.
     pub fn start(cluster: ClusterFile, file: PathBuf) -> Result<Self> {
-        let mut children = Self { cluster, file, handles: Vec::new() };
-        for process in &mut children.cluster.processes {
+        for process in &cluster.processes {
             if let Some(pid) = find(process) {
                 bail!("{} runs already as pid {pid}: end that demo first", process.name);
             }
         }
+        let _alive = Alive::begin(file.parent().context("find the demo's directory")?)?;
+        let mut children = Self { cluster, file, handles: Vec::new(), _alive };
         for k in 0..children.cluster.processes.len() {
             let child = spawn(&children.cluster.processes[k])?;
             children.cluster.processes[k].pid = child.id();

@@ -1,5 +1,6 @@
 //! `rookery demo`: real processes on this machine, with certificates, accounts and mail.
 
+pub mod alive;
 mod children;
 mod deliver;
 mod layout;
