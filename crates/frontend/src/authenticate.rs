@@ -15,6 +15,7 @@ use mailbox::dialogue::{Credentials, Trouble};
 use mailbox::{Address, Answer, Query, Refusal};
 use tokio::sync::Semaphore;
 
+use crate::limits::{Origin, Turns};
 use crate::random;
 use crate::store::Store;
 
@@ -26,6 +27,9 @@ const REMEMBERED_MAX: usize = 65_536;
 
 /// Limit: logins that wait for their turn to hash; a turn takes about 30 ms.
 const WAITING_MAX: usize = 256;
+
+/// Limit: those of them that come from one origin; further ones from there wait until they may wait here.
+const WAITING_OF_ORIGIN_MAX: usize = WAITING_MAX / 16;
 
 /// Who it is, if anybody.
 pub(crate) enum Verdict {
@@ -41,6 +45,7 @@ pub(crate) struct Authenticator {
     remembered: Mutex<Remembered>,
     hashing: Semaphore,
     waiting: Semaphore,
+    origins: Arc<Turns<Origin>>,
     /// The hash nobody's password has.
     nobody: String,
 }
@@ -63,20 +68,25 @@ impl Authenticator {
             remembered: Mutex::default(),
             hashing: Semaphore::new(n_hashing),
             waiting: Semaphore::new(WAITING_MAX),
+            origins: Turns::new(WAITING_OF_ORIGIN_MAX),
             nobody: nobody.expect("default parameters are legal").to_string(),
         }
     }
 
-    /// Looks the account up and compares.
-    pub(crate) async fn check(&self, credentials: Credentials) -> Result<Verdict, Trouble> {
+    /// Looks the account up and compares; `from` is where who asks is, if not on this machine.
+    pub(crate) async fn check(
+        &self,
+        credentials: Credentials,
+        from: Option<Origin>,
+    ) -> Result<Verdict, Trouble> {
         let Credentials { login, password } = credentials;
         let Some((place, record)) = self.account(&login).await? else {
-            self.verify(self.nobody.clone(), password).await?;
+            self.verify(self.nobody.clone(), password, from).await?;
             return Ok(Verdict::Wrong);
         };
         let memory = self.memory(&record, &password);
         if !self.is_remembered(&memory) {
-            if !self.verify(record.password_hash.clone(), password).await? {
+            if !self.verify(record.password_hash.clone(), password, from).await? {
                 return Ok(Verdict::Wrong);
             }
             self.remember(memory);
@@ -115,7 +125,16 @@ impl Authenticator {
     }
 
     /// Compares on a thread that may take its time.
-    async fn verify(&self, hash: String, password: Vec<u8>) -> Result<bool, Trouble> {
+    async fn verify(
+        &self,
+        hash: String,
+        password: Vec<u8>,
+        from: Option<Origin>,
+    ) -> Result<bool, Trouble> {
+        let _turn = match from {
+            Some(origin) => Some(self.origins.turn(origin).await),
+            None => None,
+        };
         let _waiting = self.waiting.try_acquire().map_err(|_| Trouble::Overloaded)?;
         let _hashing = self.hashing.acquire().await.map_err(|_| Trouble::Overloaded)?;
         let comparing = tokio::task::spawn_blocking(move || {

@@ -196,7 +196,7 @@ impl Desk {
     async fn authenticate(&mut self, credentials: Credentials) -> Result<Reply, Trouble> {
         let metrics = Arc::clone(&self.shared.metrics);
         let login = credentials.login.clone();
-        let checked = self.shared.authenticator.check(credentials).await;
+        let checked = self.shared.authenticator.check(credentials, self.origin).await;
         metrics.login(match &checked {
             Ok(Verdict::Right(..)) => LoginResult::Right,
             Ok(Verdict::Wrong) => LoginResult::Wrong,

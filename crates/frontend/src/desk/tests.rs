@@ -1,5 +1,6 @@
 //! Desks over a store that answers when it is told to.
 
+use std::net::IpAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,6 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, yield_now};
 
 use super::*;
+use crate::authenticate::Authenticator;
 use crate::ingest::LARGE_BODY_BYTES;
 use crate::limits::SEARCHES_MAX;
 use crate::store::{LockToken, Store};
@@ -232,4 +234,27 @@ async fn who_sends_next_to_nothing_keeps_no_place_and_a_slow_line_does() {
     // And a minute without a network.
     sleep(Duration::from_secs(60)).await;
     assert_eq!(push(&mut slow, 4_000).await, Ok(()));
+}
+
+#[tokio::test]
+async fn logins_from_one_origin_leave_others_their_places_in_the_queue() {
+    let store = Slow::new();
+    let mut shared = shared(&store);
+    // Nobody's turn to hash comes.
+    Arc::get_mut(&mut shared).unwrap().authenticator = Authenticator::new(store.clone(), 0);
+    let log_in = |from: &str| {
+        let origin = from.parse::<IpAddr>().unwrap().into();
+        let mut desk = Desk::new(Arc::clone(&shared), Some(origin));
+        let (login, password) = ("jo@example.test".into(), b"guess".to_vec());
+        let credentials = Credentials { login, password };
+        async move { desk.answer(Question::Authenticate(credentials)).await }
+    };
+    let mut guesses = JoinSet::new();
+    for _ in 0..1000 {
+        guesses.spawn(log_in("192.0.2.1"));
+    }
+    store.n_under_way().await;
+    assert!(guesses.try_join_next().is_none(), "they wait as well");
+    let mut other = Box::pin(log_in("192.0.2.2"));
+    assert!(futures_util::poll!(&mut other).is_pending(), "it is refused");
 }
