@@ -8,6 +8,7 @@ pub mod admin;
 pub mod client;
 pub mod config;
 mod convert;
+pub mod counter;
 mod dial;
 pub mod fault;
 pub mod mail;

@@ -3,56 +3,16 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub(crate) use api::counter::{Counted, Counter, Origin};
 use mailbox::AccountId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Limit: searches and the like of one account that are under way at once, each of which may keep a core
 /// of a node busy for seconds; a client has one or two.
 pub(crate) const SEARCHES_MAX: usize = 3;
-
-/// Counts by key up to a limit.
-pub(crate) struct Counter<K> {
-    counts: Mutex<HashMap<K, u32>>,
-    max: u32,
-}
-
-/// One that is counted, until it is dropped.
-pub(crate) struct Counted<K: Hash + Eq + Copy> {
-    counter: Arc<Counter<K>>,
-    key: K,
-}
-
-impl<K: Hash + Eq + Copy> Counter<K> {
-    pub(crate) fn new(max: u32) -> Arc<Self> {
-        Arc::new(Self { counts: Mutex::default(), max })
-    }
-
-    /// One more, unless there are too many.
-    pub(crate) fn enter(self: &Arc<Self>, key: K) -> Option<Counted<K>> {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(key).or_default();
-        if *count >= self.max {
-            return None;
-        }
-        *count += 1;
-        Some(Counted { counter: Arc::clone(self), key })
-    }
-}
-
-impl<K: Hash + Eq + Copy> Drop for Counted<K> {
-    fn drop(&mut self) {
-        let mut counts = self.counter.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.key) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.key);
-            }
-        }
-    }
-}
 
 /// Lines by key: so many of each are served at once, the others wait their turn.
 pub(crate) struct Turns<K> {
@@ -100,20 +60,6 @@ impl<K: Hash + Eq + Copy> Drop for Turn<K> {
     }
 }
 
-/// Where connections are counted together: an address, or of IPv6 the network of 64 bits that a customer
-/// gets at least.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Origin(IpAddr);
-
-impl From<IpAddr> for Origin {
-    fn from(address: IpAddr) -> Self {
-        Self(match address.to_canonical() {
-            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
-            address => address,
-        })
-    }
-}
-
 /// All limits of a frontend.
 pub(crate) struct Limits {
     pub(crate) addresses: Arc<Counter<Origin>>,
@@ -145,17 +91,6 @@ impl Limits {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_place_is_free_again_when_its_holder_is_gone() {
-        let counter = Counter::new(2);
-        let first = counter.enter(1).unwrap();
-        let _second = counter.enter(1).unwrap();
-        assert!(counter.enter(1).is_none());
-        assert!(counter.enter(2).is_some());
-        drop(first);
-        assert!(counter.enter(1).is_some());
-    }
-
     #[tokio::test]
     async fn who_waits_for_a_turn_gets_it_when_one_before_is_gone() {
         let turns = Turns::new(1);
@@ -185,14 +120,5 @@ mod tests {
         assert_eq!(n_taken(&|| limits.connected(far)), 2);
         assert_eq!(n_taken(&|| limits.connected(near)), 50);
         assert_eq!(n_taken(&|| limits.delivers(far)), 50);
-    }
-
-    #[test]
-    fn one_network_of_ipv6_is_one_origin() {
-        let origin = |text: &str| Origin::from(text.parse::<IpAddr>().unwrap());
-        assert_eq!(origin("2001:db8:1:2::3"), origin("2001:db8:1:2:ffff:ffff:ffff:ffff"));
-        assert_ne!(origin("2001:db8:1:2::3"), origin("2001:db8:1:3::3"));
-        assert_eq!(origin("::ffff:192.0.2.1"), origin("192.0.2.1"));
-        assert_ne!(origin("192.0.2.1"), origin("192.0.2.2"));
     }
 }
