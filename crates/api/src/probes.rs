@@ -15,8 +15,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Sleep, sleep};
 
+use crate::counter::{Counted, Counter, Origin};
+
 /// Limit: connections at once; further ones wait. A balancer, an orchestrator and a collector have one each.
 const CONNECTIONS_MAX: usize = 64;
+/// Limit: those from one address, so that who opens many keeps nobody else out.
+const OF_ORIGIN_MAX: u32 = 16;
+/// Limit: how long its first request may take to come; each asker is near and says all at once.
+const FIRST_WITHIN: Duration = Duration::from_secs(5);
 /// Limit: how long one lasts, whether it asks or not; a collector then comes back with another one. Several
 /// times what any answer takes.
 const AGE_MAX: Duration = Duration::from_secs(30);
@@ -29,7 +35,7 @@ pub async fn serve(
     router: Router,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let bounded = Bounded::new(listener, CONNECTIONS_MAX, AGE_MAX);
+    let bounded = Bounded::new(listener, Limits::default());
     let (ends, mut ended) = watch::channel(false);
     let stop = async move {
         stop.await;
@@ -46,15 +52,36 @@ pub async fn serve(
     }
 }
 
-struct Bounded {
-    listener: TcpListener,
-    places: Arc<Semaphore>,
+#[derive(Clone, Copy)]
+struct Limits {
+    n_max: usize,
+    of_origin_max: u32,
+    first_within: Duration,
     age_max: Duration,
 }
 
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            n_max: CONNECTIONS_MAX,
+            of_origin_max: OF_ORIGIN_MAX,
+            first_within: FIRST_WITHIN,
+            age_max: AGE_MAX,
+        }
+    }
+}
+
+struct Bounded {
+    listener: TcpListener,
+    limits: Limits,
+    places: Arc<Semaphore>,
+    origins: Arc<Counter<Origin>>,
+}
+
 impl Bounded {
-    fn new(listener: TcpListener, n_max: usize, age_max: Duration) -> Self {
-        Self { listener, places: Arc::new(Semaphore::new(n_max)), age_max }
+    fn new(listener: TcpListener, limits: Limits) -> Self {
+        let places = Arc::new(Semaphore::new(limits.n_max));
+        Self { listener, limits, places, origins: Counter::new(limits.of_origin_max) }
     }
 }
 
@@ -64,9 +91,15 @@ impl Listener for Bounded {
 
     async fn accept(&mut self) -> (Passing, SocketAddr) {
         let place = Arc::clone(&self.places).acquire_owned().await.expect("it is never closed");
-        let (stream, from) = Listener::accept(&mut self.listener).await;
-        let over = Box::pin(sleep(self.age_max));
-        (Passing { stream, over, _place: place }, from)
+        loop {
+            let (stream, from) = Listener::accept(&mut self.listener).await;
+            // Whoever has too many is closed without a word.
+            let Some(counted) = self.origins.enter(from.ip().into()) else { continue };
+            let asked = Asked::default();
+            let (over, late) = (sleep(self.limits.age_max), sleep(self.limits.first_within));
+            let (over, late) = (Box::pin(over), Box::pin(late));
+            return (Passing { stream, asked, over, late, _held: (place, counted) }, from);
+        }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -77,13 +110,44 @@ impl Listener for Bounded {
 /// A connection that seems to be closed by the client when its time is over.
 struct Passing {
     stream: TcpStream,
+    asked: Asked,
     over: Pin<Box<Sleep>>,
-    _place: OwnedSemaphorePermit,
+    /// The first request has come before that.
+    late: Pin<Box<Sleep>>,
+    _held: (OwnedSemaphorePermit, Counted<Origin>),
+}
+
+/// How much there is of the empty line that ends the head of a first request.
+#[derive(Default)]
+struct Asked {
+    n: usize,
+}
+
+impl Asked {
+    const END: &[u8] = b"\r\n\r\n";
+
+    fn read(&mut self, octets: &[u8]) {
+        for octet in octets {
+            if self.is_whole() {
+                return;
+            }
+            self.n = match *octet {
+                octet if octet == Self::END[self.n] => self.n + 1,
+                b'\r' => 1,
+                _ => 0,
+            };
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.n == Self::END.len()
+    }
 }
 
 impl Passing {
     fn is_over(&mut self, context: &mut Context<'_>) -> bool {
         self.over.as_mut().poll(context).is_ready()
+            || !self.asked.is_whole() && self.late.as_mut().poll(context).is_ready()
     }
 }
 
@@ -96,7 +160,10 @@ impl AsyncRead for Passing {
         if self.is_over(context) {
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.stream).poll_read(context, buf)
+        let n_before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buf);
+        self.asked.read(&buf.filled()[n_before..]);
+        read
     }
 }
 
@@ -127,6 +194,7 @@ impl AsyncWrite for Passing {
 mod tests {
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpSocket;
 
     use super::*;
 
@@ -145,7 +213,8 @@ mod tests {
     async fn who_holds_connections_and_asks_nothing_keeps_nobody_out_for_long() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let bounded = Bounded::new(listener, 3, Duration::from_millis(200));
+        let age_max = Duration::from_millis(200);
+        let bounded = Bounded::new(listener, Limits { n_max: 3, age_max, ..Limits::default() });
         let router = Router::new().route("/", get(|| async { "well" }));
         let serving = tokio::spawn(axum::serve(bounded, router).into_future());
         let mut silent = Vec::new();
@@ -178,5 +247,56 @@ mod tests {
         drop(stop);
         let ended = tokio::time::timeout(AGE_MAX * 2 / 3, serving).await;
         ended.expect("it does not wait for the rest").unwrap().unwrap();
+    }
+
+    async fn from(source: &str, to: SocketAddr) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
+        socket.connect(to).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn one_address_keeps_no_other_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let late = COMES * 10;
+        let limits = Limits { n_max: 4, of_origin_max: 2, first_within: late, age_max: late };
+        let router = Router::new().route("/", get(|| async { "well" }));
+        let serving =
+            tokio::spawn(axum::serve(Bounded::new(listener, limits), router).into_future());
+        let mut silent = Vec::new();
+        for _ in 0..10 {
+            silent.push(from("127.0.0.2", address).await);
+        }
+        let told = tokio::time::timeout(COMES, ask(address)).await.expect("it is kept out");
+        assert!(told.ends_with("well"), "{told}");
+        serving.abort();
+    }
+
+    #[tokio::test]
+    async fn who_asks_slowly_is_let_go_before_who_has_asked() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let first_within = Duration::from_millis(200);
+        let limits = Limits { first_within, ..Limits::default() };
+        let router = Router::new().route("/", get(|| async { "well" }));
+        let serving =
+            tokio::spawn(axum::serve(Bounded::new(listener, limits), router).into_future());
+        let mut asked = TcpStream::connect(address).await.unwrap();
+        asked.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n").await.unwrap();
+        asked.write_all(b"\r\n").await.unwrap();
+        let mut told = [0; 12];
+        asked.read_exact(&mut told).await.unwrap();
+        assert_eq!(&told, b"HTTP/1.1 200");
+        let mut slow = TcpStream::connect(address).await.unwrap();
+        slow.write_all(b"GET / HTTP/1.1\r\nHost: half a hea").await.unwrap();
+        let (mut rest, mut more) = (Vec::new(), Vec::new());
+        let is_first = tokio::select! {
+            biased;
+            _ = slow.read_to_end(&mut rest) => true,
+            _ = asked.read_to_end(&mut more) => false,
+        };
+        assert!(is_first, "who asked may ask again");
+        serving.abort();
     }
 }
