@@ -28,6 +28,7 @@ use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 
 use crate::admin::AdminHandler;
+use crate::counter::{Counter, Origin};
 use crate::dial::{
     Buffered, CONNECTION_WINDOW, HTTP2_FRAME_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT,
     MESSAGE_BYTES_MAX, STREAM_WINDOW, buffered,
@@ -44,8 +45,13 @@ use crate::proto::meta::meta_server::MetaServer;
 use crate::proto::raft::raft_server::RaftServer;
 use crate::tls::{Identity, Peer, Role, proven};
 
-/// Limit: connections at once; a frontend or node needs a handful each.
+/// Limit: connections at once of those that proved who they are; a frontend or node needs a handful each.
 const CONNECTIONS_MAX: usize = 4096;
+/// Limit: those that have not yet; further ones wait.
+const HANDSHAKES_MAX: usize = 1024;
+/// Limit: those of them from one address, so that who proves nothing keeps nobody else out. All processes of a
+/// cluster may come from one, each with a handful.
+const HANDSHAKES_OF_ORIGIN_MAX: u32 = 128;
 /// How long a new connection may take to prove who it is.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Limit: calls at once on one connection.
@@ -138,20 +144,27 @@ async fn accept(
     gate: Option<Gate>,
 ) {
     let acceptor = identity.acceptor();
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let unproven = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let origins = Counter::<Origin>::new(HANDSHAKES_OF_ORIGIN_MAX);
     let mut handshakes = tokio::task::JoinSet::new();
     loop {
         while handshakes.try_join_next().is_some() {}
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let Ok(place) = Arc::clone(&unproven).acquire_owned().await else { return };
+        let (stream, from) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 warn!(%error, "connection not accepted");
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
+        let Some(counted) = origins.enter(from.ip().into()) else {
+            debug!("connection refused: too many from one address");
+            continue;
+        };
         let (acceptor, accepted, gate) = (acceptor.clone(), accepted.clone(), gate.clone());
+        let places = Arc::clone(&places);
         handshakes.spawn(async move {
             let _ = stream.set_nodelay(true);
             let handshake = async {
@@ -163,6 +176,11 @@ async fn accept(
             match timeout(HANDSHAKE_TIMEOUT, handshake).await {
                 Ok(Ok(stream)) => match proven(stream.get_ref().1.peer_certificates()) {
                     Some(peer) => {
+                        let Ok(permit) = places.try_acquire_owned() else {
+                            debug!("connection refused: too many");
+                            return;
+                        };
+                        drop((place, counted));
                         let gate = gate.map(Gated::new);
                         let stream = Accepted { stream, peer, gate, _permit: permit };
                         let _ = accepted.send(Ok(stream)).await;

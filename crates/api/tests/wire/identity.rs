@@ -15,6 +15,8 @@ use mailbox::command::{
 use mailbox::dialogue::Trouble;
 use mailbox::{Address, Command, LogTime};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpSocket;
 
 use crate::cluster::{ACCOUNT, Cluster, PATIENCE, PLACE, SHARD};
 use crate::peers::{request, transport};
@@ -260,4 +262,28 @@ async fn who_comes_with_an_expired_certificate_is_told_so() {
         let said = client.drain("n1", false).await.unwrap_err().to_string();
         assert!(said.contains("CertificateExpired"), "{said}");
     }
+}
+
+#[tokio::test]
+async fn who_proves_nothing_keeps_nobody_out() {
+    let cluster = Cluster::start(1);
+    let address: std::net::SocketAddr = cluster.seeds()[0].parse().unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        silent.push(socket.connect(address).await.unwrap());
+    }
+    let client = cluster.client();
+    let gone = client.query_shard(SHARD, mailbox::Query::Account(ACCOUNT)).await;
+    assert!(gone.is_ok(), "{gone:?}");
+    let mut last = silent.pop().unwrap();
+    let (mut some, mut more) = ([0; 1], [0; 1]);
+    // The first ones are waited for.
+    let is_last = tokio::select! {
+        biased;
+        _ = last.read(&mut some) => true,
+        _ = silent[0].read(&mut more) => false,
+    };
+    assert!(is_last, "it has no place");
 }
