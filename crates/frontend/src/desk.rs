@@ -46,6 +46,8 @@ pub(crate) struct Desk {
     /// Its place among the account's sessions.
     login: Option<Counted<AccountId>>,
     body: Option<Ingest>,
+    /// There was a message since the last recipient was named: the next one is another message's.
+    had_body: bool,
     /// How it comes, if from a mail client.
     arrival: Option<Arrival>,
     failures: Failures,
@@ -82,6 +84,7 @@ impl Desk {
             places: BTreeMap::new(),
             login: None,
             body: None,
+            had_body: false,
             arrival: None,
             failures: Failures::new(),
             watched: None,
@@ -143,6 +146,10 @@ impl Desk {
         match question {
             Question::Authenticate(credentials) => self.authenticate(credentials).await,
             Question::Recipient(address) => {
+                if std::mem::take(&mut self.had_body) {
+                    // Who was named before it got that message, or not.
+                    self.places.clear();
+                }
                 let found = self.shared.store.recipients(&address).await;
                 let remember = |place| self.remember(place);
                 found.map(|places| Reply::Recipient(places.into_iter().map(remember).collect()))
@@ -164,6 +171,7 @@ impl Desk {
             Question::EndBody => self.end_body().await.map(|draft| Reply::Draft(Box::new(draft))),
             Question::DropBody => {
                 (self.body, self.arrival) = (None, None);
+                self.had_body = true;
                 Ok(Reply::Done)
             }
             Question::Chunk(account, chunk) => self.chunk(account, chunk).await.map(Reply::Chunk),
@@ -344,6 +352,7 @@ impl Desk {
         let places: Result<Vec<_>, _> =
             accounts.iter().map(|account| self.place(*account)).collect();
         self.failures.clear();
+        self.had_body = true;
         let large = &self.shared.large;
         // Who logged in is a mail client, and sends to its own account.
         let places_for_large = match (&self.login, accounts) {

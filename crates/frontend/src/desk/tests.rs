@@ -47,8 +47,10 @@ impl Store for Slow {
         Ok(None)
     }
 
-    async fn recipients(&self, _: &Address) -> Result<Vec<Place>, Trouble> {
-        Ok(Vec::new())
+    /// Everybody is an account of the number its name begins with.
+    async fn recipients(&self, address: &Address) -> Result<Vec<Place>, Trouble> {
+        let number = address.as_str().split('@').next().unwrap();
+        Ok(vec![place(number.parse().unwrap())])
     }
 
     async fn command(
@@ -257,4 +259,36 @@ async fn logins_from_one_origin_leave_others_their_places_in_the_queue() {
     assert!(guesses.try_join_next().is_none(), "they wait as well");
     let mut other = Box::pin(log_in("192.0.2.2"));
     assert!(futures_util::poll!(&mut other).is_pending(), "it is refused");
+}
+
+async fn name(desk: &mut Desk, n: u8) {
+    let (address, _) = Address::parse(&format!("{n}@example.test")).unwrap();
+    let found = desk.answer(Question::Recipient(address)).await;
+    assert!(matches!(found, Reply::Recipient(accounts) if accounts == [place(n).account]));
+}
+
+#[tokio::test]
+async fn recipients_are_forgotten_with_their_message() {
+    let store = Slow::new();
+    let shared = shared(&store);
+    let mut mta = Desk::new(Arc::clone(&shared), None);
+    for n in 0..100 {
+        name(&mut mta, n).await;
+        name(&mut mta, n + 100).await;
+        assert_eq!(mta.places.len(), 2);
+        match n % 3 {
+            0 => {
+                begin(&mut mta, n).await;
+                assert!(matches!(mta.answer(Question::EndBody).await, Reply::Draft(_)));
+            }
+            1 => {
+                begin(&mut mta, n).await;
+                assert!(matches!(mta.answer(Question::DropBody).await, Reply::Done));
+            }
+            // RSET before there is a message.
+            _ => assert!(matches!(mta.answer(Question::DropBody).await, Reply::Done)),
+        }
+        let known = mta.place(place(n).account);
+        assert_eq!(known, Ok(place(n)), "deliveries come after the body");
+    }
 }

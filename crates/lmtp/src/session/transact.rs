@@ -25,9 +25,12 @@ impl Session {
         self.say(&lines);
     }
 
-    /// Forgets the transaction, and what of its message came already.
+    /// Forgets the transaction, whom it was for and what of its message came already.
     pub(super) fn begin_anew(&mut self) -> Option<Question> {
-        self.transaction.take()?.chunks?;
+        let transaction = self.transaction.take()?;
+        if transaction.recipients.is_empty() && transaction.chunks.is_none() {
+            return None;
+        }
         self.doing = Doing::Discarding;
         Some(Question::DropBody)
     }
