@@ -19,6 +19,7 @@ use mailbox::{
 use tokio::time::{Instant, sleep};
 use tracing::Span;
 
+use crate::ahead::{Ahead, completed_by};
 use crate::authenticate::Verdict;
 use crate::ingest::{Failures, Ingest};
 use crate::large::Arrival;
@@ -51,6 +52,9 @@ pub(crate) struct Desk {
     /// How it comes, if from a mail client.
     arrival: Option<Arrival>,
     failures: Failures,
+    /// Whom the body is for.
+    meant_for: Vec<AccountId>,
+    ahead: Ahead,
     watched: Option<Watched>,
     maildrop: Option<MaildropLock>,
 }
@@ -78,6 +82,7 @@ impl Watched {
 
 impl Desk {
     pub(crate) fn new(shared: Arc<Shared>, origin: Option<Origin>) -> Self {
+        let ahead = Ahead::new(Arc::clone(&shared.store));
         Self {
             shared,
             origin,
@@ -87,6 +92,8 @@ impl Desk {
             had_body: false,
             arrival: None,
             failures: Failures::new(),
+            meant_for: Vec::new(),
+            ahead,
             watched: None,
             maildrop: None,
         }
@@ -149,6 +156,7 @@ impl Desk {
                 if std::mem::take(&mut self.had_body) {
                     // Who was named before it got that message, or not.
                     self.places.clear();
+                    self.ahead.give_up();
                 }
                 let found = self.shared.store.recipients(&address).await;
                 let remember = |place| self.remember(place);
@@ -156,13 +164,23 @@ impl Desk {
             }
             Question::Query(query) => self.query(query).await.map(Reply::Answer),
             Question::Command(command, inline) => {
-                self.command(*command, inline).await.map(Reply::Outcome)
+                let done = self.single(*command, inline, None).await;
+                done.map(|(outcome, _)| Reply::Outcome(outcome))
             }
             Question::CommandAnd(command, inline, then) => {
-                let done = self.command_and(*command, inline, Some(*then)).await;
+                let done = self.single(*command, inline, Some(*then)).await;
                 done.map(|(outcome, answer)| Reply::OutcomeAnd(outcome, answer))
             }
-            Question::Commands(commands) => Ok(Reply::Outcomes(self.commands(commands).await)),
+            Question::Commands(commands) => {
+                let uploads: Vec<_> =
+                    commands.iter().map(|(command, _)| completed_by(command)).collect();
+                let outcomes = self.commands(commands).await;
+                for (uploads, it) in uploads.iter().zip(&outcomes) {
+                    self.ahead.ended(uploads, it.as_ref());
+                }
+                self.ahead.give_up();
+                Ok(Reply::Outcomes(outcomes))
+            }
             Question::WouldTake(copies, first) => {
                 Ok(Reply::Looks(self.would_take(copies, first).await))
             }
@@ -172,6 +190,7 @@ impl Desk {
             Question::DropBody => {
                 (self.body, self.arrival) = (None, None);
                 self.had_body = true;
+                self.ahead.give_up();
                 Ok(Reply::Done)
             }
             Question::Chunk(account, chunk) => self.chunk(account, chunk).await.map(Reply::Chunk),
@@ -266,6 +285,25 @@ impl Desk {
         self.command_and(command, inline, None).await.map(|(outcome, _)| outcome)
     }
 
+    /// Does a command, and lets go of what was sent ahead if it is refused.
+    async fn single(
+        &mut self,
+        command: Command,
+        inline: Vec<StoredChunk>,
+        then: Option<Query>,
+    ) -> Result<(Outcome, Option<Answer>), Trouble> {
+        if let Command::Upload(it) = &command {
+            self.ahead.sent(self.place(it.account)?, it.upload);
+        }
+        let uploads = completed_by(&command);
+        let done = self.command_and(command, inline, then).await;
+        if !uploads.is_empty() {
+            self.ahead.ended(&uploads, done.as_ref().map(|(outcome, _)| outcome));
+            self.ahead.give_up();
+        }
+        done
+    }
+
     /// Does a command, and finds out what a query about its account finds then.
     async fn command_and(
         &self,
@@ -353,6 +391,7 @@ impl Desk {
             accounts.iter().map(|account| self.place(*account)).collect();
         self.failures.clear();
         self.had_body = true;
+        self.meant_for = accounts.to_vec();
         let large = &self.shared.large;
         // Who logged in is a mail client, and sends to its own account.
         let places_for_large = match (&self.login, accounts) {
@@ -388,6 +427,12 @@ impl Desk {
         let body = self.body.take().ok_or(Trouble::Unavailable)?;
         let (draft, failures) = body.finish().await?;
         self.failures = failures;
+        let meant_for = std::mem::take(&mut self.meant_for);
+        if let Some(upload) = draft.message.upload {
+            for account in meant_for {
+                self.ahead.sent(self.place(account)?, upload);
+            }
+        }
         Ok(draft)
     }
 

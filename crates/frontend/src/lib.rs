@@ -4,6 +4,7 @@
 //! engines of crates imap, pop3 and lmtp, and `desk` answers what they ask through a [`Store`].
 //! Nothing is kept on disk, so any frontend can be lost at any time.
 
+mod ahead;
 mod authenticate;
 mod codec;
 mod config;

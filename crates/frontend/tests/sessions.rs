@@ -14,6 +14,7 @@ use std::time::Duration;
 use client::{Client, PATIENCE};
 use frontend::{Frontend, Protocol};
 use house::{House, config, house_with_tls};
+use mailbox::command::{AccountChange, Quota};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -293,6 +294,24 @@ async fn nothing_is_kept_of_a_large_message_that_does_not_come_to_its_end() {
     let is_begun = house.memory.until(|state| !state.shard.has_no_uploads());
     timeout(PATIENCE, is_begun).await.expect("it is sent ahead");
     drop(lmtp);
+    let is_gone = house.memory.until(|state| state.shard.has_no_uploads());
+    timeout(PATIENCE, is_gone).await.expect("it is let go of");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_kept_of_a_large_message_that_is_refused_at_its_end() {
+    let house = House::new("").await;
+    let noise = (0..60_000u32).map(|n| format!("{}\r\n", mailbox::Digest::of(&n.to_be_bytes())));
+    let raw = noise.collect::<String>();
+    let account = house.memory.account("jo@example.test");
+    // Its own octets, and not the trace.
+    let quota = Quota { storage_bytes: Some(raw.len() as u64 + 1), n_messages: None };
+    house.memory.change(|state| {
+        state.shard.change_account(account, AccountChange::Quota(quota));
+    });
+    let said = house.deliver(raw.as_bytes()).await;
+    assert!(said.starts_with("452 4.2.2") || said.starts_with("552 5.2.2"), "{said}");
+    assert!(house.memory.with(|state| state.n_uploads > 0), "it was sent ahead");
     let is_gone = house.memory.until(|state| state.shard.has_no_uploads());
     timeout(PATIENCE, is_gone).await.expect("it is let go of");
 }
