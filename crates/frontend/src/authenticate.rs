@@ -43,6 +43,8 @@ pub(crate) struct Authenticator {
     store: Arc<dyn Store>,
     key: [u8; 32],
     remembered: Mutex<Remembered>,
+    /// An account that there was: it is asked for where a name is nobody's.
+    last: Mutex<Option<Place>>,
     hashing: Semaphore,
     waiting: Semaphore,
     origins: Arc<Turns<Origin>>,
@@ -66,6 +68,7 @@ impl Authenticator {
             store,
             key: random::bytes(),
             remembered: Mutex::default(),
+            last: Mutex::default(),
             hashing: Semaphore::new(n_hashing),
             waiting: Semaphore::new(WAITING_MAX),
             origins: Turns::new(WAITING_OF_ORIGIN_MAX),
@@ -81,6 +84,7 @@ impl Authenticator {
     ) -> Result<Verdict, Trouble> {
         let Credentials { login, password } = credentials;
         let Some((place, record)) = self.account(&login).await? else {
+            self.ask_for_another().await;
             self.verify(self.nobody.clone(), password, from).await?;
             return Ok(Verdict::Wrong);
         };
@@ -112,6 +116,7 @@ impl Authenticator {
             }
             match self.store.query(place, Query::Account(place.account)).await? {
                 Answer::Account(record) if record.name == address => {
+                    *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
                     return Ok(Some((place, record)));
                 }
                 // Why: the directory may be remembered, the account's own name is read now. A name
@@ -122,6 +127,15 @@ impl Authenticator {
             }
         }
         Ok(None)
+    }
+
+    /// Takes as long as it takes to ask for an account, so that nobody hears whether there is one.
+    async fn ask_for_another(&self) {
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = last {
+            // Why the result is dropped: only the time it takes is wanted.
+            drop(self.store.query(place, Query::Account(place.account)).await);
+        }
     }
 
     /// Compares on a thread that may take its time.

@@ -234,6 +234,22 @@ async fn wrong_passwords_wait_and_right_ones_never() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_name_that_nobody_has_asks_as_much_as_one_that_somebody_has() {
+    let house = House::new("").await;
+    let asked = async |login: &str| {
+        let before = house.memory.with(|state| state.n_accounts);
+        let mut imap = connect(&house, Protocol::Imap).await;
+        imap.write_all(format!("a LOGIN {login} guess\r\nb LOGOUT\r\n").as_bytes()).await.unwrap();
+        let said = rest(&mut imap).await;
+        assert!(said.contains("a NO [AUTHENTICATIONFAILED]"), "{said}");
+        house.memory.with(|state| state.n_accounts) - before
+    };
+    assert_eq!(asked("jo@example.test").await, 1);
+    assert_eq!(asked("nobody@example.test").await, 1);
+    assert_eq!(asked("nobody").await, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn passwords_are_guessed_a_few_times_on_one_connection() {
     let house = House::new("").await;
     for (protocol, guess, wrong, most) in [

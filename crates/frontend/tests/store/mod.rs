@@ -27,6 +27,8 @@ pub struct State {
     pub n_locked_out: usize,
     pub n_watches: usize,
     pub n_uploads: usize,
+    /// Questions for an account.
+    pub n_accounts: usize,
     /// Questions what is new in a mailbox.
     pub n_news: usize,
     /// So many of them cannot be answered.
@@ -52,6 +54,7 @@ impl Default for Memory {
             n_locked_out: 0,
             n_watches: 0,
             n_uploads: 0,
+            n_accounts: 0,
             n_news: 0,
             n_troubles: 0,
             most_inline_bytes: 0,
@@ -191,6 +194,7 @@ impl Store for Memory {
         let is_troubled = self.change(|state| {
             let is_news = matches!(query, Query::News(..));
             state.n_news += usize::from(is_news);
+            state.n_accounts += usize::from(matches!(query, Query::Account(_)));
             let is_troubled = is_news && state.n_troubles > 0;
             state.n_troubles -= usize::from(is_troubled);
             is_troubled
