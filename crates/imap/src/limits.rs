@@ -19,7 +19,7 @@ pub const SKIPPED_BYTES_MAX: u64 = 1 << 32;
 /// no more than a message may have): there a small input can stand for a huge one nobody wants.
 pub const SKIPPED_BESIDE_BYTES_MAX: u64 = 1 << 20;
 /// Parentheses, NOTs and ORs inside each other: keeps every recursion over a command shallow.
-pub const DEPTH_MAX: usize = 50;
+pub const DEPTH_MAX: usize = 100;
 /// Bad commands with none between that was done (before login: all), after which the connection is
 /// closed.
 pub const BAD_COMMANDS_MAX: u32 = 20;

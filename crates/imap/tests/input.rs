@@ -145,6 +145,26 @@ fn endless_nesting_is_refused() {
     }
 }
 
+/// Thunderbird writes "any of these" so.
+#[test]
+fn a_search_may_have_fifty_alternatives() {
+    let (mut store, mut client) = (support::Store::new(), support::Client::new(support::config()));
+    store.append("INBOX", &[b"Subject: 7\r\n\r\n".to_vec()], &Flags::default());
+    client.run(&mut store, &mut |_| {});
+    client.say(&mut store, b"a LOGIN ann@example.test secret\r\nb SELECT INBOX\r\n");
+    let any_of = |n: usize| {
+        let add = |any: String, n| format!("(OR {any} SUBJECT \"{n}\")");
+        (2..=n).fold("SUBJECT \"1\"".to_owned(), add)
+    };
+    for (n, told) in [(50, "* SEARCH 1\r\nc OK done\r\n"), (52, "c BAD nested too deep\r\n")] {
+        let said = client.say(&mut store, format!("c SEARCH {}\r\n", any_of(n)).as_bytes());
+        assert_eq!(String::from_utf8(said).expect("ASCII"), told, "{n}");
+    }
+    let nots = "NOT ".repeat(101);
+    let said = client.say(&mut store, format!("d SEARCH {nots}ALL\r\n").as_bytes());
+    assert_eq!(String::from_utf8(said).expect("ASCII"), "d BAD nested too deep\r\n");
+}
+
 #[test]
 fn twenty_bad_commands_end_the_connection() {
     let got = answer("a BOGUS\r\n".repeat(30).as_bytes());

@@ -154,6 +154,18 @@ fn all_of(mut keys: Vec<Key>) -> Key {
     if keys.len() == 1 { keys.remove(0) } else { Key::And(keys) }
 }
 
+/// The keys of which one has to match.
+fn alternatives_of(key: Key) -> Vec<Key> {
+    let (mut alternatives, mut left) = (Vec::new(), vec![key]);
+    while let Some(key) = left.pop() {
+        match key {
+            Key::Or(first, second) => left.extend([*second, *first]),
+            other => alternatives.push(other),
+        }
+    }
+    alternatives
+}
+
 /// One of at least one key, as flat as can be.
 pub(super) fn any_of(mut keys: Vec<Key>) -> Key {
     if keys.len() == 1 {
@@ -213,7 +225,8 @@ fn key(cursor: &mut Cursor<'_>, read: &mut Read) -> Parsed<Key> {
                 if cursor.eat_word("OR") {
                     n_missing += 1;
                 } else {
-                    alternatives.push(key(cursor, read)?);
+                    // Thunderbird puts each OR into parentheses.
+                    alternatives.extend(alternatives_of(key(cursor, read)?));
                     n_missing -= 1;
                 }
             }
