@@ -25,7 +25,8 @@ fn say(line: &str) {
 
 /// Whether a program can be run by its name here; says so if not.
 pub fn has_program(name: &str) -> bool {
-    let found = std::process::Command::new("sh").args(["-c", &format!("command -v {name}")]).output();
+    let found =
+        std::process::Command::new("sh").args(["-c", &format!("command -v {name}")]).output();
     let is_there = found.is_ok_and(|found| found.status.success());
     if !is_there {
         skipped(format!("{name} is not installed"));

@@ -73,8 +73,12 @@ fn check_volumes(all: &[Yaml], workload: &Yaml) {
     let claims = claims.iter().map(|claim| claim["metadata"]["name"].as_str().expect("a name"));
     let there: BTreeSet<&str> = names(&pod["volumes"]).into_iter().chain(claims).collect();
     let containers = ["initContainers", "containers"].map(|kind| pod[kind].as_vec());
-    let mounted: BTreeSet<&str> =
-        containers.into_iter().flatten().flatten().flat_map(|one| names(&one["volumeMounts"])).collect();
+    let mounted: BTreeSet<&str> = containers
+        .into_iter()
+        .flatten()
+        .flatten()
+        .flat_map(|one| names(&one["volumeMounts"]))
+        .collect();
     assert_eq!(there, mounted);
     for volume in pod["volumes"].as_vec().expect("volumes") {
         if let Some(name) = volume["configMap"]["name"].as_str() {

@@ -171,7 +171,8 @@ async fn who_builds_its_index_anew_starts_and_has_failed_only_when_that_did() {
     let mut writer = std::fs::OpenOptions::new();
     writer.write(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
     let mut written = None;
-    until(|| writer.open(&note).is_ok_and(|file| written.replace(file).is_none()), "it reads").await;
+    until(|| writer.open(&note).is_ok_and(|file| written.replace(file).is_none()), "it reads")
+        .await;
     assert_eq!(how(), (Role::Stopped, true), "it takes as long as it takes");
     drop(written);
     until(|| how() == (Role::Leader, false), "it runs").await;
