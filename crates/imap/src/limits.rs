@@ -20,6 +20,9 @@ pub const SKIPPED_BYTES_MAX: u64 = 1 << 32;
 pub const SKIPPED_BESIDE_BYTES_MAX: u64 = 1 << 20;
 /// Parentheses, NOTs and ORs inside each other: keeps every recursion over a command shallow.
 pub const DEPTH_MAX: usize = 100;
+/// Limit: keys of a search inside each other, once its ORs are flat: half of what parentheses may be, and a
+/// few that come from one OR or NEW. The store takes 64.
+pub(crate) const KEY_DEPTH_MAX: usize = DEPTH_MAX / 2 + 4;
 /// Bad commands with none between that was done (before login: all), after which the connection is
 /// closed.
 pub const BAD_COMMANDS_MAX: u32 = 20;
@@ -31,13 +34,13 @@ pub const PENDING_BYTES_MAX: usize = 2 * LINE_BYTES_MAX;
 /// Limit: sections that one FETCH names, each of which reads the message anew. A client that shows a message
 /// part by part names a few for each; real mail has fewer than 20 parts.
 pub(crate) const SECTIONS_MAX: usize = 256;
-/// Limit: patterns of one LIST, each of which is compared with each name. Clients have one, or a few for their
-/// special mailboxes.
+/// Limit: patterns of one LIST, each of which is compared with each name. Clients have one, or a few for
+/// their special mailboxes.
 pub(crate) const PATTERNS_MAX: usize = 64;
-/// Limit: octets of all patterns of one LIST and their reference: the longest name (8 KiB) twice.
-pub(crate) const PATTERN_BYTES_MAX: usize = 16 * 1024;
-/// Limit: characters of the patterns of one LIST that lie behind a wildcard, all together: each is compared with
-/// each character of each name. A level of a name has at most 255.
+/// Limit: octets of all patterns of one LIST and their reference: the longest name (8 KiB) four times.
+pub(crate) const PATTERN_BYTES_MAX: usize = 32 * 1024;
+/// Limit: characters of the patterns of one LIST that lie behind a wildcard, all together: each is compared
+/// with each character of each name. A level of a name has at most 255.
 pub(crate) const WILD_CHARS_MAX: usize = 512;
 /// Limit: ranges of UIDs in all keys of one search together, some 11 octets each: more do not fit into one
 /// question (16 MiB).

@@ -143,6 +143,12 @@ fn endless_nesting_is_refused() {
         let got = answer(input.as_bytes());
         assert!(got.ends_with(&format!("b {wanted}\r\n")), "{got}");
     }
+    // Several alternatives are more than one key deep.
+    for (n, wanted) in [(24, deep), (17, "BAD no mailbox is selected")] {
+        let (open, close) = ("OR 1 OR 2 OR 3 (4 ".repeat(n), ")".repeat(n));
+        let got = answer(format!("a LOGIN u p\r\nb SEARCH {open}ALL{close}\r\n").as_bytes());
+        assert!(got.ends_with(&format!("b {wanted}\r\n")), "{got}");
+    }
 }
 
 /// Thunderbird writes "any of these" so.

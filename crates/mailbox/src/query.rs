@@ -2,6 +2,7 @@
 
 mod account;
 mod briefs;
+mod keys;
 mod mailboxes;
 mod messages;
 mod moving;
@@ -39,11 +40,11 @@ pub const KEYWORDS_PAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
 pub const METADATA_PAGE_MAX: u32 = 512;
 /// Limit: messages in one page with envelopes (about 300 octets each).
 pub const ENVELOPE_PAGE_MAX: u32 = 1024;
-/// Limit: keys of one search, but for those that only put others together. Each is compared with each message;
-/// clients that look for many messages by their ids name some hundred.
+/// Limit: keys of one search, but for those that only put others together. Each is compared with each
+/// message; clients that look for many messages by their ids name some hundred.
 pub const SEARCH_KEYS_MAX: usize = 512;
-/// Limit: BODY and TEXT among the keys of one search, each of which is looked for in all of a message: words that
-/// a person types.
+/// Limit: BODY and TEXT among the keys of one search, each of which is looked for in all of a message: words
+/// that a person types.
 pub const SEARCH_TEXTS_MAX: usize = 32;
 /// Limit: octets of metadata after which a page ends: what a full one usually has.
 pub const METADATA_PAGE_BYTES_MAX: usize = 512 * 1024;
@@ -176,7 +177,7 @@ pub struct Search {
     #[n(1)]
     pub among: UidSet,
     /// What to look for. Sequence numbers and `\Recent` were turned into UIDs by the session.
-    #[cbor(n(2), decode_with = "crate::codec::decode_shallow")]
+    #[cbor(n(2), decode_with = "keys::decode")]
     pub key: SearchKey,
 }
 

@@ -15,8 +15,8 @@ use crate::table::{self, Fields, Table};
 /// Limit: names in one account's tree, so that LIST stays one answer.
 pub const NODES_MAX: u32 = 10_000;
 
-/// Limit: octets of all names of one account, each with those above it. With as many of subscriptions and what
-/// else is told of each name, LIST stays below the 16 MiB of an answer.
+/// Limit: octets of all names of one account, each with those above it. With as many of subscriptions and
+/// what else is told of each name, LIST stays below the 16 MiB of an answer.
 pub const NAMES_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// Octets of a name that always fits: so many of each are no more than all may be. Longer ones are counted.
 pub(crate) const SHORT_NAME_BYTES: usize = NAMES_BYTES_MAX / NODES_MAX as usize;

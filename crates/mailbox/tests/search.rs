@@ -321,6 +321,35 @@ fn a_search_of_too_many_keys_is_refused() {
     }
 }
 
+/// A search whose key is ALL within so many NOTs.
+fn nested(n_levels: usize) -> Vec<u8> {
+    let of = command::OfMailbox { account: ACCOUNT, mailbox: MailboxId(1) };
+    let search = |key| codec::encode(&Query::Search(Search { of, among: UidSet::all(), key }));
+    let (plain, within) =
+        (search(SearchKey::All), search(SearchKey::Not(Box::new(SearchKey::All))));
+    // What the two do not share is the NOT around the key, which both end with.
+    let key = codec::encode(&SearchKey::All);
+    let head = plain.len() - key.len();
+    let not = &within[head..within.len() - key.len()];
+    [&plain[..head], &not.repeat(n_levels), &key].concat()
+}
+
+#[test]
+fn what_is_nested_too_deep_is_not_decoded() {
+    for n_levels in [0, 1, 50, 63] {
+        let query: Query = codec::decode(&nested(n_levels)).expect("as deep as clients go");
+        assert_eq!(codec::encode(&query), nested(n_levels));
+    }
+    let ids = || SearchKey::Or(Box::new(SearchKey::All), Box::new(header("message-id", "<1@x>")));
+    let key = SearchKey::And(vec![ids(), SearchKey::Not(Box::new(ids())), SearchKey::And(vec![])]);
+    let of = command::OfMailbox { account: ACCOUNT, mailbox: MailboxId(1) };
+    let query = Query::Search(Search { of, among: UidSet::all(), key });
+    assert_eq!(codec::decode::<Query>(&codec::encode(&query)), Ok(query));
+    for n_levels in [64, 5_000_000] {
+        assert!(codec::decode::<Query>(&nested(n_levels)).is_err(), "{n_levels}");
+    }
+}
+
 #[test]
 fn replies_share_their_thread() {
     let mut shard = Shard::with_account();

@@ -17,6 +17,7 @@ use oracle::command::{CommandBody, FetchModifier, SelectParameter, StoreModifier
 use oracle::core::AString;
 use oracle::extensions::binary::LiteralOrLiteral8;
 use oracle::extensions::enable::CapabilityEnable;
+use oracle::extensions::thread::ThreadingAlgorithm;
 use oracle::fetch::{
     Macro, MacroOrMessageDataItemNames, MessageDataItemName, Section as TheirSection,
 };
@@ -457,12 +458,11 @@ fn search_like(of: &CommandBody<'_>) -> Meaning<Command> {
             Some(Command::Sort(Sort { uid: *uid, order, key, with_modseq }))
         }
         CommandBody::Thread { algorithm, charset, search_criteria, uid } => {
-            use oracle::extensions::thread::ThreadingAlgorithm as Theirs;
             knows(charset)?;
             let by = match algorithm {
-                Theirs::OrderedSubject => ThreadBy::OrderedSubject,
-                Theirs::References => ThreadBy::References,
-                Theirs::Other(_) => return None,
+                ThreadingAlgorithm::OrderedSubject => ThreadBy::OrderedSubject,
+                ThreadingAlgorithm::References => ThreadBy::References,
+                ThreadingAlgorithm::Other(_) => return None,
             };
             Some(Command::Thread(Thread { uid: *uid, by, key: all_of(search_criteria.as_ref())? }))
         }
@@ -556,9 +556,13 @@ fn octets() -> impl Strategy<Value = Vec<u8>> {
 fn command_of(octets: &[u8]) -> Option<oracle::command::Command<'_>> {
     let mut octets = Unstructured::new(octets);
     let mut body = CommandBody::arbitrary(&mut octets).ok()?;
-    // Chance does not find a charset that is known.
+    // Chance does not find a charset or an algorithm that is known.
     if let CommandBody::Sort { charset, .. } | CommandBody::Thread { charset, .. } = &mut body {
         *charset = oracle::core::Charset::try_from("utf-8").expect("a charset");
+    }
+    if let CommandBody::Thread { algorithm, .. } = &mut body {
+        let known = [ThreadingAlgorithm::OrderedSubject, ThreadingAlgorithm::References];
+        *algorithm = known[octets.len() % 2].clone();
     }
     // Nor what VANISHED needs.
     if let CommandBody::Fetch { uid, modifiers, .. } = &mut body

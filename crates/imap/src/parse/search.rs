@@ -6,6 +6,7 @@ use mailbox::{EmailId, SearchKey, SystemFlags, ThreadId, UidSet};
 
 use super::cursor::{Cursor, Fault, Parsed};
 use crate::date;
+use crate::limits::KEY_DEPTH_MAX;
 use crate::number_set::NumberSet;
 
 /// RFC 9051 7.1: with the two that every client can write; we read many others.
@@ -129,7 +130,21 @@ pub(super) fn keys(cursor: &mut Cursor<'_>) -> Parsed<(Key, bool)> {
     while cursor.eat(b' ') && !cursor.is_at_end() {
         keys.push(key(cursor, &mut read)?);
     }
-    Ok((all_of(keys), read.with_modseq))
+    let all = all_of(keys);
+    match depth(&all) > KEY_DEPTH_MAX {
+        true => Err(Fault::Bad("nested too deep")),
+        false => Ok((all, read.with_modseq)),
+    }
+}
+
+/// Keys inside each other, the outermost included.
+fn depth(key: &Key) -> usize {
+    1 + match key {
+        Key::And(keys) => keys.iter().map(depth).max().unwrap_or(0),
+        Key::Or(a, b) => depth(a).max(depth(b)),
+        Key::Not(key) => depth(key),
+        _ => 0,
+    }
 }
 
 fn parse_returned(cursor: &mut Cursor<'_>) -> Parsed<Returned> {
