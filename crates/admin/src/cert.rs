@@ -116,7 +116,7 @@ fn dns(name: &str) -> Result<SanType> {
     Ok(SanType::DnsName(name.try_into().with_context(|| format!("{name} is no host name"))?))
 }
 
-/// Replaces a file as a whole, with these rights whatever the old one had: readers see the old or the new one.
+/// Replaces a file as a whole, with these rights whatever the old one had: readers see either of them.
 fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let beside = path.with_extension("new");
     // Why the result is dropped: mostly none was left behind; if one cannot be removed, that is told next.

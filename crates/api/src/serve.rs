@@ -49,7 +49,7 @@ use crate::tls::{Identity, Peer, Role, proven};
 const CONNECTIONS_MAX: usize = 4096;
 /// Limit: those that have not yet; further ones wait.
 const HANDSHAKES_MAX: usize = 1024;
-/// Limit: those of them from one address, so that who proves nothing keeps nobody else out. All processes of a
+/// Limit: those of them from one address, so that who proves nothing keeps no other out. All processes of a
 /// cluster may come from one, each with a handful.
 const HANDSHAKES_OF_ORIGIN_MAX: u32 = 128;
 /// How long a new connection may take to prove who it is.

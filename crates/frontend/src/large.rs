@@ -19,7 +19,7 @@ const BODIES_MAX: usize = 128;
 const OF_ACCOUNT_MAX: usize = 4;
 /// Limit: how long they do. The client waits too, and gives up after some minutes.
 const TURN_WITHIN: Duration = Duration::from_secs(60);
-/// Limit: what a client has to send at least in the mean; the slowest lines there are carry ten times as much.
+/// Limit: what a client has to send at least in the mean; the slowest lines carry ten times as much.
 const BYTES_PER_S_MIN: u64 = 1024;
 /// It may be so much later than that: a phone loses its network for a while.
 const LATE_MAX: Duration = Duration::from_secs(60);
