@@ -1,5 +1,5 @@
-//! The Kubernetes example can be read and its configurations are valid; ports, pods, volumes and the program that
-//! it names are there. Nothing is tried on a cluster.
+//! The Kubernetes example can be read and its configurations are valid; ports, pods, volumes and the program
+//! that it names are there. Nothing is tried on a cluster.
 
 use std::collections::BTreeSet;
 use std::path::Path;

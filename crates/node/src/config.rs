@@ -122,7 +122,7 @@ pub const SETTINGS: &[Setting] = &[
         "retention_s",
         "s",
         "3600",
-        "Lower this when expunged mail must free its space sooner; until then only sessions not told yet read it.",
+        "Lower this when expunged mail must free its space sooner; nothing brings it back.",
     ),
     setting(
         "in_flight_mib",
