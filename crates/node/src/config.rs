@@ -134,7 +134,8 @@ pub const SETTINGS: &[Setting] = &[
         "scrub_mib_s",
         "MiB/s per disk",
         "20",
-        "Raise this when `rookery_scrub_oldest_unverified_seconds` exceeds two weeks.",
+        "An eighth of it while the disk is written to. \
+         Raise this when `rookery_scrub_oldest_unverified_seconds` exceeds two weeks.",
     ),
     setting(
         "fill_mib_s",

@@ -335,8 +335,8 @@ impl Log {
         Ok(())
     }
 
-    /// Where the bodies of an entry are, so many, once it is on this disk: asked when it is applied, and again
-    /// by a replica that is begun anew, whose index did not get it. Fewer only where they rotted.
+    /// Where the bodies of an entry are, so many, once it is on this disk: asked when it is applied, and
+    /// again by a replica that is begun anew, whose index did not get it. Fewer only where they rotted.
     pub async fn take_blobs(&self, index: u64, n_bodies: usize) -> io::Result<Box<[Pointer]>> {
         loop {
             let written = self.inner.written.notified();

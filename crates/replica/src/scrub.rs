@@ -39,8 +39,8 @@ const BUSY_SYNCS_PER_S: u64 = 20;
 /// On a busy disk the rate is so much less. Why not zero: a disk may be busy for months; at the default rate
 /// this reads 3 TB in two weeks.
 const BUSY_SHARE: u32 = 8;
-/// After work on an index it rests so many times as long as that took: it gets a twentieth of a core, and less
-/// of one that others want.
+/// After work on an index it rests so many times as long as that took: it gets a twentieth of a core, and
+/// less of one that others want.
 const REST: u32 = 19;
 /// What a replica has is compared with what its peers have no sooner again, unless scrub is in a hurry.
 const LISTS_EVERY: Duration = Duration::from_secs(600);
