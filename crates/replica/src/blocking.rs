@@ -13,7 +13,7 @@ const ASIDE_NICE: i32 = 10;
 /// many wait for another. A core that falls idle takes over from those. On two cores one such thread stopped
 /// everybody else for a tenth of a second.
 const TURN: Duration = Duration::from_millis(2);
-const BETWEEN_TURNS: Duration = Duration::from_micros(100);
+pub(crate) const BETWEEN_TURNS: Duration = Duration::from_micros(100);
 
 /// The turns of a thread that has much to do.
 pub(crate) struct Turns {

@@ -9,7 +9,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Weak};
 
 use super::{Store, lock};
-use crate::blocking;
+use crate::blocking::{self, BETWEEN_TURNS};
 
 /// Limit: bytes of overwritten rows kept for views. Above it the views there are expire.
 const BYTES_MAX: usize = 64 << 20;
@@ -234,7 +234,8 @@ fn sweep(store: &Weak<Store>) {
         let (unwanted, next) = lock(&store.undo).sweep(&key);
         drop(unwanted);
         from = next;
-        std::thread::yield_now();
+        // Why sleep: who yields has the lock again before who waits for it is awake, some thousand times.
+        std::thread::sleep(BETWEEN_TURNS);
     }
 }
 
