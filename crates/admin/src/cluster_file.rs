@@ -68,7 +68,8 @@ impl ClusterFile {
 
     /// Replaces the file as a whole: readers see the old or the new one.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let beside = path.with_extension("json.new");
+        // Why a name of its own: the demo and who starts one of its processes again write at the same time.
+        let beside = path.with_extension(format!("json.{}.new", std::process::id()));
         let text = serde_json::to_string_pretty(self).context("write JSON")?;
         let mut file =
             fs::File::create(&beside).with_context(|| format!("create {}", beside.display()))?;
