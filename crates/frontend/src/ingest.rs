@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
-use mailbox::chunk::{CHUNK_BYTES_MAX, INLINE_BYTES_MAX, SEAMS_MAX, Stowed, stow};
+use mailbox::chunk::{CHUNK_BYTES_MAX, INLINE_BYTES_MAX, SEAMS_MAX, Stowed, TRACE_BYTES_MAX, stow};
 use mailbox::command::{Place, Upload};
 use mailbox::dialogue::Trouble;
 use mailbox::{
@@ -93,7 +93,7 @@ impl Ingest {
     /// Takes the next octets; returns when more can be taken.
     pub(crate) async fn push(&mut self, mut octets: Bytes) -> Result<(), Trouble> {
         self.size += octets.len() as u64;
-        if self.size > self.message_bytes_max {
+        if self.size > self.message_bytes_max + TRACE_BYTES_MAX as u64 {
             return Err(Trouble::TooLarge);
         }
         if self.size > LARGE_BODY_BYTES && self.permit.is_none() {

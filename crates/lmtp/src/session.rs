@@ -245,7 +245,7 @@ impl Engine for Session {
             (Doing::Resolving { detail, address }, reply) => self.resolved(reply, address, detail),
             (Doing::Beginning, Reply::Done) => {
                 self.say("354 Send it, end with a dot alone");
-                self.doing = Doing::Reading(Reading::data());
+                self.doing = Doing::Reading(Reading::data(self.trace_in_front()));
             }
             (Doing::Beginning, reply) => {
                 self.transaction = None;

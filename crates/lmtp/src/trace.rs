@@ -2,6 +2,12 @@
 
 use bytes::Bytes;
 use mailbox::LogTime;
+use mailbox::chunk::TRACE_BYTES_MAX;
+
+use crate::LINE_BYTES_MAX;
+
+// Sender, client and twice the recipient, each shorter than the line it came in; and our own words.
+const _: () = assert!(5 * LINE_BYTES_MAX <= TRACE_BYTES_MAX);
 
 /// What the fields tell.
 pub(crate) struct Trace<'a> {

@@ -17,6 +17,9 @@ pub const CHUNK_BYTES_MAX: usize = 256 * 1024;
 /// [`MESSAGE_BYTES_MAX`](crate::MESSAGE_BYTES_MAX) leaves room for them.
 pub const SEAMS_MAX: usize = 8;
 
+/// Limit: octets of trace fields in front of a message, which do not count for how large one may be.
+pub const TRACE_BYTES_MAX: usize = 8 * 1024;
+
 /// Limit: stored bytes of chunks that may travel inside the delivering command. Above it they
 /// travel ahead as uploads, so that no log entry and no buffer grows with the message.
 pub const INLINE_BYTES_MAX: usize = 512 * 1024;

@@ -8,6 +8,14 @@ use super::{Doing, Recipient, Session, Transaction, why};
 use crate::refuse;
 use crate::trace::Trace;
 
+impl Transaction {
+    /// The only account that the message is for, if it is one.
+    fn lone_recipient(&self) -> Option<&Recipient> {
+        let [to] = &self.recipients[..] else { return None };
+        (!to.is_group()).then_some(to)
+    }
+}
+
 impl Session {
     /// The draft is there. A group has one reply for all, and a client that is told to wait sends to
     /// all of it again: so it is asked first who has it already, and who would take it now.
@@ -68,12 +76,25 @@ impl Session {
         format!("{}-{}", self.settings.session, self.n_transactions)
     }
 
+    /// Trace fields that go in front while the message is received, when it is for one account alone: there
+    /// they are no chunk of their own to sync, to find and to keep. What has several takers is received as
+    /// it is, and shared by all of them.
+    pub(super) fn trace_in_front(&self) -> Vec<u8> {
+        let Some(transaction) = &self.transaction else { return Vec::new() };
+        let Some(to) = transaction.lone_recipient() else { return Vec::new() };
+        self.trace(transaction, to, &self.id()).fields().into()
+    }
+
     /// One command for each copy, in the order of the recipients.
     fn deliveries(&self, draft: &Draft) -> Vec<(Command, Vec<StoredChunk>)> {
         let Some(transaction) = &self.transaction else { return Vec::new() };
         let id = self.id();
+        let has_trace = transaction.lone_recipient().is_some();
         let deliver = |to: &Recipient| {
-            let (message, inline) = draft.with_prefix(self.trace(transaction, to, &id).fields());
+            let (message, inline) = match has_trace {
+                true => (draft.message.clone(), draft.inline.clone()),
+                false => draft.with_prefix(self.trace(transaction, to, &id).fields()),
+            };
             let detail = to.detail.clone();
             let copy = move |account: &AccountId| {
                 let (detail, message) = (detail.clone(), message.clone());

@@ -18,6 +18,8 @@ pub(super) struct Reading {
     body: Body,
     piece: Vec<u8>,
     n_bytes: u64,
+    /// How many of these are trace fields.
+    n_trace_bytes: u64,
     /// Words for every recipient, when the message is not wanted any more.
     pub(super) refusal: Option<&'static str>,
     /// It is larger than a message may be.
@@ -31,13 +33,14 @@ enum Body {
 }
 
 impl Reading {
-    /// After DATA.
-    pub(super) fn data() -> Self {
-        Self::new(Body::Data(DataReader::default()))
+    /// After DATA, with these trace fields in front.
+    pub(super) fn data(trace: Vec<u8>) -> Self {
+        Self::new(Body::Data(DataReader::default()), trace)
     }
 
-    fn new(body: Body) -> Self {
-        Self { body, piece: Vec::new(), n_bytes: 0, refusal: None, is_too_large: false }
+    fn new(body: Body, trace: Vec<u8>) -> Self {
+        let n_trace_bytes = trace.len() as u64;
+        Self { body, piece: trace, n_bytes: 0, n_trace_bytes, refusal: None, is_too_large: false }
     }
 
     fn begin_chunk(&mut self, chunk: Chunk) {
@@ -139,7 +142,7 @@ impl Session {
     }
 
     pub(super) fn chunks_begun(&mut self, chunk: Chunk, reply: &Reply) {
-        let mut reading = Reading::new(Body::Chunks(ChunkReader::default()));
+        let mut reading = Reading::new(Body::Chunks(ChunkReader::default()), self.trace_in_front());
         reading.begin_chunk(chunk);
         if !matches!(reply, Reply::Done) {
             reading.refusal = Some(refuse::trouble(why(reply)));
@@ -175,7 +178,7 @@ impl Session {
         }
         let is_whole = reading.is_whole();
         let n_bytes = reading.n_bytes + reading.piece.len() as u64;
-        if n_bytes > self.settings.message_bytes_max {
+        if n_bytes.saturating_sub(reading.n_trace_bytes) > self.settings.message_bytes_max {
             reading.is_too_large = true;
             reading.piece.clear();
         }
