@@ -22,8 +22,8 @@ use crate::segment::{self, Need, Refusal, Spares};
 use crate::shared::Shared;
 use crate::storage::StorageFile;
 
-/// A frame up to this size has zeros written behind it,
-const SMALL_FRAME_BYTES: u64 = 4 << 10;
+/// A frame up to this size has zeros written behind it, one message of usual size among them,
+const SMALL_FRAME_BYTES: u64 = 32 << 10;
 /// so many, whenever those of before are used up.
 const ZERO_AHEAD_BYTES: u64 = 256 << 10;
 
@@ -318,7 +318,8 @@ impl Writer {
     ///
     /// Why: the first sync of space that is only reserved makes the file system write a journal of
     /// its own; one in space that was written before does not. With small frames that is most of
-    /// what a sync costs; with large ones the zeros would cost as much as they save.
+    /// what a sync costs; with large ones the zeros would cost as much as they save. Where much is
+    /// written frames are large, since they gather, and each octet is written once.
     fn plan_zeros(&mut self, end: u64) -> u64 {
         let is_small = end - self.open.end <= SMALL_FRAME_BYTES;
         if end <= self.open.written || !is_small || !self.shared.options.threaded {

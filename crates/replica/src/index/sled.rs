@@ -126,7 +126,10 @@ impl Index for SledIndex {
         let mut redo = self.redo();
         self.finish_loading()?;
         redo.keep(&batch)?;
-        self.put(batch)?;
+        // Why the order is free: what is not put in when the process dies is done again.
+        let mut filling = Filling::default();
+        self.put(filling.next(batch))?;
+        self.put(filling.rest())?;
         // Why not each time: it syncs.
         if redo.is_full() { self.hand_over(&mut redo) } else { Ok(()) }
     }
