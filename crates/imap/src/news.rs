@@ -251,8 +251,9 @@ fn tell_flags(
         uid: record.uid,
         flags: Some(&record.flags),
         modseq: record.modseq,
-        // RFC 7162 3.2.4 wants it with QRESYNC; with CONDSTORE it spares the client a question.
-        with_uid: enabled.condstore,
+        // RFC 9051 7.5.2 and, with QRESYNC, RFC 7162 3.2.4 want it; with CONDSTORE it spares the client a
+        // question.
+        with_uid: enabled.rev2 || enabled.condstore,
     };
     selected.write_fetch_flags(out, enabled, &told);
     true

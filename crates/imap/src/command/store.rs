@@ -73,8 +73,11 @@ impl Storing {
                 uid: message.uid,
                 flags: tells_flags.then_some(&message.flags),
                 modseq: message.modseq,
-                // RFC 7162 3.2.6: a client that synchronises gets the UID with every FETCH.
-                with_uid: self.store.uid || enabled.qresync,
+                // RFC 7162 3.2.6: a client that synchronises gets the UID with every FETCH; RFC 9051 7.5.2:
+                // one of IMAP4rev2 with each it did not ask for.
+                with_uid: self.store.uid
+                    || enabled.qresync
+                    || enabled.rev2 && self.store.silent && tells_flags,
             };
             selected.write_fetch_flags(out, enabled, &told);
         }
