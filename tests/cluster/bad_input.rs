@@ -203,7 +203,8 @@ fn lmtp_messages(demo: &Demo) -> Result<()> {
     for (uid, want) in uids.into_iter().zip(want) {
         let got = imap.fetch_body(uid)?;
         let body = crate::bytes::without_trace(&got)?;
-        ensure!(body == want.as_bytes(), "UID {uid}: {} octets differ", body.len());
+        let want = crate::bytes::as_literal(want.as_bytes());
+        ensure!(body == want, "UID {uid}: {} octets differ", body.len());
     }
     Ok(())
 }

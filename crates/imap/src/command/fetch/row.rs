@@ -68,6 +68,18 @@ pub(super) struct Row {
     has_unknown: bool,
 }
 
+/// What a NUL of the message is told as: RFC 9051 4.3.1 has none in a literal. Senders do put it in; another
+/// octet in its place leaves sizes as they are, and this one is what Dovecot tells.
+const INSTEAD_OF_NUL: u8 = 0x80;
+
+/// Octets as a literal may hold them.
+fn without_nul(octets: Bytes) -> Bytes {
+    if !octets.contains(&0) {
+        return octets;
+    }
+    octets.iter().map(|byte| if *byte == 0 { INSTEAD_OF_NUL } else { *byte }).collect()
+}
+
 /// How the response names the octets of an item.
 fn label(item: Option<&Item>) -> &str {
     match item {
@@ -359,7 +371,7 @@ impl Row {
                 Reading::Nothing => {}
                 Reading::Literal { at, begun, .. } => {
                     *begun = true;
-                    cx.out.shared(slice);
+                    cx.out.shared(without_nul(slice));
                     *at += n_octets;
                 }
                 Reading::Header { at, block, .. } => {
@@ -403,7 +415,7 @@ impl Row {
             let fields = section::fields(block, section);
             self.name(&mut cx.out, &section.label);
             cx.out.literal_mark(fields.len() as u64);
-            cx.out.shared(fields.into());
+            cx.out.shared(without_nul(fields.into()));
         }
         self.reading = Reading::Nothing;
         self.n_told += 1;
