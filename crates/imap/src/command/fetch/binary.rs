@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use mailbox::MessageRecord;
-use mime::{PartKind, Range, TransferDecoder};
+use mime::{ContentType, PartKind, Range, TransferDecoder};
 
 use super::section::cut;
 use crate::parse::Section;
@@ -25,10 +25,41 @@ pub(super) struct Decoding {
     at: u64,
     encoding: String,
     decoder: TransferDecoder,
+    /// Of text.
+    line_ends: Option<LineEnds>,
     /// Octets decoded in this pass.
     n_decoded: u64,
     /// In the second pass: which decoded octets are wanted.
     wanted: Option<Range>,
+}
+
+/// RFC 3516 6: text is sent with CRLF, whatever ends its lines once it is decoded.
+#[derive(Default)]
+struct LineEnds {
+    is_behind_cr: bool,
+}
+
+impl LineEnds {
+    /// Octets that follow those before.
+    fn with_crlf(&mut self, octets: &[u8]) -> Vec<u8> {
+        let mut lines = Vec::with_capacity(octets.len());
+        for &byte in octets {
+            if byte == b'\n' && !self.is_behind_cr {
+                lines.push(b'\r');
+            }
+            lines.push(byte);
+            self.is_behind_cr = byte == b'\r';
+        }
+        lines
+    }
+}
+
+/// Charsets with characters of two or four octets (IANA): no octet of their texts is a line end by itself.
+const WIDE_CHARSETS: [&str; 6] = ["utf-16", "utf16", "utf-32", "utf32", "ucs", "unicode"];
+
+fn is_text(of: &ContentType) -> bool {
+    let charset = of.charset().unwrap_or_default().to_ascii_lowercase();
+    of.kind == "text" && !WIDE_CHARSETS.iter().any(|name| charset.contains(name))
 }
 
 impl Decoding {
@@ -40,16 +71,18 @@ impl Decoding {
         let Some(part) = root.find(path) else { return Decodable::Nothing };
         let range = if path.is_empty() { Range { start: 0, end: record.size } } else { part.body };
         // RFC 2045 6.4: what holds parts has no encoding of its own.
-        let encoding = match (&part.kind, path.is_empty()) {
-            (PartKind::Leaf, false) => part.encoding.clone().unwrap_or_default(),
-            _ => String::new(),
-        };
+        let leaf =
+            Some(part).filter(|part| matches!(part.kind, PartKind::Leaf) && !path.is_empty());
+        let encoding = leaf.and_then(|leaf| leaf.encoding.clone()).unwrap_or_default();
+        let line_ends =
+            leaf.filter(|leaf| is_text(&leaf.content_type)).map(|_| LineEnds::default());
         match TransferDecoder::new(&encoding) {
             Some(decoder) => Decodable::Part(Self {
                 range,
                 at: range.start,
                 encoding,
                 decoder,
+                line_ends,
                 n_decoded: 0,
                 wanted: None,
             }),
@@ -77,7 +110,10 @@ impl Decoding {
         self.count(decoded)
     }
 
-    fn count(&mut self, decoded: Vec<u8>) -> Bytes {
+    fn count(&mut self, mut decoded: Vec<u8>) -> Bytes {
+        if let Some(line_ends) = &mut self.line_ends {
+            decoded = line_ends.with_crlf(&decoded);
+        }
         let before = self.n_decoded;
         self.n_decoded += decoded.len() as u64;
         let Some(wanted) = self.wanted else { return Bytes::new() };
@@ -103,6 +139,23 @@ impl Decoding {
         self.at = self.range.start;
         self.n_decoded = 0;
         self.decoder = TransferDecoder::new(&self.encoding).expect("it was known before");
+        self.line_ends = self.line_ends.take().map(|_| LineEnds::default());
         wanted.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_ends_are_the_same_in_any_cuts() {
+        let (text, wanted) = (b"a\nb\r\nc\r\r\n\n\rd\n", b"a\r\nb\r\nc\r\r\n\r\n\rd\r\n");
+        for cut in 0..=text.len() {
+            let mut line_ends = LineEnds::default();
+            let mut lines = line_ends.with_crlf(&text[..cut]);
+            lines.extend(line_ends.with_crlf(&text[cut..]));
+            assert_eq!(lines, wanted, "cut at {cut}");
+        }
     }
 }
