@@ -35,7 +35,7 @@ pub const PENDING_BYTES_MAX: usize = 2 * LINE_BYTES_MAX;
 /// part by part names a few for each; real mail has fewer than 20 parts.
 pub(crate) const SECTIONS_MAX: usize = 256;
 /// Limit: patterns of one LIST, each of which is compared with each name. Clients have one, or a few for
-/// their special mailboxes.
+/// their special mailboxes; those beyond are ignored (RFC 9051 6.3.9), as they are beyond the next two.
 pub(crate) const PATTERNS_MAX: usize = 64;
 /// Limit: octets of all patterns of one LIST and their reference: the longest name (8 KiB) four times.
 pub(crate) const PATTERN_BYTES_MAX: usize = 32 * 1024;

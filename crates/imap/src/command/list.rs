@@ -11,7 +11,7 @@ use mailbox::{Answer, MailboxInfo, MailboxName, Query};
 use super::patterns::Patterns;
 use super::status;
 use crate::context::Context;
-use crate::parse::{Given, List, Parsed};
+use crate::parse::{Given, List};
 use crate::respond;
 use crate::work::{Ending, Next, Work, misplaced};
 
@@ -65,9 +65,9 @@ impl Subscriptions {
     }
 }
 
-pub(super) fn begin(cx: &Context, list: List) -> Parsed<Box<dyn Work>> {
-    let patterns = Patterns::new(&list.reference, &list.patterns, cx.config.separator)?;
-    Ok(Box::new(Listing { asked: Asked { list, patterns }, left: None }))
+pub(super) fn begin(cx: &Context, list: List) -> Box<dyn Work> {
+    let patterns = Patterns::new(&list.reference, &list.patterns, cx.config.separator);
+    Box::new(Listing { asked: Asked { list, patterns }, left: None })
 }
 
 fn special_use(of: SpecialUse) -> &'static str {
@@ -265,6 +265,7 @@ impl Work for Listing {
                 let _ = write!(cx.out, "* LIST (\\Noselect) \"{separator}\" \"\"\r\n");
                 Next::Done(Ending::ok("done"))
             }
+            None if self.asked.patterns.is_empty() => Next::Done(Ending::ok("done")),
             None => Next::Ask(Question::Query(Query::Mailboxes(cx.account()))),
             Some(Reply::Answer(Answer::Mailboxes(infos, names))) => {
                 self.left = Some(self.asked.left(infos, names));

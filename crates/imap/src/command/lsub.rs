@@ -8,7 +8,7 @@ use mailbox::{Answer, MailboxInfo, MailboxName, Query};
 use super::list::write_name;
 use super::patterns::Patterns;
 use crate::context::Context;
-use crate::parse::{Lsub, Parsed};
+use crate::parse::Lsub;
 use crate::work::{Ending, Next, Work, misplaced};
 
 /// Lists subscribed names.
@@ -19,11 +19,11 @@ struct Listing {
     left: Option<btree_map::IntoIter<MailboxName, bool>>,
 }
 
-pub(super) fn begin(cx: &Context, lsub: &Lsub) -> Parsed<Box<dyn Work>> {
-    let pattern = std::slice::from_ref(&lsub.pattern);
-    let patterns = Patterns::new(&lsub.reference, pattern, cx.config.separator)?;
-    let reaches_above = [&lsub.reference, &lsub.pattern].iter().any(|text| text.contains('%'));
-    Ok(Box::new(Listing { patterns, reaches_above, left: None }))
+pub(super) fn begin(cx: &Context, lsub: &Lsub) -> Box<dyn Work> {
+    let patterns = Patterns::new(&lsub.reference, &lsub.patterns, cx.config.separator);
+    let mut texts = lsub.patterns.iter().chain([&lsub.reference]);
+    let reaches_above = texts.any(|text| text.contains('%'));
+    Box::new(Listing { patterns, reaches_above, left: None })
 }
 
 /// Names that match, and whether each is itself subscribed. RFC 3501 6.3.9: with `%`, a name above a
@@ -66,6 +66,7 @@ impl Work for Listing {
     fn go_on(&mut self, cx: &mut Context, reply: Option<Reply>) -> Next {
         match reply {
             None if self.left.is_some() => self.tell(cx),
+            None if self.patterns.is_empty() => Next::Done(Ending::ok("done")),
             None => Next::Ask(Question::Query(Query::Mailboxes(cx.account()))),
             Some(Reply::Answer(Answer::Mailboxes(infos, others))) => {
                 self.left =

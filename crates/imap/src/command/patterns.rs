@@ -3,7 +3,6 @@
 use mailbox::MailboxName;
 
 use crate::limits::WILD_CHARS_MAX;
-use crate::parse::{Fault, Parsed};
 
 /// A reference and a pattern, ready to match.
 struct Pattern {
@@ -21,17 +20,25 @@ pub(super) struct Patterns {
 }
 
 impl Patterns {
-    pub(super) fn new(reference: &str, patterns: &[String], separator: char) -> Parsed<Self> {
+    /// RFC 9051 6.3.9: patterns beyond what can be matched are ignored.
+    pub(super) fn new(reference: &str, patterns: &[String], separator: char) -> Self {
         let whole = |pattern: &String| {
             // Why composed: names are, and whoever created one decomposed finds it by what it said.
             let text = MailboxName::compose(&format!("{reference}{pattern}"));
             Pattern::new(&fold_inbox(&text, separator))
         };
-        let patterns: Vec<Pattern> = patterns.iter().map(whole).collect();
-        if patterns.iter().map(|pattern| pattern.wild.len()).sum::<usize>() > WILD_CHARS_MAX {
-            return Err(Fault::No("LIMIT", "too much behind wildcards"));
-        }
-        Ok(Self { patterns, separator })
+        let mut n_left = WILD_CHARS_MAX;
+        let fits = |pattern: &Pattern| {
+            let left = n_left.checked_sub(pattern.wild.len());
+            n_left = left.unwrap_or(n_left);
+            left.is_some()
+        };
+        Self { patterns: patterns.iter().map(whole).filter(fits).collect(), separator }
+    }
+
+    /// Whether nothing can match.
+    pub(super) fn is_empty(&self) -> bool {
+        self.patterns.is_empty()
     }
 
     /// Whether a name matches.
@@ -120,7 +127,7 @@ mod tests {
     use super::*;
 
     fn patterns(pattern: &str) -> Patterns {
-        Patterns::new("", &[pattern.to_owned()], '/').expect("short ones")
+        Patterns::new("", &[pattern.to_owned()], '/')
     }
 
     fn name(text: &str) -> MailboxName {
@@ -177,7 +184,15 @@ mod tests {
     fn wildcards_in_a_row_are_one() {
         assert_eq!(patterns(&"*%".repeat(5_000)).patterns[0].wild, ['*']);
         assert_eq!(patterns(&"%".repeat(5_000)).patterns[0].wild, ['%']);
-        assert!(Patterns::new("", &["*a".repeat(5_000)], '/').is_err());
-        assert!(Patterns::new("*", &["a".repeat(255)], '/').is_ok());
+        assert!(patterns(&"*a".repeat(5_000)).is_empty());
+        assert!(!Patterns::new("*", &["a".repeat(255)], '/').is_empty());
+    }
+
+    #[test]
+    fn of_patterns_that_are_too_much_together_those_that_fit_count() {
+        let long = format!("*{}", "a".repeat(WILD_CHARS_MAX - 2));
+        let all = Patterns::new("", &[long.clone(), long, "b*".to_owned()], '/');
+        assert_eq!(all.patterns.len(), 2);
+        assert!(all.match_name(&name("bc")));
     }
 }

@@ -379,15 +379,18 @@ impl<'a> Cursor<'a> {
         Ok(Given { name, old_name })
     }
 
-    /// RFC 9051 9: `list-mailbox`, a pattern.
-    pub(crate) fn pattern(&mut self) -> Parsed<String> {
+    /// RFC 9051 9: `list-mailbox`, a pattern; `None` if no name can be like it.
+    pub(crate) fn pattern(&mut self) -> Parsed<Option<String>> {
         let octets = if matches!(self.peek(), Some(b'"' | b'{')) {
             self.string()?
         } else {
             let legal = |byte| is_astring_char(byte) || matches!(byte, b'%' | b'*' | 0x80..);
             Cow::Borrowed(self.take(legal))
         };
-        self.decoded_name(&octets)
+        match self.decoded_name(&octets) {
+            Err(Fault::No(..)) => Ok(None),
+            name => name.map(Some),
+        }
     }
 
     /// Between parentheses, with single spaces between: what `item` reads.

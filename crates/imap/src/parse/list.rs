@@ -8,6 +8,7 @@ use crate::limits::{PATTERN_BYTES_MAX, PATTERNS_MAX};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct List {
     pub(crate) reference: String,
+    /// Those that were accepted.
     pub(crate) patterns: Vec<String>,
     /// Only subscribed names.
     pub(crate) select_subscribed: bool,
@@ -25,10 +26,9 @@ pub(crate) struct List {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Lsub {
     pub(crate) reference: String,
-    pub(crate) pattern: String,
+    /// The pattern, if it was accepted.
+    pub(crate) patterns: Vec<String>,
 }
-
-const TOO_MUCH: Fault = Fault::No("LIMIT", "too many or too long patterns");
 
 pub(super) fn parse(cursor: &mut Cursor<'_>) -> Parsed<List> {
     let mut list = List::default();
@@ -40,19 +40,20 @@ pub(super) fn parse(cursor: &mut Cursor<'_>) -> Parsed<List> {
             return Err(Fault::Bad("RECURSIVEMATCH needs SUBSCRIBED"));
         }
     }
-    list.reference = cursor.pattern()?;
+    let reference = cursor.pattern()?;
     cursor.space()?;
+    let mut patterns = Vec::new();
     if cursor.peek() == Some(b'(') {
         list.is_extended = true;
-        let mut n_patterns = 0;
-        list.patterns = cursor.list(|cursor| {
-            n_patterns += 1;
-            if n_patterns > PATTERNS_MAX { Err(TOO_MUCH) } else { cursor.pattern() }
+        cursor.list(|cursor| {
+            let pattern = cursor.pattern()?;
+            patterns.extend(pattern.filter(|_| patterns.len() < PATTERNS_MAX));
+            Ok(())
         })?;
     } else {
-        list.patterns.push(cursor.pattern()?);
+        patterns.extend(cursor.pattern()?);
     }
-    check(&list.reference, &list.patterns)?;
+    (list.reference, list.patterns) = accepted(reference, patterns);
     if cursor.eat(b' ') {
         list.is_extended = true;
         if !cursor.eat_word("RETURN") {
@@ -93,12 +94,22 @@ fn returned(cursor: &mut Cursor<'_>, list: &mut List) -> Parsed<()> {
 pub(super) fn parse_lsub(cursor: &mut Cursor<'_>) -> Parsed<Lsub> {
     let reference = cursor.pattern()?;
     cursor.space()?;
-    let pattern = cursor.pattern()?;
-    check(&reference, std::slice::from_ref(&pattern))?;
-    Ok(Lsub { reference, pattern })
+    let (reference, patterns) = accepted(reference, cursor.pattern()?.into_iter().collect());
+    Ok(Lsub { reference, patterns })
 }
 
-fn check(reference: &str, patterns: &[String]) -> Parsed<()> {
-    let n_bytes = reference.len() + patterns.iter().map(String::len).sum::<usize>();
-    if n_bytes > PATTERN_BYTES_MAX { Err(TOO_MUCH) } else { Ok(()) }
+/// RFC 9051 6.3.9: a pattern that is not accepted, for whatever reason, is ignored; so is each below a
+/// reference that is not.
+fn accepted(reference: Option<String>, mut patterns: Vec<String>) -> (String, Vec<String>) {
+    let Some(reference) = reference else {
+        // An empty one asks for the separator alone.
+        patterns.retain(String::is_empty);
+        return (String::new(), patterns);
+    };
+    let mut n_left = PATTERN_BYTES_MAX.checked_sub(reference.len());
+    patterns.retain(|pattern| {
+        n_left = n_left.and_then(|n_left| n_left.checked_sub(pattern.len()));
+        n_left.is_some()
+    });
+    (reference, patterns)
 }

@@ -516,7 +516,7 @@ fn meaning(of: &CommandBody<'_>) -> Meaning<Command> {
         }
         CommandBody::Lsub { reference, mailbox_wildcard } => {
             let (reference, pattern) = patterns(reference, mailbox_wildcard)?;
-            Command::Lsub(Lsub { reference, pattern })
+            Command::Lsub(Lsub { reference, patterns: vec![pattern] })
         }
         CommandBody::Status { mailbox, item_names } if !item_names.is_empty() => {
             let mut items = Vec::new();
