@@ -99,8 +99,11 @@ impl Storing {
                 }
             };
             // RFC 7162 3.1.3: OK, or NO when something else went wrong too.
-            let code = format!("MODIFIED {numbers}");
-            return Next::Done(Ending::ok("some were changed meanwhile").code(code));
+            let ending = match self.missing.is_empty() {
+                true => Ending::ok("some were changed meanwhile"),
+                false => Ending::no("some were changed meanwhile, and some are gone"),
+            };
+            return Next::Done(ending.code(format!("MODIFIED {numbers}")));
         }
         if !self.missing.is_empty() {
             return Next::Done(refuse::some_are_gone());
