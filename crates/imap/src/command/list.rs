@@ -124,8 +124,13 @@ impl Asked {
             return;
         }
         let child_info = subscriptions.tells_of_names_below(&info.name);
-        if !self.list.select_subscribed || info.subscribed || child_info {
+        let is_selected = !self.list.select_subscribed || info.subscribed;
+        if is_selected || child_info {
             self.write_mailbox(cx, info, child_info);
+        }
+        // RFC 9051 6.3.9.2: not of a mailbox that is listed for those below it.
+        if is_selected && !self.list.return_status.is_empty() && info.selectable {
+            status::write(cx, info, &self.list.return_status);
         }
     }
 
@@ -183,9 +188,6 @@ impl Asked {
             cx.out.text(CHILD_INFO);
         }
         cx.out.text("\r\n");
-        if !self.list.return_status.is_empty() && info.selectable {
-            status::write(cx, info, &self.list.return_status);
-        }
     }
 }
 
