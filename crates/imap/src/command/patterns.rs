@@ -22,10 +22,10 @@ pub(super) struct Patterns {
 impl Patterns {
     /// RFC 9051 6.3.9: patterns beyond what can be matched are ignored.
     pub(super) fn new(reference: &str, patterns: &[String], separator: char) -> Self {
-        let whole = |pattern: &String| {
+        let forms = |pattern: &String| {
             // Why composed: names are, and whoever created one decomposed finds it by what it said.
             let text = MailboxName::compose(&format!("{reference}{pattern}"));
-            Pattern::new(&fold_inbox(&text, separator))
+            with_inbox_folded(text, separator)
         };
         let mut n_left = WILD_CHARS_MAX;
         let fits = |pattern: &Pattern| {
@@ -33,7 +33,8 @@ impl Patterns {
             n_left = left.unwrap_or(n_left);
             left.is_some()
         };
-        Self { patterns: patterns.iter().map(whole).filter(fits).collect(), separator }
+        let patterns = patterns.iter().flat_map(forms).map(|form| Pattern::new(&form));
+        Self { patterns: patterns.filter(fits).collect(), separator }
     }
 
     /// Whether nothing can match.
@@ -113,13 +114,16 @@ fn reached(pattern: &[char], text: &[char], separator: char) -> Vec<bool> {
     reached
 }
 
-/// INBOX in a pattern is matched in any case (RFC 9051 5.1).
-fn fold_inbox(pattern: &str, separator: char) -> String {
+/// INBOX in a pattern is matched in any case (RFC 9051 5.1). Where a wildcard follows, the name may go on and
+/// be another one, which is matched as it is written.
+fn with_inbox_folded(pattern: String, separator: char) -> Vec<String> {
     let end = pattern.find([separator, '*', '%']).unwrap_or(pattern.len());
-    if pattern[..end].eq_ignore_ascii_case("INBOX") {
-        return format!("INBOX{}", &pattern[end..]);
+    let (word, rest) = pattern.split_at(end);
+    if word == "INBOX" || !word.eq_ignore_ascii_case("INBOX") {
+        return vec![pattern];
     }
-    pattern.to_owned()
+    let folded = format!("INBOX{rest}");
+    if rest.starts_with(['*', '%']) { vec![folded, pattern] } else { vec![folded] }
 }
 
 #[cfg(test)]
@@ -153,6 +157,10 @@ mod tests {
             ("inbox", "INBOX", true),
             ("inbox/%", "INBOX/x", true),
             ("inBox%", "INBOX", true),
+            ("inbox*", "inbox-old", true),
+            ("inbox*", "INBOX/x", true),
+            ("inBox%", "inbox-old", false),
+            ("inbox/*", "inbox-old/x", false),
             ("", "a", false),
             ("a", "ab", false),
             ("ab", "a", false),
