@@ -45,7 +45,7 @@ pub(crate) enum Command {
     Select(Select),
     Create(Create),
     Delete(Given),
-    Rename { from: MailboxName, to: Given },
+    Rename { from: Given, to: Given },
     Subscribe { name: MailboxName, on: bool },
     List(List),
     Lsub(Lsub),
@@ -154,7 +154,7 @@ fn plain_command(cursor: &mut Cursor<'_>, verb: &str) -> Parsed<Command> {
         "CREATE" => Ok(Command::Create(select::parse_create(cursor)?)),
         "DELETE" => Ok(Command::Delete(cursor.given_mailbox()?)),
         "RENAME" => {
-            let from = cursor.mailbox()?;
+            let from = cursor.given_mailbox()?;
             cursor.space()?;
             Ok(Command::Rename { from, to: cursor.new_mailbox()? })
         }

@@ -10,17 +10,25 @@ use crate::work::{Ending, Next, Work, misplaced};
 
 /// Renames a mailbox.
 pub(super) struct Renaming {
-    from: MailboxName,
+    from: Given,
     to: Given,
 }
 
 impl Renaming {
-    pub(super) fn new(from: MailboxName, to: Given) -> Self {
+    pub(super) fn new(from: Given, to: Given) -> Self {
         Self { from, to }
     }
 
+    /// RFC 9051 6.3.6: told if either name was given in another form than its own.
+    fn write_old_name(&self, cx: &mut Context) {
+        let is_told = self.from.old_name.is_some() || self.to.old_name.is_some();
+        let from = || self.from.name.join(cx.config.separator);
+        let old_name = is_told.then(|| self.from.old_name.clone().unwrap_or_else(from));
+        list::write_old_name(cx, &Given { name: self.to.name.clone(), old_name }, "");
+    }
+
     fn ask(&self, cx: &Context, further: bool) -> Next {
-        let (from, to) = (self.from.clone(), self.to.name.clone());
+        let (from, to) = (self.from.name.clone(), self.to.name.clone());
         let rename = RenameMailbox { account: cx.account(), from, to, further };
         Next::Ask(Question::Command(Box::new(Command::RenameMailbox(rename)), vec![]))
     }
@@ -36,11 +44,11 @@ impl Work for Renaming {
             // Durability: the outcome comes from a command committed by a majority.
             Some(Reply::Outcome(Outcome::Done | Outcome::Copied(_))) => {
                 if let Some(selected) = &mut cx.selected
-                    && let Some(name) = renamed(&selected.name, &self.from, &self.to.name)
+                    && let Some(name) = renamed(&selected.name, &self.from.name, &self.to.name)
                 {
                     selected.name = name;
                 }
-                list::write_old_name(cx, &self.to, "");
+                self.write_old_name(cx);
                 Next::Done(Ending::ok("renamed"))
             }
             _ => misplaced(),

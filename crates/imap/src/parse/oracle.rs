@@ -504,7 +504,7 @@ fn meaning(of: &CommandBody<'_>) -> Meaning<Command> {
         }
         CommandBody::Delete { mailbox } => Command::Delete(given(mailbox, false)?),
         CommandBody::Rename { from, to } => {
-            Command::Rename { from: name(from)?, to: given(to, true)? }
+            Command::Rename { from: given(from, false)?, to: given(to, true)? }
         }
         CommandBody::Subscribe { mailbox } => Command::Subscribe { name: name(mailbox)?, on: true },
         CommandBody::Unsubscribe { mailbox } => {
