@@ -62,6 +62,10 @@ pub(super) fn parse(cursor: &mut Cursor<'_>) -> Parsed<List> {
         cursor.space()?;
         cursor.list(|cursor| returned(cursor, &mut list))?;
     }
+    if list.is_extended {
+        // RFC 9051 6.3.9: an empty one has no meaning of its own here.
+        list.patterns.retain(|pattern| !pattern.is_empty());
+    }
     Ok(list)
 }
 
