@@ -19,6 +19,8 @@ pub(crate) enum Fault {
     No(&'static str, &'static str),
 }
 
+const NOT_A_NAME: Fault = Fault::No("CANNOT", "not a mailbox name");
+
 /// What parsing gives.
 pub(crate) type Parsed<T> = Result<T, Fault>;
 
@@ -340,17 +342,15 @@ impl<'a> Cursor<'a> {
 
     /// A mailbox name or pattern as the client writes it now, in Unicode.
     fn decoded_name(&self, octets: &[u8]) -> Parsed<String> {
-        let name = if self.enabled.has_utf8_names() {
-            String::from_utf8(octets.to_vec()).ok()
-        } else {
-            utf7::decode(octets)
-        };
-        name.ok_or(Fault::No("CANNOT", "not a mailbox name"))
+        if self.enabled.has_utf8_names() {
+            // RFC 9755 3
+            return String::from_utf8(octets.to_vec()).map_err(|_| Fault::Bad("not UTF-8"));
+        }
+        utf7::decode(octets).ok_or(NOT_A_NAME)
     }
 
     fn mailbox_name(&self, name: &str) -> Parsed<MailboxName> {
-        let name = MailboxName::parse(name, self.separator);
-        name.ok_or(Fault::No("CANNOT", "not a mailbox name"))
+        MailboxName::parse(name, self.separator).ok_or(NOT_A_NAME)
     }
 
     /// The name of a mailbox.
