@@ -19,6 +19,9 @@ pub(crate) enum Fault {
     No(&'static str, &'static str),
 }
 
+const LINE_SEPARATOR: char = '\u{2028}';
+const PARAGRAPH_SEPARATOR: char = '\u{2029}';
+
 const NOT_A_NAME: Fault = Fault::No("CANNOT", "not a mailbox name");
 
 /// What parsing gives.
@@ -369,6 +372,10 @@ impl<'a> Cursor<'a> {
     pub(crate) fn new_mailbox(&mut self) -> Parsed<Given> {
         let octets = self.astring()?;
         let name = self.decoded_name(&octets)?;
+        // RFC 9755 3. Why only here: names from before are to be found.
+        if name.contains([LINE_SEPARATOR, PARAGRAPH_SEPARATOR]) {
+            return Err(NOT_A_NAME);
+        }
         self.given(name.strip_suffix(self.separator).unwrap_or(&name))
     }
 

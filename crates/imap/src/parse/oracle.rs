@@ -61,7 +61,9 @@ fn name(of: &Mailbox<'_>) -> Meaning<MailboxName> {
 fn given(of: &Mailbox<'_>, is_new: bool) -> Meaning<Given> {
     let name = match of {
         Mailbox::Other(other) if is_new => {
+            // imap-codec knows nothing of RFC 9755.
             let text = utf7::decode(other.as_ref())?;
+            let text = Some(text).filter(|text| !text.contains(['\u{2028}', '\u{2029}']))?;
             MailboxName::parse(text.strip_suffix('/').unwrap_or(&text), '/')?
         }
         of => name(of)?,
