@@ -63,6 +63,8 @@ impl Storing {
         let (out, selected, enabled) = cx.parts();
         let Some(selected) = selected else { return };
         for message in &stored.messages {
+            // RFC 9051 7.1: the one that is the last there is room for is told even to a .SILENT.
+            selected.note_keywords(out, &message.flags);
             // Why also to a .SILENT: the client may take what it was told meanwhile for the end of it.
             let tells_flags = !self.store.silent || self.told.contains(message.uid);
             // RFC 7162 3.1.3: the new mod-sequence is told even to a .SILENT.
