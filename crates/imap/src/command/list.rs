@@ -142,7 +142,8 @@ impl Asked {
             return;
         }
         let subscribed = if is_subscribed { " \\Subscribed" } else { "" };
-        let _ = write!(cx.out, "* LIST (\\NonExistent{subscribed}) ");
+        // RFC 9051 6.3.9.5. Why never the other: above each mailbox is one, if only a \Noselect one.
+        let _ = write!(cx.out, "* LIST (\\HasNoChildren \\NonExistent{subscribed}) ");
         write_name(cx, name);
         cx.out.text(if child_info { CHILD_INFO } else { "" });
         cx.out.text("\r\n");
