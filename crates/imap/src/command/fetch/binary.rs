@@ -29,8 +29,11 @@ pub(super) struct Decoding {
     line_ends: Option<LineEnds>,
     /// Octets decoded in this pass.
     n_decoded: u64,
-    /// In the second pass: which decoded octets are wanted.
-    wanted: Option<Range>,
+    /// Which decoded octets are wanted; in the second pass they are there.
+    wanted: Range,
+    is_second_pass: bool,
+    /// NUL is among the wanted octets.
+    has_nul: bool,
 }
 
 /// RFC 3516 6: text is sent with CRLF, whatever ends its lines once it is decoded.
@@ -84,7 +87,9 @@ impl Decoding {
                 decoder,
                 line_ends,
                 n_decoded: 0,
-                wanted: None,
+                wanted: cut(Range { start: 0, end: u64::MAX }, section.partial),
+                is_second_pass: false,
+                has_nul: false,
             }),
             None => Decodable::Unknown,
         }
@@ -116,10 +121,13 @@ impl Decoding {
         }
         let before = self.n_decoded;
         self.n_decoded += decoded.len() as u64;
-        let Some(wanted) = self.wanted else { return Bytes::new() };
         let clamp = |at: u64| at.saturating_sub(before).min(decoded.len() as u64) as usize;
-        let (from, to) = (clamp(wanted.start), clamp(wanted.end));
-        Bytes::from(decoded).slice(from..to)
+        let (from, to) = (clamp(self.wanted.start), clamp(self.wanted.end));
+        if self.is_second_pass {
+            return Bytes::from(decoded).slice(from..to);
+        }
+        self.has_nul |= decoded[from..to].contains(&0);
+        Bytes::new()
     }
 
     /// After the first pass: octets of the whole decoded part.
@@ -129,18 +137,24 @@ impl Decoding {
 
     /// Whether the octets are to be sent now.
     pub(super) fn is_second_pass(&self) -> bool {
-        self.wanted.is_some()
+        self.is_second_pass
+    }
+
+    /// After the first pass: whether NUL is among the octets that will be sent.
+    pub(super) fn has_nul(&self) -> bool {
+        self.has_nul
     }
 
     /// After the first pass: begins the second and gives how many octets it will send.
-    pub(super) fn rewind(&mut self, partial: Option<(u64, u64)>) -> u64 {
-        let wanted = cut(Range { start: 0, end: self.n_decoded }, partial);
-        self.wanted = Some(wanted);
+    pub(super) fn rewind(&mut self) -> u64 {
+        self.is_second_pass = true;
+        let end = self.n_decoded;
+        self.wanted = Range { start: self.wanted.start.min(end), end: self.wanted.end.min(end) };
         self.at = self.range.start;
         self.n_decoded = 0;
         self.decoder = TransferDecoder::new(&self.encoding).expect("it was known before");
         self.line_ends = self.line_ends.take().map(|_| LineEnds::default());
-        wanted.len()
+        self.wanted.len()
     }
 }
 

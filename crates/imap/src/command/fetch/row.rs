@@ -396,10 +396,10 @@ impl Row {
             cx.out.shared(decoding.finish());
             let item = items.get(self.n_told);
             if let (false, Some(Item::Binary(section))) = (decoding.is_second_pass(), item) {
-                let n_octets = decoding.rewind(section.partial);
+                let (n_octets, has_nul) = (decoding.rewind(), decoding.has_nul());
                 self.name(&mut cx.out, &section.label);
-                // RFC 3516 4.2: literal8, for NUL may be among the octets.
-                cx.out.text("~");
+                // RFC 3516 4.3: literal8 only where it has to be.
+                cx.out.text(if has_nul { "~" } else { "" });
                 cx.out.literal_mark(n_octets);
                 return;
             }
