@@ -5,14 +5,15 @@ use mailbox::chunk::{Draft, INLINE_BYTES_MAX, StoredChunk};
 use mailbox::command::Replaced;
 use mailbox::dialogue::{Question, Reply, Trouble};
 use mailbox::outcome::Appended;
-use mailbox::{Answer, Command, MailboxId, MailboxName, Outcome, Refusal, UidSet, command};
+use mailbox::{Answer, Command, MailboxId, Outcome, Refusal, UidSet, command};
 
 use super::copy::{find, found};
+use super::list;
 use crate::context::Context;
 use crate::input::{Gathered, Input, Literal};
 use crate::limits::{APPEND_MESSAGES_MAX, LINE_BYTES_MAX, SLICE_BYTES_MAX, UNASKED_BYTES_MAX};
 use crate::number_set::NumberSet;
-use crate::parse::{self, AppendHead, MessageHead};
+use crate::parse::{self, AppendHead, Given, MessageHead};
 use crate::refuse;
 use crate::work::{Ending, Next, Work, misplaced};
 
@@ -35,7 +36,7 @@ enum Step {
 
 /// Takes in messages.
 pub(crate) struct Append {
-    mailbox: MailboxName,
+    mailbox: Given,
     replaces: Option<(bool, NumberSet)>,
     /// What `replaces` named.
     replaced: Option<Replaced>,
@@ -226,7 +227,7 @@ impl Append {
     fn commit(&mut self, cx: &Context) -> Next {
         self.step = Step::Commit;
         let messages = std::mem::take(&mut self.messages);
-        let (mailbox, name) = (MailboxId(0), Some(self.mailbox.clone()));
+        let (mailbox, name) = (MailboxId(0), Some(self.mailbox.name.clone()));
         let (account, replaces) = (cx.account(), self.replaced);
         let append = command::Append { account, mailbox, messages, replaces, name };
         let inline = std::mem::take(&mut self.inline);
@@ -250,7 +251,7 @@ impl Work for Append {
                     return self.begin_body(cx);
                 }
                 self.step = Step::Find;
-                find(cx, &self.mailbox)
+                find(cx, &self.mailbox.name)
             }
             (Step::Find, Some(Reply::Answer(answer @ Answer::Mailbox(_)))) => {
                 match found(&answer) {
@@ -285,6 +286,7 @@ impl Work for Append {
             // Durability: the outcome comes from a command committed by a majority.
             (Step::Commit, Some(Reply::Outcome(Outcome::Appended(appended)))) => {
                 cx.note_arrivals(appended.mailbox);
+                list::write_old_name(cx, &self.mailbox, "");
                 if let Some(replaced) = self.replaced {
                     return Self::replaced(cx, replaced, &appended);
                 }

@@ -1,9 +1,9 @@
 //! What APPEND and REPLACE say before and between messages (RFC 9051 6.3.12, RFC 3502, 8508).
 
+use mailbox::Flags;
 use mailbox::command::InternalDate;
-use mailbox::{Flags, MailboxName};
 
-use super::cursor::{Cursor, Fault, Parsed};
+use super::cursor::{Cursor, Fault, Given, Parsed};
 use super::store::flags_of_new;
 use crate::context::Enabled;
 use crate::date;
@@ -23,7 +23,7 @@ pub(crate) struct MessageHead {
 pub(crate) struct AppendHead {
     /// REPLACE: whether by UID, and which message.
     pub(crate) replaces: Option<(bool, NumberSet)>,
-    pub(crate) mailbox: MailboxName,
+    pub(crate) mailbox: Given,
     pub(crate) message: MessageHead,
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn append_head(
     if cursor.is_at_end() {
         return Ok(None);
     }
-    let mailbox = cursor.mailbox()?;
+    let mailbox = cursor.given_mailbox()?;
     cursor.space()?;
     Ok(Some(AppendHead { replaces, mailbox, message: message_head(&mut cursor)? }))
 }

@@ -377,7 +377,7 @@ fn append(of: &CommandBody<'_>) -> Meaning<AppendHead> {
         InternalDate { unix_s: date.timestamp(), zone_minutes }
     });
     let message = MessageHead { flags: flags(of)?, internal_date, is_in_utf8: false };
-    Some(AppendHead { replaces: None, mailbox: name(mailbox)?, message })
+    Some(AppendHead { replaces: None, mailbox: given(mailbox, false)?, message })
 }
 
 /// A mechanism that is no atom here cannot be asked for; what comes with it is kept in base64.
