@@ -164,6 +164,26 @@ fn headers_match_decoded_and_folded() {
     assert!(found(&shard, sent).contains(&2));
 }
 
+/// RFC 9051 6.4.4: the Date field counts, and no other date in its place.
+#[test]
+fn a_message_without_a_date_was_sent_on_no_day() {
+    let mut shard = Shard::with_account();
+    shard.deliver(b"Subject: no date\r\n\r\nx\r\n");
+    shard.deliver(b"Date: some day\r\n\r\nx\r\n");
+    shard.deliver(b"Date: Wed, 15 Nov 2023 00:30:00 +0000\r\n\r\nx\r\n");
+    let day = 1_700_006_400 / 86_400;
+    for (compare, than, n_found) in [
+        (Compare::Less, day, 0),
+        (Compare::Less, i64::MAX, 1),
+        (Compare::Equal, day, 1),
+        (Compare::AtLeast, i64::MIN, 1),
+        (Compare::AtLeast, day + 1, 0),
+    ] {
+        let wanted = &[3][..n_found];
+        assert_eq!(found(&shard, SearchKey::SentDate(compare, than)), wanted, "{compare:?} {than}");
+    }
+}
+
 #[test]
 fn bodies_match_decoded_text_and_nothing_else() {
     let shard = shard();

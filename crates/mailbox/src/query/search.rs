@@ -159,7 +159,10 @@ fn state_matches(key: &SearchKey, uid: Uid, state: &State) -> bool {
         SearchKey::Flag(flags) => state.flags.system.contains(*flags),
         SearchKey::Keyword(keyword) => state.flags.keywords.contains(keyword),
         SearchKey::InternalDate(compare, day) => stands(*compare, internal_day(state), *day),
-        SearchKey::SentDate(compare, day) => stands(*compare, sent_day(state), *day),
+        // RFC 9051 6.4.4: the Date field alone counts. Only SORT and THREAD take another date for it.
+        SearchKey::SentDate(compare, day) => {
+            sent_day(state).is_some_and(|sent| stands(*compare, sent, *day))
+        }
         SearchKey::Size(compare, size) => stands(*compare, state.size, *size),
         SearchKey::ModSeq(modseq) => state.modseq >= *modseq,
         SearchKey::EmailId(email) => state.email == *email,
@@ -188,12 +191,9 @@ fn internal_day(state: &State) -> i64 {
     day(state.internal_date.unix_s, i64::from(state.internal_date.zone_minutes))
 }
 
-/// RFC 5256 2.2: without a usable Date field the internal date counts.
-fn sent_day(state: &State) -> i64 {
-    match state.sent {
-        Some(sent) => day(sent.unix_s, i64::from(sent.zone_minutes)),
-        None => internal_day(state),
-    }
+/// `None` without a usable Date field.
+fn sent_day(state: &State) -> Option<i64> {
+    state.sent.map(|sent| day(sent.unix_s, i64::from(sent.zone_minutes)))
 }
 
 fn day(unix_s: i64, zone_minutes: i64) -> i64 {
