@@ -1,0 +1,180 @@
+//! Checkpoints that cannot be written, merged or taken over, and what is known meanwhile.
+
+use futures_util::FutureExt as _;
+use mailbox::RowChanges;
+
+use super::*;
+use crate::index;
+use crate::raft::{LeaderId, LogId};
+
+fn anywhere() -> HasRoom {
+    Arc::new(|_| true)
+}
+
+/// Entry `key` makes a row of that key.
+fn commit(checkpoints: &Checkpoints, store: &Store, key: u8) -> Applied {
+    let rows = RowChanges::from([(vec![key], Some(vec![key]))]);
+    let mut dirty = checkpoints.dirty();
+    dirty.note(&rows, 1);
+    let mut applied = store.applied();
+    applied.digest.add(&[key], &[key]);
+    let leader_id = LeaderId { term: 1, node_id: 1 };
+    applied.log_id = Some(LogId { leader_id, index: key.into() });
+    store.commit((rows, vec![]), &[], applied.clone()).unwrap();
+    applied
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_that_cannot_be_merged_are_a_checkpoint_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let blocking = Blocking { is_threaded: false };
+    let upkeep = Upkeep { n_deltas: 2, ..Upkeep::default() };
+    let (room, asked) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(0)));
+    let (left, told) = (room.clone(), asked.clone());
+    let has_room = Arc::new(move |bytes| {
+        *lock(&told) = bytes;
+        bytes <= *lock(&left)
+    });
+    let files = dir.path().join("files");
+    let checkpoints = Checkpoints::open(&files, blocking, &upkeep, has_room).unwrap();
+    let index = index::open(&dir.path().join("index"), 1 << 20).unwrap();
+    let store = Store::open(index, 1, Arc::default()).unwrap();
+    let build = async |key: u8| {
+        let applied = commit(&checkpoints, &store, key);
+        let built = checkpoints.build(|| store.clone()).await.unwrap();
+        assert_eq!(built.applied().log_id, applied.log_id);
+        built.parts.len()
+    };
+    assert_eq!((build(1).await, build(2).await), (1, 2));
+    assert_eq!(build(3).await, 3, "there is no room");
+    let bytes = checkpoints.current().unwrap().parts.iter().map(|part| part.len).sum::<u64>();
+    assert_eq!(*lock(&asked), bytes);
+    *lock(&room) = u64::MAX;
+    assert_eq!(build(4).await, 4, "that was a moment ago");
+    tokio::time::advance(MERGE_AFTER).await;
+    // The next base cannot be written.
+    let mut applied = store.applied();
+    applied.log_id.as_mut().unwrap().index = 5;
+    let base = files.join(Head { from: 0, applied }.name()).with_extension("ckpt.new");
+    std::fs::create_dir(&base).unwrap();
+    assert_eq!(build(5).await, 5, "it is in the way");
+    std::fs::remove_dir(&base).unwrap();
+    tokio::time::advance(MERGE_AFTER).await;
+    assert_eq!(build(6).await, 6, "it is tried less and less often");
+    tokio::time::advance(MERGE_AFTER).await;
+    assert_eq!(build(7).await, 1);
+    *lock(&room) = 0;
+    for n_parts in 2..=PARTS_MAX {
+        assert_eq!(build(n_parts as u8 + 6).await, n_parts);
+    }
+    assert_eq!(build(PARTS_MAX as u8 + 7).await, 2, "no more are written");
+}
+
+#[tokio::test]
+async fn a_stop_while_a_checkpoint_is_written_knows_all_that_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let blocking = Blocking { is_threaded: false };
+    let upkeep = Upkeep::default();
+    let open =
+        || Checkpoints::open(&dir.path().join("files"), blocking, &upkeep, anywhere()).unwrap();
+    let checkpoints = open();
+    let index = index::open(&dir.path().join("index"), 1 << 20).unwrap();
+    let store = Store::open(index, 1, Arc::default()).unwrap();
+    let change = |key| commit(&checkpoints, &store, key);
+    let told = || checkpoints.end_and_dirty_keys();
+    change(1);
+    checkpoints.build(|| store.clone()).await.unwrap();
+    let end = checkpoints.end();
+    assert_eq!(told(), (end, vec![]));
+    change(2);
+    let under_way = checkpoints.take(&store);
+    change(3);
+    assert_eq!(told(), (end, vec![vec![2], vec![3]]));
+    drop(under_way);
+}
+
+#[test]
+fn a_file_that_could_not_be_looked_at_is_not_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let upkeep = Upkeep::default();
+    let open =
+        || Checkpoints::open(dir.path(), Blocking { is_threaded: false }, &upkeep, anywhere());
+    let mut applied = Applied::default();
+    let leader_id = LeaderId { term: 1, node_id: 1 };
+    applied.log_id = Some(LogId { leader_id, index: 7 });
+    let part = Part::write(dir.path(), &Head { from: 0, applied }, &mut std::iter::empty());
+    let path = part.unwrap().path.clone();
+    let aside = dir.path().join("aside");
+    std::fs::rename(&path, &aside).unwrap();
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    assert!(open().is_err(), "the link leads to itself");
+    std::fs::rename(&aside, &path).unwrap();
+    let checkpoints = open().unwrap();
+    assert_eq!((checkpoints.end(), checkpoints.is_doubted()), (8, false));
+    drop(checkpoints);
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..10]).unwrap();
+    assert!(open().unwrap().is_doubted(), "it is damaged");
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_taken_over_in_part_leaves_the_checkpoint_there_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let upkeep = Upkeep::default();
+    let open = |name| {
+        let blocking = Blocking { is_threaded: false };
+        Checkpoints::open(&dir.path().join(name), blocking, &upkeep, anywhere()).unwrap()
+    };
+    let file = |of: &Checkpoints, from, index| {
+        let leader_id = LeaderId { term: 1, node_id: 1 };
+        let applied = Applied { log_id: Some(LogId { leader_id, index }), ..Applied::default() };
+        Part::write(of.dir(), &Head { from, applied }, &mut std::iter::empty()).unwrap()
+    };
+    let (own, theirs) = (open("own"), open("theirs"));
+    file(&own, 0, 9);
+    file(&own, 10, 19);
+    let parts = vec![file(&theirs, 0, 14), file(&theirs, 15, 29)];
+    let own = open("own");
+    assert_eq!(own.end(), 20);
+    // The second file is not there yet, or it breaks off after the first.
+    std::fs::remove_file(&parts[1].path).unwrap();
+    let turn = own.writing().await;
+    own.adopt(&Checkpoint { parts }, &turn).unwrap_err();
+    assert_eq!(open("own").end(), 20);
+}
+
+#[tokio::test]
+async fn a_snapshot_waits_for_who_writes_a_checkpoint_and_nothing_is_written_of_old_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let blocking = Blocking { is_threaded: false };
+    let open =
+        |name| Checkpoints::open(&dir.path().join(name), blocking, &Upkeep::default(), anywhere());
+    let store = |name| {
+        let index = index::open(&dir.path().join(name), 1 << 20).unwrap();
+        Store::open(index, 1, Arc::default()).unwrap()
+    };
+    let (theirs, their_store) = (open("theirs").unwrap(), store("their index"));
+    (1..=9).for_each(|key| drop(commit(&theirs, &their_store, key)));
+    let snapshot = theirs.build(|| their_store.clone()).await.unwrap();
+
+    let (own, old_store) = (open("own").unwrap(), store("old index"));
+    commit(&own, &old_store, 1);
+    let applying = Mutex::new(old_store);
+    let turn = own.writing().await;
+    let mut building = Box::pin(own.build(|| lock(&applying).clone()));
+    assert!(building.as_mut().now_or_never().is_none(), "it has to wait for its turn");
+    let adopted = own.adopt(&snapshot, &turn).unwrap();
+    *lock(&applying) = their_store.clone();
+    commit(&own, &their_store, 10);
+    drop(turn);
+    let built = building.await.unwrap();
+    assert_eq!(built.parts.len(), adopted.parts.len() + 1);
+    let mut n_rows = 0;
+    let mut count = |_, _| {
+        n_rows += 1;
+        Ok(())
+    };
+    built.rows(&mut count).unwrap();
+    assert_eq!(n_rows, 10);
+    assert_eq!(std::fs::read_dir(own.dir()).unwrap().count(), built.parts.len());
+}
