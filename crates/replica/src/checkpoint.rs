@@ -109,7 +109,8 @@ pub(crate) struct Checkpoints {
     taken: Mutex<Arc<Dirty>>,
     /// Held by whoever writes files.
     writing: Arc<tokio::sync::Mutex<()>>,
-    /// A file is damaged: the next checkpoint is a base with all rows.
+    /// A file is damaged, or what changed since is not known any more: the next checkpoint is a base with
+    /// all rows.
     is_doubted: AtomicBool,
     blocking: Blocking,
     n_deltas_max: usize,
@@ -184,12 +185,12 @@ impl Checkpoints {
         lock(&self.current).clone()
     }
 
-    /// A file of the newest checkpoint is damaged.
+    /// A file of the newest checkpoint is damaged, or what changed since is not known any more.
     pub fn doubt(&self) {
         self.is_doubted.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a file of the newest checkpoint is damaged, and it was not written anew yet.
+    /// Whether the newest checkpoint is in doubt, and was not written anew yet.
     pub fn is_doubted(&self) -> bool {
         self.is_doubted.load(Ordering::Relaxed)
     }
@@ -236,6 +237,7 @@ impl Checkpoints {
         store: impl FnOnce() -> Arc<Store>,
     ) -> io::Result<Checkpoint> {
         let mut writing = self.writing().await;
+        self.forget_too_many().await;
         let is_full = |checkpoint: &Checkpoint| checkpoint.parts.len() >= PARTS_MAX;
         if let Some(full) = self.current().filter(is_full)
             && !self.is_doubted()
@@ -291,12 +293,9 @@ impl Checkpoints {
         let (view, taken) = self.take(store);
         let is_doubted = self.is_doubted();
         let built = if is_doubted { self.base(&view) } else { self.delta(&view, &taken) };
-        if built.is_err() {
-            self.dirty().add(&taken);
-        }
-        *lock(&self.taken) = Arc::default();
-        if let Some(taken) = Arc::into_inner(taken) {
-            taken.let_go(&mut Turns::begin());
+        match built {
+            Ok(_) => self.let_go(taken),
+            Err(_) => self.give_back(taken),
         }
         let checkpoint = built?;
         if is_doubted {
@@ -314,6 +313,40 @@ impl Checkpoints {
         let taken = Arc::new(std::mem::take(&mut *dirty));
         *lock(&self.taken) = taken.clone();
         (store.view(), taken)
+    }
+
+    /// What was taken is written.
+    fn let_go(&self, taken: Arc<Dirty>) {
+        *lock(&self.taken) = Arc::default();
+        if let Some(taken) = Arc::into_inner(taken) {
+            taken.let_go(&mut Turns::begin());
+        }
+    }
+
+    /// What was taken could not be written.
+    fn give_back(&self, taken: Arc<Dirty>) {
+        let mut dirty = self.dirty();
+        *lock(&self.taken) = Arc::default();
+        // Invariant: who else looks at what was taken has the other lock.
+        let taken = Arc::into_inner(taken).expect("nobody else has it");
+        dirty.give_back(taken);
+    }
+
+    /// Keeps no more keys than may be, however long no checkpoint can be written.
+    async fn forget_too_many(&self) {
+        let too_many = {
+            let mut dirty = self.dirty();
+            let too_many = dirty.take_too_many();
+            if too_many.is_some() {
+                // Order: with the lock in hand, so that who finds keys gone finds the doubt.
+                self.doubt();
+            }
+            too_many
+        };
+        let Some(too_many) = too_many else { return };
+        tracing::warn!(dir = %self.dir.display(), "changes are not noted any more");
+        // Why the result is dropped: to let go of them cannot fail.
+        drop(self.blocking.run(move || too_many.let_go(&mut Turns::begin())).await);
     }
 
     /// Whether the files got many, and there is room for them and for one in their place.
@@ -468,16 +501,20 @@ impl Checkpoints {
     }
 
     /// Where a checkpoint ends, and keys that changed since then, to be found again after a clean stop.
-    /// What is being written counts as changed: it may yet be written, or not.
-    pub fn end_and_dirty_keys(&self) -> (u64, Vec<Vec<u8>>) {
+    /// What is being written counts as changed: it may yet be written, or not. `None` if what changed is not
+    /// known.
+    pub fn end_and_dirty_keys(&self) -> Option<(u64, Vec<Vec<u8>>)> {
         let dirty = self.dirty();
+        if self.is_doubted() {
+            return None;
+        }
         // Order: whoever writes says where it ends before it forgets the keys.
         let taken = lock(&self.taken).clone();
         let mut keys: Vec<&[u8]> = dirty.keys();
         keys.extend(taken.keys());
         keys.sort_unstable();
         keys.dedup();
-        (self.end(), keys.into_iter().map(<[u8]>::to_vec).collect())
+        Some((self.end(), keys.into_iter().map(<[u8]>::to_vec).collect()))
     }
 
     /// The changed keys as a clean stop left them.

@@ -285,12 +285,9 @@ impl Local {
         let Some(newest) = generations(&dir).pop() else { return Ok(()) };
         store.flush().map_err(io::Error::other)?;
         sync_tree(&dir.join(newest.to_string()))?;
-        if checkpoints.is_doubted() {
-            // Why: what changed since a checkpoint that cannot be read is not known.
-            return Ok(());
-        }
+        // Why: what changed since a checkpoint that cannot be read is not known.
+        let Some((end, keys)) = checkpoints.end_and_dirty_keys() else { return Ok(()) };
         let applied = store.applied().encode();
-        let (end, keys) = checkpoints.end_and_dirty_keys();
         let mut note = Vec::new();
         note.put_u32(applied.len() as u32);
         note.put_slice(&applied);

@@ -13,6 +13,9 @@ use crate::upkeep::Upkeep;
 /// A delta is due after so many bytes of changed keys in memory, whatever [`Upkeep`] says; of that, each
 /// replica takes a share of its own, so that those of one machine do not all write at the same moment.
 const KEY_BYTES_MAX: usize = 16 << 20;
+/// Limit: bytes of changed keys in memory while no checkpoint can be written: what a few that were due left.
+/// Above it they are forgotten, and the next checkpoint is a base, which needs none.
+const KEPT_KEY_BYTES_MAX: usize = 4 * KEY_BYTES_MAX;
 /// Keys among which one that changes again is recognised: whoever commits looks for each, and so few stay in
 /// the processor's cache. The few rows that change with every command are kept once for so many others.
 const YOUNG_KEYS: usize = 2048;
@@ -52,11 +55,22 @@ impl Dirty {
         self.young.insert(key.to_vec());
     }
 
-    /// What another one had too, which could not be written.
-    pub fn add(&mut self, other: &Self) {
-        other.keys().into_iter().for_each(|key| self.insert(key));
-        self.bytes += other.bytes;
-        self.entries += other.entries;
+    /// What was taken and could not be written changed as well. Why no look at any key: whoever commits waits
+    /// for this.
+    pub fn give_back(&mut self, mut taken: Self) {
+        taken.old.append(&mut self.old);
+        self.old = taken.old;
+        if !taken.young.is_empty() {
+            self.old.push(taken.young.into_iter().collect());
+        }
+        self.key_bytes += taken.key_bytes;
+        self.bytes += taken.bytes;
+        self.entries += taken.entries;
+    }
+
+    /// Everything, if it is more than is kept.
+    pub fn take_too_many(&mut self) -> Option<Self> {
+        (self.key_bytes > KEPT_KEY_BYTES_MAX).then(|| std::mem::take(self))
     }
 
     /// All keys in their order, each once.
@@ -132,8 +146,24 @@ mod tests {
         assert_eq!(in_turns, expected);
         let mut other = Dirty::default();
         other.insert(b"another");
-        other.add(&dirty);
+        other.give_back(dirty);
         assert_eq!(other.keys().len(), expected.len() + 1);
+    }
+
+    #[test]
+    fn what_is_given_back_is_moved_and_not_looked_at() {
+        let mut taken = Dirty::default();
+        for n in 0..YOUNG_KEYS as u32 * 3 {
+            taken.insert(&n.to_be_bytes());
+        }
+        let (n_runs, key_bytes) = (taken.old.len(), taken.key_bytes);
+        let first = taken.old[0].as_ptr();
+        let mut dirty = Dirty::default();
+        dirty.insert(&7_u32.to_be_bytes());
+        dirty.give_back(taken);
+        assert_eq!((dirty.old.len(), dirty.young.len()), (n_runs + 1, 1));
+        assert_eq!(dirty.old[0].as_ptr(), first);
+        assert_eq!(dirty.key_bytes, key_bytes + 4 + OVERHEAD_BYTES);
     }
 
     #[test]

@@ -68,6 +68,60 @@ async fn files_that_cannot_be_merged_are_a_checkpoint_all_the_same() {
         assert_eq!(build(n_parts as u8 + 6).await, n_parts);
     }
     assert_eq!(build(PARTS_MAX as u8 + 7).await, 2, "no more are written");
+/// How many rows a checkpoint has.
+fn n_rows(checkpoint: &Checkpoint) -> usize {
+    let mut n_rows = 0;
+    let mut count = |_, _| {
+        n_rows += 1;
+        Ok(())
+    };
+    checkpoint.rows(&mut count).unwrap();
+    n_rows
+}
+
+#[tokio::test]
+async fn what_could_not_be_written_is_written_the_next_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let blocking = Blocking { is_threaded: false };
+    let files = dir.path().join("files");
+    let checkpoints = Checkpoints::open(&files, blocking, &Upkeep::default(), anywhere()).unwrap();
+    let index = index::open(&dir.path().join("index"), 1 << 20).unwrap();
+    let store = Store::open(index, 1, Arc::default()).unwrap();
+    commit(&checkpoints, &store, 1);
+    checkpoints.build(|| store.clone()).await.unwrap();
+    commit(&checkpoints, &store, 2);
+    let head = Head { from: checkpoints.end(), applied: store.applied() };
+    let in_the_way = files.join(format!("{}.new", head.name()));
+    std::fs::create_dir(&in_the_way).unwrap();
+    checkpoints.build(|| store.clone()).await.unwrap_err();
+    assert_eq!(checkpoints.end_and_dirty_keys().unwrap().1, [vec![2]]);
+    std::fs::remove_dir(&in_the_way).unwrap();
+    commit(&checkpoints, &store, 3);
+    let built = checkpoints.build(|| store.clone()).await.unwrap();
+    assert_eq!((built.parts.len(), n_rows(&built)), (2, 3));
+}
+
+#[tokio::test]
+async fn when_too_much_changed_to_be_noted_all_rows_are_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let blocking = Blocking { is_threaded: false };
+    let files = dir.path().join("files");
+    let checkpoints = Checkpoints::open(&files, blocking, &Upkeep::default(), anywhere()).unwrap();
+    let index = index::open(&dir.path().join("index"), 1 << 20).unwrap();
+    let store = Store::open(index, 1, Arc::default()).unwrap();
+    commit(&checkpoints, &store, 1);
+    checkpoints.build(|| store.clone()).await.unwrap();
+    commit(&checkpoints, &store, 2);
+    for n in 0..=64_u8 {
+        checkpoints.dirty().insert(&[vec![n], vec![0; 1 << 20]].concat());
+    }
+    checkpoints.forget_too_many().await;
+    assert_eq!(checkpoints.end_and_dirty_keys(), None, "nobody knows what changed");
+    let built = checkpoints.build(|| store.clone()).await.unwrap();
+    assert_eq!((built.parts.len(), n_rows(&built)), (1, 2));
+    assert_eq!(checkpoints.end_and_dirty_keys(), Some((checkpoints.end(), vec![])));
+}
+
 }
 
 #[tokio::test]
@@ -81,7 +135,7 @@ async fn a_stop_while_a_checkpoint_is_written_knows_all_that_changed() {
     let index = index::open(&dir.path().join("index"), 1 << 20).unwrap();
     let store = Store::open(index, 1, Arc::default()).unwrap();
     let change = |key| commit(&checkpoints, &store, key);
-    let told = || checkpoints.end_and_dirty_keys();
+    let told = || checkpoints.end_and_dirty_keys().unwrap();
     change(1);
     checkpoints.build(|| store.clone()).await.unwrap();
     let end = checkpoints.end();
@@ -169,12 +223,6 @@ async fn a_snapshot_waits_for_who_writes_a_checkpoint_and_nothing_is_written_of_
     drop(turn);
     let built = building.await.unwrap();
     assert_eq!(built.parts.len(), adopted.parts.len() + 1);
-    let mut n_rows = 0;
-    let mut count = |_, _| {
-        n_rows += 1;
-        Ok(())
-    };
-    built.rows(&mut count).unwrap();
-    assert_eq!(n_rows, 10);
+    assert_eq!(n_rows(&built), 10);
     assert_eq!(std::fs::read_dir(own.dir()).unwrap().count(), built.parts.len());
 }
