@@ -22,7 +22,7 @@ pub use self::ledger::ScrubStatus;
 use crate::codec;
 use crate::core::Core;
 use crate::disk::Disk;
-use crate::store::{Lost, RowView};
+use crate::store::{Lost, RowView, Store};
 use crate::view;
 
 /// Bytes verified between two pauses.
@@ -42,6 +42,9 @@ const BUSY_SHARE: u32 = 8;
 /// After work on an index it rests so many times as long as that took: it gets a twentieth of a core, and
 /// less of one that others want.
 const REST: u32 = 19;
+/// Limit: overwritten rows kept for views, in bytes, while scrub rests with one open. Why so little: a
+/// checkpoint's view frees nothing as long as there is another one.
+const KEPT_BYTES_MAX: usize = 8 << 20;
 /// What a replica has is compared with what its peers have no sooner again, unless scrub is in a hurry.
 const LISTS_EVERY: Duration = Duration::from_secs(600);
 /// What is damaged is looked after this often.
@@ -246,17 +249,17 @@ impl Disk {
     async fn verify_rows(self: &Arc<Self>, weak: &Weak<Core>, pace: &Pace) {
         let Some(core) = weak.upgrade() else { return };
         let (replica, store) = (core.claim.replica, core.applying.store());
-        let (from, digest) = Default::default();
-        let mut check = RowCheck { view: store.view(), from, digest, is_of_one_view: true };
+        let mut check = RowCheck::begin(&store);
         drop((core, store));
         let is_wrong = loop {
             // Why: while the view lives, the index of a replica that stopped stays open.
-            let is_same = |core: Arc<Core>| Arc::ptr_eq(&core.applying.store(), check.view.store());
-            if self.is_closing() || !weak.upgrade().is_some_and(is_same) {
+            let store = weak.upgrade().map(|core| core.applying.store());
+            let Some(store) = store.filter(|store| check.is_of(store)) else { return };
+            if self.is_closing() {
                 return;
             }
             let step = move || {
-                let stepped = check.step();
+                let stepped = check.step(&store);
                 (check, stepped)
             };
             let began = Instant::now();
@@ -264,23 +267,23 @@ impl Disk {
             let took = began.elapsed();
             check = after;
             match stepped {
-                Ok(0) => break check.is_of_one_view && check.digest != check.view.applied().digest,
+                Ok(0) => break check.misses_digest(),
                 Ok(n_bytes) => {
                     self.ledger().verified_bytes += n_bytes;
+                    check.let_go_of_much(KEPT_BYTES_MAX);
                     pace.spend(self, n_bytes).await;
                     self.rest(took).await;
                 }
                 // Too much changed meanwhile: the rest is verified row by row.
-                Err(Lost::Expired) => {
-                    check.view = check.view.store().view();
-                    check.is_of_one_view = false;
-                }
+                Err(Lost::Expired) => check.view = None,
                 Err(Lost::Index(_)) => break true,
             }
         };
         if is_wrong {
             self.found_bad_index(replica);
-            check.view.store().give_up();
+            if let Some(store) = check.store.upgrade() {
+                store.give_up();
+            }
         }
     }
 
@@ -335,17 +338,31 @@ impl Disk {
 
 /// An index being read.
 struct RowCheck {
-    view: RowView,
+    store: Weak<Store>,
+    /// Of all that was read so far, so that it has to add up. `None` when that is not known any more: then
+    /// each step has one of its own, and nothing is kept for scrub while it rests.
+    view: Option<RowView>,
     from: Vec<u8>,
     digest: RowDigest,
-    /// What was read so far was there at one time, so that it has to add up.
-    is_of_one_view: bool,
 }
 
 impl RowCheck {
+    fn begin(store: &Arc<Store>) -> Self {
+        let (from, digest) = Default::default();
+        Self { store: Arc::downgrade(store), view: Some(store.view()), from, digest }
+    }
+
+    /// Whether these are the rows it began with.
+    fn is_of(&self, store: &Arc<Store>) -> bool {
+        std::ptr::eq(self.store.as_ptr(), Arc::as_ptr(store))
+    }
+
     /// Some rows more, and their bytes; 0 at the end.
-    fn step(&mut self) -> Result<u64, Lost> {
-        let page = self.view.page(&self.from, STEP_ROWS)?;
+    fn step(&mut self, store: &Arc<Store>) -> Result<u64, Lost> {
+        let page = match &self.view {
+            Some(view) => view.page(&self.from, STEP_ROWS)?,
+            None => store.view().page(&self.from, STEP_ROWS)?,
+        };
         let mut n_bytes = 0;
         for (key, value) in &page {
             self.digest.add(key, value);
@@ -356,6 +373,18 @@ impl RowCheck {
             self.from.push(0);
         }
         Ok(n_bytes)
+    }
+
+    /// Whether rows are missing, or there that should not be.
+    fn misses_digest(&self) -> bool {
+        self.view.as_ref().is_some_and(|view| self.digest != view.applied().digest)
+    }
+
+    /// Does without its view if so much is kept for views.
+    fn let_go_of_much(&mut self, bytes_max: usize) {
+        if self.view.as_ref().is_some_and(|view| view.store().kept_bytes() > bytes_max) {
+            self.view = None;
+        }
     }
 }
 
@@ -368,4 +397,48 @@ fn is_right(blob: &Blob) -> bool {
     let Ok(codec) = codec::read_codec(blob.codec) else { return false };
     let chunk = ChunkRef { digest: Digest(blob.digest), raw_len: blob.raw_len };
     view::raw(&StoredChunk { chunk, codec, bytes: blob.bytes.clone() }).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // A test that cannot go on says where.
+
+    use mailbox::RowChanges;
+
+    use super::*;
+    use crate::index;
+    use crate::store::Applied;
+
+    #[test]
+    fn nothing_is_kept_for_who_rests_once_much_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let store =
+            Store::open(index::open(dir.path(), 1 << 20).unwrap(), 1, Arc::default()).unwrap();
+        let n_rows = STEP_ROWS as u32 * 3;
+        let mut applied = Applied::default();
+        let mut rows = RowChanges::new();
+        for n in 0..n_rows {
+            applied.digest.add(&n.to_be_bytes(), &[1]);
+            rows.insert(n.to_be_bytes().to_vec(), Some(vec![1]));
+        }
+        store.commit((rows.clone(), Vec::new()), &[], applied.clone()).unwrap();
+        let to_the_end = |check: &mut RowCheck| {
+            (0..).take_while(|_| check.step(&store).unwrap() > 0).count();
+            check.misses_digest()
+        };
+        assert!(!to_the_end(&mut RowCheck::begin(&store)));
+
+        let mut check = RowCheck::begin(&store);
+        check.step(&store).unwrap();
+        store.commit((rows, Vec::new()), &[], applied.clone()).unwrap();
+        let kept_bytes = store.kept_bytes();
+        check.let_go_of_much(kept_bytes);
+        assert!(check.view.is_some(), "that much may be kept");
+        check.let_go_of_much(kept_bytes - 1);
+        assert_eq!((store.has_views(), store.kept_bytes()), (false, 0));
+        let last = RowChanges::from([((n_rows - 1).to_be_bytes().to_vec(), None)]);
+        store.commit((last, Vec::new()), &[], applied.clone()).unwrap();
+        assert!(!to_the_end(&mut check), "whether that adds up is not known");
+        assert!(to_the_end(&mut RowCheck::begin(&store)), "a row is missing");
+    }
 }

@@ -185,14 +185,15 @@ impl Store {
     /// Takes what some entries changed, with the place of their bodies, all or nothing. Gives how far the
     /// index is behind now.
     pub fn commit(
-        &self,
+        self: &Arc<Self>,
         changed: impl Into<Changed>,
         places: &[(Digest, Pointer)],
         applied: Applied,
     ) -> Result<Lag, IndexError> {
         let Changed { rows: changes, new_keys, before } = changed.into();
         let mut at = lock(&self.commit);
-        let version = self.keep_before(&changes, before)?;
+        let (version, left) = self.keep_before(&changes, before)?;
+        undo::let_go(self, left);
         lock(&self.recent).change(&changes);
         // Invariant: after what was before is kept, so that whoever made briefs of it sees that it changed.
         self.briefs.change(&changes);
@@ -413,12 +414,22 @@ impl Store {
         lock(&self.undo).has_views()
     }
 
-    /// Keeps the old values of rows that views may still want. Gives the version to be.
-    fn keep_before(&self, changes: &RowChanges, mut before: RowChanges) -> Result<u64, IndexError> {
+    /// Bytes of rows kept for views.
+    pub fn kept_bytes(&self) -> usize {
+        lock(&self.undo).kept_bytes()
+    }
+
+    /// Keeps the old values of rows that views may still want. Gives the version to be, and what views that
+    /// expired left.
+    fn keep_before(
+        &self,
+        changes: &RowChanges,
+        mut before: RowChanges,
+    ) -> Result<(u64, Left), IndexError> {
         let mut undo = lock(&self.undo);
         let version = undo.version + 1;
         if !undo.has_views() {
-            return Ok(version);
+            return Ok((version, Left::Little));
         }
         for key in changes.keys() {
             if !undo.is_wanted(key) {
@@ -431,8 +442,8 @@ impl Store {
             };
             undo.keep(key, Before { version, value });
         }
-        undo::let_go(undo.expire(version));
-        Ok(version)
+        let left = undo.expire(version);
+        Ok((version, left))
     }
 
     fn pending(&self) -> RwLockReadGuard<'_, Pending> {
@@ -689,11 +700,7 @@ impl Drop for RowView {
     fn drop(&mut self) {
         let ascends = self.ascends.load(Ordering::Relaxed);
         let left = lock(&self.store.undo).close(self.version, ascends);
-        match left {
-            Left::Little => {}
-            Left::Litter => undo::begin_sweeping(&self.store),
-            Left::All(chain) => undo::let_go(chain),
-        }
+        undo::let_go(&self.store, left);
     }
 }
 

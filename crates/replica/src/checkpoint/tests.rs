@@ -12,7 +12,7 @@ fn anywhere() -> HasRoom {
 }
 
 /// Entry `key` makes a row of that key.
-fn commit(checkpoints: &Checkpoints, store: &Store, key: u8) -> Applied {
+fn commit(checkpoints: &Checkpoints, store: &Arc<Store>, key: u8) -> Applied {
     let rows = RowChanges::from([(vec![key], Some(vec![key]))]);
     let mut dirty = checkpoints.dirty();
     dirty.note(&rows, 1);

@@ -11,8 +11,11 @@ use std::sync::{Arc, Weak};
 use super::{Store, lock};
 use crate::blocking::{self, BETWEEN_TURNS};
 
-/// Limit: bytes of overwritten rows kept for views. Above it the views there are expire.
+/// Limit: bytes of overwritten rows kept for views. Above it the oldest view expires, and the next one if
+/// what is kept for the others is still too much.
 const BYTES_MAX: usize = 64 << 20;
+/// Limit: the same, while it is swept out what the views that expired wanted. Above it all of them expire.
+const UNSWEPT_BYTES_MAX: usize = 2 * BYTES_MAX;
 /// What a row costs besides its key and value.
 const ROW_BYTES: usize = 96;
 /// So many rows are not let go of by whoever happens to be the last who wanted them.
@@ -33,6 +36,10 @@ pub(super) struct Undo {
     chain: Chain,
     bytes: usize,
     is_swept: bool,
+    /// It is swept once more from the beginning.
+    is_swept_again: bool,
+    /// A view expired, and what it left is not swept out yet.
+    is_expiring: bool,
     /// Version of a view that is read in ascending order, and the key it has come to.
     passed: Option<(u64, Vec<u8>)>,
 }
@@ -46,7 +53,7 @@ pub(super) struct Before {
 /// A key, and what its row was; `None` if there was none.
 pub(super) type Was = (Vec<u8>, Option<Vec<u8>>);
 
-/// What a view that ends leaves.
+/// What a view that ends or expires leaves.
 pub(super) enum Left {
     /// What others want, and little else.
     Little,
@@ -76,10 +83,7 @@ impl Undo {
             self.views.remove(&version);
         }
         match self.views.first_key_value() {
-            None => {
-                self.bytes = 0;
-                Left::All(std::mem::take(&mut self.chain))
-            }
+            None => self.let_go(),
             Some((oldest, _)) if *oldest > version && self.chain.len() >= MANY => {
                 if std::mem::replace(&mut self.is_swept, true) {
                     Left::Little
@@ -89,6 +93,11 @@ impl Undo {
             }
             Some(_) => Left::Little,
         }
+    }
+
+    fn let_go(&mut self) -> Left {
+        self.bytes = 0;
+        Left::All(std::mem::take(&mut self.chain))
     }
 
     /// Whether there is a view.
@@ -126,15 +135,33 @@ impl Undo {
         self.chain.entry(key.to_vec()).or_default().push(before);
     }
 
-    /// If more is kept than may be, all views below this version expire, and what was kept for them is
-    /// given.
-    pub fn expire(&mut self, version: u64) -> Chain {
+    /// If more is kept than may be, the oldest view expires, or all there are; `version` is the one to come.
+    /// Why the oldest: it has been there for longest, and most is kept for it.
+    pub fn expire(&mut self, version: u64) -> Left {
         if self.bytes <= BYTES_MAX {
-            return Chain::new();
+            return Left::Little;
         }
-        self.floor = version;
-        self.bytes = 0;
-        std::mem::take(&mut self.chain)
+        if self.bytes > UNSWEPT_BYTES_MAX {
+            self.views.clear();
+        } else if self.is_expiring {
+            // Why not the next one: how much is kept for the others is not known yet.
+            return Left::Little;
+        } else {
+            self.views.pop_first();
+        }
+        let Some((oldest, _)) = self.views.first_key_value() else {
+            self.floor = version;
+            return self.let_go();
+        };
+        self.floor = *oldest;
+        self.is_expiring = true;
+        self.is_swept_again = std::mem::replace(&mut self.is_swept, true);
+        if self.is_swept_again { Left::Little } else { Left::Litter }
+    }
+
+    /// Bytes of rows kept for views.
+    pub fn kept_bytes(&self) -> usize {
+        self.bytes
     }
 
     /// What a row was at a version, if it has changed since.
@@ -170,7 +197,8 @@ impl Undo {
     /// Takes away what no view wants among some rows from a key on; gives it, and where to go on.
     fn sweep(&mut self, from: &[u8]) -> (Vec<Vec<Before>>, Option<Vec<u8>>) {
         let Some((&oldest, _)) = self.views.first_key_value() else {
-            self.is_swept = false;
+            self.is_swept_again = false;
+            self.end_sweep();
             return (Vec::new(), None);
         };
         let (mut n_seen, mut next, mut unwanted) = (0, None, Vec::new());
@@ -190,8 +218,17 @@ impl Undo {
             }
         }
         let taken = unwanted.iter().filter_map(|key| self.chain.remove(key)).collect();
-        self.is_swept = next.is_some();
+        if next.is_none() && std::mem::take(&mut self.is_swept_again) {
+            next = Some(Vec::new());
+        } else if next.is_none() {
+            self.end_sweep();
+        }
         (taken, next)
+    }
+
+    fn end_sweep(&mut self) {
+        self.is_swept = false;
+        self.is_expiring = false;
     }
 }
 
@@ -201,28 +238,33 @@ fn is_alone(views: &BTreeMap<u64, usize>, version: u64) -> bool {
 }
 
 fn first_after(version: u64, befores: &[Before]) -> Option<&Before> {
-    befores.iter().find(|before| before.version > version)
+    befores.get(befores.partition_point(|before| before.version <= version))
 }
 
 fn size_bytes(key: &[u8], before: &Before) -> usize {
     key.len() + before.value.as_ref().map_or(0, Vec::len) + ROW_BYTES
 }
 
-/// Frees what nobody wants. Why not always here: to free each of many takes long.
-pub(super) fn let_go(chain: Chain) {
-    if chain.len() >= MANY {
-        // Why the result is dropped: what cannot be given to another thread is freed by this one.
-        drop(blocking::aside(move || drop(chain)));
+/// Lets go of what a view left.
+pub(super) fn let_go(store: &Arc<Store>, left: Left) {
+    match left {
+        Left::Litter => begin_sweeping(store),
+        // Why not here: to free each of many takes long.
+        Left::All(chain) if chain.len() >= MANY => {
+            // Why the result is dropped: what cannot be given to another thread is freed by this one.
+            drop(blocking::aside(move || drop(chain)));
+        }
+        Left::Little | Left::All(_) => {}
     }
 }
 
 /// Sweeps out what no view wants any more, while others commit and read.
-pub(super) fn begin_sweeping(store: &Arc<Store>) {
+fn begin_sweeping(store: &Arc<Store>) {
     let weak = Arc::downgrade(store);
     // Why not a low priority: whoever commits would wait for the lock of a thread that does not run.
     let sweeping = std::thread::Builder::new().name("sweep".into()).spawn(move || sweep(&weak));
     if sweeping.is_err() {
-        lock(&store.undo).is_swept = false;
+        lock(&store.undo).end_sweep();
     }
 }
 
@@ -331,14 +373,84 @@ mod tests {
         assert!(undo.is_wanted(b"a") && undo.at(version, b"a").is_some());
     }
 
+    fn large(version: u64) -> Before {
+        Before { version, value: Some(vec![0; BYTES_MAX]) }
+    }
+
+    fn sweep_all(undo: &mut Undo) {
+        let mut from = Some(Vec::new());
+        while let Some(key) = from {
+            from = undo.sweep(&key).1;
+        }
+    }
+
+    const ALL: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Unbounded, Bound::Unbounded);
+
     #[test]
-    fn views_expire_when_too_much_is_kept_for_them() {
+    fn the_only_view_expires_when_too_much_is_kept_for_it() {
+        let mut undo = Undo::default();
+        undo.open();
+        undo.keep(b"small", before(1, 1));
+        assert!(matches!(undo.expire(2), Left::Little));
+        undo.keep(b"large", large(2));
+        let Left::All(chain) = undo.expire(2) else { panic!("nobody is left") };
+        assert_eq!((chain.len(), undo.floor, undo.bytes), (2, 2, 0));
+        assert!(undo.has_changed(0, ALL) && !undo.has_changed(2, ALL) && !undo.has_views());
+        undo.version = 2;
+        assert_eq!(undo.open(), 2);
+        assert!(matches!(undo.close(0, false), Left::Little), "of a view that expired");
+        assert!(undo.has_views());
+    }
+
+    #[test]
+    fn the_oldest_view_expires_first_and_the_next_one_only_if_that_was_not_enough() {
         let mut undo = much();
-        assert!(undo.expire(7).is_empty());
-        undo.keep(b"large", Before { version: 7, value: Some(vec![0; BYTES_MAX]) });
-        assert_eq!(undo.expire(7).len(), MANY + 1);
-        assert_eq!((undo.floor, undo.bytes), (7, 0));
-        let all = (Bound::Unbounded, Bound::Unbounded);
-        assert!(undo.has_changed(5, all) && !undo.has_changed(7, all));
+        undo.keep(b"large", large(3));
+        assert!(matches!(undo.expire(7), Left::Litter));
+        assert_eq!(undo.floor, 5);
+        assert!(matches!(undo.expire(7), Left::Little), "it is being swept out");
+        sweep_all(&mut undo);
+        assert!(undo.bytes <= BYTES_MAX && undo.at(5, &0_u32.to_be_bytes()).is_some());
+        assert!(undo.has_changed(0, ALL) && !undo.has_changed(6, ALL));
+
+        undo.version = 6;
+        undo.open();
+        undo.keep(b"large", large(7));
+        assert!(matches!(undo.expire(8), Left::Litter));
+        sweep_all(&mut undo);
+        assert!(undo.bytes > BYTES_MAX, "the last view wants it");
+        assert!(matches!(undo.expire(8), Left::All(_)));
+        assert_eq!((undo.floor, undo.bytes, undo.has_views()), (8, 0, false));
+    }
+
+    #[test]
+    fn what_an_expired_view_left_behind_a_sweep_is_swept_out_as_well() {
+        let mut undo = much();
+        undo.version = 6;
+        undo.open();
+        assert!(matches!(undo.close(0, false), Left::Litter));
+        let (_, next) = undo.sweep(&[]);
+        undo.keep(&[], large(6));
+        assert!(matches!(undo.expire(7), Left::Little), "whoever sweeps goes on");
+        let mut from = next;
+        while let Some(key) = from {
+            from = undo.sweep(&key).1;
+        }
+        assert_eq!(
+            (undo.chain.len(), undo.bytes, undo.is_swept, undo.is_expiring),
+            (0, 0, false, false)
+        );
+    }
+
+    #[test]
+    fn all_views_expire_when_more_comes_than_is_swept_out() {
+        let mut undo = much();
+        undo.keep(b"large", large(6));
+        assert!(matches!(undo.expire(7), Left::Litter));
+        undo.keep(b"larger", large(6));
+        assert!(matches!(undo.expire(7), Left::All(_)));
+        assert_eq!((undo.floor, undo.has_views()), (7, false));
+        undo.sweep(&[]);
+        assert!(!undo.is_swept && !undo.is_expiring);
     }
 }
