@@ -553,9 +553,14 @@ impl Disk {
     /// Waits for some time, or until scrub is to end or to hurry.
     pub(crate) async fn wait(&self, pause: Duration) {
         let mut closing = self.closing.subscribe();
+        // Order: before it is asked, so that who hurries scrub in between wakes it.
+        let hurried = self.hurried.notified();
+        if self.ledger().is_hurried() {
+            return;
+        }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = self.hurried.notified() => {}
+            () = hurried => {}
             _ = closing.wait_for(|closing| *closing) => {}
         }
     }
@@ -726,5 +731,18 @@ mod tests {
         drop(disk);
         reopened(dir.path(), &storage);
         assert!(gone.iter().all(|dir| !dir.exists()) && others.iter().all(|file| file.exists()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn scrub_rests_for_some_time_and_not_at_all_once_it_is_hurried() {
+        let (dir, storage) = (tempfile::tempdir().unwrap(), SimStorage::new(1 << 20));
+        let disk = small(dir.path(), &storage).await;
+        let began = tokio::time::Instant::now();
+        disk.rest(Duration::from_secs(60)).await;
+        assert_eq!(began.elapsed(), Duration::from_secs(1));
+        // Nobody waits yet whom that would wake.
+        disk.hurry_scrub();
+        disk.wait(Duration::from_secs(60)).await;
+        assert_eq!(began.elapsed(), Duration::from_secs(1));
     }
 }

@@ -42,6 +42,9 @@ const BUSY_SHARE: u32 = 8;
 /// After work on an index it rests so many times as long as that took: it gets a twentieth of a core, and
 /// less of one that others want.
 const REST: u32 = 19;
+/// Limit: how long it rests at once. Why: what it took is the time of a clock, which a disk that hangs, or
+/// threads that are all busy, make long; and a view may be open meanwhile.
+const REST_MAX: Duration = Duration::from_secs(1);
 /// Limit: overwritten rows kept for views, in bytes, while scrub rests with one open. Why so little: a
 /// checkpoint's view frees nothing as long as there is another one.
 const KEPT_BYTES_MAX: usize = 8 << 20;
@@ -125,7 +128,7 @@ impl Disk {
         if is_hurried {
             tokio::task::yield_now().await;
         } else {
-            self.wait(took * REST).await;
+            self.wait((took * REST).min(REST_MAX)).await;
         }
     }
 
