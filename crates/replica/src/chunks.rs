@@ -3,7 +3,7 @@
 mod throttle;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use api::peer::{PeerError, PeerResponse};
@@ -273,18 +273,26 @@ impl Core {
         Ok((is_whole, n_fetched))
     }
 
-    /// The same for a replica that should have all: how many chunks came. It takes its time.
-    pub async fn mend_from(self: &Arc<Self>, peer: &Peer) -> Result<u64, PeerError> {
-        let below = self.applying.store().applied().next_index();
+    /// The same for a replica that should have all: how many chunks came. It takes its time. Why weak: who
+    /// stopped meanwhile cannot be begun anew as long as it is held.
+    pub async fn mend_from(weak: &Weak<Self>, peer: &Peer) -> Result<u64, PeerError> {
+        let core = || weak.upgrade().ok_or_else(|| refused("stopped"));
+        let below = core()?.applying.store().applied().next_index();
         let mut n_fetched = 0;
         let mut next = Some(None);
         while let Some(after) = next {
+            let core = core()?;
             let began = Instant::now();
-            let page = self.lacking(peer, below, after).await?;
+            let page = core.lacking(peer, below, after).await?;
             let took = began.elapsed();
             next = page.last.map(Some);
-            n_fetched += self.fetch_missing(peer, &page.missing, &mut (0, 0)).await?.1;
-            self.claim.disk.rest(took).await;
+            n_fetched += core.fetch_missing(peer, &page.missing, &mut (0, 0)).await?.1;
+            let disk = core.claim.disk.clone();
+            drop(core);
+            disk.rest(took).await;
+            if disk.is_closing() {
+                break;
+            }
         }
         Ok(n_fetched)
     }

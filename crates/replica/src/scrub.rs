@@ -329,9 +329,11 @@ impl Disk {
         {
             return;
         }
-        for peer in core.peers() {
+        let peers = core.peers();
+        drop(core);
+        for peer in peers {
             // Why all of them: what is lost without a trace here may be so there too.
-            if let Ok(n_fetched) = core.mend_from(&peer).await {
+            if let Ok(n_fetched) = Core::mend_from(weak, &peer).await {
                 self.ledger().n_damaged += n_fetched;
                 self.ledger().n_repaired += n_fetched;
             }
