@@ -122,6 +122,21 @@ async fn when_too_much_changed_to_be_noted_all_rows_are_written() {
     assert_eq!(checkpoints.end_and_dirty_keys(), Some((checkpoints.end(), vec![])));
 }
 
+#[tokio::test]
+async fn what_a_base_has_passed_is_not_kept_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let blocking = Blocking { is_threaded: false };
+    let files = dir.path().join("files");
+    let checkpoints = Checkpoints::open(&files, blocking, &Upkeep::default(), anywhere()).unwrap();
+    let index = index::open(&dir.path().join("index"), 1 << 20).unwrap();
+    let store = Store::open(index, 1, Arc::default()).unwrap();
+    (0..=u8::MAX).for_each(|key| drop(commit(&checkpoints, &store, key)));
+    let view = store.view();
+    let rows: RowChanges = (0..=u8::MAX).map(|key| (vec![key], Some(vec![0]))).collect();
+    store.commit((rows, vec![]), &[], store.applied()).unwrap();
+    let kept_bytes = store.kept_bytes();
+    assert_eq!(n_rows(&checkpoints.base(&view).unwrap()), 256);
+    assert!(store.kept_bytes() * 2 < kept_bytes);
 }
 
 #[tokio::test]
