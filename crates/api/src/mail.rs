@@ -80,7 +80,7 @@ pub trait MailHandler: Send + Sync + 'static {
 
     /// Bodies that an answer speaks of and that are at hand, in its order, as far as
     /// [`BESIDE_BYTES_MAX`] goes; whoever gets them verifies them.
-    fn beside(&self, _shard: ShardId, _answer: &Answer) -> Vec<StoredChunk> {
+    async fn beside(&self, _shard: ShardId, _answer: &Answer) -> Vec<StoredChunk> {
         Vec::new()
     }
 

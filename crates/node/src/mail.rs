@@ -22,6 +22,10 @@ const WATCH_QUEUE_MAX: usize = 1024;
 const QUORUM_AGE_MAX: Duration = Duration::from_secs(1);
 /// How often a watch looks whether this replica still leads.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Limit: bodies, and their octets, that are read by whoever answers. Why any: to read one that the system
+/// has in memory takes less than another thread to begin with it.
+const READ_HERE_BODIES_MAX: usize = 4;
+const READ_HERE_BYTES_MAX: u64 = 64 << 10;
 /// How often a view that was lost is taken anew.
 const VIEWS_MAX: usize = 3;
 
@@ -125,20 +129,26 @@ impl MailHandler for Mail {
         Err(MailError::Unavailable)
     }
 
-    fn beside(&self, shard: ShardId, answer: &Answer) -> Vec<StoredChunk> {
+    async fn beside(&self, shard: ShardId, answer: &Answer) -> Vec<StoredChunk> {
         let (Answer::Messages(records, _), Ok(running)) = (answer, self.running(shard)) else {
             return Vec::new();
         };
         let mut left = BESIDE_BYTES_MAX;
-        let mut chunks = Vec::new();
+        let mut digests = Vec::new();
         for body in records.iter().filter_map(|record| record.body.as_ref()) {
             let size = body.chunks.iter().map(|chunk| u64::from(chunk.raw_len)).sum();
             // Why only whole messages: of a large one perhaps only a part is wanted.
             let Some(rest) = left.checked_sub(size) else { break };
             left = rest;
-            let here = body.chunks.iter().filter_map(|c| running.replica.stored_chunk(&c.digest));
-            chunks.extend(here);
+            digests.extend(body.chunks.iter().map(|chunk| chunk.digest));
         }
+        let is_little =
+            digests.len() <= READ_HERE_BODIES_MAX && BESIDE_BYTES_MAX - left <= READ_HERE_BYTES_MAX;
+        let chunks = if is_little {
+            digests.iter().filter_map(|digest| running.replica.stored_chunk(digest)).collect()
+        } else {
+            running.replica.stored_chunks(digests).await
+        };
         for stored in &chunks {
             self.0.count_read(&stored.chunk);
         }

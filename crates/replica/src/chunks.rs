@@ -17,12 +17,14 @@ use tokio::time::Instant;
 pub(crate) use self::throttle::Throttle;
 use crate::codec::{self, Reader};
 use crate::core::Core;
+use crate::disk::Disk;
 use crate::error::ChunkError;
 use crate::handler::{bad, refused};
 use crate::local::Mark;
 use crate::log;
 use crate::network::Peer;
 use crate::replica::Replica;
+use crate::store::Store;
 use crate::view;
 use crate::wire::kind;
 
@@ -41,7 +43,7 @@ impl Replica {
     /// peer has it either, it is looked for in the whole journal.
     pub async fn chunk(&self, chunk: &ChunkRef) -> Result<StoredChunk, ChunkError> {
         let core = self.core().map_err(|_| ChunkError::Unavailable)?;
-        if let Some(stored) = core.located(&chunk.digest) {
+        if let Some(stored) = core.located(&chunk.digest).await {
             return Ok(stored);
         }
         let mut error = ChunkError::Unavailable;
@@ -68,21 +70,35 @@ impl Replica {
         let core = self.core().ok()?;
         view::read_located(&core.claim.disk, &core.applying.store(), digest)
     }
+
+    /// Those of some chunks that are at hand, in the same order, read on a thread that may block.
+    pub async fn stored_chunks(&self, digests: Vec<Digest>) -> Vec<StoredChunk> {
+        let Ok(core) = self.core() else { return Vec::new() };
+        let (disk, store) = (core.claim.disk.clone(), core.applying.store());
+        drop(core);
+        let blocking = disk.blocking();
+        let read = move || {
+            let read = |digest: &Digest| view::read_located(&disk, &store, digest);
+            digests.iter().filter_map(read).collect()
+        };
+        // Why none: whoever needs one asks for it.
+        blocking.run(read).await.unwrap_or_default()
+    }
 }
 
 impl Core {
     /// A chunk of this disk, if its raw bytes are right; wherever it lies.
     pub async fn good_copy(&self, digest: &Digest) -> Option<StoredChunk> {
-        match self.located(digest) {
+        match self.located(digest).await {
             Some(stored) => Some(stored),
             None => self.search(digest).await,
         }
     }
 
     /// The same, if the index leads to it.
-    pub fn located(&self, digest: &Digest) -> Option<StoredChunk> {
-        let store = self.applying.store();
-        self.right(view::read_located(&self.claim.disk, &store, digest)?)
+    pub async fn located(&self, digest: &Digest) -> Option<StoredChunk> {
+        let digest = *digest;
+        self.read(move |disk, store| view::read_located(disk, store, &digest)).await
     }
 
     /// The same, though the index does not lead to it.
@@ -90,22 +106,21 @@ impl Core {
         let owner = self.owner()?;
         // Limit: one at a time, since each reads the ends of all segments.
         let _searching = self.searching.lock().await;
-        if let Some(stored) = self.located(digest) {
+        if let Some(stored) = self.located(digest).await {
             return Some(stored);
         }
-        let (disk, store, digest) = (self.claim.disk.clone(), self.applying.store(), *digest);
-        let blocking = disk.blocking();
-        let looked = blocking.run(move || view::look_for(&disk, owner, &store, &digest)).await;
-        self.right(looked.ok()??)
+        let digest = *digest;
+        self.read(move |disk, store| view::look_for(disk, owner, store, &digest)).await
     }
 
-    /// A chunk whose raw bytes are right; else its place is damaged.
-    pub fn right(&self, stored: StoredChunk) -> Option<StoredChunk> {
-        let is_right = view::raw(&stored).is_some();
-        if !is_right && let Ok(Some(at)) = self.applying.store().locate(&stored.chunk.digest) {
-            self.claim.disk.found_damage(at.segment, at.offset);
-        }
-        is_right.then_some(stored)
+    /// What is read, if it is right. Why aside: besides what the disk takes, a chunk is unpacked and hashed.
+    async fn read(
+        &self,
+        read: impl FnOnce(&Disk, &Store) -> Option<StoredChunk> + Send + 'static,
+    ) -> Option<StoredChunk> {
+        let (disk, store) = (self.claim.disk.clone(), self.applying.store());
+        let blocking = disk.blocking();
+        blocking.run(move || right(&disk, &store, read(&disk, &store)?)).await.ok()?
     }
 
     /// Whose bodies are all here, unless some are known to be missing.
@@ -135,24 +150,11 @@ impl Core {
             let meta: Vec<u8> = some.iter().flat_map(|digest| digest.0).collect();
             let patience = self.network.patience;
             let response = peer.call(kind::CHUNKS, meta.into(), Vec::new(), patience).await?;
-            let mut reader = Reader(response.meta);
-            let mut bodies = response.bodies.into_iter();
-            let mut n_answered = 0;
-            for digest in some {
-                match reader.u8().map_err(bad)? {
-                    ABSENT => {}
-                    HERE => {
-                        let head = codec::read_chunk_head(&mut reader).map_err(bad)?;
-                        let bytes = bodies.next().ok_or_else(|| refused("bodies"))?;
-                        let stored = head.with(bytes).map_err(bad)?;
-                        if stored.chunk.digest == *digest && view::raw(&stored).is_some() {
-                            found.push(stored);
-                        }
-                    }
-                    _ => break,
-                }
-                n_answered += 1;
-            }
+            let asked = some.to_vec();
+            // Why aside: each is unpacked and hashed.
+            let read = self.claim.disk.blocking().run(move || read_chunks(response, &asked)).await;
+            let (n_answered, mut chunks) = read.map_err(refused)??;
+            found.append(&mut chunks);
             if n_answered == 0 {
                 return Err(refused("no answer"));
             }
@@ -180,7 +182,10 @@ impl Core {
             let pointers = written.into_iter().flat_map(|written| written.blobs);
             let digests = some.iter().map(|chunk| chunk.chunk.digest);
             let places: Vec<_> = digests.zip(pointers).collect();
-            if self.applying.store().place(&places).is_err() {
+            let store = self.applying.store();
+            // Why aside: it waits for whoever writes to the index.
+            let place = move || store.place(&places);
+            if !matches!(self.claim.disk.blocking().run(place).await, Ok(Ok(()))) {
                 return false;
             }
         }
@@ -382,10 +387,43 @@ impl Core {
 
     /// Whether rows refer to a chunk; true if that cannot be told.
     pub fn is_live(&self, digest: &Digest) -> bool {
-        let view = self.applying.store().view();
-        let ask = || self.applying.machine.is_chunk_live(&view, digest);
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(ask)).unwrap_or(true)
+        self.applying.is_live(digest)
     }
+}
+
+/// A chunk whose raw bytes are right; else its place is damaged.
+pub(crate) fn right(disk: &Disk, store: &Store, stored: StoredChunk) -> Option<StoredChunk> {
+    let is_right = view::raw(&stored).is_some();
+    if !is_right && let Ok(Some(at)) = store.locate(&stored.chunk.digest) {
+        disk.found_damage(at.segment, at.offset);
+    }
+    is_right.then_some(stored)
+}
+
+/// What a peer answered of these chunks: of how many, and those of them that are there and right.
+fn read_chunks(
+    response: PeerResponse,
+    asked: &[Digest],
+) -> Result<(usize, Vec<StoredChunk>), PeerError> {
+    let mut reader = Reader(response.meta);
+    let mut bodies = response.bodies.into_iter();
+    let (mut n_answered, mut found) = (0, Vec::new());
+    for digest in asked {
+        match reader.u8().map_err(bad)? {
+            ABSENT => {}
+            HERE => {
+                let head = codec::read_chunk_head(&mut reader).map_err(bad)?;
+                let bytes = bodies.next().ok_or_else(|| refused("bodies"))?;
+                let stored = head.with(bytes).map_err(bad)?;
+                if stored.chunk.digest == *digest && view::raw(&stored).is_some() {
+                    found.push(stored);
+                }
+            }
+            _ => break,
+        }
+        n_answered += 1;
+    }
+    Ok((n_answered, found))
 }
 
 /// What is asked for in one request: at most so many chunks and so many bytes.

@@ -3,6 +3,7 @@
 use journal::Pointer;
 use mailbox::{Digest, LogTime};
 
+use crate::chunks;
 use crate::error::ProposeError;
 use crate::replica::Replica;
 use crate::view;
@@ -27,7 +28,7 @@ impl Replica {
         let copy = |digest: &Digest| {
             // Why first: a place that is wrong may be put right by it.
             let stored = view::read_local(disk, owner, &store, digest);
-            let is_good = stored.and_then(|stored| core.right(stored)).is_some();
+            let is_good = stored.and_then(|stored| chunks::right(disk, &store, stored)).is_some();
             let place = store.locate(digest).ok().flatten();
             let verified_at = place.and_then(|place| disk.verified_at(place));
             Copy { place, is_good, verified_at }

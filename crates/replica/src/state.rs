@@ -63,6 +63,13 @@ impl Applying {
 }
 
 impl Applying {
+    /// Whether any row refers to a body; true if that cannot be told.
+    pub fn is_live(&self, digest: &Digest) -> bool {
+        let view = self.store().view();
+        let ask = || self.machine.is_chunk_live(&view, digest);
+        catch_unwind(AssertUnwindSafe(ask)).unwrap_or(true)
+    }
+
     /// Whether a body is needed at exactly this place.
     pub fn is_body_live(&self, digest: &Digest, pointer: Pointer) -> bool {
         let store = self.store();

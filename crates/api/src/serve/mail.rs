@@ -188,7 +188,7 @@ impl MailService {
         let mut chunks = Vec::new();
         let result = match self.handler.query(shard, query, message.linearizable).await {
             Ok(answer) => {
-                let beside = self.handler.beside(shard, &answer);
+                let beside = self.handler.beside(shard, &answer).await;
                 chunks = beside.into_iter().map(Into::into).collect();
                 query_response::Result::Answer(encode(&answer))
             }

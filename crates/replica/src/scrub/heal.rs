@@ -10,6 +10,8 @@ use mailbox::Digest;
 
 use crate::core::Core;
 use crate::disk::Disk;
+use crate::index::IndexError;
+use crate::state::Applying;
 
 /// Bodies looked at at a time.
 const PAGE: usize = 2048;
@@ -84,14 +86,11 @@ impl Disk {
         let mut after: Option<Digest> = None;
         let mut lost = Vec::new();
         loop {
-            let store = core.applying.store();
-            let page = self.blocking().run(move || store.bodies(after, PAGE)).await;
-            let page = page.map_err(words)?.map_err(words)?;
-            let Some((last, _)) = page.last() else { break };
-            after = Some(*last);
-            let here =
-                page.iter().filter(|(_, at)| at.segment == segment).map(|(digest, _)| digest);
-            let here: Vec<Digest> = here.filter(|digest| core.is_live(digest)).copied().collect();
+            let applying = core.applying.clone();
+            // Why aside: rows are looked for as well.
+            let page = self.blocking().run(move || live_in(&applying, segment, after)).await;
+            let Some((last, here)) = page.map_err(words)?.map_err(words)? else { break };
+            after = Some(last);
             for some in here.chunks(BATCH) {
                 let mut good = Vec::with_capacity(some.len());
                 for digest in some {
@@ -166,6 +165,19 @@ impl Core {
         }
         Ok(())
     }
+}
+
+/// Bodies that are needed and lie in a segment, of a page of all of them, and where the next page begins;
+/// `None` after the last one.
+fn live_in(
+    applying: &Applying,
+    segment: SegmentId,
+    after: Option<Digest>,
+) -> Result<Option<(Digest, Vec<Digest>)>, IndexError> {
+    let page = applying.store().bodies(after, PAGE)?;
+    let Some((last, _)) = page.last() else { return Ok(None) };
+    let here = page.iter().filter(|(_, at)| at.segment == segment).map(|(digest, _)| *digest);
+    Ok(Some((*last, here.filter(|digest| applying.is_live(digest)).collect())))
 }
 
 fn words(error: impl std::fmt::Display) -> NotYet {
