@@ -149,6 +149,12 @@ impl Pending {
         is_here
     }
 
+    /// A body is no longer known, whether its place is pending or in the index.
+    pub fn forget(&mut self, digest: &Digest) {
+        self.young.places.insert(*digest, None);
+        self.young.begun.get_or_insert_with(Instant::now);
+    }
+
     /// A row, if it is pending.
     pub fn row(&self, key: &[u8]) -> Option<&Option<Vec<u8>>> {
         let old = || self.old.as_ref().and_then(|old| old.rows.get(key));

@@ -75,6 +75,10 @@ impl Applying {
         let store = self.store();
         let is_live = |rows: &dyn Source| self.machine.is_chunk_live(rows, digest);
         let ask = || {
+            if store.is_due() && self.local.disk.has_room_for_index() {
+                // Why: what is forgotten waits for the index beside what was committed.
+                store.settle()?;
+            }
             if store.forget_dead(digest, pointer, is_live)? {
                 return Ok::<bool, IndexError>(false);
             }

@@ -8,13 +8,14 @@
 //! it is about to overwrite. A view that lives so long that this grows beyond a limit is given up.
 
 mod aside;
+mod forget;
 mod pages;
 mod undo;
 
 use std::collections::VecDeque;
 use std::ops::Bound;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -23,7 +24,6 @@ use journal::Pointer;
 use mailbox::{Block, Digest, RowChanges, RowDigest, Source};
 use tokio::sync::watch;
 
-use self::aside::Aside;
 use self::pages::{Laid, Page};
 use self::undo::{Before, Left, Undo, Was};
 use crate::blocking::Blocking;
@@ -128,6 +128,7 @@ pub(crate) struct Store {
     /// What the one who commits looked at lately.
     recent: Mutex<Recent>,
     briefs: StoreBriefs,
+    n_forgotten: AtomicU32,
     damaged: AtomicBool,
 }
 
@@ -163,6 +164,7 @@ impl Store {
             undo: Mutex::default(),
             recent: Mutex::default(),
             briefs: StoreBriefs::new(briefs),
+            n_forgotten: AtomicU32::new(0),
             damaged: AtomicBool::new(false),
         }))
     }
@@ -303,29 +305,14 @@ impl Store {
         if batch.is_empty() { Ok(()) } else { self.checked(self.index.write(batch)) }
     }
 
-    /// Whether no row refers to a body; then it is forgotten that it lies at this place, so that it
-    /// can never become needed there again.
-    pub fn forget_dead(
-        &self,
-        digest: &Digest,
-        pointer: Pointer,
-        is_live: impl Fn(&dyn Source) -> bool,
-    ) -> Result<bool, IndexError> {
-        if is_live(&Aside(self)) {
-            return Ok(false);
-        }
-        // Why this one first: whoever writes a layer has it for long, and no commit shall wait for that.
-        let writing = lock(&self.writing);
-        // Why locked: an entry that brings the body again must come wholly before or wholly after,
-        // else the place it brought would be forgotten too.
-        let _nobody_commits = lock(&self.commit);
-        if is_live(&Aside(self)) {
-            return Ok(false);
-        }
-        if self.locate(digest)? == Some(pointer) {
-            self.write_places(&writing, std::iter::once((*digest, None)))?;
-        }
-        Ok(true)
+    /// Whether the index is being written to, and as much waits already.
+    pub fn is_behind(&self) -> bool {
+        self.pending().lag() >= Lag::Behind
+    }
+
+    /// Whether what waits for the index is to be written to it.
+    pub fn is_due(&self) -> bool {
+        self.pending().lag() > Lag::Little
     }
 
     /// Where a body is.

@@ -186,6 +186,59 @@ fn a_body_is_forgotten_with_the_index_in_hand_before_commits_wait() {
 }
 
 #[test]
+fn a_body_that_lies_in_the_index_is_forgotten_without_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(index::open(dir.path(), 1 << 20).unwrap(), 1, Arc::default()).unwrap();
+    let place = |offset| Pointer { segment: journal::SegmentId(1), offset, len: 9 };
+    let (dead, moved) = (Digest([1; 32]), Digest([2; 32]));
+    store.place(&[(dead, place(1)), (moved, place(2))]).unwrap();
+    let in_index = |digest: &Digest| store.index.value(&prefixed(LOCATOR, &digest.0)).unwrap();
+    assert!(store.forget_dead(&dead, place(1), |_| false).unwrap());
+    assert!(in_index(&dead).is_some(), "whoever commits waited for the index");
+    assert_eq!(store.locate(&dead).unwrap(), None);
+    assert!(store.forget_dead(&moved, place(1), |_| false).unwrap());
+    assert_eq!(store.locate(&moved).unwrap(), Some(place(2)), "it lies elsewhere");
+    store.settle().unwrap();
+    assert!(in_index(&dead).is_none() && in_index(&moved).is_some());
+}
+
+#[test]
+fn a_body_that_comes_again_while_it_is_forgotten_keeps_its_new_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(index::open(dir.path(), 1 << 20).unwrap(), 1, Arc::default()).unwrap();
+    let place = |offset| Pointer { segment: journal::SegmentId(1), offset, len: 9 };
+    let digest = Digest([1; 32]);
+    store.place(&[(digest, place(1))]).unwrap();
+    let n_asked = std::cell::Cell::new(0);
+    let is_live = |_: &dyn Source| {
+        if n_asked.replace(n_asked.get() + 1) == 0 {
+            let places = [(digest, place(2))];
+            store.commit((RowChanges::new(), vec![]), &places, Applied::default()).unwrap();
+        }
+        false
+    };
+    assert!(store.forget_dead(&digest, place(1), is_live).unwrap());
+    assert_eq!(store.locate(&digest).unwrap(), Some(place(2)));
+}
+
+#[test]
+fn what_is_forgotten_never_makes_whoever_commits_wait_for_the_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(index::open(dir.path(), 1 << 20).unwrap(), 1, Arc::default()).unwrap();
+    let place = Pointer { segment: journal::SegmentId(1), offset: 1, len: 9 };
+    let digest = |n: u64| Digest(*blake3::hash(&n.to_be_bytes()).as_bytes());
+    // More than may wait.
+    const N_BODIES: u64 = 5 * 4096;
+    store.load_places((0..N_BODIES).map(|n| (digest(n), place)).collect()).unwrap();
+    let n_forgotten = (0..N_BODIES).take_while(|n| {
+        let is_dead = store.forget_dead(&digest(*n), place, |_| false).unwrap();
+        is_dead && store.pending().lag() < Lag::Behind
+    });
+    assert_eq!(n_forgotten.count() as u64, N_BODIES);
+    assert!((0..N_BODIES).all(|n| store.locate(&digest(n)).unwrap().is_none()));
+}
+
+#[test]
 fn while_an_index_is_built_the_last_place_of_a_body_stays() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(index::open(dir.path(), 1 << 20).unwrap(), 1, Arc::default()).unwrap();
