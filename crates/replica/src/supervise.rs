@@ -401,6 +401,11 @@ impl Core {
                 Verdict::RolledBack => care.was_rolled_back(),
                 Verdict::Open => {}
             }
+            if !care.may_vote() {
+                // Why nothing else: its group may have no leader as long as it is not confirmed, and a
+                // checkpoint, or to collect the journal, takes minutes.
+                return;
+            }
         }
         if self.applying.checkpoints.is_doubted() {
             // Why the result is dropped: it is tried again.

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use api::peer::{BoxFuture, PeerTransport};
@@ -47,6 +47,7 @@ struct Line {
     ends: Mutex<Vec<PeerRequest>>,
     /// What of whom gets lost.
     lost: Mutex<Vec<(u64, u8)>>,
+    n_lost: AtomicU64,
 }
 
 struct Wire(Arc<Line>);
@@ -56,6 +57,7 @@ impl PeerTransport for Wire {
         let Self(line) = self;
         let lost = || Err(PeerError::Unreachable("lost".into()));
         let is_lost = line.lost.lock().unwrap().contains(&(request.from_replica, request.kind));
+        line.n_lost.fetch_add(u64::from(is_lost), Ordering::Relaxed);
         if is_lost || line.is_cut.load(Ordering::Relaxed) || request.kind == kind::CHUNKS {
             return Box::pin(async move { lost() });
         }
@@ -219,4 +221,26 @@ async fn leadership_that_nobody_took_over_is_taken_up_again() {
         assert!(tokio::time::Instant::now() < deadline, "it never leads again");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_vote_yet_asks_again_and_does_nothing_else() {
+    let (line, dir) = (Arc::<Line>::default(), tempfile::tempdir().unwrap());
+    let (_leader, other) = two(&line, dir.path()).await;
+    *line.lost.lock().unwrap() = vec![(other.replica_id(), kind::SEEN)];
+    let before = Arc::downgrade(&other.core().unwrap());
+    other.core().unwrap().applying.store().give_up();
+    let is_new = |core: &Arc<Core>| !std::ptr::eq(Arc::as_ptr(core), before.as_ptr());
+    let begun = || other.core().ok().filter(is_new);
+    until(|| begun().is_some(), "it is begun anew").await;
+    let core = begun().unwrap();
+    assert!(!core.care.may_vote());
+    let turn = core.applying.checkpoints.writing().await;
+    core.applying.checkpoints.doubt();
+    let n_lost = || line.n_lost.load(Ordering::Relaxed);
+    let n_asked = n_lost();
+    until(|| n_lost() >= n_asked + 3, "it asks again and again").await;
+    line.lost.lock().unwrap().clear();
+    until(|| core.care.may_vote(), "it may vote").await;
+    drop(turn);
+    until(|| !core.applying.checkpoints.is_doubted(), "a checkpoint is written then").await;
 }
