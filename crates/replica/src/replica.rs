@@ -257,34 +257,45 @@ impl Replica {
         Ok(())
     }
 
-    /// Hands leadership to a member, or to the voter whose log is longest.
+    /// Hands leadership to a member, or to the voter with the longest log of those that would lead.
     pub async fn transfer_leader(&self, to: Option<u64>) -> Result<(), ProposeError> {
         let core = self.core()?;
         self.check_leads(&core)?;
         let status = core.status();
-        let me = self.inner.config.replica_id;
-        let best = || {
-            let voters = status.matched.iter().filter(|(id, _)| status.voters.contains_key(*id));
-            // Why the silent ones last: the log of one that is down may be as long as any. Of equals
-            // one that hears at once: it gets the next entry sooner.
-            let hears = |id: &u64| !core.network.followers.may_wait(*id);
-            let rank = |id: &u64, at: u64| (status.answers(*id), at, hears(id));
-            let others = voters.filter(|(id, _)| **id != me);
-            others.max_by_key(|(id, at)| rank(id, **at)).map(|(id, _)| *id)
-        };
-        let to = to.or_else(best).ok_or(ProposeError::Unavailable)?;
-        let member = status.voters.get(&to).ok_or(ProposeError::Unavailable)?;
-        // Why asked first: from here on nothing is taken and no follower hears anything until somebody else
-        // leads, and openraft never takes that back.
-        let peer = core.network.peer(to, member);
-        let asked = peer.call(kind::WOULD_LEAD, Bytes::new(), Vec::new(), peer.patience());
-        if let Err(error) = asked.await {
-            tracing::debug!(shard = %self.inner.config.shard, to, %error, "would not lead");
-            return Err(ProposeError::Unavailable);
+        let candidates = to.map_or_else(|| self.successors(&core, &status), |to| vec![to]);
+        for to in candidates {
+            let Some(member) = status.voters.get(&to) else { continue };
+            // Why asked first: from here on nothing is taken and no follower hears anything until somebody
+            // else leads, and openraft never takes that back.
+            let peer = core.network.peer(to, member);
+            let asked = peer.call(kind::WOULD_LEAD, Bytes::new(), Vec::new(), peer.patience());
+            if let Err(error) = asked.await {
+                tracing::debug!(shard = %self.inner.config.shard, to, %error, "would not lead");
+                continue;
+            }
+            core.network.followers.hurry();
+            core.care.hands_over(status.term);
+            return core
+                .raft
+                .trigger()
+                .transfer_leader(to)
+                .await
+                .map_err(|_| ProposeError::Stopped);
         }
-        core.network.followers.hurry();
-        core.care.hands_over(status.term);
-        core.raft.trigger().transfer_leader(to).await.map_err(|_| ProposeError::Stopped)
+        Err(ProposeError::Unavailable)
+    }
+
+    /// The other voters, who should lead next before those who would do.
+    pub(crate) fn successors(&self, core: &Core, status: &Status) -> Vec<u64> {
+        let me = self.inner.config.replica_id;
+        let voters = status.matched.iter().filter(|(id, _)| status.voters.contains_key(*id));
+        // Why the silent ones last: the log of one that is down may be as long as any. Of equals
+        // one that hears at once: it gets the next entry sooner.
+        let hears = |id: &u64| !core.network.followers.may_wait(*id);
+        let rank = |(id, at): &(&u64, &u64)| (status.answers(**id), **at, hears(id));
+        let mut others: Vec<_> = voters.filter(|(id, _)| **id != me).collect();
+        others.sort_by_key(|other| std::cmp::Reverse(rank(other)));
+        others.into_iter().map(|(id, _)| *id).collect()
     }
 
     /// Stops it; its state stays on the disk and the next start is a quick one.

@@ -33,6 +33,10 @@ const KEEP_FOR_VOTERS: u64 = 64;
 /// The first and the longest wait before a checkpoint that could not be written is tried again.
 const CHECKPOINT_AFTER: Duration = Duration::from_secs(1);
 const CHECKPOINT_AFTER_MAX: Duration = Duration::from_secs(60);
+/// Whoever hands leadership over waits for so many of the longest elections until it is begun anew. Why not
+/// two: an ordinary election takes that long, for a lease and the time that is drawn, if the one that was to
+/// lead died meanwhile.
+const HAND_OVER_ELECTIONS: u32 = 4;
 /// How long a checkpoint may take before somebody looks again.
 const CHECKPOINT_MAX: Duration = Duration::from_secs(600);
 
@@ -248,7 +252,7 @@ pub(crate) async fn watch(inner: Weak<Inner>, core: Weak<Core>) {
         let panicked = || is_gone.then(|| "raft ended without a word".to_owned());
         // Why begun anew: whoever hands leadership over takes nothing more until another one leads, and
         // openraft knows no way back.
-        let patience = inner.config.timing.election_max * 2;
+        let patience = inner.config.timing.election_max * HAND_OVER_ELECTIONS;
         let is_left = core.care.was_left_with_it(&status, patience);
         let left = || is_left.then(|| "nobody took leadership over".to_owned());
         let failed = status.failed.clone().or_else(panicked).or_else(left);

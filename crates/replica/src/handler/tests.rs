@@ -222,6 +222,39 @@ async fn leadership_that_nobody_took_over_is_taken_up_again() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_would_not_lead_is_passed_over() {
+    let (line, dir) = (Arc::<Line>::default(), tempfile::tempdir().unwrap());
+    let (mut members, mut replicas) = (BTreeMap::new(), Vec::new());
+    for id in 1..=3 {
+        let (replica, member) = start(&line, dir.path(), id).await;
+        members.insert(id, member);
+        replicas.push(replica);
+    }
+    replicas[0].initialize(members).await.unwrap();
+    let leads = |replica: &&Replica| replica.status().role == Role::Leader;
+    until(|| replicas.iter().any(|replica| leads(&replica)), "a leader").await;
+    let leader = replicas.iter().find(leads).unwrap();
+    leader.propose(b"on".to_vec(), Vec::new()).await.unwrap();
+    let others = || {
+        let status = leader.status();
+        let have_all = |at: &u64| *at == status.last_log_index;
+        let is_ready = status.matched.values().filter(|at| have_all(at)).count() == 3;
+        is_ready.then(|| leader.successors(&leader.core().unwrap(), &status))
+    };
+    until(|| others().is_some_and(|others| others.len() == 2), "both could lead").await;
+    let best = others().unwrap()[0];
+    let best = replicas.iter().find(|replica| replica.replica_id() == best).unwrap();
+    let installing = best.core().unwrap().installing();
+    leader.transfer_leader(None).await.unwrap();
+    let is_led = |replica: &Replica| {
+        ![best.replica_id(), leader.replica_id()].contains(&replica.replica_id()) && leads(&replica)
+    };
+    until(|| replicas.iter().any(is_led), "the other one leads").await;
+    drop(installing);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_may_not_vote_yet_asks_again_and_does_nothing_else() {
     let (line, dir) = (Arc::<Line>::default(), tempfile::tempdir().unwrap());
