@@ -35,8 +35,17 @@ pub(crate) const PARTS_MAX: usize = 64;
 const MERGE_AFTER: Duration = Duration::from_secs(10);
 const MERGE_AFTER_MAX: Duration = Duration::from_secs(600);
 
+/// How much a file is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// Nobody needs it now.
+    Some,
+    /// Without it no more is written, and the log is not cut.
+    Much,
+}
+
 /// Whether there is room for so many bytes.
-pub(crate) type HasRoom = Arc<dyn Fn(u64) -> bool + Send + Sync>;
+pub(crate) type HasRoom = Arc<dyn Fn(u64, Want) -> bool + Send + Sync>;
 
 /// Base and deltas, oldest first. The files stay readable as long as this lives.
 #[derive(Clone, Debug)]
@@ -48,6 +57,10 @@ impl Checkpoint {
     /// How far it goes.
     pub(crate) fn applied(&self) -> &Applied {
         &self.parts.last().expect("a checkpoint has a base").head.applied
+    }
+
+    fn len(&self) -> u64 {
+        self.parts.iter().map(|part| part.len).sum()
     }
 
     /// Its files.
@@ -238,11 +251,15 @@ impl Checkpoints {
     ) -> io::Result<Checkpoint> {
         let mut writing = self.writing().await;
         self.forget_too_many().await;
-        let is_full = |checkpoint: &Checkpoint| checkpoint.parts.len() >= PARTS_MAX;
-        if let Some(full) = self.current().filter(is_full)
-            && !self.is_doubted()
-        {
-            (_, writing) = self.merge_aside(full, writing).await?;
+        if let Some(current) = self.current() {
+            let (is_full, is_doubted) = (current.parts.len() >= PARTS_MAX, self.is_doubted());
+            // Why as large as what there is: it is one file of the same rows.
+            if (is_full || is_doubted) && !(self.has_room)(current.len(), Want::Much) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            if is_full && !is_doubted {
+                (_, writing) = self.merge_aside(current, writing).await?;
+            }
         }
         let (this, store) = (self.clone(), store());
         // Why it goes along: the work is done to its end even if nobody waits for it any more.
@@ -359,7 +376,7 @@ impl Checkpoints {
         if !is_due || is_put_off {
             return false;
         }
-        let has_room = (self.has_room)(checkpoint.parts[0].len + deltas_len);
+        let has_room = (self.has_room)(checkpoint.len(), Want::Some);
         if !has_room {
             self.put_off_merge("no room");
         }

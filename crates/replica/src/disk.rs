@@ -33,6 +33,10 @@ const SPACE_AGE_MAX: Duration = Duration::from_millis(20);
 /// segments sled makes for them, may take.
 const INDEX_ROOM_BYTES: u64 = 64 << 20;
 
+/// Besides that, so many segments of the journal are left free by whoever writes a large file: the next one,
+/// and the one after it while the first is emptied.
+const ROOM_SEGMENTS: u64 = 2;
+
 /// What time it is.
 pub type Clock = Arc<dyn Fn() -> LogTime + Send + Sync>;
 
@@ -299,6 +303,14 @@ impl Disk {
         // Why: a simulated disk has its checkpoints elsewhere.
         let is_elsewhere = self.options.storage.is_some();
         is_elsewhere || self.free_bytes() > bytes + self.options.journal.soft_free_bytes
+    }
+
+    /// Whether a file of this size may be written at all. Why not the last of what there is: indexes, and the
+    /// journal when it goes on, would find none; and what is broken off halfway was in vain.
+    pub(crate) fn has_room_for(&self, bytes: u64) -> bool {
+        let is_elsewhere = self.options.storage.is_some();
+        let kept_free = INDEX_ROOM_BYTES + ROOM_SEGMENTS * self.options.journal.segment_bytes;
+        is_elsewhere || self.free_bytes() > bytes + kept_free
     }
 
     fn free_bytes(&self) -> u64 {

@@ -12,7 +12,7 @@ use journal::{Pointer, ReplicaId, SegmentId};
 use mailbox::Digest;
 use tokio::sync::oneshot;
 
-use crate::checkpoint::{Checkpoint, Checkpoints, Writing, is_damage, sync_dir};
+use crate::checkpoint::{Checkpoint, Checkpoints, Want, Writing, is_damage, sync_dir};
 use crate::codec::Reader;
 use crate::disk::Disk;
 use crate::error::Error;
@@ -49,7 +49,10 @@ impl Local {
         let dir = self.disk.checkpoint_dir(self.replica);
         let blocking = self.disk.blocking();
         let disk = self.disk.clone();
-        let has_room = Arc::new(move |bytes| disk.has_room_to_spare(bytes));
+        let has_room = Arc::new(move |bytes, want| match want {
+            Want::Some => disk.has_room_to_spare(bytes),
+            Want::Much => disk.has_room_for(bytes),
+        });
         let upkeep = &self.disk.options().upkeep;
         let checkpoints = Checkpoints::open(&dir, blocking, upkeep, has_room)
             .map_err(Error::io("open checkpoints"))?;

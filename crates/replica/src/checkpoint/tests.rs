@@ -8,7 +8,7 @@ use crate::index;
 use crate::raft::{LeaderId, LogId};
 
 fn anywhere() -> HasRoom {
-    Arc::new(|_| true)
+    Arc::new(|_, _| true)
 }
 
 /// Entry `key` makes a row of that key.
@@ -30,10 +30,12 @@ async fn files_that_cannot_be_merged_are_a_checkpoint_all_the_same() {
     let blocking = Blocking { is_threaded: false };
     let upkeep = Upkeep { n_deltas: 2, ..Upkeep::default() };
     let (room, asked) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(0)));
-    let (left, told) = (room.clone(), asked.clone());
-    let has_room = Arc::new(move |bytes| {
+    let is_full = Arc::new(AtomicBool::new(false));
+    let (left, told, full) = (room.clone(), asked.clone(), is_full.clone());
+    let has_room = Arc::new(move |bytes, want| {
         *lock(&told) = bytes;
-        bytes <= *lock(&left)
+        let is_room_for_much = want == Want::Much && !full.load(Ordering::Relaxed);
+        bytes <= *lock(&left) || is_room_for_much
     });
     let files = dir.path().join("files");
     let checkpoints = Checkpoints::open(&files, blocking, &upkeep, has_room).unwrap();
@@ -67,7 +69,20 @@ async fn files_that_cannot_be_merged_are_a_checkpoint_all_the_same() {
     for n_parts in 2..=PARTS_MAX {
         assert_eq!(build(n_parts as u8 + 6).await, n_parts);
     }
-    assert_eq!(build(PARTS_MAX as u8 + 7).await, 2, "no more are written");
+    is_full.store(true, Ordering::Relaxed);
+    let last = PARTS_MAX as u8 + 7;
+    commit(&checkpoints, &store, last);
+    let refused = checkpoints.build(|| store.clone()).await.unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
+    assert_eq!(checkpoints.current().unwrap().parts.len(), PARTS_MAX);
+    checkpoints.doubt();
+    let refused = checkpoints.build(|| store.clone()).await.unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::StorageFull, "a base is as large");
+    is_full.store(false, Ordering::Relaxed);
+    checkpoints.is_doubted.store(false, Ordering::Relaxed);
+    assert_eq!(build(last + 1).await, 2, "no more are written");
+}
+
 /// How many rows a checkpoint has.
 fn n_rows(checkpoint: &Checkpoint) -> usize {
     let mut n_rows = 0;
