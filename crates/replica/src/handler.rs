@@ -1,6 +1,6 @@
 //! What other replicas ask of this one.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 
 use api::peer::{PeerError, PeerRequest, PeerResponse};
 use bytes::Bytes;
@@ -66,12 +66,9 @@ impl Replica {
                 response.map_err(refused)?;
                 Bytes::new()
             }
-            kind::SNAPSHOT_BEGIN => core.receiving.lock().await.begin(&core, request.meta)?,
-            kind::SNAPSHOT_PIECE => {
-                core.care.received(request.bodies.iter().map(Bytes::len).sum());
-                core.receiving.lock().await.piece(request.meta, &request.bodies)?
-            }
-            kind::SNAPSHOT_END => end_snapshot(&core, request.meta).await?,
+            kind::SNAPSHOT_BEGIN => receive::begin(&core, request.meta).await?,
+            kind::SNAPSHOT_PIECE => receive::piece(&core, request.meta, request.bodies).await?,
+            kind::SNAPSHOT_END => receive::end(&core, request.meta).await?,
             kind::CHUNKS => return core.serve_chunks(request.meta).await,
             kind::CHUNK_LIST => core.serve_list(request.meta).await?,
             kind::ENTRY => return core.serve_entry(request.meta),
@@ -95,17 +92,6 @@ impl Replica {
         }
         Ok(())
     }
-}
-
-async fn end_snapshot(core: &Arc<Core>, meta: Bytes) -> Result<Bytes, PeerError> {
-    let mut receiving = core.receiving.clone().lock_owned().await;
-    let end = move || receiving.end(meta);
-    let received = core.claim.disk.blocking().run(end).await.map_err(refused)??;
-    let installing = core.installing();
-    // Why a task: openraft goes on with it when the connection it came by is gone, and this answer with
-    // it; as long as it does, nobody must take the rows there are for its rows.
-    let install = async move { receive::install(&installing, received).await };
-    tokio::spawn(install).await.map_err(refused)?
 }
 
 async fn append(core: &Core, meta: Bytes, bodies: Vec<Bytes>) -> Result<Bytes, PeerError> {

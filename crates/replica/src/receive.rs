@@ -4,6 +4,7 @@
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use api::peer::PeerError;
 use bytes::{BufMut, Bytes};
@@ -52,16 +53,11 @@ impl Offer {
 }
 
 impl Receiving {
-    /// Says how much of each file is here already.
-    pub fn begin(&mut self, core: &Core, meta: Bytes) -> Result<Bytes, PeerError> {
+    /// Says how much of each file is here already, in this directory.
+    pub fn begin(&mut self, dir: &Path, meta: Bytes) -> Result<Bytes, PeerError> {
         let offer = Offer::read(meta).map_err(bad)?;
-        if core.is_installing() {
-            // Why: openraft may not have looked at its files yet.
-            return Err(refused("a snapshot is being installed"));
-        }
-        let dir = incoming(core);
-        std::fs::create_dir_all(&dir).map_err(refused)?;
-        for item in std::fs::read_dir(&dir).map_err(refused)? {
+        std::fs::create_dir_all(dir).map_err(refused)?;
+        for item in std::fs::read_dir(dir).map_err(refused)? {
             let path = item.map_err(refused)?.path();
             if !offer.parts.iter().any(|(name, _)| dir.join(name) == path) {
                 std::fs::remove_file(path).map_err(refused)?;
@@ -131,11 +127,47 @@ impl Receiving {
     }
 }
 
-/// Installs what was received, and answers with this replica's vote.
-pub(crate) async fn install(
+/// A snapshot is offered. Why aside: files of one that broke off are looked for.
+pub(crate) async fn begin(core: &Core, meta: Bytes) -> Result<Bytes, PeerError> {
+    let mut receiving = core.receiving.clone().lock_owned().await;
+    if core.is_installing() {
+        // Why: openraft may not have looked at its files yet.
+        return Err(refused("a snapshot is being installed"));
+    }
+    let dir = incoming(core);
+    let begin = move || receiving.begin(&dir, meta);
+    core.claim.disk.blocking().run(begin).await.map_err(refused)?
+}
+
+/// A piece comes. Why aside: a disk may take long to take it; the next one waits for its turn.
+pub(crate) async fn piece(
     core: &Core,
-    (vote, snapshot): (Vote, Snapshot),
+    meta: Bytes,
+    bodies: Vec<Bytes>,
 ) -> Result<Bytes, PeerError> {
+    core.care.received(bodies.iter().map(Bytes::len).sum());
+    let mut receiving = core.receiving.clone().lock_owned().await;
+    let take = move || receiving.piece(meta, &bodies);
+    core.claim.disk.blocking().run(take).await.map_err(refused)?
+}
+
+/// All of it came: it is verified and installed.
+pub(crate) async fn end(core: &Arc<Core>, meta: Bytes) -> Result<Bytes, PeerError> {
+    let mut receiving = core.receiving.clone().lock_owned().await;
+    let end = move || (receiving.end(meta), receiving);
+    let (received, receiving) = core.claim.disk.blocking().run(end).await.map_err(refused)?;
+    let received = received?;
+    let installing = core.installing();
+    // Why only now: what is offered in between would take the files away.
+    drop(receiving);
+    // Why a task: openraft goes on with it when the connection it came by is gone, and this answer with
+    // it; as long as it does, nobody must take the rows there are for its rows.
+    let install = async move { install(&installing, received).await };
+    tokio::spawn(install).await.map_err(refused)?
+}
+
+/// Installs what was received, and answers with this replica's vote.
+async fn install(core: &Core, (vote, snapshot): (Vote, Snapshot)) -> Result<Bytes, PeerError> {
     let installed = core.raft.install_full_snapshot(vote, snapshot).await.map_err(refused)?;
     // Why the result is dropped: what stays is removed when the next snapshot comes.
     drop(std::fs::remove_dir_all(incoming(core)));
