@@ -279,3 +279,32 @@ fn a_slice_looks_at_few_more_rows_than_it_changes() {
         }
     }
 }
+
+#[test]
+fn a_copy_is_settled_while_much_is_to_be_purged() {
+    let mut shard = filled();
+    let (from, to) = (shard.of("INBOX"), shard.of("to"));
+    shard.slices(copy(from, to, all(), 1));
+    shard.slices(expunge(from, all(), false));
+    // Keys as `mailbox` writes them: of an account, then the table.
+    let n_rows = |shard: &Shard, table: u8| {
+        let is_of = |key: &&Vec<u8>| key[0] == 8 && key.get(17) == Some(&table);
+        shard.rows.keys().filter(is_of).count()
+    };
+    let (staged, gone) = (0x0d, 0x0a);
+    let before = [n_rows(&shard, staged), n_rows(&shard, gone)];
+    assert!(before.iter().all(|n| *n > 500), "much is to be done: {before:?}");
+    shard.now_ms += 1;
+    let now = LogTime(shard.now_ms);
+    let all = command::Housekeep {
+        sessions_before: LogTime(0),
+        uploads_before: LogTime(0),
+        purge_before: now,
+    };
+    assert!(shard.housekeep(all));
+    let after = [n_rows(&shard, staged), n_rows(&shard, gone)];
+    assert!(after[0] < before[0] && after[1] < before[1], "{before:?} {after:?}");
+    shard.clean();
+    assert_eq!([n_rows(&shard, staged), n_rows(&shard, gone)], [0, 0]);
+    shard.check();
+}

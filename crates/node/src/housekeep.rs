@@ -2,7 +2,7 @@
 //! retention is over. Only when there is something to do, so that an idle shard's log stays as it is.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use api::placement::META_SHARD;
 use mailbox::command::Housekeep;
@@ -14,8 +14,10 @@ use crate::shared::Shared;
 
 /// How often to look.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// Steps in a row of one shard; each is bounded, so this bounds what housekeeping takes of a shard.
-const STEPS_MAX: usize = 20;
+/// Limit: how long one shard is looked after before others have their turn.
+const SHARD_MAX: Duration = Duration::from_secs(1);
+/// The shortest pause when there is more to do.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// A frontend that was not heard of for so long has forgotten its session too.
 const SESSION_AGE: Duration = Duration::from_secs(15 * 60);
 /// An upload that was not continued for so long is dropped.
@@ -23,24 +25,37 @@ const UPLOAD_AGE: Duration = Duration::from_secs(10 * 60);
 
 /// Keeps house in the shards led here, until the node stops.
 pub(crate) async fn housekeep(shared: Arc<Shared>) {
+    let mut pause = LOOK_EVERY;
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => return,
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = tokio::time::sleep(pause) => {}
         }
+        let (began, mut is_more) = (Instant::now(), false);
         for running in shared.replicas.all() {
             if running.replica.shard() != META_SHARD
                 && running.replica.status().role == Role::Leader
                 && !shared.is_draining()
             {
-                one_shard(&shared, &running).await;
+                is_more |= one_shard(&shared, &running).await;
             }
         }
+        // Why as long as it worked: what is left is done soon, and clients have half of the time for
+        // themselves.
+        pause = match is_more {
+            true => began.elapsed().clamp(PAUSE_MIN, LOOK_EVERY),
+            false => LOOK_EVERY,
+        };
     }
 }
 
-async fn one_shard(shared: &Shared, running: &Arc<Running>) {
-    for _ in 0..STEPS_MAX {
+/// Some steps; each is bounded, and so are they. True if there is more to do soon.
+async fn one_shard(shared: &Shared, running: &Arc<Running>) -> bool {
+    let began = Instant::now();
+    while began.elapsed() < SHARD_MAX && !shared.stop.is_cancelled() {
+        if running.replica.is_index_behind() {
+            break;
+        }
         let now = now();
         let before = |age: Duration| LogTime(now.0.saturating_sub(age.as_millis() as u64));
         let step = Housekeep {
@@ -56,14 +71,15 @@ async fn one_shard(shared: &Shared, running: &Arc<Running>) {
             command: Command::Housekeep(step),
         };
         if !has_work(running, now, &request).await {
-            return;
+            return false;
         }
         let proposed = running.replica.propose(mailbox::codec::encode(&request), Vec::new()).await;
         if let Err(error) = proposed {
             tracing::debug!(shard = %running.replica.shard(), %error, "housekeeping put off");
-            return;
+            return false;
         }
     }
+    true
 }
 
 /// Whether the step would change more than log time: it is applied to a view and thrown away.

@@ -183,6 +183,11 @@ impl Replica {
         Ok(self.view_of(&*self.core()?))
     }
 
+    /// Whether its index is so far behind that what can wait should.
+    pub fn is_index_behind(&self) -> bool {
+        self.core().is_ok_and(|core| core.applying.store().is_behind())
+    }
+
     /// What changes from now on, with the log index that did it.
     pub fn changes(&self) -> broadcast::Receiver<(u64, Change)> {
         self.inner.changes.subscribe()

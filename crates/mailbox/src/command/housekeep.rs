@@ -21,6 +21,21 @@ const ROWS_PER_UPLOAD_MAX: usize = 2 * CHUNKS_MAX + 4;
 const ROWS_PER_ITEM_MAX: usize = ROWS_PER_CONTENT_MAX + 8;
 /// Rows spent on sessions, so that the rest has its share.
 const SESSION_ROWS_MAX: usize = 256;
+/// Rows each other kind of work may begin with before any of them gets what is left: with those of sessions
+/// they are a slice.
+const SHARE_ROWS_MAX: usize = SLICE_ROWS_MAX / 8;
+
+/// One kind of work. False if there is more to do.
+type Kind = fn(&mut Rows<'_>, LogTime, &Housekeep, &Budget) -> bool;
+
+/// Why what settles first: who copied waits for it, and nobody for the rest.
+const KINDS: [Kind; 5] = [
+    |rows, now, _, budget| settle(rows, now, budget),
+    |rows, now, cmd, budget| expire_uploads(rows, now, cmd.uploads_before, budget),
+    |rows, now, cmd, budget| expire_stagings(rows, now, cmd.uploads_before, budget),
+    |rows, now, cmd, budget| purge(rows, now, cmd.purge_before, budget),
+    |rows, now, cmd, budget| reclaim::apply(rows, now, cmd.purge_before, budget),
+];
 
 /// What is left of the rows of one command.
 struct Budget {
@@ -35,19 +50,23 @@ impl Budget {
     fn fits(&self, n_writes: usize, n_rows: usize) -> bool {
         n_writes < self.n_writes && n_writes + n_rows <= self.n_writes_max
     }
+
+    /// What one kind may spend of it when so many rows are spent.
+    fn share(&self, n_writes: usize) -> Self {
+        Self { n_writes: n_writes + SHARE_ROWS_MAX, ..*self }
+    }
 }
 
 pub(crate) fn apply(rows: &mut Rows<'_>, now: LogTime, cmd: &Housekeep) -> Outcome {
     let n_writes = rows.n_writes();
     let budget =
         Budget { n_writes: n_writes + SLICE_ROWS_MAX, n_writes_max: n_writes + ROWS_MAX - 2 };
-    let mut done = session::expire(rows, cmd.sessions_before, now, SESSION_ROWS_MAX);
-    done &= expire_uploads(rows, now, cmd.uploads_before, &budget);
-    done &= expire_stagings(rows, now, cmd.uploads_before, &budget);
-    done &= purge(rows, now, cmd.purge_before, &budget);
-    done &= reclaim::apply(rows, now, cmd.purge_before, &budget);
-    done &= settle(rows, now, &budget);
-    Outcome::Housekept { more: !done }
+    let is_done = session::expire(rows, cmd.sessions_before, now, SESSION_ROWS_MAX);
+    let mut left = KINDS.to_vec();
+    left.retain(|kind| !kind(rows, now, cmd, &budget.share(rows.n_writes())));
+    // Invariant: each had its share before one of them gets the rest.
+    left.retain(|kind| !kind(rows, now, cmd, &budget));
+    Outcome::Housekept { more: !is_done || !left.is_empty() }
 }
 
 fn expire_uploads(rows: &mut Rows<'_>, now: LogTime, before: LogTime, budget: &Budget) -> bool {
