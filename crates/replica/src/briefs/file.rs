@@ -41,6 +41,9 @@ pub(super) struct BriefsFile {
     path: PathBuf,
     bytes_max: u64,
     free_bytes_min: u64,
+    /// Held by whoever writes to the file, or begins another one.
+    writing: Mutex<()>,
+    /// Why never held while the disk is asked for anything: whoever commits forgets blocks.
     state: Mutex<State>,
 }
 
@@ -83,7 +86,8 @@ impl BriefsFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => State::None,
             Err(_) => Open::anew(path).map_or(State::Lost, State::Open),
         };
-        Self { path: path.into(), bytes_max, free_bytes_min, state: Mutex::new(state) }
+        let (writing, state) = (Mutex::default(), Mutex::new(state));
+        Self { path: path.into(), bytes_max, free_bytes_min, writing, state }
     }
 
     /// Whether a block is here.
@@ -120,19 +124,36 @@ impl BriefsFile {
         frame.put_u32(crc);
         frame.put_u32(crc32c::crc32c(&frame));
         frame.put_slice(&packed);
-        let mut state = self.lock();
+        let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let n_bytes = frame.len() as u64;
-        state.make_room(&self.path, self.bytes_max, n_bytes);
-        let fits = |open: &&mut Open| open.end + n_bytes <= self.bytes_max;
-        let Some(there) = state.open().filter(fits) else { return };
-        if there.file.write_all_at(&frame, there.end).is_err() {
+        self.make_room(n_bytes);
+        let Some((file, end)) = self.lock().reserve(n_bytes, self.bytes_max) else { return };
+        let written = file.write_all_at(&frame, end);
+        let mut state = self.lock();
+        if written.is_err() {
             // Why no matter: whoever asks makes them.
             *state = State::Lost;
-            return;
+        } else if let Some(open) = state.open() {
+            open.note(*block, Place { at: end + HEAD_BYTES as u64, raw_len, len, crc });
         }
-        let at = there.end + HEAD_BYTES as u64;
-        there.end += n_bytes;
-        there.note(*block, Place { at, raw_len, len, crc });
+    }
+
+    /// For so many octets more, for who has the lock `writing`.
+    fn make_room(&self, n_bytes: u64) {
+        let is_full = match &*self.lock() {
+            State::None => false,
+            State::Open(open) if open.end + n_bytes > self.bytes_max && open.is_worn_out() => true,
+            State::Open(_) | State::Lost => return,
+        };
+        // Why another file: this one may be read meanwhile. Why only instead of one: the index may be
+        // gone, and its files with it.
+        let is_gone = if is_full { std::fs::remove_file(&self.path) } else { Ok(()) };
+        let anew = is_gone.and_then(|()| Open::anew(&self.path));
+        let anew = anew.map(|anew| Open { is_renewed: is_full, ..anew });
+        let state = anew.map_or(State::Lost, State::Open);
+        let before = std::mem::replace(&mut *self.lock(), state);
+        // Why not before: whoever commits waits for the lock.
+        drop(before);
     }
 
     /// A block is not true any more.
@@ -161,19 +182,12 @@ impl State {
         }
     }
 
-    /// For so many octets more.
-    fn make_room(&mut self, path: &Path, bytes_max: u64, n_bytes: u64) {
-        let anew = match self {
-            Self::None => Open::anew(path),
-            // Why another file: this one may be read meanwhile. Why only instead of one: the index may be
-            // gone, and its files with it.
-            Self::Open(open) if open.end + n_bytes > bytes_max && open.is_worn_out() => {
-                let anew = std::fs::remove_file(path).and_then(|()| Open::anew(path));
-                anew.map(|anew| Open { is_renewed: true, ..anew })
-            }
-            Self::Open(_) | Self::Lost => return,
-        };
-        *self = anew.map_or(Self::Lost, Self::Open);
+    /// A place for so many octets, if there is one.
+    fn reserve(&mut self, n_bytes: u64, bytes_max: u64) -> Option<(Arc<File>, u64)> {
+        let open = self.open().filter(|open| open.end + n_bytes <= bytes_max)?;
+        let end = open.end;
+        open.end += n_bytes;
+        Some((open.file.clone(), end))
     }
 }
 
@@ -293,6 +307,23 @@ mod tests {
             }
             assert!(!again.has(&block(10)));
         }
+    }
+
+    #[test]
+    fn blocks_are_forgotten_and_read_while_others_are_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = open(&dir.path().join("briefs"));
+        (0..2).for_each(|n| file.put(&block(n), &briefs(n)));
+        let writing = file.writing.lock().unwrap();
+        std::thread::scope(|scope| {
+            let (putting, file) = (scope.spawn(|| file.put(&block(2), &briefs(2))), &file);
+            file.forget(&block(0));
+            assert_eq!(file.get(&block(1)).unwrap(), briefs(1));
+            assert!(!file.has(&block(0)) && !file.has(&block(2)));
+            drop(writing);
+            putting.join().unwrap();
+        });
+        assert_eq!(file.get(&block(2)).unwrap(), briefs(2));
     }
 
     #[test]
