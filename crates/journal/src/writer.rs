@@ -383,7 +383,7 @@ impl Writer {
         }
         let segment = SegmentId(self.open.segment.0 + 1);
         let (manifest, log_start, sealed_blobs) = {
-            let mut index = self.shared.index();
+            let index = self.shared.index();
             let log_start = index.state.log_start(segment);
             let manifest = Manifest {
                 disk: self.shared.disk,
@@ -391,16 +391,14 @@ impl Writer {
                 log_start,
                 state: index.state.clone(),
             };
-            (manifest.encode(), log_start, std::mem::take(&mut index.open_blobs))
+            // Why they stay: as long as the segment is the open one, these are what it has.
+            (manifest.encode(), log_start, index.open_blobs.clone())
         };
         let manifests_len = (COPIES * (FRAME_HEAD + manifest.len())) as u64;
         let capacity = self.shared.options.segment_bytes.max(manifests_len + needed);
         let (file, allows) = match self.spares().acquire(segment, need, capacity) {
             Ok(acquired) => acquired,
-            Err(Refusal::Full) => {
-                self.shared.index().open_blobs = sealed_blobs;
-                return Err(Error::Full);
-            }
+            Err(Refusal::Full) => return Err(Error::Full),
             Err(Refusal::Failed(error)) => {
                 return Err(self.shared.poison(format!("make a segment: {error}")));
             }
@@ -419,6 +417,7 @@ impl Writer {
             index.segments.insert(self.open.segment, sealed_end);
             index.segments.insert(segment, end);
             index.open = segment;
+            index.open_blobs.clear();
             index.manifest_log_start = log_start;
         }
         let allows = if self.spares().has_room_for_bodies() { Need::Bodies } else { allows };

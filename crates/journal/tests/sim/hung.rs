@@ -7,7 +7,7 @@ use std::time::Duration;
 use journal::{Journal, Options};
 
 use crate::door::{Door, Hanging, PATIENCE, wait_until_nothing_is_pending};
-use crate::model::{AMPLE, formatted, options, vote};
+use crate::model::{AMPLE, blob, entry, formatted, options, vote};
 
 fn hanging(options: Options) -> (Door, Journal) {
     let door = Door::default();
@@ -32,6 +32,32 @@ fn a_disk_that_hangs_while_a_segment_is_rolled_is_seen_to_hang() {
             rolling.join().unwrap().unwrap();
         });
         wait_until_nothing_is_pending(&journal);
+    }
+}
+
+#[test]
+fn bodies_of_the_open_segment_are_told_while_it_is_rolled() {
+    let (door, journal) = hanging(Options { mark_after: PATIENCE * 9, ..options() });
+    journal.append_wait(vec![entry(1, 1, vec![blob(1, 9), blob(2, 9)])]).unwrap();
+    let segment = *journal.segments().last().unwrap();
+    let told = journal.blob_locations(segment).unwrap();
+    assert_eq!(told.len(), 2);
+    for operation in ["create", "write", "sync"] {
+        let held = door.hold(operation);
+        std::thread::scope(|scope| {
+            let rolling = scope.spawn(|| journal.roll());
+            held.wait();
+            let open = *journal.segments().last().unwrap();
+            let found = journal.blob_locations(segment).unwrap();
+            assert_eq!(found, told, "{operation}");
+            assert_eq!(
+                journal.blob_locations(open).unwrap().len(),
+                if open == segment { 2 } else { 0 }
+            );
+            held.release();
+            rolling.join().unwrap().unwrap();
+        });
+        assert_eq!(journal.blob_locations(segment).unwrap(), told, "{operation}");
     }
 }
 
