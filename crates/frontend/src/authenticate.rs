@@ -6,6 +6,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use argon2::Argon2;
 use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
@@ -13,9 +14,10 @@ use mailbox::answer::AccountRecord;
 use mailbox::command::{AccountState, Place};
 use mailbox::dialogue::{Credentials, Trouble};
 use mailbox::{Address, Answer, Query, Refusal};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 
-use crate::limits::{Origin, Turns};
+use crate::limits::{Origin, Turn, Turns};
 use crate::random;
 use crate::store::Store;
 
@@ -25,11 +27,17 @@ const PASSWORD_BYTES_MAX: usize = 1024;
 /// Limit: passwords remembered as right, 32 octets each.
 const REMEMBERED_MAX: usize = 65_536;
 
-/// Limit: logins that wait for their turn to hash; a turn takes about 30 ms.
-const WAITING_MAX: usize = 256;
+/// Limit: how long a login waits for its turn to hash. Mail programs wait about as long again, and many take
+/// a refusal for a wrong password; a turn takes about 30 ms, so that when another frontend died those of
+/// thousands of clients come up. As many wait as there may be connections.
+const TURN_WITHIN: Duration = Duration::from_secs(20);
 
-/// Limit: those of them that come from one origin; further ones from there wait until they may wait here.
-const WAITING_OF_ORIGIN_MAX: usize = WAITING_MAX / 16;
+/// Limit: logins from one origin that wait for their turn; further ones from there wait until they may.
+const WAITING_OF_ORIGIN_MAX: usize = 16;
+
+/// Limit: how long an account is asked for in the place of one that there is not. An answer takes some
+/// milliseconds; who is nobody must not wait until a shard that is not theirs has a leader again.
+const ANOTHER_WITHIN: Duration = Duration::from_millis(300);
 
 /// Who it is, if anybody.
 pub(crate) enum Verdict {
@@ -46,7 +54,6 @@ pub(crate) struct Authenticator {
     /// An account that there was: it is asked for where a name is nobody's.
     last: Mutex<Option<Place>>,
     hashing: Semaphore,
-    waiting: Semaphore,
     origins: Arc<Turns<Origin>>,
     /// The hash nobody's password has.
     nobody: String,
@@ -70,7 +77,6 @@ impl Authenticator {
             remembered: Mutex::default(),
             last: Mutex::default(),
             hashing: Semaphore::new(n_hashing),
-            waiting: Semaphore::new(WAITING_MAX),
             origins: Turns::new(WAITING_OF_ORIGIN_MAX),
             nobody: nobody.expect("default parameters are legal").to_string(),
         }
@@ -134,7 +140,8 @@ impl Authenticator {
         let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(place) = last {
             // Why the result is dropped: only the time it takes is wanted.
-            drop(self.store.query(place, Query::Account(place.account)).await);
+            let asking = self.store.query(place, Query::Account(place.account));
+            drop(timeout(ANOTHER_WITHIN, asking).await);
         }
     }
 
@@ -145,12 +152,8 @@ impl Authenticator {
         password: Vec<u8>,
         from: Option<Origin>,
     ) -> Result<bool, Trouble> {
-        let _turn = match from {
-            Some(origin) => Some(self.origins.turn(origin).await),
-            None => None,
-        };
-        let _waiting = self.waiting.try_acquire().map_err(|_| Trouble::Overloaded)?;
-        let _hashing = self.hashing.acquire().await.map_err(|_| Trouble::Overloaded)?;
+        let turn = timeout(TURN_WITHIN, self.turn(from)).await;
+        let _turn = turn.map_err(|_| Trouble::Overloaded)?;
         let comparing = tokio::task::spawn_blocking(move || {
             if password.len() > PASSWORD_BYTES_MAX {
                 return false;
@@ -159,6 +162,18 @@ impl Authenticator {
             parsed.is_ok_and(|hash| Argon2::default().verify_password(&password, &hash).is_ok())
         });
         comparing.await.map_err(|_| Trouble::Unavailable)
+    }
+
+    /// Waits, in the order of arrival, until there is a thread to hash on.
+    async fn turn(
+        &self,
+        from: Option<Origin>,
+    ) -> (Option<Turn<Origin>>, Option<SemaphorePermit<'_>>) {
+        let of_origin = match from {
+            Some(origin) => Some(self.origins.turn(origin).await),
+            None => None,
+        };
+        (of_origin, self.hashing.acquire().await.ok())
     }
 
     fn memory(&self, record: &AccountRecord, password: &[u8]) -> [u8; 32] {

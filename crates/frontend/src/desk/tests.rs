@@ -5,10 +5,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
+use mailbox::answer::AccountRecord;
+use mailbox::command::{AccountState, Quota};
 use mailbox::query::{Search, SearchKey};
 use mailbox::{Address, ShardId, UidSet};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, yield_now};
+use tokio::time::timeout;
 
 use super::*;
 use crate::authenticate::Authenticator;
@@ -43,8 +46,10 @@ impl Slow {
 
 #[async_trait]
 impl Store for Slow {
-    async fn recipient(&self, _: &Address) -> Result<Option<Place>, Trouble> {
-        Ok(None)
+    /// Who has a number is there.
+    async fn recipient(&self, address: &Address) -> Result<Option<Place>, Trouble> {
+        let number = address.as_str().split('@').next().unwrap();
+        Ok(number.parse().ok().map(place))
     }
 
     /// Everybody is an account of the number its name begins with.
@@ -63,11 +68,14 @@ impl Store for Slow {
         Ok(Outcome::Done)
     }
 
-    async fn query(&self, _: Place, _: Query) -> Result<Answer, Trouble> {
+    async fn query(&self, place: Place, query: Query) -> Result<Answer, Trouble> {
         self.n_under_way.fetch_add(1, Ordering::Relaxed);
         self.answers.acquire().await.unwrap().forget();
         self.n_under_way.fetch_sub(1, Ordering::Relaxed);
-        Ok(Answer::Found(UidSet::new(), None, None))
+        Ok(match query {
+            Query::Account(_) => Answer::Account(Box::new(record(place))),
+            _ => Answer::Found(UidSet::new(), None, None),
+        })
     }
 
     async fn chunk(&self, _: Place, _: ChunkRef) -> Result<Bytes, Trouble> {
@@ -100,6 +108,21 @@ fn shared(store: &Arc<Slow>) -> Arc<Shared> {
 
 fn place(n: u8) -> Place {
     Place { account: AccountId([n; 16]), shard: ShardId(1), epoch: 1, alias: false }
+}
+
+/// An account with a password that nobody knows.
+fn record(place: Place) -> AccountRecord {
+    let name = format!("{}@example.test", place.account.0[0]);
+    AccountRecord {
+        account: place.account,
+        name: Address::parse(&name).unwrap().0,
+        aliases: Vec::new(),
+        password_hash: String::new(),
+        state: AccountState::Active,
+        quota: Quota { storage_bytes: None, n_messages: None },
+        storage_bytes: 0,
+        n_messages: 0,
+    }
 }
 
 /// A desk that knows an account.
@@ -259,6 +282,43 @@ async fn logins_from_one_origin_leave_others_their_places_in_the_queue() {
     assert!(guesses.try_join_next().is_none(), "they wait as well");
     let mut other = Box::pin(log_in("192.0.2.2"));
     assert!(futures_util::poll!(&mut other).is_pending(), "it is refused");
+}
+
+async fn log_in(shared: &Arc<Shared>, login: &str) -> Reply {
+    let mut desk = Desk::new(Arc::clone(shared), None);
+    let (login, password) = (login.into(), b"guess".to_vec());
+    desk.answer(Question::Authenticate(Credentials { login, password })).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn logins_of_thousands_wait_for_their_turn_and_not_for_ever() {
+    let store = Slow::new();
+    let mut shared = shared(&store);
+    Arc::get_mut(&mut shared).unwrap().authenticator = Authenticator::new(store.clone(), 0);
+    let mut logins = JoinSet::new();
+    for _ in 0..3000 {
+        let shared = Arc::clone(&shared);
+        logins.spawn(async move { log_in(&shared, "jo@example.test").await });
+    }
+    store.n_under_way().await;
+    assert!(logins.try_join_next().is_none(), "all wait");
+    let begun = Instant::now();
+    while let Some(reply) = logins.join_next().await {
+        assert!(matches!(reply.unwrap(), Reply::Trouble(Trouble::Overloaded)));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_nobody_has_does_not_wait_for_the_shard_of_another() {
+    let store = Slow::new();
+    let shared = shared(&store);
+    store.answers.add_permits(1);
+    assert!(matches!(log_in(&shared, "1@example.test").await, Reply::Denied));
+    // From here on its shard has no leader.
+    let nobody = log_in(&shared, "nobody@example.test");
+    let reply = timeout(Duration::from_secs(3), nobody).await.expect("in time");
+    assert!(matches!(reply, Reply::Denied));
 }
 
 async fn name(desk: &mut Desk, n: u8) {
