@@ -103,6 +103,9 @@ pub enum StartError {
 /// Limit: connections of MTAs, besides those of mail clients. Each MTA keeps some twenty to a hundred.
 const DELIVERIES_MAX: u32 = 1_000;
 
+/// Limit: passwords hashed at once, each of which takes 19 MiB; 8 are some 250 logins a second.
+const HASHING_MAX: usize = 8;
+
 /// A running frontend.
 pub struct Frontend {
     addresses: BTreeMap<Protocol, SocketAddr>,
@@ -216,7 +219,7 @@ fn shared(
     shown: Option<&Arc<Shown>>,
 ) -> Result<Shared, StartError> {
     let tls = shown.map(Shown::acceptor).transpose()?;
-    let n_hashing = std::thread::available_parallelism().map_or(1, usize::from);
+    let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
     let limits = Limits {
         addresses: Counter::new(config.connections_per_address_max),
         servers: Counter::new(config.connections_max),
@@ -225,7 +228,7 @@ fn shared(
         searches: Turns::new(SEARCHES_MAX),
     };
     Ok(Shared {
-        authenticator: Authenticator::new(Arc::clone(&store), n_hashing),
+        authenticator: Authenticator::new(Arc::clone(&store), n_cores.min(HASHING_MAX)),
         store,
         limits,
         penalties: Penalties::default(),
