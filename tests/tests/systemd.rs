@@ -31,13 +31,32 @@ fn a_process_that_cannot_start_yet_is_tried_for_ever() {
     }
 }
 
+/// `RequiresMountsFor` says so, and so does a directory that systemd is to make itself.
 #[test]
-fn a_node_waits_until_its_disks_are_mounted() {
+fn one_disk_that_is_away_does_not_keep_a_node_down() {
+    const UNIT: &str = "rookery-node.service";
     let config = node::Config::load(&deploy().join("node.toml")).expect("node.toml");
-    let mounts = values("rookery-node.service", "Unit", "RequiresMountsFor");
+    let made = values(UNIT, "Service", "StateDirectory");
+    let made = made.iter().flat_map(|line| line.split(' ')).map(|dir| format!("/var/lib/{dir}"));
+    let mut required: Vec<String> = made.collect();
+    for key in ["Requires", "RequiresMountsFor", "BindsTo"] {
+        required.extend(values(UNIT, "Unit", key));
+    }
     for dir in &config.data_dirs {
-        let dir = dir.to_str().expect("text");
-        assert!(mounts.iter().any(|mount| mount == dir), "{dir} is not waited for");
+        assert!(!required.iter().any(|it| Path::new(it).starts_with(dir)), "{required:?}");
+    }
+    let after = values(UNIT, "Unit", "After").concat();
+    assert!(after.split(' ').any(|unit| unit == "local-fs.target"), "{after}");
+}
+
+/// What is read-only otherwise.
+#[test]
+fn a_node_may_write_to_its_disks() {
+    let config = node::Config::load(&deploy().join("node.toml")).expect("node.toml");
+    let made = values("rookery-node.service", "Service", "StateDirectory");
+    for dir in &config.data_dirs {
+        let is_in = |made: &String| dir.starts_with(Path::new("/var/lib").join(made));
+        assert!(made.iter().any(is_in), "{dir:?} is not in {made:?}");
     }
 }
 
