@@ -53,7 +53,7 @@ enum Event {
 impl Connection {
     /// Serves the client to its end.
     pub(crate) async fn run(mut self, socket: Socket) -> io::Result<()> {
-        let mut desk = Desk::new(Arc::clone(&self.shared), self.origin);
+        let mut desk = Desk::new(Arc::clone(&self.shared), self.origin, self.shutdown.clone());
         let started = Instant::now();
         let login_until = self.has_login.then(|| started + LOGIN_WITHIN);
         let mut out = Output::new(socket, login_until);
@@ -104,7 +104,7 @@ impl Connection {
                     out.flush().await?;
                     let acceptor = self.shared.tls.as_ref();
                     let acceptor = acceptor.ok_or_else(|| io::Error::other("no certificate"))?;
-                    let socket = out.socket.start_tls(acceptor).await?;
+                    let socket = out.socket.start_tls(acceptor, &self.shutdown).await?;
                     out = Output::new(socket, out.until);
                     self.engine.tls_started();
                 }

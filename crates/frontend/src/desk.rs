@@ -17,6 +17,7 @@ use mailbox::{
     Refusal, StoredChunk,
 };
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use crate::ahead::{Ahead, completed_by};
@@ -42,6 +43,7 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
 pub(crate) struct Desk {
     shared: Arc<Shared>,
     origin: Option<Origin>,
+    shutdown: CancellationToken,
     /// Where the accounts are that this session was told of.
     places: BTreeMap<AccountId, Place>,
     /// Its place among the account's sessions.
@@ -81,11 +83,16 @@ impl Watched {
 }
 
 impl Desk {
-    pub(crate) fn new(shared: Arc<Shared>, origin: Option<Origin>) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        origin: Option<Origin>,
+        shutdown: CancellationToken,
+    ) -> Self {
         let ahead = Ahead::new(Arc::clone(&shared.store));
         Self {
             shared,
             origin,
+            shutdown,
             places: BTreeMap::new(),
             login: None,
             body: None,
@@ -233,7 +240,8 @@ impl Desk {
         let (place, record) = match checked? {
             Verdict::Right(place, record) => (place, record),
             Verdict::Wrong => {
-                sleep(self.shared.penalties.wrong(self.origin, &login)).await;
+                let penalty = sleep(self.shared.penalties.wrong(self.origin, &login));
+                self.shutdown.run_until_cancelled(penalty).await;
                 return Ok(Reply::Denied);
             }
             Verdict::Disabled => return Ok(Reply::Disabled),

@@ -19,7 +19,7 @@ use crate::limits::{Counted, Origin};
 use crate::proxy;
 use crate::random;
 use crate::shared::Shared;
-use crate::socket::Socket;
+use crate::socket::{Socket, unless_shut_down};
 use crate::unix::SocketFile;
 
 /// What is spoken on a port.
@@ -235,7 +235,8 @@ impl Arrival {
         let Socket::Plain(stream) = &mut socket else {
             return Err(io::Error::other("no load balancer comes this way"));
         };
-        let Some(client) = proxy::client(stream).await? else { return Ok(()) };
+        let header = unless_shut_down(&self.shutdown, proxy::client(stream)).await?;
+        let Some(client) = header? else { return Ok(()) };
         let client = client.ip().to_canonical();
         self.counted = self.shared.limits.connected(client);
         if self.counted.is_none() {
@@ -255,7 +256,7 @@ impl Arrival {
         }
         if protocol.is_inside_tls() {
             let acceptor = shared.tls.as_ref().ok_or_else(|| io::Error::other("no certificate"))?;
-            socket = socket.start_tls(acceptor).await?;
+            socket = socket.start_tls(acceptor, &shutdown).await?;
         }
         // Behind what is on this machine, as webmail, is everybody.
         let origin = (is_remote && !peer.is_loopback()).then(|| peer.into());

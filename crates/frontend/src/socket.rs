@@ -13,6 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
 
 /// Octets read at once.
 const READ_BYTES: usize = 32 * 1024;
@@ -26,6 +27,15 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 /// Limit: how long a TLS handshake may take.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(30);
 
+/// What comes of waiting for a client that was told nothing yet; an error when the frontend goes down.
+pub(crate) async fn unless_shut_down<T>(
+    shutdown: &CancellationToken,
+    waiting: impl Future<Output = T>,
+) -> io::Result<T> {
+    let ended = shutdown.run_until_cancelled(waiting).await;
+    ended.ok_or_else(|| io::Error::other("going down"))
+}
+
 /// One end of a connection.
 pub(crate) enum Socket {
     Plain(TcpStream),
@@ -34,12 +44,17 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
-    /// Does the server's side of a handshake.
-    pub(crate) async fn start_tls(self, acceptor: &TlsAcceptor) -> io::Result<Self> {
+    /// Does the server's side of a handshake, unless the frontend goes down meanwhile.
+    pub(crate) async fn start_tls(
+        self,
+        acceptor: &TlsAcceptor,
+        shutdown: &CancellationToken,
+    ) -> io::Result<Self> {
         let Self::Plain(stream) = self else {
             return Err(io::Error::other("the connection cannot begin TLS"));
         };
-        let stream = timeout(HANDSHAKE_WITHIN, acceptor.accept(stream)).await??;
+        let handshake = timeout(HANDSHAKE_WITHIN, acceptor.accept(stream));
+        let stream = unless_shut_down(shutdown, handshake).await???;
         Ok(Self::Tls(Box::new(stream)))
     }
 

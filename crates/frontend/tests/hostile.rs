@@ -353,3 +353,26 @@ async fn a_balancer_that_says_nothing_is_let_go() {
     assert_eq!(rest(&mut silent).await, "");
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
+
+#[tokio::test(start_paused = true)]
+async fn nobody_who_says_nothing_holds_up_the_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let (house, _) = house_with_tls(directory.path()).await;
+    let silent = connect(&house, Protocol::Imaps).await;
+    let mut half = connect(&house, Protocol::Pop3).await;
+    half.write_all(b"STLS\r\n").await.unwrap();
+    let mut guessing = connect(&house, Protocol::Imap).await;
+    guessing.write_all(b"a LOGIN jo@example.test guess\r\n").await.unwrap();
+    let proxied = House::new(PROXIED).await;
+    let balancer = connect(&proxied, Protocol::Imap).await;
+    // By now all are where they wait, the guess for its answer.
+    sleep(Duration::from_millis(500)).await;
+    for House { frontend, shutdown, .. } in [house, proxied] {
+        let begun = Instant::now();
+        shutdown.cancel();
+        frontend.stopped().await;
+        // Whoever is told goodbye has two seconds to hear it.
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    }
+    drop((silent, half, guessing, balancer));
+}

@@ -127,7 +127,7 @@ fn record(place: Place) -> AccountRecord {
 
 /// A desk that knows an account.
 fn desk(shared: &Arc<Shared>, n: u8) -> Desk {
-    let mut desk = Desk::new(Arc::clone(shared), None);
+    let mut desk = Desk::new(Arc::clone(shared), None, CancellationToken::new());
     desk.remember(place(n));
     desk
 }
@@ -269,7 +269,7 @@ async fn logins_from_one_origin_leave_others_their_places_in_the_queue() {
     Arc::get_mut(&mut shared).unwrap().authenticator = Authenticator::new(store.clone(), 0);
     let log_in = |from: &str| {
         let origin = from.parse::<IpAddr>().unwrap().into();
-        let mut desk = Desk::new(Arc::clone(&shared), Some(origin));
+        let mut desk = Desk::new(Arc::clone(&shared), Some(origin), CancellationToken::new());
         let (login, password) = ("jo@example.test".into(), b"guess".to_vec());
         let credentials = Credentials { login, password };
         async move { desk.answer(Question::Authenticate(credentials)).await }
@@ -285,7 +285,7 @@ async fn logins_from_one_origin_leave_others_their_places_in_the_queue() {
 }
 
 async fn log_in(shared: &Arc<Shared>, login: &str) -> Reply {
-    let mut desk = Desk::new(Arc::clone(shared), None);
+    let mut desk = Desk::new(Arc::clone(shared), None, CancellationToken::new());
     let (login, password) = (login.into(), b"guess".to_vec());
     desk.answer(Question::Authenticate(Credentials { login, password })).await
 }
@@ -331,7 +331,7 @@ async fn name(desk: &mut Desk, n: u8) {
 async fn recipients_are_forgotten_with_their_message() {
     let store = Slow::new();
     let shared = shared(&store);
-    let mut mta = Desk::new(Arc::clone(&shared), None);
+    let mut mta = Desk::new(Arc::clone(&shared), None, CancellationToken::new());
     for n in 0..100 {
         name(&mut mta, n).await;
         name(&mut mta, n + 100).await;
