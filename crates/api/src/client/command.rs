@@ -10,7 +10,8 @@ use mailbox::dialogue::Trouble;
 use mailbox::{
     Answer, Command, LogTime, Outcome, Query, Refusal, Request, SessionId, ShardId, StoredChunk,
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::SemaphorePermit;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::warn;
 
 use super::attempt::{Failed, Pause};
@@ -21,8 +22,8 @@ use crate::mail::MailError;
 use crate::proto::mail as wire;
 use wire::propose_response::Result as Proposed;
 
-/// How long a command waits for a place, or an overloaded leader is asked again, before the caller is
-/// told.
+/// How long a command waits for a place at one leader, or one that is overloaded is asked again, before the
+/// caller is told.
 const OVERLOAD_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A request on its way. The same octets are sent each time.
@@ -48,9 +49,7 @@ impl Client {
         deadline: Instant,
     ) -> Result<(Outcome, Option<Answer>), Trouble> {
         let link = self.link(shard);
-        let patience = deadline.min(Instant::now() + OVERLOAD_PATIENCE);
-        let permit = timeout_at(patience, link.sessions.permits.acquire()).await;
-        let _permit = permit.map_err(|_| Trouble::Overloaded)?.map_err(|_| Trouble::Unavailable)?;
+        let _place = link.place(deadline).await?;
         let chunks: Vec<wire::Chunk> = chunks.into_iter().map(Into::into).collect();
         let mut request = Request {
             session: None,
@@ -98,6 +97,27 @@ impl Proposal {
 }
 
 impl ShardLink {
+    /// A place among the commands of this client.
+    async fn place(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, Trouble> {
+        // Why only under one leader: while there is none, nobody's command comes to its end.
+        let overloaded = async {
+            loop {
+                let leader = self.route.leader().await;
+                if timeout(OVERLOAD_PATIENCE, self.route.replaced(&leader)).await.is_err() {
+                    return Trouble::Overloaded;
+                }
+            }
+        };
+        let waiting = async {
+            tokio::select! {
+                biased;
+                place = self.sessions.permits.acquire() => place.map_err(|_| Trouble::Unavailable),
+                trouble = overloaded => Err(trouble),
+            }
+        };
+        timeout_at(deadline, waiting).await.unwrap_or(Err(Trouble::Unavailable))
+    }
+
     /// The session, opened if there is none.
     async fn session(&self, deadline: Instant) -> Result<Arc<Session>, Trouble> {
         let current = timeout_at(deadline, self.sessions.current.lock()).await;
@@ -159,7 +179,7 @@ impl ShardLink {
 
     /// Sends a request until something is known about it.
     async fn propose(&self, proposal: &Proposal) -> Result<Settled, Trouble> {
-        let began = Instant::now();
+        let mut overloaded_since = None;
         let mut after_loss = false;
         let mut pause = Pause::new();
         let trouble = loop {
@@ -188,13 +208,18 @@ impl ShardLink {
                 Err(failed) => failed,
             };
             after_loss |= failed.may_be_done();
+            let is_overloaded = matches!(failed, Failed::Told(MailError::Overloaded));
+            // Why only those in a row: before them there may have been no leader.
+            overloaded_since = overloaded_since.filter(|_| is_overloaded);
             match failed {
                 Failed::Told(MailError::Full) if !after_loss => break Trouble::Full,
                 Failed::Told(MailError::TooLarge) if !after_loss => break Trouble::TooLarge,
                 Failed::Told(MailError::Damaged) if !after_loss => break Trouble::Damaged,
                 Failed::Told(MailError::Invalid) if !after_loss => break Trouble::Unavailable,
                 Failed::Told(MailError::Overloaded)
-                    if !after_loss && began.elapsed() > OVERLOAD_PATIENCE =>
+                    if !after_loss
+                        && overloaded_since.get_or_insert_with(Instant::now).elapsed()
+                            > OVERLOAD_PATIENCE =>
                 {
                     break Trouble::Overloaded;
                 }

@@ -127,6 +127,43 @@ async fn a_command_waits_for_a_leader_and_reaches_it_at_once() {
     assert!(elected.elapsed() < Duration::from_millis(250), "{:?}", elected.elapsed());
 }
 
+/// Rounds in which all three nodes are asked in vain; with the pauses between them more than a second.
+const LONG_ROUNDS: u64 = 3 * 40;
+
+#[tokio::test]
+async fn a_leader_that_is_overloaded_after_its_election_is_asked_again() {
+    let cluster = Cluster::start(3);
+    let client = cluster.client();
+    assert_eq!(client.command(PLACE, command(), Vec::new()).await, done(1));
+    cluster.world.lead("");
+    let call = tokio::spawn(async move { client.command(PLACE, command(), Vec::new()).await });
+    cluster.world.asked_in_vain(LONG_ROUNDS).await;
+    for _ in 0..3 {
+        cluster.world.fault(Fault::Told(MailError::Overloaded));
+    }
+    cluster.world.lead("n2");
+    assert_eq!(call.await.unwrap(), done(2));
+}
+
+#[tokio::test]
+async fn commands_that_find_no_place_wait_for_a_leader_too() {
+    let cluster = Cluster::start(3);
+    let client = cluster.client();
+    assert_eq!(client.command(PLACE, command(), Vec::new()).await, done(1));
+    cluster.world.lead("");
+    let mut calls = tokio::task::JoinSet::new();
+    // More than a client has under way in one shard.
+    for _ in 0..1100 {
+        let client = client.clone();
+        calls.spawn(async move { client.command(PLACE, command(), Vec::new()).await });
+    }
+    cluster.world.asked_in_vain(LONG_ROUNDS).await;
+    cluster.world.lead("n2");
+    for outcome in calls.join_all().await {
+        outcome.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_hint_is_followed() {
     let cluster = Cluster::start(3);
