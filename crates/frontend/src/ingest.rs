@@ -23,6 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::codec;
+use crate::large;
 use crate::random;
 use crate::store::Store;
 
@@ -97,8 +98,7 @@ impl Ingest {
             return Err(Trouble::TooLarge);
         }
         if self.size > LARGE_BODY_BYTES && self.permit.is_none() {
-            let permit = Arc::clone(&self.large_bodies).try_acquire_owned();
-            self.permit = Some(permit.map_err(|_| Trouble::Overloaded)?);
+            self.permit = Some(large::place(&self.large_bodies).await?);
         }
         while !octets.is_empty() {
             if self.raw.len() == CHUNK_BYTES_MAX && !self.cut_at_seams().await? {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mailbox::AccountId;
 use mailbox::dialogue::Trouble;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use crate::ingest::LARGE_BODY_BYTES;
@@ -17,10 +17,16 @@ use crate::limits::{Turn, Turns};
 const BODIES_MAX: usize = 128;
 /// Limit: those of them that are for one account; further ones wait.
 const OF_ACCOUNT_MAX: usize = 4;
-/// Limit: how long they do. The client waits too, and gives up after some minutes.
+/// Limit: how long they do, and how long any waits for its place. The client waits too, and gives up after some
+/// minutes.
 const TURN_WITHIN: Duration = Duration::from_secs(60);
 /// Limit: what a client has to send at least in the mean; the slowest lines carry ten times as much.
 const BYTES_PER_S_MIN: u64 = 1024;
+/// The same while places are scarce: the largest message there may be has gone after an hour, where it could
+/// take half a day.
+const BYTES_PER_S_SCARCE_MIN: u64 = 32 * 1024;
+/// So many of the places are taken then, in hundredths.
+const SCARCE_PERCENT: usize = 75;
 /// It may be so much later than that: a phone loses its network for a while.
 const LATE_MAX: Duration = Duration::from_secs(60);
 
@@ -41,6 +47,12 @@ impl Default for Large {
     }
 }
 
+/// Waits for one of these places.
+pub(crate) async fn place(places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Trouble> {
+    let place = timeout(TURN_WITHIN, Arc::clone(places).acquire_owned()).await;
+    place.ok().and_then(Result::ok).ok_or(Trouble::Overloaded)
+}
+
 /// A message that a mail client is sending.
 pub(crate) struct Arrival {
     account: AccountId,
@@ -58,6 +70,15 @@ impl Arrival {
         Self { account, n_bytes: 0, waits_since, waited, turn: None }
     }
 
+    /// How much has to come of it in a second.
+    fn bytes_per_s_min(large: &Large) -> u64 {
+        let n_taken = BODIES_MAX - large.from_clients.available_permits();
+        match n_taken * 100 >= BODIES_MAX * SCARCE_PERCENT {
+            true => BYTES_PER_S_SCARCE_MIN,
+            false => BYTES_PER_S_MIN,
+        }
+    }
+
     /// So many octets came.
     pub(crate) async fn came(&mut self, n: usize, large: &Large) -> Result<(), Trouble> {
         self.n_bytes += n as u64;
@@ -65,7 +86,7 @@ impl Arrival {
         if self.n_bytes <= LARGE_BODY_BYTES {
             return Ok(());
         }
-        let due = self.waited.saturating_sub(LATE_MAX).as_secs() * BYTES_PER_S_MIN;
+        let due = self.waited.saturating_sub(LATE_MAX).as_secs() * Self::bytes_per_s_min(large);
         if self.n_bytes < due {
             return Err(Trouble::Overloaded);
         }

@@ -206,6 +206,47 @@ async fn mail_comes_in_while_clients_hold_all_places_for_large_messages() {
     assert_eq!(push(&mut mta, LARGE_BYTES).await, Ok(()));
 }
 
+/// So many large messages of clients, each begun a moment ago, on accounts from 0 on.
+async fn hold_large(shared: &Arc<Shared>, n: u8) -> Vec<Desk> {
+    let mut held = Vec::new();
+    for n in 0..n {
+        let mut desk = client(shared, n / 4);
+        begin(&mut desk, n / 4).await;
+        assert_eq!(push(&mut desk, LARGE_BYTES).await, Ok(()));
+        held.push(desk);
+    }
+    held
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_message_waits_for_a_place() {
+    let store = Slow::new();
+    let shared = shared(&store);
+    let mut held = hold_large(&shared, 128).await;
+    let mut late = client(&shared, 200);
+    begin(&mut late, 200).await;
+    let mut pushing = Box::pin(push(&mut late, LARGE_BYTES));
+    assert!(futures_util::poll!(&mut pushing).is_pending());
+    let ended = held.pop().unwrap().answer(Question::EndBody).await;
+    assert!(matches!(ended, Reply::Draft(_)));
+    assert_eq!(pushing.await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_sends_slowly_keeps_no_place_when_places_are_scarce() {
+    let store = Slow::new();
+    let shared = shared(&store);
+    for (n_held, is_kept) in [(32, true), (100, false)] {
+        let mut held = hold_large(&shared, n_held).await;
+        let mut came = Ok(());
+        for _ in 0..200 {
+            sleep(Duration::from_secs(1)).await;
+            came = came.and(push(&mut held[0], 4_000).await);
+        }
+        assert_eq!(came.is_ok(), is_kept, "{n_held} places are taken");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_account_sends_few_large_messages_at_once_and_the_next_waits() {
     let store = Slow::new();
