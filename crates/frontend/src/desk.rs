@@ -23,7 +23,7 @@ use tracing::Span;
 use crate::ahead::{Ahead, completed_by};
 use crate::authenticate::Verdict;
 use crate::ingest::{Failures, Ingest};
-use crate::large::Arrival;
+use crate::large::{Arrival, Held};
 use crate::limits::{Counted, Origin};
 use crate::maildrop::MaildropLock;
 use crate::metrics::{Kind, LoginResult};
@@ -49,6 +49,7 @@ pub(crate) struct Desk {
     /// Its place among the account's sessions.
     login: Option<Counted<AccountId>>,
     body: Option<Ingest>,
+    held: Held,
     /// There was a message since the last recipient was named: the next one is another message's.
     had_body: bool,
     /// How it comes, if from a mail client.
@@ -96,6 +97,7 @@ impl Desk {
             places: BTreeMap::new(),
             login: None,
             body: None,
+            held: Held::default(),
             had_body: false,
             arrival: None,
             failures: Failures::new(),
@@ -163,6 +165,7 @@ impl Desk {
                 if std::mem::take(&mut self.had_body) {
                     // Who was named before it got that message, or not.
                     self.places.clear();
+                    self.held = Held::default();
                     self.ahead.give_up();
                 }
                 let found = self.shared.store.recipients(&address).await;
@@ -185,6 +188,7 @@ impl Desk {
                 for (uploads, it) in uploads.iter().zip(&outcomes) {
                     self.ahead.ended(uploads, it.as_ref());
                 }
+                self.held = Held::default();
                 self.ahead.give_up();
                 Ok(Reply::Outcomes(outcomes))
             }
@@ -196,6 +200,7 @@ impl Desk {
             Question::EndBody => self.end_body().await.map(|draft| Reply::Draft(Box::new(draft))),
             Question::DropBody => {
                 (self.body, self.arrival) = (None, None);
+                self.held = Held::default();
                 self.had_body = true;
                 self.ahead.give_up();
                 Ok(Reply::Done)
@@ -304,7 +309,11 @@ impl Desk {
             self.ahead.sent(self.place(it.account)?, it.upload);
         }
         let uploads = completed_by(&command);
+        let is_body = matches!(command, Command::Deliver(_) | Command::Append(_));
         let done = self.command_and(command, inline, then).await;
+        if is_body {
+            self.held = Held::default();
+        }
         if !uploads.is_empty() {
             self.ahead.ended(&uploads, done.as_ref().map(|(outcome, _)| outcome));
             self.ahead.give_up();
@@ -402,7 +411,7 @@ impl Desk {
         self.meant_for = accounts.to_vec();
         let large = &self.shared.large;
         // Who logged in is a mail client, and sends to its own account.
-        let places_for_large = match (&self.login, accounts) {
+        let places_of_kind = match (&self.login, accounts) {
             (Some(_), [account]) => {
                 self.arrival = Some(Arrival::new(*account));
                 &large.from_clients
@@ -411,7 +420,7 @@ impl Desk {
         };
         self.body = Some(Ingest::new(
             Arc::clone(&self.shared.store),
-            Arc::clone(places_for_large),
+            Arc::clone(&places_of_kind.bodies),
             self.shared.message_bytes_max,
             places?,
         ));
@@ -420,9 +429,15 @@ impl Desk {
 
     async fn push_body(&mut self, octets: Bytes) -> Result<Reply, Trouble> {
         let body = self.body.as_mut().ok_or(Trouble::Unavailable)?;
-        if let Some(arrival) = &mut self.arrival {
-            arrival.came(octets.len(), &self.shared.large).await?;
-        }
+        let large = &self.shared.large;
+        let places = match &mut self.arrival {
+            Some(arrival) => {
+                arrival.came(octets.len(), large).await?;
+                &large.from_clients
+            }
+            None => &large.from_mtas,
+        };
+        self.held.more(octets.len(), places).await?;
         body.push(octets).await?;
         if let Some(arrival) = &mut self.arrival {
             arrival.taken();
@@ -433,7 +448,11 @@ impl Desk {
     async fn end_body(&mut self) -> Result<Draft, Trouble> {
         self.arrival = None;
         let body = self.body.take().ok_or(Trouble::Unavailable)?;
-        let (draft, failures) = body.finish().await?;
+        let finished = body.finish().await;
+        if finished.is_err() {
+            self.held = Held::default();
+        }
+        let (draft, failures) = finished?;
         self.failures = failures;
         let meant_for = std::mem::take(&mut self.meant_for);
         if let Some(upload) = draft.message.upload {

@@ -233,6 +233,33 @@ async fn a_large_message_waits_for_a_place() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_sessions_hold_of_small_messages_is_bounded() {
+    let store = Slow::new();
+    let shared = shared(&store);
+    let mut held = Vec::new();
+    for n in 0..=255 {
+        let mut desk = client(&shared, n);
+        begin(&mut desk, n).await;
+        assert_eq!(push(&mut desk, LARGE_BYTES - 1).await, Ok(()));
+        held.push(desk);
+    }
+    let mut late = client(&shared, 7);
+    begin(&mut late, 7).await;
+    assert_eq!(push(&mut late, 16_000).await, Ok(()), "most have no more");
+    let mut pushing = Box::pin(push(&mut late, 1_000));
+    assert!(futures_util::poll!(&mut pushing).is_pending());
+    let ending = &mut held[0];
+    assert!(matches!(ending.answer(Question::EndBody).await, Reply::Draft(_)));
+    assert!(futures_util::poll!(&mut pushing).is_pending(), "it is not stored yet");
+    let stored = ending.answer(Question::Commands(Vec::new())).await;
+    assert!(matches!(stored, Reply::Outcomes(_)));
+    assert_eq!(pushing.await, Ok(()));
+    let mut mta = desk(&shared, 1);
+    begin(&mut mta, 1).await;
+    assert_eq!(push(&mut mta, LARGE_BYTES - 1).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_sends_slowly_keeps_no_place_when_places_are_scarce() {
     let store = Slow::new();
     let shared = shared(&store);
@@ -278,17 +305,19 @@ async fn an_account_sends_few_large_messages_at_once_and_the_next_waits() {
 async fn who_sends_next_to_nothing_keeps_no_place_and_a_slow_line_does() {
     let store = Slow::new();
     let shared = shared(&store);
-    let mut desk = client(&shared, 1);
-    begin(&mut desk, 1).await;
-    assert_eq!(push(&mut desk, LARGE_BYTES).await, Ok(()));
-    let mut n_pushed = 0;
-    loop {
-        sleep(Duration::from_secs(4 * 60)).await;
-        match push(&mut desk, 1).await {
-            Ok(()) => n_pushed += 1,
-            Err(trouble) => break assert_eq!(trouble, Trouble::Overloaded),
+    for n_first in [1_000, LARGE_BYTES] {
+        let mut desk = client(&shared, 1);
+        begin(&mut desk, 1).await;
+        assert_eq!(push(&mut desk, n_first).await, Ok(()));
+        let mut n_pushed = 0;
+        loop {
+            sleep(Duration::from_secs(4 * 60)).await;
+            match push(&mut desk, 1).await {
+                Ok(()) => n_pushed += 1,
+                Err(trouble) => break assert_eq!(trouble, Trouble::Overloaded),
+            }
+            assert!(n_pushed < 3, "it keeps its place");
         }
-        assert!(n_pushed < 3, "it keeps its place");
     }
     // 32 kbit/s, a quarter of what a phone is left when all of its volume is used.
     let mut slow = client(&shared, 2);
