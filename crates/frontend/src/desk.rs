@@ -16,7 +16,7 @@ use mailbox::{
     AccountId, Answer, Change, ChunkRef, Command, Digest, Draft, MailboxId, Outcome, Query,
     Refusal, StoredChunk,
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
@@ -68,6 +68,8 @@ struct Watched {
     changes: Box<dyn Watch>,
     /// News may have been lost, here or on the way: how far the mailbox is has to be asked for.
     has_gap: bool,
+    /// Not before this.
+    rests_until: Instant,
 }
 
 impl Watched {
@@ -119,6 +121,7 @@ impl Desk {
         let Some(watched) = &mut self.watched else { return std::future::pending().await };
         loop {
             if watched.has_gap {
+                sleep_until(watched.rests_until).await;
                 match self.shared.store.query(watched.place, watched.mailboxes()).await {
                     Ok(answer) => {
                         watched.has_gap = false;
@@ -145,8 +148,10 @@ impl Desk {
         let asked = Instant::now();
         let reply = self.find_out(question).await.unwrap_or_else(Reply::Trouble);
         if let (true, Reply::Trouble(_), Some(watched)) = (asks, &reply, &mut self.watched) {
-            // Why: it may have been the question what is new, of which nobody tells a second time.
+            // Why: it may have been the question what is new, of which nobody tells a second time. Why later:
+            // it may fail at once, each time, and IDLE asks it again as soon as it is told.
             watched.has_gap = true;
+            watched.rests_until = Instant::now() + ASK_AGAIN_AFTER;
         }
         if let Some(kind) = kind {
             self.shared.metrics.asked(kind, asked.elapsed());
@@ -473,7 +478,8 @@ impl Desk {
             _ => {
                 let place = self.place(of.account)?;
                 let changes = self.shared.store.watch(place);
-                self.watched = Some(Watched { place, of, changes, has_gap: false });
+                let rests_until = Instant::now();
+                self.watched = Some(Watched { place, of, changes, has_gap: false, rests_until });
             }
         }
         Ok(Reply::Done)

@@ -1,14 +1,17 @@
 //! Desks over a store that answers when it is told to.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use mailbox::answer::AccountRecord;
 use mailbox::command::{AccountState, Quota};
-use mailbox::query::{Search, SearchKey};
-use mailbox::{Address, ShardId, UidSet};
+use mailbox::query::{Messages, Search, SearchKey, Vanished};
+use mailbox::{
+    Address, MailboxInfo, MailboxName, ModSeq, ShardId, Uid, UidSet, UidValidity,
+};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::timeout;
@@ -44,6 +47,16 @@ impl Slow {
     }
 }
 
+/// Nothing happens.
+struct Quiet;
+
+#[async_trait]
+impl Watch for Quiet {
+    async fn recv(&mut self) -> Change {
+        std::future::pending().await
+    }
+}
+
 #[async_trait]
 impl Store for Slow {
     /// Who has a number is there.
@@ -72,7 +85,11 @@ impl Store for Slow {
         self.n_under_way.fetch_add(1, Ordering::Relaxed);
         self.answers.acquire().await.unwrap().forget();
         self.n_under_way.fetch_sub(1, Ordering::Relaxed);
+        if matches!(query, Query::News(..)) {
+            return Err(Trouble::Unavailable);
+        }
         Ok(match query {
+            Query::Mailboxes(account) => Answer::Mailboxes(vec![inbox(account)], Vec::new()),
             Query::Account(_) => Answer::Account(Box::new(record(place))),
             _ => Answer::Found(UidSet::new(), None, None),
         })
@@ -83,7 +100,7 @@ impl Store for Slow {
     }
 
     fn watch(&self, _: Place) -> Box<dyn Watch> {
-        unreachable!("nobody watches")
+        Box::new(Quiet)
     }
 
     async fn lock_maildrop(&self, _: Place, _: LockToken) -> Result<bool, Trouble> {
@@ -122,6 +139,28 @@ fn record(place: Place) -> AccountRecord {
         quota: Quota { storage_bytes: None, n_messages: None },
         storage_bytes: 0,
         n_messages: 0,
+    }
+}
+
+fn inbox(account: AccountId) -> MailboxInfo {
+    MailboxInfo {
+        of: OfMailbox { account, mailbox: MailboxId(1) },
+        name: MailboxName::inbox(),
+        selectable: true,
+        has_children: false,
+        subscribed: false,
+        special_use: None,
+        uid_validity: UidValidity(NonZeroU32::MIN),
+        uid_next: Uid::FIRST,
+        highest_modseq: ModSeq::FIRST,
+        n_messages: 0,
+        n_unseen: 0,
+        n_deleted: 0,
+        n_recent: 0,
+        first_recent: Uid::FIRST,
+        size_bytes: 0,
+        deleted_bytes: 0,
+        keywords: Vec::new(),
     }
 }
 
@@ -389,6 +428,33 @@ async fn a_name_that_nobody_has_does_not_wait_for_the_shard_of_another() {
     let nobody = log_in(&shared, "nobody@example.test");
     let reply = timeout(Duration::from_secs(3), nobody).await.expect("in time");
     assert!(matches!(reply, Reply::Denied));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_found_out_is_not_asked_again_at_once() {
+    let store = Slow::new();
+    let shared = shared(&store);
+    let mut desk = desk(&shared, 1);
+    let of = inbox(place(1).account).of;
+    assert!(matches!(desk.answer(Question::Watch(of)).await, Reply::Done));
+    store.answers.add_permits(100);
+    let vanished = Vanished { of, since: 0, known: UidSet::all(), uid_validity: None };
+    let changed = Messages {
+        of,
+        uids: UidSet::all(),
+        changed_since: Some(0),
+        metadata: false,
+        chunks: false,
+        expunged: false,
+        only_envelope: false,
+    };
+    let begun = Instant::now();
+    for _ in 0..4 {
+        let news = Query::News(vanished.clone(), changed.clone());
+        assert!(matches!(desk.answer(Question::Query(news)).await, Reply::Trouble(_)));
+        assert_eq!(desk.next_change().await.of, of, "as IDLE is told, which asks again");
+    }
+    assert!(begun.elapsed() >= ASK_AGAIN_AFTER * 4, "{:?}", begun.elapsed());
 }
 
 async fn name(desk: &mut Desk, n: u8) {
