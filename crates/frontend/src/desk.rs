@@ -18,7 +18,7 @@ use mailbox::{
 };
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::Span;
+use tracing::{Span, info};
 
 use crate::ahead::{Ahead, completed_by};
 use crate::authenticate::Verdict;
@@ -241,7 +241,12 @@ impl Desk {
         let metrics = Arc::clone(&self.shared.metrics);
         let login = credentials.login.clone();
         let checked = self.shared.authenticator.check(credentials, self.origin).await;
+        let counted = match &checked {
+            Ok(Verdict::Right(place, _)) => self.shared.limits.accounts.enter(place.account),
+            _ => None,
+        };
         metrics.login(match &checked {
+            Ok(Verdict::Right(..)) if counted.is_none() => LoginResult::Limit,
             Ok(Verdict::Right(..)) => LoginResult::Right,
             Ok(Verdict::Wrong) => LoginResult::Wrong,
             Ok(Verdict::Disabled) => LoginResult::Disabled,
@@ -256,8 +261,11 @@ impl Desk {
             }
             Verdict::Disabled => return Ok(Reply::Disabled),
         };
-        let counted = self.shared.limits.accounts.enter(place.account);
-        self.login = Some(counted.ok_or(Trouble::Overloaded)?);
+        if counted.is_none() {
+            info!(account = %place.account, "too many sessions of an account");
+            return Ok(Reply::TooMany);
+        }
+        self.login = counted;
         self.remember(place);
         Span::current().record("account", tracing::field::display(place.account));
         Ok(Reply::Authenticated(Login { account: place.account, name: record.name }))

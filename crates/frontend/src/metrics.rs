@@ -31,11 +31,13 @@ pub(crate) enum LoginResult {
     Right,
     Wrong,
     Disabled,
+    /// Right, and one session too many of its account.
+    Limit,
     Trouble,
 }
 
 const N_PROTOCOLS: usize = Protocol::ALL.len();
-const LOGINS: [&str; 4] = ["right", "wrong", "disabled", "trouble"];
+const LOGINS: [&str; 5] = ["right", "wrong", "disabled", "limit", "trouble"];
 const DELIVERIES: [&str; 3] = ["committed", "refused", "trouble"];
 const ASKED: [&str; 4] = ["command", "query", "chunk", "recipient"];
 

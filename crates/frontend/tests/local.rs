@@ -96,12 +96,14 @@ async fn a_path_that_is_somebody_else_s_is_left_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_count_connections_logins_and_deliveries_and_name_nobody() {
-    let house = House::new("").await;
+    let house = House::new("connections_per_account_max = 1").await;
     assert_eq!(house.deliver(b"Subject: x\r\n\r\n").await, "250 2.1.5 Delivered");
     let mut right = house.client(Protocol::Pop3).await;
     assert!(right.log_in("secret").await.starts_with("+OK"));
     let mut wrong = house.client(Protocol::Pop3).await;
     assert!(wrong.log_in("guess").await.starts_with("-ERR"));
+    let mut second = house.client(Protocol::Pop3).await;
+    assert!(second.log_in("secret").await.starts_with("-ERR"));
     let mut http = house.client(Protocol::Http).await;
     http.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
     let mut all = String::new();
@@ -113,10 +115,11 @@ async fn metrics_count_connections_logins_and_deliveries_and_name_nobody() {
         all += &format!("{line}\n");
     }
     for line in [
-        "rookery_frontend_connections_open{protocol=\"pop3\"} 2",
+        "rookery_frontend_connections_open{protocol=\"pop3\"} 3",
         "rookery_frontend_connections_total{protocol=\"lmtp\"} 1",
         "rookery_frontend_logins_total{result=\"right\"} 1",
         "rookery_frontend_logins_total{result=\"wrong\"} 1",
+        "rookery_frontend_logins_total{result=\"limit\"} 1",
         "rookery_frontend_deliveries_total{result=\"committed\"} 1",
         "rookery_frontend_store_seconds_count{kind=\"command\"} 1",
     ] {

@@ -257,7 +257,12 @@ async fn sessions_of_an_account_are_counted() {
     let mut first = house.client(Protocol::Pop3).await;
     assert!(first.log_in("secret").await.starts_with("+OK"));
     let mut second = house.client(Protocol::Pop3).await;
-    assert!(second.log_in("secret").await.starts_with("-ERR [SYS/TEMP] Too busy"));
+    let said = second.log_in("secret").await;
+    assert_eq!(said, "-ERR [SYS/TEMP] Too many connections of this account");
+    let mut third = house.client(Protocol::Imap).await;
+    third.line().await;
+    let said = third.until_tag("a LOGIN jo@example.test secret").await;
+    assert_eq!(said.last(), "a NO [LIMIT] too many connections of this account");
 }
 
 #[tokio::test(flavor = "multi_thread")]

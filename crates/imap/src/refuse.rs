@@ -20,6 +20,11 @@ pub(crate) fn fault(fault: Fault) -> Ending {
     }
 }
 
+/// Words of its own: waiting does not help, closing another connection does.
+pub(crate) fn too_many() -> Ending {
+    Ending::no("too many connections of this account").code("LIMIT")
+}
+
 /// A question without an answer.
 pub(crate) fn trouble(trouble: Trouble) -> Ending {
     match trouble {

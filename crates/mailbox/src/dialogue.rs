@@ -137,6 +137,8 @@ pub enum Reply {
     Denied,
     /// Authenticate: right, but the account is suspended or lacks this service.
     Disabled,
+    /// Authenticate: right, but the account has as many sessions as it may.
+    TooMany,
     /// Recipient: none if nobody has the address, several if it is a group's; nobody twice.
     Recipient(Vec<AccountId>),
     /// Query.

@@ -7,6 +7,7 @@ pub(crate) const IN_USE: &str = "-ERR [IN-USE] Another session has this maildrop
 pub(crate) const LOST: &str = "-ERR [SYS/TEMP] Another session has this maildrop now";
 pub(crate) const DENIED: &str = "-ERR [AUTH] Wrong name or password";
 pub(crate) const DISABLED: &str = "-ERR [AUTH] Account disabled";
+pub(crate) const TOO_MANY: &str = "-ERR [SYS/TEMP] Too many connections of this account";
 pub(crate) const NEED_TLS: &str = "-ERR [AUTH] Start TLS first";
 pub(crate) const UNKNOWN: &str = "-ERR Unknown command";
 pub(crate) const PARAMETERS: &str = "-ERR Wrong parameters";

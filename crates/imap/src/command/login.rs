@@ -4,6 +4,7 @@ use mailbox::dialogue::{Credentials, Question, Reply};
 
 use crate::context::Context;
 use crate::parse::{Fault, Parsed};
+use crate::refuse;
 use crate::work::{Ending, Next, Then, Work, misplaced};
 
 /// Asks whether the password is right.
@@ -33,6 +34,7 @@ pub(super) fn answered(cx: &mut Context, reply: Option<Reply>) -> Next {
         Some(Reply::Disabled) => Next::Done(
             Ending::no("the account is disabled").code("CONTACTADMIN").then(Then::CountLogin),
         ),
+        Some(Reply::TooMany) => Next::Done(refuse::too_many()),
         _ => misplaced(),
     }
 }

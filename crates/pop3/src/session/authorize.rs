@@ -83,6 +83,7 @@ impl Session {
             }
             Reply::Denied => self.refused(refuse::DENIED),
             Reply::Disabled => self.refused(refuse::DISABLED),
+            Reply::TooMany => self.say(refuse::TOO_MANY),
             reply => self.say(trouble(&reply)),
         }
     }
