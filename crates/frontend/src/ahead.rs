@@ -1,5 +1,5 @@
 //! What was sent ahead of messages: it is let go of when the command that was to complete its message is
-//! refused, else it would count for ten minutes.
+//! refused, or did not need it, else it would count for ten minutes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,17 +26,15 @@ impl Ahead {
         self.uploads.insert((place.account, upload), place);
     }
 
-    /// What came of the command that was to complete these. If it was done, or may have been or be, they
-    /// are not ours any more.
-    pub(crate) fn ended(
-        &mut self,
-        uploads: &[(AccountId, UploadId)],
-        it: Result<&Outcome, &Trouble>,
-    ) {
+    /// What came of a command: what it completed, or may have or will, is not ours any more.
+    pub(crate) fn ended(&mut self, completes: &Completes, it: Result<&Outcome, &Trouble>) {
+        let Completes { account, uploads } = completes;
         match it {
-            Ok(Outcome::Refused(_)) => {}
-            Err(trouble) if *trouble != Trouble::Unknown => {}
-            _ => self.uploads.retain(|upload, _| !uploads.contains(upload)),
+            // Why all of the account: beside messages of its own there are batches of small ones, which the
+            // command finds by their digests. Should it be done yet, they have to be there.
+            Err(Trouble::Unknown) => self.uploads.retain(|(of, _), _| of != account),
+            Ok(Outcome::Refused(_)) | Err(_) => {}
+            Ok(_) => self.uploads.retain(|(of, upload), _| of != account || !uploads.contains(upload)),
         }
     }
 
@@ -66,16 +64,23 @@ impl Drop for Ahead {
     }
 }
 
-/// The uploads that a command completes, and whose they are.
-pub(crate) fn completed_by(command: &Command) -> Vec<(AccountId, UploadId)> {
+/// What a command that puts messages into an account completes.
+pub(crate) struct Completes {
+    account: AccountId,
+    uploads: Vec<UploadId>,
+}
+
+/// `None` for a command that brings no message.
+pub(crate) fn completed_by(command: &Command) -> Option<Completes> {
     match command {
         Command::Deliver(it) => {
-            it.message.upload.iter().map(|upload| (it.account, *upload)).collect()
+            let uploads = it.message.upload.into_iter().collect();
+            Some(Completes { account: it.account, uploads })
         }
         Command::Append(it) => {
-            let uploads = it.messages.iter().filter_map(|new| new.message.upload);
-            uploads.map(|upload| (it.account, upload)).collect()
+            let uploads = it.messages.iter().filter_map(|new| new.message.upload).collect();
+            Some(Completes { account: it.account, uploads })
         }
-        _ => Vec::new(),
+        _ => None,
     }
 }

@@ -187,11 +187,13 @@ impl Desk {
                 done.map(|(outcome, answer)| Reply::OutcomeAnd(outcome, answer))
             }
             Question::Commands(commands) => {
-                let uploads: Vec<_> =
-                    commands.iter().map(|(command, _)| completed_by(command)).collect();
+                let each = commands.iter().map(|(command, _)| completed_by(command));
+                let each: Vec<_> = each.collect();
                 let outcomes = self.commands(commands).await;
-                for (uploads, it) in uploads.iter().zip(&outcomes) {
-                    self.ahead.ended(uploads, it.as_ref());
+                for (completes, it) in each.iter().zip(&outcomes) {
+                    if let Some(completes) = completes {
+                        self.ahead.ended(completes, it.as_ref());
+                    }
                 }
                 self.held = Held::default();
                 self.ahead.give_up();
@@ -311,7 +313,7 @@ impl Desk {
         self.command_and(command, inline, None).await.map(|(outcome, _)| outcome)
     }
 
-    /// Does a command, and lets go of what was sent ahead if it is refused.
+    /// Does a command; when it brought messages, or was to, lets go of what was sent ahead for them.
     async fn single(
         &mut self,
         command: Command,
@@ -321,14 +323,11 @@ impl Desk {
         if let Command::Upload(it) = &command {
             self.ahead.sent(self.place(it.account)?, it.upload);
         }
-        let uploads = completed_by(&command);
-        let is_body = matches!(command, Command::Deliver(_) | Command::Append(_));
+        let completes = completed_by(&command);
         let done = self.command_and(command, inline, then).await;
-        if is_body {
+        if let Some(completes) = completes {
             self.held = Held::default();
-        }
-        if !uploads.is_empty() {
-            self.ahead.ended(&uploads, done.as_ref().map(|(outcome, _)| outcome));
+            self.ahead.ended(&completes, done.as_ref().map(|(outcome, _)| outcome));
             self.ahead.give_up();
         }
         done

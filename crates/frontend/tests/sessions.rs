@@ -396,6 +396,45 @@ async fn a_large_append_passes_in_pieces_and_comes_back() {
     assert_eq!(imap.octets(raw.len()).await, raw.as_bytes());
 }
 
+/// Some 250 KiB of which nothing is like another.
+fn noise(seed: u32) -> String {
+    let lines = (0..3_800u32).map(|n| [seed, n].map(u32::to_be_bytes).concat());
+    lines.map(|octets| format!("{}\n", mailbox::Digest::of(&octets))).collect()
+}
+
+/// Sends all of these in one APPEND, up to the line end behind the last.
+async fn append_all(imap: &mut Client, messages: &[String]) {
+    let mut before = String::from("b APPEND INBOX");
+    for message in messages {
+        let asked = imap.say(&format!("{before} {{{}}}", message.len())).await;
+        assert!(asked.starts_with('+'), "{asked}");
+        before.clone_from(message);
+    }
+    imap.send(before.as_bytes()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_kept_of_what_many_messages_sent_ahead() {
+    let house = House::new("").await;
+    let mut imap = house.client(Protocol::Imap).await;
+    imap.line().await;
+    imap.until_tag("a LOGIN jo@example.test secret").await;
+    let messages: Vec<String> = (0..8).map(noise).collect();
+    append_all(&mut imap, &messages).await;
+    assert!(imap.until_tag("").await.last().starts_with("b OK [APPENDUID"));
+    assert!(house.memory.with(|state| state.n_uploads > 0), "some were sent ahead");
+    let is_gone = house.memory.until(|state| state.shard.has_no_uploads());
+    timeout(PATIENCE, is_gone).await.expect("it is let go of");
+    imap.until_tag("c SELECT INBOX").await;
+    for (at, message) in messages.iter().enumerate() {
+        let literal = imap.say(&format!("d FETCH {} BODY.PEEK[]", at + 1)).await;
+        assert!(literal.ends_with(&format!("{{{}}}", message.len())), "{literal}");
+        assert_eq!(imap.octets(message.len()).await, message.as_bytes());
+        assert_eq!(imap.line().await, ")");
+        assert!(imap.line().await.starts_with("d OK"));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_from_the_start_and_begun_later() {
     let directory = tempfile::tempdir().unwrap();
