@@ -436,6 +436,32 @@ async fn nothing_is_kept_of_what_many_messages_sent_ahead() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_kept_of_many_messages_of_which_one_is_refused() {
+    let house = House::new("message_bytes_max = 3000000").await;
+    let large: String = (0..8).map(noise).collect();
+    // Behind the first message: one too large, an empty one, no message, flags that are none.
+    for (behind, answer) in [
+        (" {4000000}\r\n", "b NO [TOOBIG]"),
+        (" {0+}\r\n\r\n", "b NO"),
+        (" nonsense\r\n", "b BAD"),
+        (" (\\Nonsense {4+}\r\nfour\r\n", "b BAD"),
+    ] {
+        let mut imap = house.client(Protocol::Imap).await;
+        imap.line().await;
+        imap.until_tag("a LOGIN jo@example.test secret").await;
+        append_all(&mut imap, std::slice::from_ref(&large)).await;
+        assert!(house.memory.with(|state| state.n_uploads > 0), "it was sent ahead");
+        imap.send(behind.as_bytes()).await;
+        let said = imap.line().await;
+        assert!(said.starts_with(answer), "{behind:?}: {said}");
+        // As long as the session lives nobody else lets go of it.
+        let is_gone = house.memory.until(|state| state.shard.has_no_uploads());
+        timeout(PATIENCE, is_gone).await.expect("it is let go of");
+        assert!(imap.until_tag("c NOOP").await.last().starts_with("c OK"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tls_from_the_start_and_begun_later() {
     let directory = tempfile::tempdir().unwrap();
     let (house, connector) = house_with_tls(directory.path()).await;

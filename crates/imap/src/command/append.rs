@@ -29,7 +29,7 @@ enum Step {
     SendAhead,
     /// The line behind the message.
     Tail,
-    /// The message is given up; then this is told.
+    /// The messages are given up; then this is told.
     Drop(Ending),
     Commit,
 }
@@ -74,21 +74,31 @@ impl Append {
 
     /// Ends it: before a message was asked for, or while it comes, or behind it.
     fn refuse(&mut self, ending: Ending) -> Next {
-        match self.step {
+        let ending = match &self.step {
+            // What was to be told before it was given up.
+            Step::Drop(ending) => return Next::Done(ending.clone()),
             // The client waits for our word and sends nothing.
-            Step::Begin | Step::Find | Step::BeginBody if self.literal.is_synchronising => {
-                Next::Done(ending)
-            }
-            Step::Begin | Step::Find | Step::BeginBody | Step::Drop(_) => {
-                Next::Done(ending.skipping(self.left))
-            }
-            Step::Octets | Step::Slice | Step::EndBody => {
-                self.step = Step::Drop(ending);
-                Next::Ask(Question::DropBody)
-            }
-            Step::SendAhead => Next::Done(ending.skipping(0)),
-            Step::Tail | Step::Commit => Next::Done(ending),
+            Step::Begin | Step::Find | Step::BeginBody if self.literal.is_synchronising => ending,
+            Step::Begin | Step::Find | Step::BeginBody => ending.skipping(self.left),
+            Step::Octets | Step::Slice | Step::EndBody => ending.skipping(self.left),
+            Step::SendAhead => ending.skipping(0),
+            Step::Tail | Step::Commit => ending,
+        };
+        self.give_up(ending)
+    }
+
+    /// Tells how it ended, once nothing of it is kept any more.
+    fn give_up(&mut self, ending: Ending) -> Next {
+        let is_begun = match self.step {
+            Step::Begin | Step::Find | Step::BeginBody => !self.messages.is_empty(),
+            Step::Octets | Step::Slice | Step::EndBody | Step::SendAhead | Step::Tail => true,
+            Step::Drop(_) | Step::Commit => false,
+        };
+        if !is_begun {
+            return Next::Done(ending);
         }
+        self.step = Step::Drop(ending);
+        Next::Ask(Question::DropBody)
     }
 
     /// RFC 8508 3: which message is to be replaced.
@@ -199,12 +209,12 @@ impl Append {
             Gathered::Nothing => Next::Input,
             Gathered::Line => match (self.is_in_utf8, input.take_command().as_slice()) {
                 (false, b"") | (true, b")") => self.commit(cx),
-                _ => Next::Done(bad),
+                _ => self.give_up(bad),
             },
             Gathered::Literal(literal) if self.replaced.is_some() => {
                 input.take_command();
                 let skip = (!literal.is_synchronising).then_some(literal.len);
-                Next::Done(Ending { skip, ..bad })
+                self.give_up(Ending { skip, ..bad })
             }
             Gathered::Literal(literal) => {
                 let text = input.take_command();
@@ -220,7 +230,9 @@ impl Append {
                     Err(fault) => self.refuse(refuse::fault(fault)),
                 }
             }
-            Gathered::TooLong | Gathered::Lost | Gathered::Skipped => Next::Done(bad.skipping(0)),
+            Gathered::TooLong | Gathered::Lost | Gathered::Skipped => {
+                self.give_up(bad.skipping(0))
+            }
         }
     }
 
@@ -279,10 +291,7 @@ impl Work for Append {
                 Some(draft) => self.keep(*draft),
                 None => misplaced(),
             },
-            (Step::Drop(ending), Some(Reply::Done)) => {
-                let ending = ending.clone();
-                self.refuse(ending)
-            }
+            (Step::Drop(ending), Some(Reply::Done)) => Next::Done(ending.clone()),
             // Durability: the outcome comes from a command committed by a majority.
             (Step::Commit, Some(Reply::Outcome(Outcome::Appended(appended)))) => {
                 cx.note_arrivals(appended.mailbox);
@@ -306,13 +315,7 @@ impl Work for Append {
     }
 
     fn trouble(&mut self, _: &mut Context, trouble: Trouble) -> Next {
-        match &self.step {
-            Step::Drop(ending) => {
-                let ending = ending.clone();
-                self.refuse(ending)
-            }
-            _ => self.refuse(refuse::trouble(trouble)),
-        }
+        self.refuse(refuse::trouble(trouble))
     }
 
     fn refused(&mut self, _: &mut Context, refusal: Refusal) -> Next {
