@@ -10,6 +10,7 @@ use mailbox::dialogue::Engine;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, info_span, warn};
@@ -41,6 +42,9 @@ pub enum Protocol {
 
 /// After a failed accept (no file descriptors left) the next one is tried later.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// Failed accepts are told once in so long: with no file descriptors left each port fails ten times a second.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// A peer that was silent for so long is asked whether it is there. NAT routers forget a connection after
 /// some minutes, and a phone is woken up by each probe.
@@ -131,6 +135,7 @@ pub(crate) struct Port {
 impl Port {
     /// Accepts until told to stop.
     pub(crate) async fn serve(self) {
+        let mut warned = None;
         loop {
             let accepted = tokio::select! {
                 () = self.shutdown.cancelled() => return,
@@ -139,8 +144,10 @@ impl Port {
             match accepted {
                 Ok((socket, peer)) => self.take(socket, peer.ip().to_canonical()),
                 Err(error) => {
-                    warn!(%error, port = self.protocol.name(), "accept failed");
-                    tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
+                    if is_due(&mut warned) {
+                        warn!(%error, port = self.protocol.name(), "accept failed");
+                    }
+                    self.shutdown.run_until_cancelled(sleep(ACCEPT_AGAIN_AFTER)).await;
                 }
             }
         }
@@ -189,6 +196,15 @@ impl Port {
         };
         self.tasks.spawn(serving.instrument(span));
     }
+}
+
+/// Whether it is to be told again, as it is then.
+fn is_due(told: &mut Option<Instant>) -> bool {
+    let is_due = told.is_none_or(|told| told.elapsed() >= WARN_EVERY);
+    if is_due {
+        *told = Some(Instant::now());
+    }
+    is_due
 }
 
 impl Shared {
@@ -327,5 +343,17 @@ mod tests {
         let unanswered = PROBE_EVERY * socket.tcp_keepalive_retries().unwrap();
         let patience = socket.tcp_keepalive_time().unwrap() + unanswered;
         assert!(patience <= Duration::from_secs(300), "{patience:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_again_and_again_is_told_seldom() {
+        let mut told = None;
+        let mut n_told = 0;
+        // Two minutes and a half.
+        for _ in 0..1_500 {
+            n_told += u32::from(is_due(&mut told));
+            sleep(ACCEPT_AGAIN_AFTER).await;
+        }
+        assert_eq!(n_told, 3);
     }
 }
