@@ -5,8 +5,9 @@
 //! about nothing was sent. A node that does not know such streams is called as before.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use prost::Message;
@@ -29,6 +30,9 @@ const QUEUE_LEN_MAX: usize = 4096;
 /// a connection has under way.
 const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// A node that knew no streams is asked for one again after so long: it may be of a later version by now.
+const UNARY_FOR: Duration = Duration::from_secs(60);
+
 /// Limit: octets an id takes in a frame.
 const ID_BYTES_MAX: usize = 16;
 
@@ -36,13 +40,13 @@ const ID_BYTES_MAX: usize = 16;
 pub(crate) struct Exchange {
     client: MailClient<Channel>,
     line: Mutex<Option<Arc<Line>>>,
-    /// The node does not know streams.
-    is_unary: AtomicBool,
+    /// The node did not know streams; no other is tried before this.
+    unary_until: Mutex<Option<Instant>>,
 }
 
 impl Exchange {
     pub(super) fn new(client: MailClient<Channel>) -> Self {
-        Self { client, line: Mutex::new(None), is_unary: AtomicBool::new(false) }
+        Self { client, line: Mutex::new(None), unary_until: Mutex::new(None) }
     }
 
     /// Puts a command into a shard's log.
@@ -75,7 +79,7 @@ impl Exchange {
 
     /// `None`: the node knows no streams, and has done nothing.
     async fn call(&self, request: Asked, deadline: Instant) -> Option<Result<Told, Status>> {
-        if self.is_unary.load(Ordering::Relaxed) {
+        if self.unary_until().is_some_and(|until| Instant::now() < until) {
             return None;
         }
         let told = match self.line().send(request, deadline) {
@@ -83,10 +87,14 @@ impl Exchange {
             Err(status) => Err(status),
         };
         if told.as_ref().is_err_and(|status| status.code() == Code::Unimplemented) {
-            self.is_unary.store(true, Ordering::Relaxed);
+            *self.unary_until() = Some(Instant::now() + UNARY_FOR);
             return None;
         }
         Some(told)
+    }
+
+    fn unary_until(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.unary_until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn line(&self) -> Arc<Line> {
@@ -259,8 +267,9 @@ mod tests {
     use crate::proto::mail::mail_server::{Mail, MailServer};
     use wire::query_response::Result as Answered;
 
-    /// A node as it was before there were streams.
-    struct Old;
+    /// A node as it was before there were streams; counts who asked for one.
+    #[derive(Default)]
+    struct Old(Arc<AtomicUsize>);
 
     type Frames<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -290,6 +299,7 @@ mod tests {
             &self,
             _: Request<Streaming<wire::RequestFrame>>,
         ) -> Result<Response<Self::ExchangeStream>, Status> {
+            self.0.fetch_add(1, Ordering::Relaxed);
             Err(Status::unimplemented("of a later version"))
         }
 
@@ -333,12 +343,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_node_that_knows_no_streams_is_called_as_before() {
+        let n_asked = Arc::default();
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         // Why endless: a server whose connections have all come ends.
         let incoming =
             tokio_stream::iter([Ok::<_, std::io::Error>(theirs)]).chain(tokio_stream::pending());
         tokio::spawn(Server::builder().serve_with_incoming_shutdown(
-            MailServer::new(Old),
+            MailServer::new(Old(Arc::clone(&n_asked))),
             incoming,
             std::future::pending(),
         ));
@@ -350,9 +361,15 @@ mod tests {
         let channel =
             Endpoint::from_static("http://rookery.internal").connect_with_connector_lazy(connector);
         let exchange = Exchange::new(MailClient::new(channel));
-        for _ in 0..2 {
+        for n_times in [1, 1, 2, 2] {
             let told = exchange.query(question(), soon()).await.unwrap().into_inner();
             assert_eq!(told.result, Some(Answered::Answer(Bytes::from_static(b"question"))));
+            assert_eq!(n_asked.load(Ordering::Relaxed), n_times);
+            if n_times == 1 {
+                tokio::time::pause();
+                tokio::time::advance(UNARY_FOR / 2).await;
+                tokio::time::resume();
+            }
         }
         assert!(exchange.line.lock().unwrap().as_ref().unwrap().has_ended());
     }
