@@ -28,6 +28,8 @@ const ONCE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Limit: leaders that may be lost under one question for which much is looked through. The first may have
 /// died of anything; a question that kills whoever looks must not come to each node in turn.
 const LEADERS_LOST_MAX: u32 = 2;
+/// How much later than others a call hears that its connection broke.
+const BREAKS_WITHIN: Duration = Duration::from_millis(100);
 /// How long a node may take to answer for the meta group.
 const META_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -48,8 +50,8 @@ impl Client {
             let leader = timeout_at(deadline, route.leader()).await;
             let leader = leader.map_err(|_| Trouble::Unavailable)?;
             let exchange = route.cluster.nodes.exchange(&leader.node);
-            let call = exchange.query(message.clone(), deadline);
-            let failed = match route.attempt(&leader, deadline, call).await {
+            let mut call = Box::pin(exchange.query(message.clone(), deadline));
+            let failed = match route.attempt(&leader, deadline, &mut call).await {
                 Ok(wire::QueryResponse { result: Some(Told::Answer(answer)), chunks }) => {
                     self.keep_beside(chunks);
                     return decode(&answer, "answer").map_err(|_| Trouble::Unavailable);
@@ -60,8 +62,9 @@ impl Client {
                 Ok(wire::QueryResponse { result: None, .. }) => return Err(Trouble::Unavailable),
                 Err(failed) => failed,
             };
-            // Why only these: what costs a node little does not end it, and outlives any number of leaders.
-            if matches!(failed, Failed::Lost) && Effort::of(query) != Effort::Little {
+            // Why only these: what costs a node less does not end it, and a leader that was only replaced, as
+            // all are while nodes are upgraded, did not die of it.
+            if Effort::of(query) == Effort::Mailbox && has_broken(&failed, call).await {
                 n_lost += 1;
                 if n_lost >= LEADERS_LOST_MAX {
                     return Err(Trouble::Unavailable);
@@ -141,6 +144,19 @@ impl Client {
     }
 }
 
+/// Whether the connection broke under a call.
+async fn has_broken<T>(failed: &Failed, call: impl Future<Output = Result<T, Status>>) -> bool {
+    match failed {
+        Failed::Broken => true,
+        // Why: that the leader is gone may have been noticed by another call, and this one hear of it later.
+        Failed::Lost => match timeout(BREAKS_WITHIN, call).await {
+            Ok(Err(status)) => !never_sent(&status),
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
 /// Whether an answer has every message asked for, as far as it goes.
 fn is_complete(asked: &Messages, answer: &Answer) -> bool {
     let Answer::Messages(records, next) = answer else { return false };
@@ -153,7 +169,9 @@ async fn again(failed: Failed, pause: &mut Pause, deadline: Instant) -> Result<(
     match failed {
         Failed::Told(MailError::Damaged) => return Err(Trouble::Damaged),
         Failed::Told(MailError::Invalid | MailError::TooLarge) => return Err(Trouble::Unavailable),
-        Failed::Told(MailError::NotLeader { .. }) | Failed::Lost => pause.turn().await,
+        Failed::Told(MailError::NotLeader { .. }) | Failed::Lost | Failed::Broken => {
+            pause.turn().await;
+        }
         _ => pause.wait().await,
     }
     if Instant::now() >= deadline { Err(Trouble::Unavailable) } else { Ok(()) }

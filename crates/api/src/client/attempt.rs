@@ -27,14 +27,16 @@ pub(super) enum Failed {
     Told(MailError),
     /// Nothing was sent: no connection.
     NotSent,
-    /// The connection broke, the leader was replaced or the time was up: it may have been done.
+    /// The leader was replaced or the time was up: it may have been done.
     Lost,
+    /// The connection broke, as when the node dies: it may have been done.
+    Broken,
 }
 
 impl Failed {
     /// Whether the command may have been done, or may still be.
     pub(super) fn may_be_done(&self) -> bool {
-        matches!(self, Self::Told(MailError::Unknown) | Self::Lost)
+        matches!(self, Self::Told(MailError::Unknown) | Self::Lost | Self::Broken)
     }
 }
 
@@ -92,7 +94,7 @@ impl Route {
             Code::ResourceExhausted => Failed::Told(MailError::Overloaded),
             _ => {
                 self.lost(leader);
-                if never_sent(status) { Failed::NotSent } else { Failed::Lost }
+                if never_sent(status) { Failed::NotSent } else { Failed::Broken }
             }
         }
     }

@@ -223,7 +223,9 @@ impl ShardLink {
                 {
                     break Trouble::Overloaded;
                 }
-                Failed::Told(MailError::NotLeader { .. }) | Failed::Lost => pause.turn().await,
+                Failed::Told(MailError::NotLeader { .. }) | Failed::Lost | Failed::Broken => {
+                    pause.turn().await;
+                }
                 _ => pause.wait().await,
             }
         };

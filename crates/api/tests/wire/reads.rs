@@ -204,6 +204,20 @@ async fn a_search_outlives_one_leader_and_does_not_come_to_a_third() {
 }
 
 #[tokio::test]
+async fn a_search_outlives_any_number_of_leaders_that_were_only_replaced() {
+    let cluster = Cluster::start(3);
+    let client = cluster.client();
+    let call = tokio::spawn(async move { client.query(PLACE, search()).await });
+    for (n, next) in ["n2", "n3", "n1"].into_iter().enumerate() {
+        came(&cluster, n + 1).await;
+        cluster.world.lead(next);
+    }
+    came(&cluster, 4).await;
+    cluster.world.searches.send_modify(|all| all.are_answered = true);
+    assert_eq!(call.await.unwrap(), Ok(Answer::Found(UidSet::new(), None, None)));
+}
+
+#[tokio::test]
 async fn nobody_looks_any_more_when_the_connection_of_who_asked_is_gone() {
     let cluster = Cluster::start(1);
     // A process that asks, and is killed.
