@@ -2,6 +2,7 @@
 
 use encoding_rs::WINDOWS_1252;
 use mail_parser::decoders::html::add_html_token;
+use memchr::{memchr, memchr2};
 
 /// Octets of a tag's name that are kept; no name that matters here has more than ten.
 const NAME_BYTES_MAX: usize = 16;
@@ -79,8 +80,12 @@ enum Place {
 impl HtmlReader {
     /// Appends what is to be read of `html` to `text`.
     pub(crate) fn feed(&mut self, html: &str, text: &mut String) {
-        for c in html.chars() {
+        let mut rest = html;
+        loop {
+            rest = self.state.leap(rest, text);
+            let Some(c) = rest.chars().next() else { return };
             self.state = next(std::mem::take(&mut self.state), c, text);
+            rest = &rest[c.len_utf8()..];
         }
     }
 
@@ -91,6 +96,26 @@ impl HtmlReader {
             State::Open => text.push('<'),
             _ => {}
         }
+    }
+}
+
+impl State {
+    /// Takes what leaves the state as it is all at once, and gives the rest.
+    fn leap<'h>(&self, html: &'h str, text: &mut String) -> &'h str {
+        let octets = html.as_bytes();
+        // All that is looked for is ASCII, so that it is found between characters.
+        let found = match self {
+            Self::Text => memchr2(b'<', b'&', octets),
+            // No first octet of an end is a letter, which might be large or small.
+            Self::Skip { end, n_read: 0 } => memchr(end.as_bytes()[0], octets),
+            Self::Tag(Tag { place: Place::Quoted(quote), .. }) => memchr(*quote as u8, octets),
+            _ => return html,
+        };
+        let (same, rest) = html.split_at(found.unwrap_or(html.len()));
+        if matches!(self, Self::Text) {
+            text.push_str(same);
+        }
+        rest
     }
 }
 
@@ -225,5 +250,30 @@ fn push_reference(name: &str, is_ended: bool, text: &mut String) {
     } else {
         text.push('&');
         text.push_str(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What stands where something begins or ends, and between.
+    const PIECES: [&str; 24] = [
+        "<", ">", "&", ";", "-", "--", "!", "/", "]", "]]>", "-->", "<!--", "<![CDATA[", "\"", "'", "=",
+        "style", "</STYLE", "<script ", "p", " ", "amp", "\u{e9}\u{20ac}", "#8364",
+    ];
+
+    proptest::proptest! {
+        #[test]
+        fn leaps_give_what_each_character_gives(which in proptest::collection::vec(0..PIECES.len(), 0..60)) {
+            let html: String = which.into_iter().map(|at| PIECES[at]).collect();
+            let (mut leaping, mut leapt) = (HtmlReader::default(), String::new());
+            leaping.feed(&html, &mut leapt);
+            leaping.finish(&mut leapt);
+            let mut walked = String::new();
+            let state = html.chars().fold(State::Text, |state, c| next(state, c, &mut walked));
+            HtmlReader { state }.finish(&mut walked);
+            proptest::prop_assert_eq!(leapt, walked, "{:?}", html);
+        }
     }
 }
