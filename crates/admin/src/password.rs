@@ -9,12 +9,16 @@ use anyhow::{Context as _, Result, bail};
 
 /// Limit: octets of a password; longer ones only cost time to hash.
 const PASSWORD_BYTES_MAX: usize = 1024;
+/// What Linux has in the place of a terminal's character that is not used (termios(3), `_POSIX_VDISABLE`).
+const SWITCHED_OFF: u8 = 0;
+/// Limit: octets that are read of one; there are its line end, and one that says that it is too long.
+const LINE_BYTES_MAX: usize = PASSWORD_BYTES_MAX + 2;
 
 /// The first line of standard input without its line end.
 pub fn read() -> Result<Vec<u8>> {
     let stdin = io::stdin();
     if !stdin.is_terminal() {
-        return line(&mut stdin.lock());
+        return line(&mut stdin.lock(), None);
     }
     type_twice(stdin.as_fd(), &mut stdin.lock(), |prompt| eprint!("{prompt}"))
 }
@@ -27,11 +31,11 @@ fn type_twice(
 ) -> Result<Vec<u8>> {
     let unseen = Unseen::begin(terminal).context("hide password")?;
     ask("password: ");
-    let first = line(input);
+    let first = line(input, unseen.interrupt());
     ask("\n");
     let first = first?;
     ask("once more: ");
-    let second = line(input);
+    let second = line(input, unseen.interrupt());
     ask("\n");
     drop(unseen);
     if second? != first {
@@ -40,9 +44,24 @@ fn type_twice(
     Ok(first)
 }
 
-fn line(input: &mut impl BufRead) -> Result<Vec<u8>> {
+/// A line; an error if this octet stands in it.
+fn line(input: &mut impl BufRead, interrupt: Option<u8>) -> Result<Vec<u8>> {
     let mut line = Vec::new();
-    input.read_until(b'\n', &mut line).context("read password")?;
+    loop {
+        let some = match input.fill_buf() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            some => some.context("read password")?,
+        };
+        let n_taken = some.iter().position(|octet| *octet == b'\n').map_or(some.len(), |at| at + 1);
+        line.extend_from_slice(&some[..n_taken]);
+        input.consume(n_taken);
+        if interrupt.is_some_and(|interrupt| line.contains(&interrupt)) {
+            bail!("interrupted");
+        }
+        if n_taken == 0 || line.ends_with(b"\n") || line.len() > LINE_BYTES_MAX {
+            break;
+        }
+    }
     let password = line.strip_suffix(b"\n").unwrap_or(&line);
     let password = password.strip_suffix(b"\r").unwrap_or(password);
     match password.len() {
@@ -69,9 +88,18 @@ impl<'t> Unseen<'t> {
         // SAFETY: it was filled.
         let before = unsafe { before.assume_init() };
         let mut unseen = before;
-        unseen.c_lflag &= !libc::ECHO;
+        // Why no signals: one would end the process and leave the terminal as it is now. The octet ends the
+        // line in its place, so that it is read at once.
+        unseen.c_lflag &= !(libc::ECHO | libc::ISIG);
+        unseen.c_cc[libc::VEOL] = before.c_cc[libc::VINTR];
         set(terminal, &unseen)?;
         Ok(Self { terminal, before })
+    }
+
+    /// What ends it all, mostly Ctrl-C.
+    fn interrupt(&self) -> Option<u8> {
+        let octet = self.before.c_cc[libc::VINTR];
+        (octet != SWITCHED_OFF).then_some(octet)
     }
 }
 
@@ -111,13 +139,13 @@ mod tests {
     }
 
     /// What comes of these lines, and what was seen of them.
-    fn typed(lines: [&str; 2]) -> (Result<Vec<u8>>, String) {
+    fn typed<const N: usize>(lines: [&str; N]) -> (Result<Vec<u8>>, String) {
         let (mut person, program) = terminal();
         let mut lines = lines.iter();
         let mut input = BufReader::new(program.try_clone().unwrap());
         let read = type_twice(program.as_fd(), &mut input, |prompt| {
             if prompt.ends_with(": ") {
-                writeln!(person, "{}", lines.next().unwrap()).unwrap();
+                person.write_all(lines.next().unwrap().as_bytes()).unwrap();
             }
         });
         writeln!(person, "seen").unwrap();
@@ -132,10 +160,18 @@ mod tests {
 
     #[test]
     fn a_password_is_not_seen_and_typed_twice() {
-        let (read, seen) = typed(["secret", "secret"]);
+        let (read, seen) = typed(["secret\n", "secret\n"]);
         assert_eq!((read.unwrap().as_slice(), seen.as_str()), (&b"secret"[..], "seen\r\n"));
-        let (read, seen) = typed(["secret", "secert"]);
+        let (read, seen) = typed(["secret\n", "secert\n"]);
         let said = read.unwrap_err().to_string();
         assert_eq!((said.as_str(), seen.as_str()), ("not the same twice", "seen\r\n"));
+    }
+
+    #[test]
+    fn who_interrupts_it_sees_again_what_is_typed() {
+        let (read, seen) = typed(["sec\x03"]);
+        assert_eq!((read.unwrap_err().to_string().as_str(), seen.as_str()), ("interrupted", "seen\r\n"));
+        let (read, seen) = typed(["secret\n", "\x03"]);
+        assert_eq!((read.unwrap_err().to_string().as_str(), seen.as_str()), ("interrupted", "seen\r\n"));
     }
 }
