@@ -48,6 +48,7 @@ fn check(all: &[Yaml], kind: &str) {
     assert!(pod["spec"]["terminationGracePeriodSeconds"].as_i64().expect("seconds") >= 20);
     check_volumes(all, workload);
     check_image(pod);
+    check_security(&pod["spec"]);
     let budget = of_kind(all, "PodDisruptionBudget");
     assert_eq!(&budget["spec"]["selector"]["matchLabels"]["app"], label);
     assert_eq!(&workload["spec"]["selector"]["matchLabels"]["app"], label);
@@ -87,6 +88,21 @@ fn check_volumes(all: &[Yaml], workload: &Yaml) {
     }
 }
 
+/// What a namespace asks for whose Pod Security Standard is `restricted`, and no way to Kubernetes.
+fn check_security(pod: &Yaml) {
+    assert_eq!(pod["automountServiceAccountToken"].as_bool(), Some(false));
+    let context = &pod["securityContext"];
+    assert_eq!(context["runAsNonRoot"].as_bool(), Some(true));
+    assert_eq!(context["seccompProfile"]["type"].as_str(), Some("RuntimeDefault"));
+    let containers = ["initContainers", "containers"].map(|kind| pod[kind].as_vec());
+    for container in containers.into_iter().flatten().flatten() {
+        let context = &container["securityContext"];
+        let name = container["name"].as_str().expect("a name");
+        assert_eq!(context["allowPrivilegeEscalation"].as_bool(), Some(false), "{name}");
+        assert_eq!(context["capabilities"]["drop"][0].as_str(), Some("ALL"), "{name}");
+    }
+}
+
 /// It is the one that the Dockerfile makes: the same user, and arguments for its ENTRYPOINT.
 fn check_image(pod: &Yaml) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests lies in the root");
@@ -116,7 +132,11 @@ fn nodes_are_a_stateful_set_with_a_name_and_a_disk_each() {
     assert_eq!(service["spec"]["clusterIP"].as_str(), Some("None"), "headless");
     assert_eq!(service["spec"]["publishNotReadyAddresses"].as_bool(), Some(true));
     let text = configuration(&all, "node.toml").replace("@POD@", "rookery-node-0");
-    let config = node::Config::parse(&text.replace("@NODE@", "machine-7")).expect("valid");
+    let config = node::Config::parse(&text).expect("valid");
+    assert_eq!(config.zone, "", "a machine is no zone");
+    // The init container writes one behind the rest.
+    let zoned = node::Config::parse(&format!("{text}zone = \"rack-a\"\n")).expect("valid");
+    assert_eq!(zoned.zone, "rack-a");
     let ports = ports(set);
     assert!(ports.contains(&("grpc".into(), config.listen.port().into())));
     assert!(ports.contains(&("http".into(), config.http.expect("probes").port().into())));
@@ -128,6 +148,11 @@ fn nodes_are_a_stateful_set_with_a_name_and_a_disk_each() {
 fn frontends_are_a_deployment() {
     let all = documents("frontend.yaml");
     check(&all, "Deployment");
+    let pod = &of_kind(&all, "Deployment")["spec"]["template"]["spec"];
+    let pause = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"].as_i64();
+    let patience = pod["terminationGracePeriodSeconds"].as_i64().expect("seconds");
+    // An external balancer's health checks first, then the sessions' goodbye.
+    assert!(pause.is_some_and(|pause| pause >= 20 && pause + 20 <= patience), "{pause:?}");
     let config = frontend::Config::from_toml(configuration(&all, "frontend.toml")).expect("valid");
     let ports = ports(of_kind(&all, "Deployment"));
     let listens = [
@@ -155,4 +180,16 @@ fn frontends_are_a_deployment() {
         }
     }
     assert!(ports.iter().all(|(name, _)| allowed.contains(&name.as_str())), "{allowed:?}");
+}
+
+#[test]
+fn an_operator_has_a_pod_with_an_identity() {
+    let all = documents("ctl.yaml");
+    let pod = of_kind(&all, "Pod");
+    check_security(&pod["spec"]);
+    let container = &pod["spec"]["containers"][0];
+    let nodes = documents("node.yaml");
+    let template = &of_kind(&nodes, "StatefulSet")["spec"]["template"]["spec"];
+    assert_eq!(container["image"], template["containers"][0]["image"]);
+    assert_eq!(names(&container["volumeMounts"]), names(&pod["spec"]["volumes"]));
 }
