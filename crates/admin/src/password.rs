@@ -170,8 +170,14 @@ mod tests {
     #[test]
     fn who_interrupts_it_sees_again_what_is_typed() {
         let (read, seen) = typed(["sec\x03"]);
-        assert_eq!((read.unwrap_err().to_string().as_str(), seen.as_str()), ("interrupted", "seen\r\n"));
+        assert_eq!(
+            (read.unwrap_err().to_string().as_str(), seen.as_str()),
+            ("interrupted", "seen\r\n")
+        );
         let (read, seen) = typed(["secret\n", "\x03"]);
-        assert_eq!((read.unwrap_err().to_string().as_str(), seen.as_str()), ("interrupted", "seen\r\n"));
+        assert_eq!(
+            (read.unwrap_err().to_string().as_str(), seen.as_str()),
+            ("interrupted", "seen\r\n")
+        );
     }
 }

@@ -34,7 +34,9 @@ impl Ahead {
             // command finds by their digests. Should it be done yet, they have to be there.
             Err(Trouble::Unknown) => self.uploads.retain(|(of, _), _| of != account),
             Ok(Outcome::Refused(_)) | Err(_) => {}
-            Ok(_) => self.uploads.retain(|(of, upload), _| of != account || !uploads.contains(upload)),
+            Ok(_) => {
+                self.uploads.retain(|(of, upload), _| of != account || !uploads.contains(upload))
+            }
         }
     }
 

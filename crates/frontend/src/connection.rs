@@ -104,7 +104,9 @@ impl Connection {
                     out.flush().await?;
                     let acceptor = self.shared.tls.as_ref();
                     let acceptor = acceptor.ok_or_else(|| io::Error::other("no certificate"))?;
-                    let socket = out.socket.start_tls(acceptor, &self.shutdown).await?;
+                    // Why boxed: it is large, and over before a connection waits.
+                    let begun = Box::pin(out.socket.start_tls(acceptor, &self.shutdown));
+                    let socket = begun.await?;
                     out = Output::new(socket, out.until);
                     self.engine.tls_started();
                 }

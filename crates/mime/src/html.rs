@@ -259,8 +259,30 @@ mod tests {
 
     /// What stands where something begins or ends, and between.
     const PIECES: [&str; 24] = [
-        "<", ">", "&", ";", "-", "--", "!", "/", "]", "]]>", "-->", "<!--", "<![CDATA[", "\"", "'", "=",
-        "style", "</STYLE", "<script ", "p", " ", "amp", "\u{e9}\u{20ac}", "#8364",
+        "<",
+        ">",
+        "&",
+        ";",
+        "-",
+        "--",
+        "!",
+        "/",
+        "]",
+        "]]>",
+        "-->",
+        "<!--",
+        "<![CDATA[",
+        "\"",
+        "'",
+        "=",
+        "style",
+        "</STYLE",
+        "<script ",
+        "p",
+        " ",
+        "amp",
+        "\u{e9}\u{20ac}",
+        "#8364",
     ];
 
     proptest::proptest! {

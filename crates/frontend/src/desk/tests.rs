@@ -9,9 +9,7 @@ use async_trait::async_trait;
 use mailbox::answer::AccountRecord;
 use mailbox::command::{AccountState, Quota};
 use mailbox::query::{Messages, Search, SearchKey, Vanished};
-use mailbox::{
-    Address, MailboxInfo, MailboxName, ModSeq, ShardId, Uid, UidSet, UidValidity,
-};
+use mailbox::{Address, MailboxInfo, MailboxName, ModSeq, ShardId, Uid, UidSet, UidValidity};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::timeout;

@@ -230,9 +230,7 @@ impl Append {
                     Err(fault) => self.refuse(refuse::fault(fault)),
                 }
             }
-            Gathered::TooLong | Gathered::Lost | Gathered::Skipped => {
-                self.give_up(bad.skipping(0))
-            }
+            Gathered::TooLong | Gathered::Lost | Gathered::Skipped => self.give_up(bad.skipping(0)),
         }
     }
 

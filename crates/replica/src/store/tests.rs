@@ -230,6 +230,7 @@ fn what_is_forgotten_never_makes_whoever_commits_wait_for_the_index() {
     // More than may wait.
     const N_BODIES: u64 = 5 * 4096;
     store.load_places((0..N_BODIES).map(|n| (digest(n), place)).collect()).unwrap();
+    store.flush().unwrap();
     let n_forgotten = (0..N_BODIES).take_while(|n| {
         let is_dead = store.forget_dead(&digest(*n), place, |_| false).unwrap();
         is_dead && store.pending().lag() < Lag::Behind
