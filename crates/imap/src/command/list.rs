@@ -209,8 +209,8 @@ pub(super) fn write_selected(cx: &mut Context, info: &MailboxInfo, given: &Given
     cx.out.text("\r\n");
 }
 
-/// RFC 9051 6.3.4 to 6.3.6, 6.3.9.7, 6.3.12: the client is told by what name it finds what it named in another
-/// form, or would have found it.
+/// RFC 9051 6.3.4 to 6.3.6, 6.3.9.7, 6.3.12: the client is told by what name it finds what it named in
+/// another form, or would have found it.
 pub(super) fn write_old_name(cx: &mut Context, given: &Given, attribute: &str) {
     if given.old_name.is_some() {
         let _ = write!(cx.out, "* LIST ({attribute}) ");
