@@ -15,15 +15,16 @@ use crate::limits::{Turn, Turns};
 /// Limit: large bodies at the same time that mail clients send, and as many that MTAs do; each costs about
 /// 1.3 MiB.
 const BODIES_MAX: usize = 128;
-/// Limit: sessions of mail clients, and as many of MTAs, that hold more than [`UNCOUNTED_BYTES_MAX`] of messages
-/// which are not stored yet; those that send large ones among them. Each of the others costs some 0.5 MiB.
+/// Limit: sessions of mail clients, and as many of MTAs, that hold more than [`UNCOUNTED_BYTES_MAX`] of
+/// messages which are not stored yet; those that send large ones among them. Each of the others costs some
+/// 0.5 MiB.
 const HOLDERS_MAX: usize = 256;
 /// Limit: octets of messages that a session may hold without a place; most messages have no more.
 const UNCOUNTED_BYTES_MAX: u64 = 16 * 1024;
 /// Limit: those of them that are for one account; further ones wait.
 const OF_ACCOUNT_MAX: usize = 4;
-/// Limit: how long they do, and how long any waits for its place. The client waits too, and gives up after some
-/// minutes.
+/// Limit: how long they do, and how long any waits for its place. The client waits too, and gives up after
+/// some minutes.
 const TURN_WITHIN: Duration = Duration::from_secs(60);
 /// Limit: what a client has to send at least in the mean; the slowest lines carry ten times as much.
 const BYTES_PER_S_MIN: u64 = 1024;
