@@ -94,19 +94,25 @@ fn n_rows(checkpoint: &Checkpoint) -> usize {
     n_rows
 }
 
-#[tokio::test]
-async fn what_could_not_be_written_is_written_the_next_time() {
-    let dir = tempfile::tempdir().unwrap();
+/// A checkpoint of row 1 was written, and row 2 came after it.
+async fn written_and_one_row_more(dir: &Path) -> (Arc<Checkpoints>, Arc<Store>) {
     let blocking = Blocking { is_threaded: false };
-    let files = dir.path().join("files");
+    let files = dir.join("files");
     let checkpoints = Checkpoints::open(&files, blocking, &Upkeep::default(), anywhere()).unwrap();
-    let index = index::open(&dir.path().join("index"), 1 << 20).unwrap();
+    let index = index::open(&dir.join("index"), 1 << 20).unwrap();
     let store = Store::open(index, 1, Arc::default()).unwrap();
     commit(&checkpoints, &store, 1);
     checkpoints.build(|| store.clone()).await.unwrap();
     commit(&checkpoints, &store, 2);
+    (checkpoints, store)
+}
+
+#[tokio::test]
+async fn what_could_not_be_written_is_written_the_next_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let (checkpoints, store) = written_and_one_row_more(dir.path()).await;
     let head = Head { from: checkpoints.end(), applied: store.applied() };
-    let in_the_way = files.join(format!("{}.new", head.name()));
+    let in_the_way = dir.path().join("files").join(format!("{}.new", head.name()));
     std::fs::create_dir(&in_the_way).unwrap();
     checkpoints.build(|| store.clone()).await.unwrap_err();
     assert_eq!(checkpoints.end_and_dirty_keys().unwrap().1, [vec![2]]);
@@ -119,14 +125,7 @@ async fn what_could_not_be_written_is_written_the_next_time() {
 #[tokio::test]
 async fn when_too_much_changed_to_be_noted_all_rows_are_written() {
     let dir = tempfile::tempdir().unwrap();
-    let blocking = Blocking { is_threaded: false };
-    let files = dir.path().join("files");
-    let checkpoints = Checkpoints::open(&files, blocking, &Upkeep::default(), anywhere()).unwrap();
-    let index = index::open(&dir.path().join("index"), 1 << 20).unwrap();
-    let store = Store::open(index, 1, Arc::default()).unwrap();
-    commit(&checkpoints, &store, 1);
-    checkpoints.build(|| store.clone()).await.unwrap();
-    commit(&checkpoints, &store, 2);
+    let (checkpoints, store) = written_and_one_row_more(dir.path()).await;
     for n in 0..=64_u8 {
         checkpoints.dirty().insert(&[vec![n], vec![0; 1 << 20]].concat());
     }
