@@ -88,6 +88,9 @@ fn admit(shared: &Shared, placement: Placement) -> bool {
         shared.fail(error);
         return true;
     }
+    if let Some(node) = placement.node(shared.name()).filter(|_| formed) {
+        shared.disks.leave_out(&node.disks);
+    }
     if formed && let Err(error) = shared.disks.admit(placement.cluster) {
         shared.fail(error);
         return true;

@@ -14,6 +14,9 @@ pub struct Config {
     pub name: String,
     /// Directories, each on a disk of its own: a disk is the unit of failure.
     pub data_dirs: Vec<PathBuf>,
+    /// Whether a data directory that no file system is mounted on is one whose disk is away.
+    #[serde(default)]
+    pub require_mounts: bool,
     /// Directory with ca.pem, cert.pem and key.pem.
     pub identity_dir: PathBuf,
     /// Where frontends, nodes and operators connect (gRPC).
@@ -84,6 +87,13 @@ pub const SETTINGS: &[Setting] = &[
         "Add one for each further disk; each must be a disk of its own.",
     ),
     setting(
+        "require_mounts",
+        "true or false",
+        "false",
+        "Set it where each of `data_dirs` is the mount point of a file system of its own: one whose disk \
+         is away for 30 s then counts as a lost disk, not as a new one.",
+    ),
+    setting(
         "identity_dir",
         "directory",
         "required",
@@ -97,7 +107,12 @@ pub const SETTINGS: &[Setting] = &[
         "Set it when others reach the node elsewhere.",
     ),
     setting("http", "address:port", "off", "Set it to have probes and metrics."),
-    setting("join", "list of host:port", "empty", "Name at least two nodes that are usually up."),
+    setting(
+        "join",
+        "list of host:port",
+        "empty",
+        "Name all nodes that the cluster begins with; later at least two that are usually up.",
+    ),
     setting("zone", "text", "empty", "Set it when nodes share a rack, room or power supply."),
     setting("bind", "address", "any", "Set it when packet filters go by source address."),
     setting(
@@ -307,6 +322,7 @@ mod tests {
         assert_eq!(config.in_flight_mib.to_string(), documented("in_flight_mib"));
         assert_eq!(config.scrub_mib_s.to_string(), documented("scrub_mib_s"));
         assert_eq!(config.fill_mib_s.to_string(), documented("fill_mib_s"));
+        assert_eq!(config.require_mounts.to_string(), documented("require_mounts"));
         assert_eq!(config.allow_drills.to_string(), documented("allow_drills"));
         assert!(SETTINGS.len() <= 20);
     }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::mounts;
 
 /// The label's file in a data directory.
 const LABEL: &str = "rookery-disk.toml";
@@ -103,7 +104,11 @@ impl Disks {
         let mut labels = Vec::with_capacity(config.data_dirs.len());
         let mut dead = None;
         for path in &config.data_dirs {
-            match read_label(path, &config.name) {
+            let label = match config.require_mounts && !mounts::is_mounted(path) {
+                true => Err(away(path)),
+                false => read_label(path, &config.name),
+            };
+            match label {
                 Ok(label) => labels.push((path, label)),
                 Err(refusal) => dead = Some(refusal.of_disk()?),
             }
@@ -165,6 +170,16 @@ impl Disks {
         }
         self.are_admitted.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// Does without disks that left the cluster, if there are others: it knows this node's and not them.
+    pub fn leave_out(&self, known: &[api::placement::Disk]) {
+        let has_left = |dir: &&DataDir| !known.iter().any(|one| one.disk_id == dir.disk_id);
+        for dir in self.dirs.iter().filter(has_left) {
+            let (disk, path) = (dir.disk_id, dir.path.display());
+            tracing::error!(%disk, %path, "disk has left this cluster: empty the directory");
+            dir.is_dead.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Writes a label on every usable disk; an error if none is left.
@@ -293,6 +308,12 @@ impl DataDir {
 /// What a label says of a start, 0 for nothing.
 fn start_id(text: Option<&str>) -> u64 {
     text.and_then(|text| u64::from_str_radix(text, 16).ok()).unwrap_or_default()
+}
+
+/// Of a directory that no disk is mounted on, which is no reason for the others to stand still.
+fn away(path: &Path) -> Refusal {
+    let text = "no file system is mounted there: mount its disk, or set require_mounts = false";
+    Refusal { error: directory(path, &text), is_dead: true }
 }
 
 /// The label of a directory, `None` if the directory is empty.

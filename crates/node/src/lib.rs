@@ -24,6 +24,7 @@ mod members;
 pub mod meta;
 mod meta_group;
 mod metrics;
+mod mounts;
 mod peer;
 mod recover;
 mod refuse;
@@ -73,6 +74,7 @@ impl Node {
             None => None,
         };
         let listen = local(&listener, config.listen);
+        shutdown.run_until_cancelled(mounts::awaited(&config)).await;
         let shared = Arc::new(Self::share(config, &identity, listen)?);
         let seeds = admission::seed_clients(&shared, &identity)
             .map_err(|error| Error::Identity(error.to_string()))?;

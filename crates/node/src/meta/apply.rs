@@ -160,18 +160,19 @@ fn check_text<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<(), Outcom
 
 /// A node's own word replaces what was known, but a disk never goes back: not to fewer starts or
 /// batches, not from poisoned, not to another node. Disks it no longer names stay known, since
-/// replicas refer to them.
+/// replicas refer to them. A disk that left is not taken again; the others of its node are.
 fn register_node(rows: &mut Rows<'_>, said: &Node) -> Applied {
     check_node(said)?;
     let mut node = said.clone();
     let known = rows::nodes(rows);
+    node.disks.retain(|disk| !rows::has_left(rows, disk.disk_id));
+    if let (true, Some(disk)) = (node.disks.is_empty(), said.disks.first()) {
+        let (id, path) = (disk.disk_id, &disk.path);
+        let text = format!("disk {id} in {path} has left this cluster: empty the directory");
+        return Err(refused(text));
+    }
     for disk in &mut node.disks {
         let n_synced = disk.n_synced.take();
-        if rows::has_left(rows, disk.disk_id) {
-            let (id, path) = (disk.disk_id, &disk.path);
-            let text = format!("disk {id} in {path} has left this cluster: empty the directory");
-            return Err(refused(text));
-        }
         let mut all = known.iter().flat_map(|node| node.disks.iter().map(move |disk| (node, disk)));
         let Some((owner, old)) = all.find(|(_, old)| old.disk_id == disk.disk_id) else {
             continue;

@@ -57,7 +57,8 @@ async fn leaders_move_shards_are_added_and_a_wiped_disk_is_filled_again_as_a_new
     let before = ids(house.status().await.unwrap());
     house.stop("n3").await;
     let wiped = house.config("n3").data_dirs[0].clone();
-    std::fs::remove_dir_all(&wiped).unwrap();
+    let left = house.path("left");
+    std::fs::rename(&wiped, &left).unwrap();
     std::fs::create_dir(&wiped).unwrap();
     house.start("n3").await;
     let is_replaced = async || {
@@ -75,6 +76,23 @@ async fn leaders_move_shards_are_added_and_a_wiped_disk_is_filled_again_as_a_new
     let placement = status.placement.unwrap();
     let mut replicas = placement.shards.iter().flat_map(|shard| &shard.replicas);
     assert!(replicas.all(|one| before.contains(&one.replica_id) || one.node == "n3"));
+
+    // The old disk comes back beside the others: it is not taken, and they go on.
+    let known = placement.node("n3").unwrap().disks.iter().map(|disk| disk.disk_id);
+    let known: BTreeSet<_> = known.collect();
+    house.stop("n3").await;
+    let mut config = house.config("n3");
+    config.data_dirs.push(left);
+    house.configure("n3", config);
+    house.start("n3").await;
+    wait_for("n3 serves", PATIENCE, async || {
+        page(&house, "n3", "/readyz").await.ends_with("\r\n\r\nok\n")
+    })
+    .await;
+    wait_for("all copies are there", PATIENCE, async || house.converged().await).await;
+    let placement = house.status().await.unwrap().placement.unwrap();
+    let disks = placement.node("n3").unwrap().disks.iter().map(|disk| disk.disk_id);
+    assert_eq!(disks.collect::<BTreeSet<_>>(), known);
     house.stop_all().await;
 }
 

@@ -47,6 +47,17 @@ async fn directories_that_are_not_ours_are_refused_and_left_alone() {
     assert!(dir.join("disk").exists(), "a disk without a label is never formatted");
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_directory_below_a_mount_point_is_no_new_disk() {
+    let mut house = House::new(1, 1);
+    let mut config = house.config("n1");
+    config.require_mounts = true;
+    let dir = config.data_dirs[0].clone();
+    house.configure("n1", config);
+    assert!(line(&mut house, "n1").await.contains("no file system is mounted there"));
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
+}
+
 #[tokio::test]
 async fn a_disk_that_cannot_be_opened_is_told_for_what_it_is() {
     let mut house = House::new(1, 2);
