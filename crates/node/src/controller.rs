@@ -9,16 +9,16 @@ mod seat;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::admin::Replacement;
 use api::meta::{MetaError, ReplicaState};
-use api::placement::Placement;
+use api::placement::{DiskId, Placement};
 use mailbox::ShardId;
 
-pub(crate) use self::plan::LAG_MAX;
+pub(crate) use self::plan::lag_max;
 use self::plan::{Action, Heard, Plan, Scene, plan};
 use self::progress::Progress;
 use crate::meta::Command;
@@ -31,6 +31,10 @@ pub(crate) const REPLACE_AFTER_S: u64 = 600;
 const REPLACE_AFTER_S_MIN: u64 = 3;
 /// The setting of the cluster that says otherwise, in seconds.
 pub(crate) const REPLACE_AFTER: &str = "replace_after_s";
+
+/// For so long a disk on which a replica could not run gets another one only where no other disk is left: it
+/// carries least, and would be chosen again and again.
+const SHUNNED_FOR: Duration = Duration::from_secs(600);
 
 /// How often to look.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -57,6 +61,7 @@ pub(crate) fn leader(shared: &Shared, placement: &Placement, shard: ShardId) -> 
         watching: Duration::ZERO,
         replace_after: Duration::ZERO,
         unwell: &BTreeMap::new(),
+        shunned: &BTreeSet::new(),
     };
     scene.leader(placement.shard(shard)?).map(|(node, _)| node.to_owned())
 }
@@ -73,6 +78,8 @@ fn heard(shared: &Shared) -> BTreeMap<String, Heard> {
 struct Memory {
     since: Instant,
     unwell: BTreeMap<(ShardId, u64), Instant>,
+    /// Disks on which a replica could not run, and when that was seen last.
+    shunned: BTreeMap<DiskId, Instant>,
     asked: BTreeMap<ShardId, (Action, Instant)>,
     progress: Progress,
 }
@@ -94,6 +101,7 @@ pub(crate) async fn control(shared: Arc<Shared>) {
         let memory = memory.get_or_insert_with(|| Memory {
             since: Instant::now(),
             unwell: BTreeMap::new(),
+            shunned: BTreeMap::new(),
             asked: BTreeMap::new(),
             progress: Progress::default(),
         });
@@ -109,13 +117,16 @@ impl Memory {
     fn look(&mut self, shared: &Shared, placement: &Placement) -> Plan {
         let heard = heard(shared);
         self.note_unwell(placement, &heard);
+        self.note_shunned(placement);
         let unwell = self.unwell.iter().map(|(key, since)| (*key, since.elapsed())).collect();
+        let shunned = self.shunned.keys().copied().collect();
         let scene = Scene {
             placement,
             heard: &heard,
             watching: self.since.elapsed(),
             replace_after: replace_after(placement),
             unwell: &unwell,
+            shunned: &shunned,
         };
         let plan = plan(&scene);
         let replacements = self.progress.of(&scene);
@@ -142,6 +153,20 @@ impl Memory {
             }
         }
         self.unwell = unwell;
+    }
+
+    /// Which disks have been no place for a replica lately.
+    fn note_shunned(&mut self, placement: &Placement) {
+        self.shunned.retain(|_, seen| seen.elapsed() < SHUNNED_FOR);
+        for ((shard, replica_id), since) in &self.unwell {
+            let shard = placement.shard(*shard);
+            let placed = shard.and_then(|shard| {
+                shard.replicas.iter().find(|one| one.replica_id == *replica_id)
+            });
+            if let Some(placed) = placed.filter(|_| since.elapsed() > plan::UNWELL_PATIENCE) {
+                self.shunned.insert(placed.disk_id, Instant::now());
+            }
+        }
     }
 
     /// Whether a step was not asked for a moment ago.

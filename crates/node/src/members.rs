@@ -6,7 +6,7 @@ use std::sync::Arc;
 use api::meta::{MemberChange, MemberVerb, MetaError};
 use replica::{Member, Role, Status};
 
-use crate::controller::LAG_MAX;
+use crate::controller::lag_max;
 use crate::refuse;
 use crate::replicas::Running;
 use crate::shared::Shared;
@@ -75,7 +75,9 @@ fn may_vote(running: &Running, status: &Status, id: u64) -> bool {
     let matched = status.matched.get(&id);
     status.voters.contains_key(&id)
         || id == running.replica.replica_id()
-        || matched.is_some_and(|matched| matched + LAG_MAX >= status.last_log_index)
+        || matched.is_some_and(|matched| {
+            matched + lag_max(status.committed) >= status.last_log_index
+        })
 }
 
 fn refused(reason: String) -> MetaError {

@@ -7,8 +7,8 @@
 //! of the old one ([`MemberVerb::Voters`]), and is noted as the voter ([`Command::PromoteReplica`]).
 //! The old one's node then finds it placed no more, and destroys it.
 //!
-//! Invariants: one change per shard at a time; a learner votes only when it has every row and every
-//! body; a copy that is lost is replaced before one that is to move.
+//! Invariants: one change per shard at a time; a learner votes only when it has every body and
+//! nearly every entry; a copy that is lost is replaced before one that is to move.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -23,9 +23,11 @@ use crate::meta::Command;
 /// A report older than this says that the node is away.
 pub(super) const FRESH: Duration = Duration::from_secs(4);
 /// A replica that does not run on a good disk for so long cannot run there.
-const UNWELL_PATIENCE: Duration = Duration::from_secs(30);
-/// Entries by which a learner may be behind when it begins to vote, a second's worth under load.
-pub(crate) const LAG_MAX: u64 = 2_000;
+pub(super) const UNWELL_PATIENCE: Duration = Duration::from_secs(30);
+/// Entries by which a learner may be behind when it begins to vote, a second's worth under load,
+const LAG_MAX: u64 = 2_000;
+/// but of what was committed no more than this share: all of a young shard may be less than a second's.
+const LAG_SHARE: u64 = 10;
 /// Limit: replicas that are filled at once on one disk; more only slow each other and the mail.
 const FILLS_PER_DISK_MAX: usize = 4;
 
@@ -40,6 +42,8 @@ pub(super) struct Scene<'a> {
     pub replace_after: Duration,
     /// For how long replicas on good disks have not run.
     pub unwell: &'a BTreeMap<(ShardId, u64), Duration>,
+    /// Disks on which replicas could not run lately: new ones go there only where nothing else is left.
+    pub shunned: &'a BTreeSet<DiskId>,
 }
 
 /// What a node said last, and how long ago.
@@ -143,15 +147,23 @@ impl<'a> Scene<'a> {
         };
         let id = learner.replica_id;
         let votes = voters.contains(&id);
-        let mut target = placed.clone();
-        target.insert(id);
-        target.retain(|id| Some(*id) != learner.replaces);
+        let with_learner = |without: Option<u64>| -> BTreeSet<u64> {
+            let stay = placed.iter().copied().filter(|one| Some(*one) != without);
+            stay.chain([id]).collect()
+        };
+        let goes = self.goes(shard, learner);
+        let target = with_learner(goes);
+        // Whoever went is out, also when it would be another one by now.
+        let outs = || [goes].into_iter().chain(placed.iter().map(|one| Some(*one)));
+        let done = outs().find(|out| votes && voters == with_learner(*out));
         let action = match self.lacks(shard, learner, leader) {
             // Both sides agreed already; either is safe, and this one was wanted.
             _ if leader.is_joint => ask(MemberVerb::Voters(if votes { target } else { placed })),
-            _ if votes && voters == target => {
-                Action::Note(Command::PromoteReplica(shard.shard, id, learner.replaces))
+            _ if done.is_some() => {
+                Action::Note(Command::PromoteReplica(shard.shard, id, done.flatten()))
             }
+            // The only other one, which it replaces: who goes does not lead.
+            _ if votes && Some(leader.replica_id) == goes => ask(MemberVerb::Lead(id)),
             _ if votes => ask(MemberVerb::Voters(target)),
             _ if self.must_leave(shard, learner) => {
                 let forget = Command::RemoveReplica(shard.shard, id);
@@ -159,7 +171,10 @@ impl<'a> Scene<'a> {
             }
             _ if !leader.learners.contains(&id) => ask(MemberVerb::AddLearner(learner.clone())),
             Some(_) => return,
-            None if Some(leader.replica_id) == learner.replaces => {
+            None if Some(leader.replica_id) == goes && placed.len() == 1 => {
+                ask(MemberVerb::Voters(with_learner(None)))
+            }
+            None if Some(leader.replica_id) == goes => {
                 let Some(next) = self.successor(shard, leader) else {
                     let text = format!("shard {}: nobody can lead instead", shard.shard);
                     return plan.waiting.push(text);
@@ -169,6 +184,18 @@ impl<'a> Scene<'a> {
             None => ask(MemberVerb::Voters(target)),
         };
         plan.actions.push(action);
+    }
+
+    /// In whose place a learner votes: the replica's it was made for, unless that one is still good for a
+    /// copy and another one was lost meanwhile.
+    fn goes(&self, shard: &Shard, learner: &Replica) -> Option<u64> {
+        let is_lost = |one: &Replica| matches!(self.of(shard, one), Condition::Lost(_));
+        let voters = || shard.replicas.iter().filter(|one| one.role == ReplicaRole::Voter);
+        let for_whom = voters().find(|one| Some(one.replica_id) == learner.replaces)?;
+        // On one node there is never a second one.
+        let lost = voters().find(|one| is_lost(one));
+        let lost = lost.filter(|_| !is_lost(for_whom) && for_whom.node != learner.node);
+        Some(lost.unwrap_or(for_whom).replica_id)
     }
 
     /// Places a learner if a replica has to be replaced.
@@ -201,7 +228,8 @@ impl<'a> Scene<'a> {
             return wait("no majority to replace it");
         }
         let others = shard.replicas.iter().filter(|one| Some(one.replica_id) != id);
-        if !urgent && others.clone().any(|one| self.of(shard, one) != Condition::Good) {
+        // One that leaves too is there: they go one after the other.
+        if !urgent && others.clone().any(|one| !self.is_there(shard, one)) {
             return wait("another replica is missing, and comes first");
         }
         if !urgent && others.clone().any(|one| self.is_incomplete(shard, one)) {
@@ -226,8 +254,9 @@ impl<'a> Scene<'a> {
     ) -> Option<&'static str> {
         let Some(report) = self.report(shard.shard, learner) else { return Some("not started") };
         let matched = leader.followers.iter().find(|(id, _)| *id == learner.replica_id);
-        let is_close = matched.is_some_and(|(_, at)| at + LAG_MAX >= leader.last_log);
-        if !is_close || report.applied + LAG_MAX < leader.committed {
+        let lag = lag_max(leader.committed);
+        let is_close = matched.is_some_and(|(_, at)| at + lag >= leader.last_log);
+        if !is_close || report.applied + lag < leader.committed {
             return Some("rows");
         }
         if report.n_missing_chunks > 0 {
@@ -243,11 +272,12 @@ impl<'a> Scene<'a> {
             let matched = leader.followers.iter().find(|(id, _)| *id == one.replica_id);
             one.role == ReplicaRole::Voter
                 && one.replica_id != leader.replica_id
-                && self.of(shard, one) == Condition::Good
+                && self.is_there(shard, one)
                 && !self.is_incomplete(shard, one)
                 && matched.is_some_and(|(_, at)| at + LAG_MAX >= leader.last_log)
         });
-        able.map(|one| one.replica_id).next()
+        // One that stays comes before one that has to leave as well.
+        able.min_by_key(|one| self.must_leave(shard, one)).map(|one| one.replica_id)
     }
 
     /// Disks that are done with: emptied ones, and those that their node has no more.
@@ -283,6 +313,11 @@ impl<'a> Scene<'a> {
         matches!(self.of(shard, replica), Condition::Lost(_) | Condition::Leaving(_))
     }
 
+    /// Whether a replica's place is good, though it may have to leave it.
+    fn is_there(&self, shard: &Shard, replica: &Replica) -> bool {
+        matches!(self.of(shard, replica), Condition::Good | Condition::Leaving(_))
+    }
+
     /// How a disk is.
     pub fn place(&self, node: &str, disk_id: DiskId) -> Condition {
         let Some(known) = self.placement.node(node) else { return Condition::Lost("node removed") };
@@ -307,9 +342,10 @@ impl<'a> Scene<'a> {
         self.fresh(&node.name).is_some_and(|report| find(&report.disks, disk_id).is_none())
     }
 
-    /// For how long a node has said nothing.
+    /// For how long a node has said nothing, as far as this controller knows: what was heard when it led last
+    /// may be a week old, and others have heard of the node since.
     fn silent(&self, node: &str) -> Duration {
-        self.heard.get(node).map_or(self.watching, |heard| heard.age)
+        self.heard.get(node).map_or(self.watching, |heard| heard.age.min(self.watching))
     }
 
     /// What a node said just now. What it said before it registered anew is of another life: it may
@@ -345,6 +381,11 @@ impl Plan {
     fn note(&mut self, command: Command) {
         self.actions.push(Action::Note(command));
     }
+}
+
+/// Entries by which a learner may be behind when it begins to vote, where so many are committed.
+pub(crate) fn lag_max(committed: u64) -> u64 {
+    LAG_MAX.min(committed / LAG_SHARE)
 }
 
 fn learner_of(shard: &Shard) -> Option<&Replica> {

@@ -1,5 +1,6 @@
 //! On which disk a new replica goes: one that is well and has room, on a node without another replica
-//! of the shard, in another zone where there is one, and among those the one that carries least.
+//! of the shard, where replicas could run lately, in another zone where there is one, and among those the
+//! one that carries least.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -60,7 +61,8 @@ impl Seats {
             let of_disk = self.replicas.get(&disk.disk_id).copied().unwrap_or_default();
             // Why the disk first: a new disk on the same node is emptier than any other.
             let of_node = self.of_node.get(&node.name).copied().unwrap_or_default();
-            (same_zone, self.n_learners(disk.disk_id), of_disk, of_node, disk.disk_id)
+            let is_shunned = scene.shunned.contains(&disk.disk_id);
+            (is_shunned, same_zone, self.n_learners(disk.disk_id), of_disk, of_node, disk.disk_id)
         });
         best.map(|(node, disk)| Seat { node: node.name.clone(), disk_id: disk.disk_id })
     }

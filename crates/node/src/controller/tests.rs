@@ -41,6 +41,14 @@ struct World {
     unwell: BTreeMap<(ShardId, u64), Duration>,
     /// Replicas that were forced to stand alone, and did.
     recovered: BTreeSet<u64>,
+    /// Disks on which replicas could not run lately.
+    shunned: BTreeSet<DiskId>,
+    /// For how long the controller has been looking.
+    watching: Duration,
+    /// Entries of each shard, all committed.
+    n_entries: u64,
+    /// Replicas that a shard has.
+    n_copies: usize,
     /// Reports of nodes that began anew since, which the next plan still sees.
     stale: BTreeMap<String, Heard>,
 }
@@ -74,6 +82,10 @@ fn node(n: u8, disks: &[DiskId]) -> Node {
 
 impl World {
     fn new(n_nodes: u8, n_disks: u8, n_shards: u32) -> Self {
+        Self::of_copies(n_nodes, n_disks, n_shards, 3)
+    }
+
+    fn of_copies(n_nodes: u8, n_disks: u8, n_shards: u32, n_copies: u32) -> Self {
         let disks = |n| (0..n_disks).map(|d| disk_id(n, d)).collect::<Vec<_>>();
         let nodes: Vec<Node> = (1..=n_nodes).map(|n| node(n, &disks(n))).collect();
         let up = (1..=n_nodes).map(|n| (format!("n{n}"), disks(n))).collect();
@@ -86,10 +98,14 @@ impl World {
             whole: BTreeSet::new(),
             poisoned: BTreeSet::new(),
             unwell: BTreeMap::new(),
+            shunned: BTreeSet::new(),
+            watching: REPLACE_AFTER * 10,
+            n_entries: 10_000,
+            n_copies: n_copies as usize,
             stale: BTreeMap::new(),
             recovered: BTreeSet::new(),
         };
-        let founding = meta::plan::founding(ClusterId([9; 16]), nodes, n_shards, 3);
+        let founding = meta::plan::founding(ClusterId([9; 16]), nodes, n_shards, n_copies);
         world.note(Command::Initialize(Box::new(founding)));
         for shard in world.placement().shards {
             let ids: BTreeSet<u64> = shard.replicas.iter().map(|one| one.replica_id).collect();
@@ -200,10 +216,10 @@ impl World {
 
     fn report(&self, shard: ShardId, id: u64) -> ReplicaReport {
         let group = &self.groups[&shard];
-        let whole = self.whole.contains(&id);
         let leads = group.leader == id;
         let all = group.configs.iter().flatten().chain(&group.learners);
-        let at = |id: &u64| if self.whole.contains(id) { 10_000 } else { 3 };
+        // Who has no rows yet does not know of bodies either.
+        let at = |id: &u64| if self.whole.contains(id) { self.n_entries } else { 0 };
         ReplicaReport {
             shard,
             replica_id: id,
@@ -211,11 +227,11 @@ impl World {
             state: if leads { ReplicaState::Leader } else { ReplicaState::Follower },
             term: 1,
             leader: None,
-            last_log: 10_000,
-            committed: 10_000,
+            last_log: self.n_entries,
+            committed: self.n_entries,
             applied: at(&id),
             digest: [0; 32],
-            n_missing_chunks: u64::from(!whole),
+            n_missing_chunks: 0,
             n_chunks: 0,
             chunk_bytes: 0,
             followers: if leads { all.map(|id| (*id, at(id))).collect() } else { Vec::new() },
@@ -242,9 +258,10 @@ impl World {
         let scene = Scene {
             placement: &placement,
             heard: &heard,
-            watching: Duration::ZERO,
+            watching: self.watching,
             replace_after: REPLACE_AFTER,
             unwell: &self.unwell,
+            shunned: &self.shunned,
         };
         plan(&scene)
     }
@@ -326,8 +343,14 @@ impl World {
             assert!(learners.count() <= 1, "one change per shard at a time");
             let group = &self.groups[&shard.shard];
             for side in &group.configs {
-                let wanted = if shard.outcasts.is_empty() { 3 } else { side.len().min(3) };
-                assert_eq!(side.len(), wanted, "{shard:?} {group:?}");
+                let n = side.len();
+                let wanted = match self.n_copies {
+                    _ if !shard.outcasts.is_empty() => n.min(3),
+                    // The only one has another beside it before it goes.
+                    1 => n.clamp(1, 2),
+                    n => n,
+                };
+                assert_eq!(n, wanted, "{shard:?} {group:?}");
             }
         }
     }
@@ -379,7 +402,12 @@ fn a_wiped_node_of_three_is_filled_again_on_its_new_disk() {
     }
     let disks = &placement.node("n3").unwrap().disks;
     assert_eq!(disks.len(), 1, "the disk that is gone is forgotten: {disks:?}");
+    // What left does not come back, and is no fault of the disk beside it.
     let again = world.note(Command::RegisterNode(node(3, &[disk_id(3, 0), disk_id(3, 7)])));
+    assert!(matches!(again, Outcome::Done), "{again:?}");
+    let disks = &world.placement().node("n3").unwrap().disks;
+    assert!(matches!(&disks[..], [only] if only.disk_id == disk_id(3, 7)), "{disks:?}");
+    let again = world.note(Command::RegisterNode(node(3, &[disk_id(3, 0)])));
     assert!(matches!(again, Outcome::Refused(why) if why.contains("has left this cluster")));
 }
 
@@ -527,13 +555,100 @@ fn a_place_is_good_only_by_its_node_own_word() {
     let scene = Scene {
         placement: &placement,
         heard: &heard,
-        watching: Duration::ZERO,
+        watching: REPLACE_AFTER,
         replace_after: REPLACE_AFTER,
         unwell: &BTreeMap::new(),
+        shunned: &BTreeSet::new(),
     };
     assert_eq!(scene.place("n1", disk_id(1, 0)), Condition::Good);
     assert_eq!(scene.place("n3", disk_id(3, 0)), Condition::Away);
     assert_eq!(scene.place("n1", disk_id(3, 0)), Condition::Lost("disk removed"));
+}
+
+#[test]
+fn what_was_heard_in_an_earlier_time_of_leading_says_nothing() {
+    let mut world = World::new(5, 1, 4);
+    world.up.remove("n2");
+    world.silent.insert("n2".into(), REPLACE_AFTER * 1000);
+    world.watching = Duration::from_secs(1);
+    assert_eq!(world.plan().actions, []);
+    world.watching = REPLACE_AFTER;
+    world.settle();
+    assert!(world.is_whole());
+}
+
+#[test]
+fn two_nodes_that_are_drained_at_once_do_not_wait_for_each_other() {
+    let mut world = World::new(5, 1, 6);
+    for name in ["n1", "n2"] {
+        world.note(Command::SetDraining(name.into(), true));
+    }
+    let plan = world.settle();
+    assert!(world.is_whole(), "{:?}", plan.waiting);
+    for name in ["n1", "n2"] {
+        assert_eq!(world.note(Command::RemoveNode(name.into())), Outcome::Done, "{:?}", plan.waiting);
+    }
+}
+
+/// `change` asserts that what votes has everything.
+#[test]
+fn in_a_young_shard_too_a_learner_votes_only_when_it_has_everything() {
+    for n_entries in [1, 9, 100, 1_500, 5_000] {
+        let mut world = World::new(4, 1, 2);
+        world.n_entries = n_entries;
+        world.note(Command::SetDraining("n1".into(), true));
+        world.settle();
+        assert!(world.is_whole());
+        assert_eq!(world.note(Command::RemoveNode("n1".into())), Outcome::Done);
+    }
+}
+
+#[test]
+fn the_only_copy_of_a_shard_can_be_drained_away() {
+    let mut world = World::of_copies(3, 1, 3, 1);
+    world.note(Command::SetDraining("n1".into(), true));
+    let plan = world.settle();
+    assert!(world.is_whole(), "{:?}", plan.waiting);
+    assert_eq!(world.note(Command::RemoveNode("n1".into())), Outcome::Done);
+}
+
+#[test]
+fn a_disk_on_which_replicas_cannot_run_is_no_place_for_another() {
+    let mut world = World::new(5, 1, 1);
+    let used: BTreeSet<String> =
+        world.placement().shards[1].replicas.iter().map(|one| one.node.clone()).collect();
+    let free: Vec<u8> = (1..=5).filter(|n| !used.contains(&format!("n{n}"))).collect();
+    world.shunned.insert(disk_id(free[0], 0));
+    let leaves = used.first().unwrap().clone();
+    world.note(Command::SetDraining(leaves, true));
+    world.settle();
+    assert!(world.is_whole());
+    let shard = &world.placement().shards[1];
+    let has = |n: u8| shard.replicas.iter().any(|one| one.node == format!("n{n}"));
+    assert!(!has(free[0]) && has(free[1]), "{shard:?}");
+}
+
+#[test]
+fn a_copy_that_is_lost_while_another_one_moves_is_replaced_by_what_was_made() {
+    let mut world = World::new(4, 1, 1);
+    let shard = world.placement().shards[1].clone();
+    let (moving, lost) = (&shard.replicas[1], &shard.replicas[2]);
+    world.note(Command::SetDraining(moving.node.clone(), true));
+    for _ in 0..2 {
+        for action in world.plan().actions {
+            world.act(&action, false);
+        }
+    }
+    assert_eq!(world.groups[&shard.shard].learners.len(), 1, "it is being made");
+    world.up.remove(&lost.node);
+    world.silent.insert(lost.node.clone(), REPLACE_AFTER);
+    world.settle();
+    let now = world.placement().shards[1].clone();
+    let ids: BTreeSet<u64> = now.replicas.iter().map(|one| one.replica_id).collect();
+    assert!(ids.contains(&moving.replica_id), "a good copy went: {now:?}");
+    assert!(!ids.contains(&lost.replica_id), "{now:?}");
+    let whole = |id: &u64| world.runs(&world.placement(), *id) && world.whole.contains(id);
+    assert_eq!(ids.iter().filter(|id| whole(id)).count(), 3, "{now:?}");
 }
 
 /// What happens to a cluster.
