@@ -1,8 +1,10 @@
 //! `rookery ctl node`: nodes come, are emptied, and leave.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result, bail};
 use api::admin::MoveReplica;
-use api::placement::{DiskState, Placement};
+use api::placement::{DiskState, Placement, Replica, Shard};
 use clap::Subcommand;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
@@ -139,7 +141,8 @@ async fn add(target: &Target, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The next replica that should lie on this node; `None` when it carries as much as the others.
+/// The next replica that should lie on this node; `None` when it carries as much as the others, or as much
+/// as it can without a shard being in fewer zones for it.
 fn share(placement: &Placement, name: &str) -> Result<Option<MoveReplica>> {
     let node = placement.node(name).context("the node has left")?;
     if node.draining || !node.disks.iter().any(|disk| disk.state == DiskState::Ok) {
@@ -151,9 +154,24 @@ fn share(placement: &Placement, name: &str) -> Result<Option<MoveReplica>> {
     let open = placement.shards.iter().filter(|shard| {
         !shard.replicas.iter().any(|one| one.node == name || one.replaces.is_some())
     });
+    // A node without a zone is one of its own.
+    let zone_of = |node: &str| match placement.node(node) {
+        Some(node) if !node.zone.is_empty() => node.zone.clone(),
+        _ => format!("/{node}"),
+    };
+    let keeps_zones = |shard: &Shard, one: &Replica| {
+        let others = || shard.replicas.iter().filter(|other| other.replica_id != one.replica_id);
+        let n_with = |node: &str| {
+            let zones = others().map(|other| zone_of(&other.node)).chain([zone_of(node)]);
+            zones.collect::<BTreeSet<_>>().len()
+        };
+        n_with(name) >= n_with(&one.node)
+    };
     // Why the later replicas first: the first one is where the shard is led.
     let moves = open.flat_map(|shard| {
-        shard.replicas.iter().enumerate().map(move |(rank, one)| (shard.shard, rank, one))
+        let ranked = shard.replicas.iter().enumerate();
+        let may_move = ranked.filter(move |(_, one)| keeps_zones(shard, one));
+        may_move.map(move |(rank, one)| (shard.shard, rank, one))
     });
     let best = moves.max_by_key(|(shard, rank, one)| (load(&one.node), *rank, shard.0));
     Ok(best.filter(|(_, _, one)| load(&one.node) > load(name) + 1).map(|(shard, _, one)| {
@@ -175,4 +193,62 @@ async fn emptied(target: &Target, name: &str) -> Result<()> {
         })
     };
     follow::until(target, left).await
+}
+
+#[cfg(test)]
+mod tests {
+    use api::placement::{Disk, DiskId, Node, ReplicaRole};
+    use mailbox::ShardId;
+
+    use super::*;
+
+    fn node(name: &str, zone: &str) -> Node {
+        let disk = Disk {
+            disk_id: DiskId([0; 16]),
+            start_count: 1,
+            size_bytes: 1 << 40,
+            free_bytes: 1 << 39,
+            state: DiskState::Ok,
+            path: String::new(),
+            start_id: 0,
+            previous_start_id: 0,
+            n_synced: None,
+        };
+        Node { name: name.into(), zone: zone.into(), disks: vec![disk], ..Node::default() }
+    }
+
+    /// Shards on n1, n2 and n3, and a fourth node that has nothing yet.
+    fn placement(zones: [&str; 4]) -> Placement {
+        let names = ["n1", "n2", "n3", "n4"];
+        let replica = |replica_id: u64, node: &str| Replica {
+            replica_id,
+            node: node.into(),
+            disk_id: DiskId([0; 16]),
+            role: ReplicaRole::Voter,
+            replaces: None,
+        };
+        let shard = |shard: u32| Shard {
+            shard: ShardId(shard),
+            replicas: (1..).zip(&names[..3]).map(|(id, node)| replica(id, node)).collect(),
+            leader: None,
+            n_wanted: 3,
+            forced: None,
+            outcasts: Vec::new(),
+        };
+        let nodes = names.iter().zip(zones).map(|(name, zone)| node(name, zone)).collect();
+        Placement { version: 1, nodes, shards: (0..4).map(shard).collect(), ..Placement::default() }
+    }
+
+    #[test]
+    fn a_new_node_takes_its_share_and_leaves_each_shard_in_as_many_zones() {
+        let from = |zones| share(&placement(zones), "n4").unwrap().map(|to_move| to_move.from);
+        assert_eq!(from(["", "", "", ""]).as_deref(), Some("n3"));
+        assert_eq!(from(["a", "b", "c", "d"]).as_deref(), Some("n3"));
+        // Only what lies in its own zone can come.
+        assert_eq!(from(["a", "b", "c", "a"]).as_deref(), Some("n1"));
+        assert_eq!(from(["a", "b", "c", "b"]).as_deref(), Some("n2"));
+        // Where zones are too few, none becomes fewer.
+        assert_eq!(from(["a", "a", "b", "b"]).as_deref(), Some("n3"));
+        assert_eq!(from(["a", "a", "a", "b"]).as_deref(), Some("n3"));
+    }
 }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::admin::MoveReplica;
+use api::meta::Report;
 use api::placement::{ClusterId, DiskId, DiskState, Node, Placement, ReplicaRole};
 
 use super::command::{Command, Founding, Seat};
@@ -22,18 +23,40 @@ pub fn n_replicas(wanted: u32, n_nodes: usize) -> usize {
 /// All a cluster of these nodes begins with.
 pub fn founding(cluster: ClusterId, nodes: Vec<Node>, n_shards: u32, wanted: u32) -> Founding {
     let n = n_replicas(wanted, nodes.len());
-    let meta: Vec<Seat> = nodes.iter().filter_map(first_seat).take(n).collect();
+    let able: Vec<Node> = nodes.iter().filter(|node| first_seat(node).is_some()).cloned().collect();
+    // Why with a count of its own: the meta group takes little. The first node by name comes first.
+    let meta = Load::default().seats(&able, n);
     let mut load = Load::default();
-    let shards = (0..n_shards).map(|_| load.seats(&nodes, n)).collect();
+    let shards = (0..n_shards).map(|_| load.seats(&able, n)).collect();
     Founding { cluster, nodes, meta, shards, settings: BTreeMap::new() }
 }
 
-/// Where a further shard goes; empty when no node takes replicas.
-pub fn further_shard(placement: &Placement, wanted: u32) -> Vec<Seat> {
-    let mut load = Load::of(placement);
-    let open: Vec<Node> =
-        placement.nodes.iter().filter(|node| first_seat(node).is_some()).cloned().collect();
-    load.seats(&open, n_replicas(wanted, open.len()))
+/// Where a further shard goes; why not when too few nodes take replicas. Who said nothing lately begins no
+/// shard, and without its first replica there would never be one.
+pub fn further_shard(
+    placement: &Placement,
+    told: &[Report],
+    wanted: u32,
+) -> Result<Vec<Seat>, String> {
+    let has_room = |node: &Node, id: DiskId| {
+        let told = told.iter().filter(|report| report.node == node.name);
+        let mut disks = told.flat_map(|report| &report.disks);
+        disks.any(|disk| disk.disk_id == id && disk.state == DiskState::Ok && !disk.is_full())
+    };
+    let mut open = placement.nodes.clone();
+    for node in &mut open {
+        let mut disks = std::mem::take(&mut node.disks);
+        disks.retain(|disk| has_room(node, disk.disk_id));
+        node.disks = disks;
+    }
+    open.retain(|node| first_seat(node).is_some());
+    let (n, n_open) = (n_replicas(wanted, usize::MAX), open.len());
+    if n_open < n {
+        return Err(format!(
+            "{n} replicas need as many nodes, and {n_open} take some: the others are away, drained or full"
+        ));
+    }
+    Ok(Load::of(placement).seats(&open, n))
 }
 
 /// How a replica moves as an operator wants it: `None` when it is on its way already, and why not when

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use api::meta::Report;
 use api::placement::{ClusterId, Disk, DiskId, DiskState, Node, NodeId, Placement, ReplicaRole};
 use mailbox::{LogTime, RowDigest, Rows, ShardId};
 use proptest::prelude::*;
@@ -316,4 +317,40 @@ fn a_replacement_takes_the_rank_of_the_replica_it_replaces() {
     assert_eq!((replicas.len(), replicas[0].replica_id), (3, new));
     assert_eq!(store.apply(promote), Outcome::Done, "done twice is done once");
     assert_eq!(store.placement().shards[1].replicas, replicas);
+}
+
+#[test]
+fn every_shard_begins_in_as_many_zones_as_there_are() {
+    let zones = ["a", "a", "a", "b", "c"];
+    let in_zone = |(n, zone): (u8, &&str)| Node { zone: (*zone).into(), ..node(n, 1) };
+    let nodes: Vec<Node> = (1..).zip(&zones).map(in_zone).collect();
+    let founding = plan::founding(ClusterId([7; 16]), nodes.clone(), 4, 3);
+    assert_eq!(founding.meta[0].node, "n1", "who is asked begins");
+    for seats in founding.shards.iter().chain([&founding.meta]) {
+        let zone = |seat: &Seat| nodes.iter().find(|node| node.name == seat.node).unwrap().zone.clone();
+        let zones: BTreeSet<String> = seats.iter().map(zone).collect();
+        assert_eq!(zones.len(), 3, "{seats:?}");
+    }
+}
+
+#[test]
+fn a_further_shard_begins_on_nodes_that_are_there_and_have_room() {
+    let placement = cluster_of(5, 1, 2).placement();
+    let told = |n: u8, free_bytes: u64| Report {
+        node: format!("n{n}"),
+        disks: vec![Disk { free_bytes, ..disk(n, 0) }],
+        ..Report::default()
+    };
+    let mut all: Vec<Report> = (1..=5).map(|n| told(n, 1 << 39)).collect();
+    let names = |seats: Vec<Seat>| seats.into_iter().map(|seat| seat.node).collect::<BTreeSet<_>>();
+    // What carries least comes first, while it is there.
+    assert!(names(plan::further_shard(&placement, &all, 3).unwrap()).contains("n5"));
+    all.pop();
+    all[3].disks[0].free_bytes = 0;
+    let seats = names(plan::further_shard(&placement, &all, 3).unwrap());
+    assert_eq!(seats, BTreeSet::from(["n1", "n2", "n3"].map(String::from)));
+    all.pop();
+    all.pop();
+    let why = plan::further_shard(&placement, &all, 3).unwrap_err();
+    assert!(why.starts_with("3 replicas need as many nodes, and 2 take some"), "{why}");
 }
