@@ -214,7 +214,15 @@ impl Asker {
             let patience = deadline.min(Instant::now() + META_TIMEOUT);
             match timeout_at(patience, call(channel)).await {
                 Ok(Ok(Ok(answer))) => return Ok(answer),
-                Ok(Ok(Err(MetaError::NotLeader { leader }))) => hint = leader,
+                Ok(Ok(Err(MetaError::NotLeader { leader }))) => {
+                    let known = self.cluster.placements.current();
+                    let unknown = leader.iter().find(|leader| known.node(leader).is_none());
+                    if let Some(leader) = unknown {
+                        let text = format!("node {leader} has to be asked: name its address too");
+                        last = MetaError::Unavailable(text);
+                    }
+                    hint = leader;
+                }
                 Ok(Ok(Err(error @ (MetaError::Refused(_) | MetaError::NoCluster)))) => {
                     return Err(error);
                 }
