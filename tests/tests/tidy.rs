@@ -16,7 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("pop3", &["mailbox"]),
     ("lmtp", &["mailbox"]),
     ("journal", &[]),
-    ("api", &["mailbox", "mime"]),
+    ("api", &["mailbox"]),
     ("replica", &["mailbox", "api", "journal"]),
     ("node", &["api", "mailbox", "replica"]),
     ("frontend", &["api", "mailbox", "mime", "imap", "pop3", "lmtp"]),
