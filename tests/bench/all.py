@@ -10,7 +10,7 @@ hours on two cores, most of them for the mailbox of --messages messages.
 import argparse, pathlib, re, subprocess, sys
 
 from compare import machine, write
-from figures import ROOT
+from figures import ROOT, end_in_order
 
 BENCH = pathlib.Path(__file__).resolve().parent
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
@@ -22,14 +22,18 @@ def run(lines, program, *arguments):
     """Runs one of them, keeps a row for each figure it prints, and gives whether all was well."""
     command = [sys.executable, str(BENCH / program), *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    for line in process.stdout:
-        print(line, end="", flush=True)
-        if found := LINE.match(line):
-            more = found["more"].strip()
-            value = found["value"] + (f" ({more})" if more else "")
-            cells = [found["what"], value, f"{found['limit']} {found['unit']}", found["verdict"]]
-            lines.append("| " + " | ".join(cells) + " |")
-    return process.wait() == 0
+    try:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            if found := LINE.match(line):
+                more = found["more"].strip()
+                value = found["value"] + (f" ({more})" if more else "")
+                cells = [found["what"], value, f"{found['limit']} {found['unit']}", found["verdict"]]
+                lines.append("| " + " | ".join(cells) + " |")
+        return process.wait() == 0
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def main():
@@ -52,4 +56,5 @@ def main():
 
 
 if __name__ == "__main__":
+    end_in_order()
     main()

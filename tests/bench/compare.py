@@ -16,7 +16,7 @@ if a row stays under what it must. Nothing else should run meanwhile.
 """
 import argparse, json, os, pathlib, platform, shutil, socket, statistics, subprocess, sys, tempfile, time
 
-from figures import ROOT, Demo
+from figures import ROOT, Demo, end_in_order
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 PASSWORD = "secret"
@@ -328,4 +328,5 @@ def main():
 
 
 if __name__ == "__main__":
+    end_in_order()
     main()

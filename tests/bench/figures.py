@@ -30,6 +30,11 @@ LIMITS = {"start": 10_000, "kill": 1_500, "term": 250, "large": 16 * 1024, "idle
 UNITS = {"large": "KiB", "idle": "KiB", "tls": "KiB"}
 
 
+def end_in_order():
+    """Whoever ends this with SIGTERM ends what it started as well."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+
+
 class Demo:
     def __init__(self, rookery, *options):
         self.rookery = rookery
@@ -204,4 +209,5 @@ def main():
 
 
 if __name__ == "__main__":
+    end_in_order()
     main()

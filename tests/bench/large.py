@@ -15,7 +15,7 @@ meanwhile. `big` takes more than half an hour on two cores (by what 60,000 messa
 import argparse, pathlib, random, socket, sys, threading, time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from figures import ROOT, Demo
+from figures import ROOT, Demo, end_in_order
 
 LIMITS = {"SORT (DATE)": 300, "THREAD REFERENCES": 800, "SEARCH FROM": 300, "SELECT": 200,
           "FETCH 1:* (UID FLAGS), first octet": 100}
@@ -228,4 +228,5 @@ def big(imap, demo, table, a):
 
 
 if __name__ == "__main__":
+    end_in_order()
     main()
