@@ -73,18 +73,19 @@ impl CharsetDecoder {
             State::SingleByte(decode) => text.push_str(&decode(bytes)),
             State::Utf7(decoder) => decoder.feed(bytes, text),
             State::Guess(held) => {
-                if held.is_empty() {
-                    guess(bytes, held, text);
-                } else {
+                let mut rest = bytes;
+                if !held.is_empty() {
                     // At most three octets are held; the rest is not copied.
                     let n_joined = bytes.len().min(8);
                     let mut joined = std::mem::take(held);
                     joined.extend_from_slice(&bytes[..n_joined]);
                     guess(&joined, held, text);
-                    if n_joined < bytes.len() {
-                        self.feed(&bytes[n_joined..], text);
-                    }
+                    // What is unfinished again lies in `bytes` whole, and is read with what follows.
+                    let is_all = n_joined == bytes.len();
+                    let n_again = if is_all { 0 } else { std::mem::take(held).len() };
+                    rest = &bytes[n_joined - n_again..];
                 }
+                guess(rest, held, text);
             }
         }
     }

@@ -5,11 +5,14 @@ mod support;
 use std::time::{Duration, Instant};
 
 use mime::limits::{DEPTH_MAX, FIELD_BYTES_MAX, HEADER_BYTES_MAX, ITEMS_MAX, PARTS_MAX};
-use mime::{Metadata, PartKind, scan};
+use mime::{CharsetDecoder, Metadata, PartKind, scan};
 use support::{check, scan_in_cuts};
 
 /// Far more than the unoptimised test build needs, far less than anything quadratic takes.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Enough for some hundred calls within each other, far too little for one for each few octets.
+const SMALL_STACK_BYTES: usize = 256 * 1024;
 
 fn scan_soon(raw: &[u8]) -> Metadata {
     let start = Instant::now();
@@ -194,4 +197,24 @@ fn octets_that_are_no_mail() {
     for raw in [&[0_u8; 100_000][..], &[0xff; 100_000], &[b'\n'; 100_000], &[b'\r'; 100_000]] {
         scan_soon(raw);
     }
+}
+
+#[test]
+fn characters_that_are_cut_apart_need_little_stack() {
+    let decode = || {
+        for character in ["\u{e9}", "\u{1f600}"] {
+            let text = format!("\u{1f600}{}", character.repeat(262_144 / character.len()));
+            for n_held in 1..4 {
+                let (head, tail) = text.as_bytes().split_at(n_held);
+                let mut decoder = CharsetDecoder::new("");
+                let mut decoded = String::new();
+                decoder.feed(head, &mut decoded);
+                decoder.feed(tail, &mut decoded);
+                decoder.finish(&mut decoded);
+                assert!(decoded == text, "{character} {n_held}");
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().stack_size(SMALL_STACK_BYTES).spawn(decode);
+    thread.expect("start a thread").join().expect("decode");
 }

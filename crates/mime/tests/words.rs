@@ -451,6 +451,38 @@ proptest! {
     }
 
     #[test]
+    fn text_of_no_charset_does_not_see_cuts(
+        pieces in prop::collection::vec(
+            prop::sample::select(vec![
+                &b"a"[..],
+                b"\xc3\xa9",
+                b"\xe2\x82\xac",
+                b"\xf0\x9f\x98\x80",
+                b"\xe9",
+                b"\xf0\x9f",
+            ]),
+            0..60,
+        ),
+        cuts in prop::collection::vec(1..20_usize, 1..8),
+    ) {
+        let raw = pieces.concat();
+        let decode = |cuts: &[usize]| {
+            let mut decoder = CharsetDecoder::new("");
+            let mut text = String::new();
+            let (mut rest, mut lengths) = (&raw[..], cuts.iter().cycle());
+            while !rest.is_empty() {
+                let length = lengths.next().copied().unwrap_or(rest.len());
+                let (piece, behind) = rest.split_at(length.min(rest.len()));
+                decoder.feed(piece, &mut text);
+                rest = behind;
+            }
+            decoder.finish(&mut text);
+            text
+        };
+        prop_assert_eq!(decode(&cuts), decode(&[1000]));
+    }
+
+    #[test]
     fn addresses_never_panic(list in "([a-c@<>,;:\"\\\\()\\[\\]. \\r\\n\\t]|\\n ){0,40}") {
         let raw = format!("To: {list}\r\nFrom: {list}\r\nSubject: {list}\r\n\r\n");
         let metadata = scan(raw.as_bytes());
