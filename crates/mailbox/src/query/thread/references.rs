@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{IdHash, Message};
 use crate::answer::ThreadNode;
 
-/// Limit: ancestors looked at for a loop. Real threads are far shallower; beyond it a link is not
-/// made, so that no order of messages costs more than this for each.
+/// Limit: ancestors looked at for loops, for all that one message refers to. Real threads are far shallower;
+/// beyond it a link that might be a loop is not made, so that no message costs more than this.
 const ANCESTORS_MAX: usize = 2048;
 
 /// A message-id: with its message if there is one, else a dummy.
@@ -14,6 +14,9 @@ const ANCESTORS_MAX: usize = 2048;
 struct Container {
     message: Option<usize>,
     parent: Option<usize>,
+    /// How many have it for their parent, while links are made.
+    n_children: usize,
+    /// Which, once all links are made: taken out one by one, of many they would cost too much.
     children: Vec<usize>,
 }
 
@@ -62,52 +65,58 @@ impl Forest {
                 None => self.add(),
             };
             self.containers[own].message = Some(number);
+            let mut n_steps_left = ANCESTORS_MAX;
             let mut above = None;
             for id in &references {
                 let at = by_id(id);
                 if let Some(parent) = above
                     && self.containers[at].parent.is_none()
                 {
-                    self.attach(at, parent);
+                    self.attach(at, parent, &mut n_steps_left);
                 }
                 above = Some(at);
             }
             // The message's own word about its parent counts more than others'.
             self.detach(own);
             if let Some(parent) = above {
-                self.attach(own, parent);
+                self.attach(own, parent, &mut n_steps_left);
+            }
+        }
+        for at in 0..self.containers.len() {
+            if let Some(parent) = self.containers[at].parent {
+                self.containers[parent].children.push(at);
             }
         }
     }
 
     fn detach(&mut self, at: usize) {
         if let Some(parent) = self.containers[at].parent.take() {
-            self.containers[parent].children.retain(|child| *child != at);
+            self.containers[parent].n_children -= 1;
         }
     }
 
     /// Makes a link unless that would make a loop.
-    fn attach(&mut self, at: usize, parent: usize) {
-        if at == parent || self.may_be_above(at, parent) {
+    fn attach(&mut self, at: usize, parent: usize, n_steps_left: &mut usize) {
+        if at == parent || self.may_be_above(at, parent, n_steps_left) {
             return;
         }
         self.containers[at].parent = Some(parent);
-        self.containers[parent].children.push(at);
+        self.containers[parent].n_children += 1;
     }
 
-    fn may_be_above(&self, at: usize, below: usize) -> bool {
-        if self.containers[at].children.is_empty() {
+    fn may_be_above(&self, at: usize, below: usize, n_steps_left: &mut usize) -> bool {
+        if self.containers[at].n_children == 0 {
             return false;
         }
         let mut above = self.containers[below].parent;
-        for _ in 0..ANCESTORS_MAX {
-            match above {
-                None => return false,
-                Some(here) if here == at => return true,
-                Some(here) => above = self.containers[here].parent,
+        while let Some(here) = above {
+            if here == at || *n_steps_left == 0 {
+                return true;
             }
+            *n_steps_left -= 1;
+            above = self.containers[here].parent;
         }
-        true
+        false
     }
 
     /// Step 3: dummies go, their children take their place; at the top only a single child does.
@@ -253,5 +262,60 @@ impl Forest {
             next.extend(container.children.iter().rev().map(|child| (*child, depth + 1)));
         }
         nodes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Uid;
+
+    /// A message whose id is its UID, which is also when it was sent.
+    fn message(uid: u32, references: &[IdHash]) -> Message {
+        Message {
+            uid: Uid::new(uid).expect("a UID"),
+            sent_unix_s: i64::from(uid),
+            subject: String::new(),
+            has_re: false,
+            id: Some(IdHash::from(uid)),
+            references: references.to_vec(),
+        }
+    }
+
+    fn depth(nodes: &[ThreadNode], uid: u32) -> Option<u32> {
+        let node = nodes.iter().find(|node| node.uid.is_some_and(|there| there.value() == uid));
+        node.map(|node| node.depth)
+    }
+
+    #[test]
+    fn what_would_be_a_loop_costs_a_message_its_further_links() {
+        const DEEPEST: IdHash = 2000;
+        for (n_loops, wanted) in [(0, 2), (1, 2), (2, 0)] {
+            let mut messages = vec![message(1, &[])];
+            messages.extend((2..=2000).map(|uid| message(uid, &[IdHash::from(uid - 1)])));
+            messages.push(message(3000, &[]));
+            messages.push(message(3001, &[3000]));
+            messages.push(message(3002, &[]));
+            messages.push(message(3003, &[3002]));
+            let loops = [DEEPEST, 1].repeat(n_loops);
+            messages.push(message(4000, &[&loops[..], &[3001, 3002]].concat()));
+            let nodes = threads(messages);
+            assert_eq!(depth(&nodes, 2000), Some(1999));
+            assert_eq!(depth(&nodes, 3001), Some(1));
+            assert_eq!(depth(&nodes, 3002), Some(wanted), "{n_loops} loops");
+            assert_eq!(depth(&nodes, 4000), Some(wanted + 1), "{n_loops} loops");
+        }
+    }
+
+    /// Anything quadratic in them takes minutes.
+    #[test]
+    fn many_children_leave_their_parent_soon() {
+        const N_CHILDREN: u32 = 200_000;
+        let root = IdHash::from(u32::MAX);
+        let ids = 1..=N_CHILDREN;
+        let named = ids.clone().map(|id| message(N_CHILDREN + id, &[root, IdHash::from(id)]));
+        let nodes = threads(named.chain(ids.map(|id| message(id, &[]))).collect());
+        assert_eq!(nodes.len(), 2 * N_CHILDREN as usize);
+        assert_eq!((depth(&nodes, 1), depth(&nodes, N_CHILDREN + 1)), (Some(0), Some(1)));
     }
 }
