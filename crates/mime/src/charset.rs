@@ -6,6 +6,7 @@ use mail_parser::decoders::charsets::map::charset_decoder;
 use memchr::{memchr, memchr3};
 use unicode_normalization::UnicodeNormalization;
 
+use crate::limits::COLLATION_CHARS_MAX;
 use crate::utf7::Utf7;
 
 /// Octets of text that ISO-2022-JP is decoded to at once: some lines of mail.
@@ -138,8 +139,11 @@ fn is_mark(c: char) -> bool {
 }
 
 /// Text to sort by: as RFC 4790 9.2 and RFC 5051 have it, so that what stands between the capitals and
-/// the small letters of US-ASCII comes behind them, and letters with marks next to those without.
+/// the small letters of US-ASCII comes behind them, and letters with marks next to those without. Texts
+/// that agree in their first `COLLATION_CHARS_MAX` characters have one key.
 pub fn collation_key(text: &str) -> String {
+    let end = text.char_indices().nth(COLLATION_CHARS_MAX);
+    let text = end.map_or(text, |(end, _)| &text[..end]);
     if text.is_ascii() {
         return text.to_ascii_uppercase();
     }

@@ -31,8 +31,12 @@ pub const REFERENCES_MAX: usize = 100;
 /// Octets of one message-id kept; RFC 5322 2.1.1 limits a line to 998.
 pub const MESSAGE_ID_BYTES_MAX: usize = 998;
 
-/// Octets of a sort key: two subjects that agree this far sort as equal.
+/// Octets of a sort key that are kept: two subjects that agree this far are one.
 pub const SORT_KEY_BYTES_MAX: usize = 1024;
+
+/// Characters of a text that are sorted by: more than a list of messages shows. SORT holds the keys of all
+/// messages, and folded and taken apart a character may have several times the octets it is written with.
+pub const COLLATION_CHARS_MAX: usize = 128;
 
 /// Characters of a preview. RFC 8970 3.1 recommends 200 and forbids more than 256.
 pub const PREVIEW_CHARS_MAX: usize = 200;

@@ -397,6 +397,18 @@ fn order_for_sort() {
 }
 
 #[test]
+fn keys_for_sort_are_short() {
+    // Greek, whose small letter is three in capitals, and those have marks of their own.
+    for text in ["x", "\u{e9}", "\u{390}", "\u{1fb7}", "\u{d55c}", "\u{1f600}"] {
+        let (many, more) = (text.repeat(128), text.repeat(1000));
+        assert_eq!(mime::collation_key(&more), mime::collation_key(&many), "{text}");
+        assert!(mime::collation_key(&more).len() <= 128 * 16, "{text}");
+        let less = text.repeat(127);
+        assert!(mime::collation_key(&less) < mime::collation_key(&many), "{text}");
+    }
+}
+
+#[test]
 fn header_fields_as_written() {
     let block = b"From mbox line\nA: 1\r\n\t2\r\nno field\n folded\nB :x\nEmpty:\r\n\r\nC: body";
     let fields: Vec<_> =
