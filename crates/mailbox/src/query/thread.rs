@@ -16,7 +16,7 @@ use crate::message::Messages;
 use crate::outcome::Refusal;
 use crate::query::briefs::{Briefs, Make};
 use crate::query::prefetch::Prefetch;
-use crate::query::sort::sent_unix_s;
+use crate::query::sort::{GATHERED_BYTES_MAX, Room, sent_unix_s};
 use crate::query::{Thread, ThreadBy};
 use crate::rows::Source;
 
@@ -83,10 +83,19 @@ impl Message {
         let bits = brief.try_get_u8().ok()?;
         let id = (bits & HAS_ID != 0).then(|| brief.try_get_u64()).transpose().ok()?;
         let n_references = brief.try_get_u32().ok()?;
-        let references = (0..n_references).map(|_| brief.try_get_u64().ok());
-        let references = references.collect::<Option<_>>()?;
+        let n_there = (n_references as usize).min(brief.len() / size_of::<IdHash>());
+        let mut references = Vec::with_capacity(n_there);
+        for _ in 0..n_references {
+            references.push(brief.try_get_u64().ok()?);
+        }
         let subject = std::str::from_utf8(brief).ok()?.to_owned();
         Some(Self { uid, sent_unix_s, subject, has_re: bits & HAS_RE != 0, id, references })
+    }
+
+    /// Octets it takes: its subject twice, since threads of one subject are found by it.
+    fn n_bytes(&self) -> usize {
+        let n_references = self.references.len();
+        size_of::<Self>() + 2 * self.subject.len() + n_references * size_of::<IdHash>()
     }
 }
 
@@ -103,7 +112,9 @@ pub(super) fn answer(rows: &dyn Source, query: &Thread) -> Result<Answer, Refusa
     let mut prefetch = Prefetch::new(rows, query.of.account);
     let mut brief = Vec::new();
     let mut found = Vec::new();
+    let mut room = Room(GATHERED_BYTES_MAX);
     for range in query.uids.ranges() {
+        let mut fits = Ok(());
         messages.visit(rows, *range, &mut |uid, raw| {
             let state = raw.read();
             let message = |brief: &[u8]| Message::of_brief(uid, sent_unix_s(&state), brief);
@@ -115,13 +126,16 @@ pub(super) fn answer(rows: &dyn Source, query: &Thread) -> Result<Answer, Refusa
                     message(&brief)
                 }
             };
-            found.push(message.expect("briefs are made here"));
-            true
+            let message = message.expect("briefs are made here");
+            fits = room.take(message.n_bytes());
+            found.push(message);
+            fits.is_ok()
         });
+        fits?;
     }
     let nodes = match query.by {
         ThreadBy::OrderedSubject => ordered_subject(found),
-        ThreadBy::References => references::threads(found),
+        ThreadBy::References => references::threads(found, room)?,
     };
     let from = query.from as usize;
     let page: Vec<ThreadNode> = nodes.iter().skip(from).take(THREADED_MAX).copied().collect();

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{IdHash, Message};
 use crate::answer::ThreadNode;
+use crate::outcome::Refusal;
+use crate::query::sort::Room;
 
 /// Limit: ancestors looked at for loops, for all that one message refers to. Real threads are far shallower;
 /// beyond it a link that might be a loop is not made, so that no message costs more than this.
@@ -20,22 +22,25 @@ struct Container {
     children: Vec<usize>,
 }
 
+/// Octets of a container, with its place among its parent's children.
+const CONTAINER_BYTES: usize = size_of::<Container>() + size_of::<usize>();
+
 /// Containers by number; the messages they refer to by number, too.
 struct Forest {
     messages: Vec<Message>,
     containers: Vec<Container>,
 }
 
-/// The threads, each from its root down.
-pub(super) fn threads(messages: Vec<Message>) -> Vec<ThreadNode> {
+/// The threads, each from its root down; refused if there is no room for all that is referred to.
+pub(super) fn threads(messages: Vec<Message>, mut room: Room) -> Result<Vec<ThreadNode>, Refusal> {
     let mut forest = Forest { messages, containers: Vec::new() };
-    forest.link();
+    forest.link(&mut room)?;
     let roots: Vec<usize> =
         (0..forest.containers.len()).filter(|at| forest.containers[*at].parent.is_none()).collect();
     let roots = forest.prune(roots);
     let roots = forest.sorted(roots);
     let roots = forest.gather_subjects(roots);
-    forest.flatten(roots)
+    Ok(forest.flatten(roots))
 }
 
 impl Forest {
@@ -45,24 +50,29 @@ impl Forest {
     }
 
     /// Step 1: parents by References.
-    fn link(&mut self) {
-        let mut known: Vec<IdHash> = Vec::new();
+    fn link(&mut self, room: &mut Room) -> Result<(), Refusal> {
+        let n_ids = |one: &Message| one.references.len() + usize::from(one.id.is_some());
+        let n_ids: usize = self.messages.iter().map(n_ids).sum();
+        room.take(n_ids * size_of::<IdHash>())?;
+        let mut known: Vec<IdHash> = Vec::with_capacity(n_ids);
         for message in &self.messages {
             known.extend(message.references.iter().chain(&message.id));
         }
         known.sort_unstable();
         known.dedup();
+        room.take(known.len() * CONTAINER_BYTES)?;
         self.containers.resize_with(known.len(), Container::default);
         let by_id = |id: &IdHash| known.binary_search(id).expect("all ids are known");
         for number in 0..self.messages.len() {
             let references = std::mem::take(&mut self.messages[number].references);
-            let own = match &self.messages[number].id {
-                Some(id) => {
-                    let at = by_id(id);
-                    // Of two messages with one id the second stands for itself.
-                    if self.containers[at].message.is_some() { self.add() } else { at }
+            let own = self.messages[number].id.as_ref().map(by_id);
+            let own = match own.filter(|at| self.containers[*at].message.is_none()) {
+                Some(at) => at,
+                // It has no id, or another message has the same: it stands for itself.
+                None => {
+                    room.take(CONTAINER_BYTES)?;
+                    self.add()
                 }
-                None => self.add(),
             };
             self.containers[own].message = Some(number);
             let mut n_steps_left = ANCESTORS_MAX;
@@ -81,6 +91,15 @@ impl Forest {
             if let Some(parent) = above {
                 self.attach(own, parent, &mut n_steps_left);
             }
+        }
+        drop(known);
+        self.list_children();
+        Ok(())
+    }
+
+    fn list_children(&mut self) {
+        for container in &mut self.containers {
+            container.children.reserve_exact(container.n_children);
         }
         for at in 0..self.containers.len() {
             if let Some(parent) = self.containers[at].parent {
@@ -269,6 +288,7 @@ impl Forest {
 mod tests {
     use super::*;
     use crate::ids::Uid;
+    use crate::query::sort::GATHERED_BYTES_MAX;
 
     /// A message whose id is its UID, which is also when it was sent.
     fn message(uid: u32, references: &[IdHash]) -> Message {
@@ -280,6 +300,10 @@ mod tests {
             id: Some(IdHash::from(uid)),
             references: references.to_vec(),
         }
+    }
+
+    fn threads_of(messages: Vec<Message>) -> Vec<ThreadNode> {
+        threads(messages, Room(GATHERED_BYTES_MAX)).expect("they fit")
     }
 
     fn depth(nodes: &[ThreadNode], uid: u32) -> Option<u32> {
@@ -299,7 +323,7 @@ mod tests {
             messages.push(message(3003, &[3002]));
             let loops = [DEEPEST, 1].repeat(n_loops);
             messages.push(message(4000, &[&loops[..], &[3001, 3002]].concat()));
-            let nodes = threads(messages);
+            let nodes = threads_of(messages);
             assert_eq!(depth(&nodes, 2000), Some(1999));
             assert_eq!(depth(&nodes, 3001), Some(1));
             assert_eq!(depth(&nodes, 3002), Some(wanted), "{n_loops} loops");
@@ -314,8 +338,35 @@ mod tests {
         let root = IdHash::from(u32::MAX);
         let ids = 1..=N_CHILDREN;
         let named = ids.clone().map(|id| message(N_CHILDREN + id, &[root, IdHash::from(id)]));
-        let nodes = threads(named.chain(ids.map(|id| message(id, &[]))).collect());
+        let nodes = threads_of(named.chain(ids.map(|id| message(id, &[]))).collect());
         assert_eq!(nodes.len(), 2 * N_CHILDREN as usize);
         assert_eq!((depth(&nodes, 1), depth(&nodes, N_CHILDREN + 1)), (Some(0), Some(1)));
+    }
+
+    /// Of a thousandth of the messages, in a thousandth of the room.
+    #[test]
+    fn a_million_ordinary_messages_become_threads() {
+        let letter = |uid: u32| {
+            let before: Vec<IdHash> = (uid - 10..uid).map(IdHash::from).collect();
+            Message { subject: "x".repeat(40), ..message(uid, &before) }
+        };
+        let messages: Vec<Message> = (11..=1010).map(letter).collect();
+        let mut room = Room(GATHERED_BYTES_MAX / 1000);
+        room.take(messages.iter().map(Message::n_bytes).sum()).expect("they fit");
+        assert!(threads(messages, room).is_ok());
+    }
+
+    #[test]
+    fn what_is_referred_to_and_is_nowhere_is_refused_where_it_fills_the_memory() {
+        for (n_further, is_refused) in [(0, false), (100, true)] {
+            let letter = |uid: u32| {
+                let first = IdHash::from(1000 + n_further * uid);
+                let nowhere: Vec<IdHash> = (first..first + 100).collect();
+                message(uid, &nowhere)
+            };
+            let room = Room(GATHERED_BYTES_MAX / 1000);
+            let threads = threads((1..=100).map(letter).collect(), room);
+            assert_eq!(matches!(threads, Err(Refusal::Limit(_))), is_refused, "{n_further}");
+        }
     }
 }
