@@ -291,6 +291,31 @@ fn a_message_is_read_once_for_all_texts() {
 }
 
 #[test]
+fn of_an_endless_header_only_the_beginning_is_read() {
+    const N_CHUNKS: u64 = mime::limits::HEADER_BYTES_MAX / (64 * 1024);
+    let mut shard = Shard::with_account();
+    shard.is_checked_seldom = true;
+    let mut raw = b"X-Early: 1\r\n".to_vec();
+    let mut n_lines = 0;
+    while raw.len() as u64 <= mime::limits::HEADER_BYTES_MAX + 256 * 1024 {
+        n_lines += 1;
+        raw.extend(format!("X-{n_lines}: {}\r\n", "a".repeat(1000)).into_bytes());
+    }
+    raw.extend(b"X-Late: 1\r\n\r\nthe body\r\n");
+    shard.deliver(&raw);
+    let field = |name: &str| SearchKey::Field(name.into(), String::new());
+    assert_eq!(found(&shard, field("x-early")), [1]);
+    assert_eq!(found(&shard, SearchKey::Body("the body".into())), [1]);
+    let counted = Counted(&shard, Cell::new(0));
+    let (of, among) = (shard.of("INBOX"), UidSet::all());
+    let search = Search { of, among, key: field("x-late") };
+    let Answer::Found(uids, ..) = answer(&shard.rows, &counted, &Query::Search(search)) else {
+        panic!("refused");
+    };
+    assert_eq!((uids.n_uids(), counted.1.get() as u64), (0, N_CHUNKS));
+}
+
+#[test]
 fn several_texts_and_fields_are_told_apart() {
     let mut shard = Shard::with_account();
     shard.deliver(b"X-A: one\r\nX-B: two\r\nx-a: three\r\nX-Empty:\r\n\r\nfour five\r\n");

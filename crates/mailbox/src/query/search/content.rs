@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use memchr::memmem;
+use mime::limits::HEADER_BYTES_MAX;
 use mime::{CharsetDecoder, Metadata, Part, PartKind, Range, TransferDecoder};
 
 use super::super::briefs::Briefs;
@@ -344,10 +345,12 @@ impl<'c, 's> Candidate<'c, 's> {
         finder.finish();
     }
 
+    /// Limit: of the message's own header as much as all headers of parts may have.
     fn header(&mut self) -> &[u8] {
         if self.header.is_none() {
-            let range = self.metadata().structure.header;
-            self.header = Some(self.octets(range));
+            let Range { start, end } = self.metadata().structure.header;
+            let end = end.min(start.saturating_add(HEADER_BYTES_MAX));
+            self.header = Some(self.octets(Range { start, end }));
         }
         self.header.as_deref().unwrap_or_default()
     }
