@@ -49,7 +49,7 @@ pub(crate) const SEARCH_RANGES_MAX: usize = 1_000_000;
 /// messages name some thirty.
 pub(crate) const FIELD_NAMES_MAX: usize = 256;
 /// Octets of a header that are looked through for fields before what was found is sent.
-pub(crate) const FIELDS_AT_ONCE_BYTES: usize = 64 * 1024;
+pub(crate) const FIELDS_AT_ONCE_BYTES: u64 = 64 * 1024;
 /// Octets of a body handed on at once.
 pub const SLICE_BYTES_MAX: usize = 64 * 1024;
 /// Limit: runs of known UIDs that travel with a command, to ask what became of them (some 10 octets

@@ -44,7 +44,7 @@ const LINE: usize = 60_000;
 /// Messages of which every second one is gone.
 const N_MESSAGES: usize = 2_000;
 const N_MAILBOXES: usize = 3_000;
-/// Of the one message in the mailbox `parts`.
+/// Of the one message in the mailbox `parts`. That in `head` is all header, more than a command may take.
 const N_PARTS: usize = 900;
 
 /// As often as fits into a line: `head`, `word word word`, `tail`.
@@ -77,6 +77,7 @@ fn store() -> Store {
     }
     let mut names: Vec<String> = (0..N_MAILBOXES).map(|n| format!("a/b{n}")).collect();
     names.push("parts".into());
+    names.push("head".into());
     for text in names {
         let name = MailboxName::parse(&text, '/').expect("a name");
         let create = CreateMailbox { account: ACCOUNT, name, special_use: None };
@@ -88,6 +89,9 @@ fn store() -> Store {
     // As a frontend cuts.
     store.chunk_bytes = 256 * 1024;
     store.append("parts", &[raw.into_bytes()], &Flags::default());
+    let line = format!("X-Long: {}\r\n", "x".repeat(1000));
+    let raw = format!("Subject: x\r\n{}\r\n", line.repeat(9 * MEMORY_MAX / 8 / line.len()));
+    store.append("head", &[raw.into_bytes()], &Flags::default());
     store.changes.clear();
     store
 }
@@ -125,6 +129,7 @@ fn a_line_full_of_one_thing_costs_little() {
         ("sections", "parts", full("FETCH 1 (", "BINARY.SIZE[]", " ", ")"), no),
         ("ranges", "INBOX", full("FETCH ", "1:*", ",", " (UID)"), "t OK"),
         ("ranges to copy", "INBOX", full("COPY ", "1:*", ",", " parts"), "t OK"),
+        ("a long header", "head", "FETCH 1 (BODY[HEADER.FIELDS (SUBJECT)])".into(), "t OK"),
         ("field names", "parts", full("FETCH 1 (BODY[HEADER.FIELDS (", "a", " ", ")])"), no),
         ("search keys", "INBOX", full("SEARCH ", "SEEN", " ", ""), no),
         ("sets", "INBOX", full("SEARCH ", "1:*", " ", ""), no),

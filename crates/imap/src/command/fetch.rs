@@ -1,6 +1,7 @@
 //! FETCH and UID FETCH (RFC 9051 6.4.5): page by page, and within a message chunk by chunk.
 
 mod binary;
+mod fields;
 mod row;
 mod section;
 

@@ -8,6 +8,7 @@ use mailbox::{Flags, MessageRecord, ModSeq, Uid};
 use mime::Range;
 
 use super::binary::{Decodable, Decoding};
+use super::fields::Fields;
 use super::section::{self, Octets};
 use crate::context::Context;
 use crate::date;
@@ -38,11 +39,13 @@ enum Reading {
         end: u64,
         begun: bool,
     },
-    /// Gathered until the header block is whole.
+    /// Looked through to the end before the literal's size is known.
     Header {
         at: u64,
         end: u64,
-        block: Vec<u8>,
+        /// It takes so long that others should have a turn behind it.
+        is_long: bool,
+        fields: Fields,
     },
     /// Decoded twice: counted, then told.
     Binary(Box<Decoding>),
@@ -309,7 +312,9 @@ impl Row {
                 self.reading = Reading::Literal { at: start, end, begun: false };
             }
             Octets::Fields(Range { start, end }) => {
-                self.reading = Reading::Header { at: start, end, block: Vec::new() };
+                let is_long = end.saturating_sub(start) > FIELDS_AT_ONCE_BYTES;
+                let fields = Fields::default();
+                self.reading = Reading::Header { at: start, end, is_long, fields };
             }
         }
     }
@@ -346,7 +351,7 @@ impl Row {
                 Reading::Binary(decoding) => decoding.left(),
             };
             if at >= end {
-                let is_long = self.has_long_header();
+                let is_long = matches!(self.reading, Reading::Header { is_long: true, .. });
                 self.read_all(cx, items);
                 if is_long {
                     return Some(Progress::Full);
@@ -374,8 +379,10 @@ impl Row {
                     cx.out.shared(without_nul(slice));
                     *at += n_octets;
                 }
-                Reading::Header { at, block, .. } => {
-                    block.extend_from_slice(&slice);
+                Reading::Header { at, fields, .. } => {
+                    if let Some(Item::Section(section)) = items.get(self.n_told) {
+                        fields.feed(&slice, section);
+                    }
                     *at += n_octets;
                 }
                 Reading::Binary(decoding) => cx.out.shared(decoding.feed(&slice)),
@@ -384,11 +391,6 @@ impl Row {
                 return Some(Progress::Full);
             }
         }
-    }
-
-    /// Whether what is to be done with a header takes so long that others should have a turn first.
-    fn has_long_header(&self) -> bool {
-        matches!(&self.reading, Reading::Header { block, .. } if block.len() > FIELDS_AT_ONCE_BYTES)
     }
 
     fn read_all(&mut self, cx: &mut Context, items: &[Item]) {
@@ -409,10 +411,10 @@ impl Row {
                 cx.out.text(&size.to_string());
             }
         }
-        if let Reading::Header { block, .. } = &self.reading
+        if let Reading::Header { fields, .. } = &mut self.reading
             && let Some(Item::Section(section)) = items.get(self.n_told)
         {
-            let fields = section::fields(block, section);
+            let fields = std::mem::take(fields).finish(section);
             self.name(&mut cx.out, &section.label);
             cx.out.literal_mark(fields.len() as u64);
             cx.out.shared(without_nul(fields.into()));

@@ -1,7 +1,8 @@
 //! Which octets of a message a section names.
 
 use mailbox::MessageRecord;
-use mime::{Part, PartKind, Range, header_fields};
+use mime::limits::HEADER_BYTES_MAX;
+use mime::{Part, PartKind, Range};
 
 use crate::parse::{self, Section, Text};
 
@@ -12,7 +13,8 @@ pub(super) enum Octets {
     Nothing,
     /// This range of the message.
     Range(Range),
-    /// Fields of the header block in this range.
+    /// Fields of the header block in this range. Limit: of a message's own header as much as all headers of
+    /// parts may have.
     Fields(Range),
 }
 
@@ -27,7 +29,9 @@ pub(super) fn octets(record: &MessageRecord, section: &Section) -> Octets {
     };
     match (range, &section.part.text) {
         (None, _) => Octets::Nothing,
-        (Some(range), Text::HeaderFields(_) | Text::HeaderFieldsNot(_)) => Octets::Fields(range),
+        (Some(range), Text::HeaderFields(_) | Text::HeaderFieldsNot(_)) => {
+            Octets::Fields(cut(range, Some((0, HEADER_BYTES_MAX))))
+        }
         (Some(range), _) => Octets::Range(cut(range, section.partial)),
     }
 }
@@ -54,25 +58,4 @@ pub(super) fn cut(range: Range, partial: Option<(u64, u64)>) -> Range {
     let Some((first, n_octets)) = partial else { return range };
     let start = range.start.saturating_add(first).min(range.end);
     Range { start, end: start.saturating_add(n_octets).min(range.end) }
-}
-
-/// The wanted fields of a header block, and the empty line (RFC 9051 6.4.5.1).
-pub(super) fn fields(block: &[u8], section: &Section) -> Vec<u8> {
-    let (names, wanted) = match &section.part.text {
-        Text::HeaderFields(names) => (names, true),
-        Text::HeaderFieldsNot(names) => (names, false),
-        _ => return Vec::new(),
-    };
-    let mut found = Vec::new();
-    for field in header_fields(block).filter(|field| names.contains(field.name) == wanted) {
-        found.extend_from_slice(field.raw);
-    }
-    if !found.is_empty() && !found.ends_with(b"\n") {
-        found.extend_from_slice(b"\r\n");
-    }
-    found.extend_from_slice(b"\r\n");
-    let range = cut(Range { start: 0, end: found.len() as u64 }, section.partial);
-    found.drain(range.end as usize..);
-    found.drain(..range.start as usize);
-    found
 }
