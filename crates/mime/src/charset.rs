@@ -14,7 +14,7 @@ const JAPANESE_BYTES: usize = 1024;
 
 /// Names in mail that browsers do not know, with a hyphen for each underscore, and what they name.
 /// Invariant: whatever `mail_parser` has of several octets a character is here, or is known by its name.
-const ALIASES: [(&str, &str); 18] = [
+const ALIASES: [(&str, &str); 19] = [
     ("cp932", "shift_jis"),
     ("cp936", "gbk"),
     ("ms936", "gbk"),
@@ -30,6 +30,7 @@ const ALIASES: [(&str, &str); 18] = [
     ("ms950", "big5"),
     ("windows-950", "big5"),
     ("extended-unix-code-packed-format-for-japanese", "euc-jp"),
+    ("utf16", "utf-16"),
     ("csutf16", "utf-16"),
     ("csutf16be", "utf-16be"),
     ("csutf16le", "utf-16le"),
@@ -172,6 +173,11 @@ fn is_utf_7(charset: &str) -> bool {
     )
 }
 
+/// Of either order of octets.
+fn is_utf_16(charset: &str) -> bool {
+    is_one_of(charset, &["utf-16", "utf_16", "utf16", "csutf16"])
+}
+
 fn is_one_of(charset: &str, names: &[&str]) -> bool {
     names.iter().any(|name| charset.eq_ignore_ascii_case(name))
 }
@@ -187,6 +193,8 @@ fn state_of(charset: &str) -> State {
     match encoding(charset) {
         // Why: the "replacement" encoding of browsers turns every octet into nothing.
         Some(encoding) if encoding == REPLACEMENT => State::Guess(Vec::new()),
+        // RFC 2781 4.3: the byte order mark tells which of the two it is.
+        Some(encoding) if is_utf_16(charset) => State::Known(Box::new(encoding.new_decoder())),
         Some(encoding) => State::Known(Box::new(encoding.new_decoder_with_bom_removal())),
         None => match charset_decoder(charset.as_bytes()) {
             Some(decode) if charset.len() <= NAME_BYTES_MAX => State::SingleByte(decode),

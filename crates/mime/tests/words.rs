@@ -216,6 +216,9 @@ fn parameters_are_joined_and_decoded() {
             "attachment; filename*0*=iso-2022-jp''%1B$B%25A%1B(B; filename*1*=%1B$B%25/%1B(B.txt",
             "\u{30c1}\u{30af}.txt",
         ),
+        ("attachment; filename*=utf-16''%FE%FF%00%E4", "\u{e4}"),
+        ("attachment; filename*0*=utf-16''%FE%FF%00a; filename*1*=%00%E4", "a\u{e4}"),
+        ("attachment; filename*0*=UTF-16''%FF%FEa%00; filename*1*=%E4%00", "a\u{e4}"),
         ("attachment; filename=plain; filename*=utf-8''better", "better"),
         ("attachment; filename=\"=?utf-8?q?=C3=A4?=.txt\"", "\u{e4}.txt"),
         ("attachment; filename=a.txt (a comment)", "a.txt"),
@@ -247,6 +250,7 @@ fn continuations_are_shown_as_one_parameter() {
             "name*=utf-8''%E3%83%81%E3%82%AF",
         ),
         ("name*0*=cp850''%84; name*1=.txt", "name*=utf-8''%C3%A4.txt"),
+        ("name*0*=utf-16''%FE%FF%00; name*1*=%E4", "name*=utf-8''%C3%A4"),
         ("name*0*=shift_jis''%83`%83; name*1=.txt", "name*=shift_jis''%83%60%83.txt"),
         ("name*0*=UTF-8'de'%C3; name*1=.txt", "name*=UTF-8''%C3.txt"),
         ("name=short; name*0=lo; name*1=ng", "name=long"),
@@ -348,6 +352,10 @@ fn charsets_by_their_other_names_in_any_cuts() {
         ("latin8", b"\xa1", "\u{1e02}"),
         ("utf_7 csUTF7", b"+AOQ-", "\u{e4}"),
         ("csUTF16BE utf_16be", b"\x00\xe4", "\u{e4}"),
+        ("utf-16 UTF_16 utf16 csUTF16", b"\xfe\xff\x00\xe4\x00b", "\u{e4}b"),
+        ("utf-16 UTF_16 utf16 csUTF16", b"\xff\xfe\xe4\x00b\x00", "\u{e4}b"),
+        ("utf-16 UTF_16 utf16 csUTF16 utf-16le", b"\xe4\x00b\x00", "\u{e4}b"),
+        ("utf-16le", b"\xfe\xff\xe4\x00", "\u{fffe}\u{e4}"),
         ("us_ascii", b"\xe4", "\u{e4}"),
     ] {
         for name in names.split(' ') {
@@ -449,7 +457,7 @@ proptest! {
         cut in 1..9_usize,
     ) {
         let single = ["", "?", "utf-8", "iso-8859-1"];
-        let double = ["shift_jis", "utf-16le", "iso-2022-jp", "gb18030"];
+        let double = ["shift_jis", "utf-16le", "utf-16", "iso-2022-jp", "gb18030"];
         for charset in single.into_iter().chain(double) {
             let decode = |cut| {
                 let mut decoder = CharsetDecoder::new(charset);
