@@ -370,8 +370,7 @@ impl Scanner {
         let is_nested = self.open.iter().any(|open| matches!(open.role, Role::Message { .. }));
         let Some(innermost) = self.open.last_mut() else { return };
         innermost.end_header(position, n_lines);
-        innermost.read(&fields, &mut self.budget);
-        self.seams.pass(position, is_root, matches!(innermost.role, Role::Leaf));
+        // Why first: parameters without end would leave no room for who sent it.
         if innermost.is_message {
             let envelope = Envelope::read(&fields, &mut self.budget);
             if is_root {
@@ -381,6 +380,8 @@ impl Scanner {
                 innermost.envelope = Some(envelope);
             }
         }
+        innermost.read(&fields, &mut self.budget);
+        self.seams.pass(position, is_root, matches!(innermost.role, Role::Leaf));
         self.at_line_start = true;
         self.mode = Mode::Body;
         if is_root && self.n_header_bytes > HEADER_BYTES_MAX {

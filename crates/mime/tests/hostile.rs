@@ -169,6 +169,14 @@ fn lists_without_end_are_cut() {
 }
 
 #[test]
+fn parameters_without_end_hide_no_sender() {
+    let content_type = format!("Content-Type: text/plain{}", ";a=b".repeat(60_000));
+    let raw = format!("{content_type}\r\nFrom: ann@x\r\nTo: bob@x\r\n\r\n");
+    let envelope = scan_soon(raw.as_bytes()).envelope;
+    assert_eq!((envelope.from.len(), envelope.sender.len(), envelope.to.len()), (1, 1, 1));
+}
+
+#[test]
 fn boundary_lookalikes_are_linear() {
     // Deep multiparts whose boundaries share a long beginning, then lines that nearly match all.
     let mut raw = Vec::new();
