@@ -40,9 +40,9 @@ pub(crate) fn date(value: &[u8]) -> Option<(i64, i32)> {
     if let Some((day, month, year)) = words.first().and_then(|word| dashed(word)) {
         words.splice(..1, [day, month, year]);
     }
-    if words.len() >= 4 && month(words[0]).is_some() {
-        // As `ctime` writes it: month, day, time, zone or none, year.
-        let year = words.iter().skip(3).position(|word| is_number(word))? + 3;
+    if words.len() >= 3 && month(words[0]).is_some() {
+        // As `ctime` writes it: month, day, time, zone or none, year; or as Americans do: month, day, year.
+        let year = words.iter().skip(2).position(|word| is_number(word))? + 2;
         let year = words.remove(year);
         words.swap(0, 1);
         words.insert(2, year);
@@ -184,6 +184,10 @@ mod tests {
             ("Mon, 01-Jan-2024 10:00:00 GMT", (tenth, 0)),
             ("Mon Jan  1 10:00:00 2024", (tenth, 0)),
             ("Mon Jan  1 10:00:00 PST 2024", (tenth + 8 * 3600, -480)),
+            ("Jan 1 10:00:00 2024", (tenth, 0)),
+            ("Jan 1, 2024 10:00:00 -0800", (tenth + 8 * 3600, -480)),
+            ("Mon, January 1 2024 10:00:00 +0000", (tenth, 0)),
+            ("Jan 1, 2024", (START, 0)),
             ("1 Jan 2024 10:00 EST", (tenth + 5 * 3600, -300)),
             ("mar., 1 Jan 2024 10:00 EST", (tenth + 5 * 3600, -300)),
             ("Mon 1 Jan 2024 10:00:00+01:00", (tenth - 3600, 60)),
@@ -229,6 +233,7 @@ mod tests {
             "1 Jan 12345 10:00:00 +0000",
             "2024-01-01T10:00:00Z",
             "Jan 1 10:00:00",
+            "Jan 1, 10:00:00 +0000",
         ] {
             assert_eq!(date(value.as_bytes()), None, "{value}");
         }
