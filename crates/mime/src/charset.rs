@@ -14,7 +14,7 @@ const JAPANESE_BYTES: usize = 1024;
 
 /// Names in mail that browsers do not know, with a hyphen for each underscore, and what they name.
 /// Invariant: whatever `mail_parser` has of several octets a character is here, or is known by its name.
-const ALIASES: [(&str, &str); 19] = [
+const ALIASES: [(&str, &str); 23] = [
     ("cp932", "shift_jis"),
     ("cp936", "gbk"),
     ("ms936", "gbk"),
@@ -30,6 +30,10 @@ const ALIASES: [(&str, &str); 19] = [
     ("ms950", "big5"),
     ("windows-950", "big5"),
     ("extended-unix-code-packed-format-for-japanese", "euc-jp"),
+    ("iso-2022-jp-2", "iso-2022-jp"),
+    ("iso-2022-jp-ms", "iso-2022-jp"),
+    ("cp50220", "iso-2022-jp"),
+    ("cp50221", "iso-2022-jp"),
     ("utf16", "utf-16"),
     ("csutf16", "utf-16"),
     ("csutf16be", "utf-16be"),

@@ -347,6 +347,11 @@ fn charsets_by_their_other_names_in_any_cuts() {
         ("cp936 MS936 gb2312 gb_2312_80 windows_936 csGBK", b"\xb0\xa1", "\u{554a}"),
         ("cp949 ms949 ks_c_5601-1987 ks_c_5601_1987 euc_kr", b"\xb0\xa1", "\u{ac00}"),
         ("cp950 ms950 windows-950 big5", b"\xa4\x40", "\u{4e00}"),
+        (
+            "iso-2022-jp ISO-2022-JP-MS iso_2022_jp_2 cp50220 CP50221",
+            b"\x1b$B%A\x1b(Ba",
+            "\u{30c1}a",
+        ),
         ("cp850 IBM850 850 cspc850multilingual", b"\x84b\x94", "\u{e4}b\u{f6}"),
         ("iso_8859_5:1988 iso_8859_5", b"\xb0", "\u{410}"),
         ("latin8", b"\xa1", "\u{1e02}"),
