@@ -5,16 +5,21 @@
 #[path = "../../mailbox/tests/memory/mod.rs"]
 mod memory;
 
-use lmtp::{Session, Settings};
+use lmtp::{PIECE_BYTES_MAX, Session, Settings};
 use memory::play::Play;
 use proptest::prelude::*;
 
 fn session() -> Play {
+    session_with(5_000)
+}
+
+/// One that takes messages of so many octets.
+fn session_with(message_bytes_max: usize) -> Play {
     let engine = Session::new(Settings {
         hostname: "h".into(),
         session: "s".into(),
         peer: None,
-        message_bytes_max: 5_000,
+        message_bytes_max: message_bytes_max as u64,
     });
     let mut play = Play::new(Box::new(engine));
     play.set_up("account jo@example.test pw");
@@ -72,6 +77,21 @@ fn a_message_that_is_too_large_and_badly_formed_is_refused_for_its_form() {
     }
 }
 
+/// What takes it over the limit fills a piece too, and its end is in the same read.
+#[test]
+fn a_message_that_is_too_large_by_little_is_refused_at_once() {
+    let mut play = session_with(65_500);
+    play.receive(b"LHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<jo@example.test>\r\n");
+    play.receive(b"RCPT TO:<al@example.test>\r\nDATA\r\n");
+    let message = [b"x".repeat(66_000), b"\r\n.\r\n".to_vec()].concat();
+    // Reads of 4,096 octets: the last one is from the 64,440th on.
+    let (first, rest) = message.split_at(3_000);
+    play.receive(first);
+    play.receive(rest);
+    let said = String::from_utf8_lossy(&play.sent).into_owned();
+    assert!(said.ends_with(&"552 5.3.4 Message too large\r\n".repeat(2)), "{said}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
@@ -90,6 +110,29 @@ proptest! {
             String::from_utf8_lossy(&cut.sent).into_owned()
         );
         prop_assert_eq!(octets_of_inboxes(&mut whole), octets_of_inboxes(&mut cut));
+    }
+
+    /// Wherever its pieces end, and whatever comes in one read with its end.
+    #[test]
+    fn a_message_is_measured_by_its_octets_alone(
+        n_bytes_max in PIECE_BYTES_MAX - 500..PIECE_BYTES_MAX + 500,
+        n_bytes_less in 0usize..400,
+        n_bytes_more in 0usize..400,
+        n_first in 1usize..4_096,
+    ) {
+        let n_bytes = n_bytes_max + n_bytes_more - n_bytes_less;
+        let mut play = session_with(n_bytes_max);
+        play.receive(b"LHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<jo@example.test>\r\nDATA\r\n");
+        let message = [b"x".repeat(n_bytes - 2), b"\r\n.\r\n".to_vec()].concat();
+        let (first, rest) = message.split_at(n_first);
+        play.receive(first);
+        play.receive(rest);
+        let said = String::from_utf8_lossy(&play.sent).into_owned();
+        let want = match n_bytes > n_bytes_max {
+            true => "\r\n552 5.3.4 Message too large\r\n",
+            false => "\r\n250 2.1.5 Delivered\r\n",
+        };
+        prop_assert!(said.ends_with(want), "{}", said);
     }
 
     /// Whatever lines a message has, it arrives as it was, behind the trace fields.

@@ -80,7 +80,7 @@ impl Reading {
     }
 
     /// A message that is not wanted is read and forgotten; one that is whole ends with a line end.
-    fn judge(&mut self) {
+    fn judge(&mut self, message_bytes_max: u64) {
         let has_bare_lf = match &self.body {
             Body::Data(reader) => reader.has_bare_lf(),
             Body::Chunks(reader) => reader.has_bare_lf(),
@@ -88,6 +88,8 @@ impl Reading {
         if has_bare_lf && self.refusal.is_none() {
             self.refusal = Some(Words::BareLf.text());
         }
+        let n_bytes = self.n_bytes + self.piece.len() as u64;
+        self.is_too_large |= n_bytes.saturating_sub(self.n_trace_bytes) > message_bytes_max;
         if self.refusal.is_some() || self.is_too_large {
             self.piece.clear();
         } else if self.is_whole()
@@ -170,20 +172,16 @@ impl Session {
                 let n = reading.read(self.input.octets());
                 self.input.consume(n);
             }
-            reading.judge();
+            // Why after each piece: one that is forgotten is not full any more, and reading goes on to the end.
+            reading.judge(self.settings.message_bytes_max);
             let is_short = self.input.is_empty() || reading.is_at_end() || reading.is_full();
             if is_short {
                 break;
             }
         }
         let is_whole = reading.is_whole();
-        let n_bytes = reading.n_bytes + reading.piece.len() as u64;
-        if n_bytes.saturating_sub(reading.n_trace_bytes) > self.settings.message_bytes_max {
-            reading.is_too_large = true;
-            reading.piece.clear();
-        }
         if !reading.piece.is_empty() && (is_whole || reading.is_full()) {
-            reading.n_bytes = n_bytes;
+            reading.n_bytes += reading.piece.len() as u64;
             let piece = Bytes::from(std::mem::take(&mut reading.piece));
             self.doing = Doing::Storing(reading);
             return Some(Question::Body(piece));
