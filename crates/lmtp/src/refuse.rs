@@ -129,6 +129,19 @@ pub(crate) fn not_now(members: &[Look]) -> Option<&'static str> {
     words.find(|words| words.starts_with('4'))
 }
 
+/// Makes as if whoever is suspended were gone, unless nobody else is there: of a message that goes to all of
+/// a group at once or to nobody. Why: a suspension may last for months, and the sender gives up before.
+pub(crate) fn leave_suspended_out(members: &mut [Look]) {
+    let has_others = members.iter().any(|member| {
+        !matches!(member, Look::Refuses(Refusal::Suspended | Refusal::NoSuchAccount))
+    });
+    for member in members {
+        if has_others && matches!(member, Look::Refuses(Refusal::Suspended)) {
+            *member = Look::Refuses(Refusal::NoSuchAccount);
+        }
+    }
+}
+
 /// Whether there is nobody any more, since RCPT.
 fn is_gone(member: &Result<Outcome, Trouble>) -> bool {
     matches!(member, Ok(Outcome::Refused(Refusal::NoSuchAccount)))

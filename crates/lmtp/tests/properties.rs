@@ -92,6 +92,35 @@ fn a_message_that_is_too_large_by_little_is_refused_at_once() {
     assert!(said.ends_with(&"552 5.3.4 Message too large\r\n".repeat(2)), "{said}");
 }
 
+/// Sends a message to a group; how many copies were delivered.
+fn n_delivered(play: &mut Play, message: &[u8]) -> usize {
+    play.log.clear();
+    play.receive(b"MAIL FROM:<a@b>\r\nRCPT TO:<all@example.test>\r\nDATA\r\n");
+    play.receive(&[message, b".\r\n"].concat());
+    let delivered = play.log.iter().filter_map(|line| line.strip_prefix("store? Commands "));
+    delivered.map(|all| all.split(' ').count()).sum()
+}
+
+/// Its first chunk is its header at least.
+#[test]
+fn a_message_of_several_chunks_comes_once_to_each_of_a_group_when_it_is_sent_again() {
+    let mut play = session_with(700_000);
+    play.set_up("group all@example.test jo@example.test al@example.test");
+    play.receive(b"LHLO c\r\n");
+    let lines = format!("X: {}\r\n", "x".repeat(100)).repeat(3_000);
+    let message = format!("Message-ID: <1@x>\r\n\r\n{lines}");
+    play.set_up("quota al@example.test 10");
+    assert_eq!(n_delivered(&mut play, message.as_bytes()), 1);
+    assert_eq!(n_delivered(&mut play, message.as_bytes()), 0);
+    play.set_up("quota al@example.test none");
+    assert_eq!(n_delivered(&mut play, message.as_bytes()), 1);
+    assert_eq!(n_delivered(&mut play, message.as_bytes()), 0);
+    // The first chunk has no Message-ID, and another message may begin like it.
+    let other = format!("{lines}Message-ID: <2@x>\r\n\r\nx\r\n");
+    assert_eq!(n_delivered(&mut play, other.as_bytes()), 2);
+    assert_eq!(n_delivered(&mut play, other.as_bytes()), 2);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 

@@ -51,8 +51,9 @@ impl Session {
         let is_known = known_by(draft).is_some();
         let recipients = self.transaction.iter_mut().flat_map(|all| &mut all.recipients);
         for to in recipients.filter(|to| to.is_group()) {
-            let members: Vec<_> = found.by_ref().take(to.n_members()).collect();
+            let mut members: Vec<_> = found.by_ref().take(to.n_members()).collect();
             if !is_known {
+                refuse::leave_suspended_out(&mut members);
                 // Why nobody: who has it could not be told at the next try.
                 to.refusal = refuse::not_now(&members);
             }
@@ -151,14 +152,14 @@ impl Session {
     }
 }
 
-/// By which chunk it is known who has a message. A large one is known by none: its chunks are at each
-/// member before it is delivered. Nor is one without a Message-ID: the same octets may well be another
-/// message, as from a script that says every night that all went well.
+/// By which chunk it is known who has a message: the first one, where its header is. One that was uploaded
+/// is known by none: its chunks are at each member before it is delivered. Nor is one without a Message-ID:
+/// the same octets may well be another message, as from a script that says every night that all went well.
 fn known_by(draft: &Draft) -> Option<Digest> {
-    match &draft.message.chunks[..] {
-        [only] if draft.message.upload.is_none() => {
-            draft.metadata.envelope.message_id.as_ref().map(|_| only.digest)
-        }
-        _ => None,
-    }
+    let first = draft.message.chunks.first()?;
+    let header_bytes = draft.metadata.structure.header.end;
+    let is_told = draft.message.upload.is_none()
+        && draft.metadata.envelope.message_id.is_some()
+        && header_bytes <= u64::from(first.raw_len);
+    is_told.then_some(first.digest)
 }
