@@ -6,8 +6,9 @@
 //! than look complete.
 //!
 //! An account that is suspended or deleted ends its sessions at their next command, though they know
-//! the maildrop and read ahead: whoever knows nothing newer than [`ADMITTED_FOR_MS`] asks first. A new
-//! name or a new password ends no session, as in IMAP.
+//! the maildrop and read ahead: whoever knows nothing newer than [`ADMITTED_FOR_MS`] asks first. So does a
+//! new UIDVALIDITY of INBOX, of which QUIT always asks before it removes anything. A new name or a new
+//! password ends no session, as in IMAP.
 //!
 //! Sizes in STAT and LIST are the stored octets. What is sent is the same except that a message
 //! which came in by APPEND may have bare line feeds, which become CRLF on the wire, and may lack its

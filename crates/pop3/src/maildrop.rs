@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use mailbox::answer::Body;
-use mailbox::command::{Expunge, OfMailbox};
+use mailbox::command::{Expunge, NamedMailbox, OfMailbox};
 use mailbox::query::Messages;
-use mailbox::{AccountId, MessageRecord, Slices, Uid, UidSet, UidValidity};
+use mailbox::{
+    AccountId, MailboxInfo, MailboxName, MessageRecord, Slices, Uid, UidSet, UidValidity,
+};
 
 use crate::BODIES_AHEAD;
 
@@ -63,9 +65,15 @@ impl Maildrop {
         }
     }
 
-    /// Asks for no message, only whether the account may be read.
-    pub(crate) fn none(&self) -> Messages {
-        self.messages_query(UidSet::new(), false)
+    /// Asks what INBOX is now, and whether the account may be read.
+    pub(crate) fn inbox(&self) -> NamedMailbox {
+        NamedMailbox { account: self.of.account, name: MailboxName::inbox() }
+    }
+
+    /// Whether that is the one which was listed, and its UIDs are those of the same messages: a shard whose
+    /// history was lost in part gives out UIDs again.
+    pub(crate) fn is(&self, inbox: &MailboxInfo) -> bool {
+        (inbox.of, inbox.uid_validity) == (self.of, self.uid_validity)
     }
 
     /// Asks for the bodies of this message and those after it.

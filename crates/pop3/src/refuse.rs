@@ -5,6 +5,7 @@ use mailbox::{Answer, Outcome, Refusal};
 
 pub(crate) const IN_USE: &str = "-ERR [IN-USE] Another session has this maildrop";
 pub(crate) const LOST: &str = "-ERR [SYS/TEMP] Another session has this maildrop now";
+pub(crate) const RENUMBERED: &str = "-ERR [SYS/TEMP] INBOX was numbered anew, log in again";
 pub(crate) const DENIED: &str = "-ERR [AUTH] Wrong name or password";
 pub(crate) const DISABLED: &str = "-ERR [AUTH] Account disabled";
 pub(crate) const TOO_MANY: &str = "-ERR [SYS/TEMP] Too many connections of this account";

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use mailbox::dialogue::{Engine, Login, Question, Reply, Step, Trouble};
 use mailbox::lines::Lines;
 use mailbox::outcome::Change;
-use mailbox::{ChunkRef, Command, LogTime, Outcome, Slices, UidSet};
+use mailbox::{ChunkRef, Command, LogTime, Outcome, Query, Slices};
 
 use crate::listing::{Listing, What};
 use crate::maildrop::Maildrop;
@@ -81,6 +81,8 @@ enum Doing {
     Fetching(Sending),
     /// QUIT: asked whether the lock is still there.
     Relocking,
+    /// QUIT: asked whether INBOX is still the one that was listed.
+    Confirming,
     /// Asked to remove what was deleted, from a UID on.
     Removing(Slices),
     /// Saying goodbye.
@@ -274,12 +276,12 @@ impl Session {
 
     /// RFC 1939 4: who has no exclusive access any more removes nothing.
     fn relocked(&mut self, reply: &Reply) {
-        match reply {
-            Reply::Done => {
-                let marked = self.maildrop.as_ref().map(Maildrop::marked);
-                self.remove(marked.unwrap_or_else(|| Slices::new(UidSet::new())));
+        match (reply, &self.maildrop) {
+            (Reply::Done, Some(maildrop)) => {
+                let question = Question::Query(Query::Mailbox(maildrop.inbox()));
+                self.ask(Doing::Confirming, question);
             }
-            reply => self.unlock(refuse::ended(reply).unwrap_or(refuse::NOT_REMOVED), true),
+            (reply, _) => self.unlock(refuse::ended(reply).unwrap_or(refuse::NOT_REMOVED), true),
         }
     }
 
@@ -349,6 +351,7 @@ impl Engine for Session {
             Doing::Finding { number, wire } => self.found(reply, number, wire),
             Doing::Fetching(sending) => self.fetched(reply, sending),
             Doing::Relocking => self.relocked(&reply),
+            Doing::Confirming => self.confirmed(&reply),
             Doing::Removing(left) => self.removed(left, reply),
             other => self.doing = other,
         }

@@ -5,6 +5,8 @@
 #[path = "../../mailbox/tests/memory/mod.rs"]
 mod memory;
 
+use mailbox::command::Renumber;
+use mailbox::{Command, Outcome};
 use memory::play::Play;
 use pop3::{Session, Settings};
 use proptest::prelude::*;
@@ -53,6 +55,27 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
         1 => prop::collection::vec(any::<u8>(), 0..40),
         1 => (0usize..5000).prop_map(|n| b"x".repeat(n)),
     ]
+}
+
+/// As when a shard is forced back to what one replica has: its UIDs may be given out again.
+#[test]
+fn a_session_whose_inbox_was_numbered_anew_ends_and_removes_nothing() {
+    for command in ["STAT\r\n", "QUIT\r\n"] {
+        let mut play = session();
+        play.receive(b"USER jo@example.test\r\nPASS pw\r\nDELE 1\r\n");
+        let renumber = Command::Renumber(Renumber { after: None });
+        let outcome = play.shard.command(renumber, &[]);
+        assert!(matches!(outcome, Outcome::Renumbered { .. }), "{outcome:?}");
+        play.set_up("later 1");
+        play.receive(command.as_bytes());
+        assert!(play.is_closed);
+        let said = String::from_utf8_lossy(&play.sent).into_owned();
+        let end = "-ERR [SYS/TEMP] INBOX was numbered anew, log in again\r\n";
+        assert!(said.ends_with(end), "{said}");
+        play.log.clear();
+        play.set_up("show jo@example.test");
+        assert_eq!(play.log[0], "store! 3 messages");
+    }
 }
 
 proptest! {
