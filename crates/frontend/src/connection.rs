@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::desk::Desk;
 use crate::limits::Origin;
 use crate::shared::Shared;
-use crate::socket::Socket;
+use crate::socket::{STALLED_AFTER, Socket};
 
 /// Limit: how long a client may take to log in.
 pub(crate) const LOGIN_WITHIN: Duration = Duration::from_secs(60);
@@ -66,6 +66,7 @@ impl Connection {
             if desk.is_logged_in() {
                 out.until = None;
             }
+            out.patience = self.taking_within(&desk, out.until.is_none() && !is_over);
             match self.engine.next_step() {
                 Step::Send(octets) => out.send(octets).await?,
                 Step::Ask(question) => {
@@ -79,8 +80,7 @@ impl Connection {
                     if std::mem::take(&mut has_asked) {
                         silent_since = Instant::now();
                     }
-                    let patience = Duration::from_secs(self.engine.idle_limit_s().into());
-                    let mut until = silent_since + patience;
+                    let mut until = silent_since + self.idle_limit();
                     if let Some(login_until) = out.until {
                         until = until.min(login_until);
                     }
@@ -116,6 +116,20 @@ impl Connection {
                     return Ok(());
                 }
             }
+        }
+    }
+
+    fn idle_limit(&self) -> Duration {
+        Duration::from_secs(self.engine.idle_limit_s().into())
+    }
+
+    /// How long the client may take nothing of what it asked for. Why the idle limit for who logged in: mail
+    /// clients pipeline, and what came goes through their filters while they take no more. Whoever brings a
+    /// message may have a place that others wait for.
+    fn taking_within(&self, desk: &Desk, has_logged_in: bool) -> Duration {
+        match self.has_login && has_logged_in && !desk.has_body() {
+            true => self.idle_limit(),
+            false => STALLED_AFTER,
         }
     }
 
@@ -183,11 +197,14 @@ struct Output {
     behind: BytesMut,
     /// Who has not logged in takes all by then.
     until: Option<Instant>,
+    /// Who takes nothing for so long is let go.
+    patience: Duration,
 }
 
 impl Output {
     fn new(socket: Socket, until: Option<Instant>) -> Self {
-        Self { socket, gathered: BytesMut::new(), large: None, behind: BytesMut::new(), until }
+        let (gathered, behind) = (BytesMut::new(), BytesMut::new());
+        Self { socket, gathered, large: None, behind, until, patience: STALLED_AFTER }
     }
 
     /// Small pieces wait for company; a large one waits until something else is to be done, so that
@@ -215,7 +232,7 @@ impl Output {
         let behind = std::mem::take(&mut self.behind);
         // Why together: a response is one packet for the client to wake up for.
         let mut pieces = [IoSlice::new(&gathered), IoSlice::new(&large), IoSlice::new(&behind)];
-        let writing = self.socket.write_all(&mut pieces);
+        let writing = self.socket.write_all(&mut pieces, self.patience);
         match self.until {
             Some(until) => timeout_at(until, writing).await?,
             None => writing.await,

@@ -115,6 +115,11 @@ impl Desk {
         self.login.is_some()
     }
 
+    /// Whether a message is on its way in, or waits to be stored.
+    pub(crate) fn has_body(&self) -> bool {
+        self.body.is_some() || self.held.has_place()
+    }
+
     /// The next change of the mailbox that is watched; waits for ever when none is. Nothing is lost
     /// when the wait is given up.
     pub(crate) async fn next_change(&mut self) -> Change {

@@ -83,6 +83,11 @@ pub(crate) struct Held {
 }
 
 impl Held {
+    /// Whether others may have to wait for it.
+    pub(crate) fn has_place(&self) -> bool {
+        self.place.is_some()
+    }
+
     /// So many octets more; waits for a place where that is due.
     pub(crate) async fn more(&mut self, n: usize, places: &Places) -> Result<(), Trouble> {
         self.n_bytes += n as u64;

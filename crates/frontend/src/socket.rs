@@ -2,7 +2,7 @@
 //! here between calls: an idle connection holds no more than the kernel and rustls need.
 
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Write};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -18,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 /// Octets read at once.
 const READ_BYTES: usize = 32 * 1024;
 
-/// Limit: how long a client may take no byte at all while there is something to send.
-const STALLED_AFTER: Duration = Duration::from_secs(60);
+/// Limit: how long a client that has not logged in, or an MTA, may take no byte at all while there is
+/// something to send.
+pub(crate) const STALLED_AFTER: Duration = Duration::from_secs(60);
 
 /// Limit: how long a goodbye may take.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
@@ -83,21 +84,19 @@ impl Socket {
         }
     }
 
-    /// Writes all pieces, as fast as the client takes them.
-    pub(crate) async fn write_all(&mut self, mut pieces: &mut [IoSlice<'_>]) -> io::Result<()> {
+    /// Writes all pieces, as fast as the client takes them; an error when it takes nothing for so long.
+    pub(crate) async fn write_all(
+        &mut self,
+        mut pieces: &mut [IoSlice<'_>],
+        patience: Duration,
+    ) -> io::Result<()> {
         // Why first: leaves out what is empty.
         IoSlice::advance_slices(&mut pieces, 0);
         while !pieces.is_empty() {
             let n = match self {
-                Self::Plain(stream) => {
-                    timeout(STALLED_AFTER, stream.write_vectored(pieces)).await??
-                }
-                Self::Unix(stream) => {
-                    timeout(STALLED_AFTER, stream.write_vectored(pieces)).await??
-                }
-                Self::Tls(stream) => {
-                    timeout(STALLED_AFTER, stream.write_vectored(pieces)).await??
-                }
+                Self::Plain(stream) => timeout(patience, stream.write_vectored(pieces)).await??,
+                Self::Unix(stream) => timeout(patience, stream.write_vectored(pieces)).await??,
+                Self::Tls(stream) => timeout(patience, stream.write_vectored(pieces)).await??,
             };
             if n == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
@@ -105,7 +104,7 @@ impl Socket {
             IoSlice::advance_slices(&mut pieces, n);
         }
         if let Self::Tls(stream) = self {
-            timeout(STALLED_AFTER, stream.flush()).await??;
+            flush(stream, patience).await?;
         }
         Ok(())
     }
@@ -124,5 +123,42 @@ impl Socket {
         };
         // A client that is gone already needs no goodbye.
         let _ = timeout(CLOSE_WITHIN, closing).await;
+    }
+}
+
+/// Sends what rustls keeps. Why step by step: a flush tells at its end only whether anything went out.
+async fn flush(stream: &mut TlsStream<TcpStream>, patience: Duration) -> io::Result<()> {
+    let (stream, tls) = stream.get_mut();
+    while tls.wants_write() {
+        let writing = poll_fn(|context| {
+            loop {
+                ready!(stream.poll_write_ready(context))?;
+                match tls.write_tls(&mut AtOnce(stream)) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    written => return Poll::Ready(written),
+                }
+            }
+        });
+        if timeout(patience, writing).await?? == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+    }
+    Ok(())
+}
+
+/// Takes as much as the kernel does without waiting.
+struct AtOnce<'a>(&'a TcpStream);
+
+impl Write for AtOnce<'_> {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.0.try_write(octets)
+    }
+
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.try_write_vectored(pieces)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

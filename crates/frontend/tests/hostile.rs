@@ -116,6 +116,7 @@ async fn who_says_nothing_after_the_login_is_told_goodbye_when_the_protocol_allo
 #[tokio::test(start_paused = true)]
 async fn who_takes_nothing_is_let_go_and_leaves_nothing_locked() {
     let house = House::new("").await;
+    let begun = Instant::now();
     let line = b"0123456789012345678901234567890123456789012345678901234567890123\r\n";
     let account = house.memory.account("jo@example.test");
     house.memory.change(|state| {
@@ -130,6 +131,27 @@ async fn who_takes_nothing_is_let_go_and_leaves_nothing_locked() {
     while house.memory.with(|state| !state.locks.is_empty()) {
         sleep(Duration::from_secs(1)).await;
     }
+    // RFC 1939 3: at least ten minutes.
+    assert!(begun.elapsed() >= Duration::from_secs(10 * 60), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(11 * 60), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_nothing_for_minutes_and_then_all_has_its_mail_removed() {
+    let house = House::new("").await;
+    let line = b"0123456789012345678901234567890123456789012345678901234567890123\r\n";
+    let account = house.memory.account("jo@example.test");
+    house.memory.change(|state| {
+        state.shard.deliver(account, &[b"A: 1\r\n\r\n".to_vec(), line.repeat(300_000)].concat());
+    });
+    let mut pop3 = connect(&house, Protocol::Pop3).await;
+    let all = format!("AUTH PLAIN {PLAIN}\r\nRETR 1\r\nDELE 1\r\nQUIT\r\n");
+    pop3.write_all(all.as_bytes()).await.unwrap();
+    // A filter looks at the message.
+    sleep(Duration::from_secs(9 * 60)).await;
+    let end = rest(&mut pop3).await;
+    let end = &end[end.len().saturating_sub(100)..];
+    assert!(end.ends_with("\r\n.\r\n+OK Deleted at QUIT\r\n+OK Bye\r\n"), "{end}");
 }
 
 /// RFC 1939 3: the timer counts the client's inactivity, not what it takes to send.
