@@ -368,7 +368,13 @@ impl Desk {
             }
             return outcomes;
         }
-        let doing = commands.into_iter().map(|(command, inline)| self.counted(command, inline));
+        let doing = commands.into_iter().enumerate().map(|(n, (command, inline))| async move {
+            // Why: all replies wait for the last outcome, and the process does not wait long for them.
+            if n >= SIDE_BY_SIDE_MAX && self.shutdown.is_cancelled() {
+                return Err(Trouble::Unavailable);
+            }
+            self.counted(command, inline).await
+        });
         stream::iter(doing).buffered(SIDE_BY_SIDE_MAX).collect().await
     }
 
@@ -390,9 +396,13 @@ impl Desk {
                 Some(Ok(_)) | None => {}
             }
             if let Some(first) = first
+                && !self.shutdown.is_cancelled()
                 && let Ok(Answer::Holds(true)) = self.query(Query::Holds(account, first)).await
             {
                 return Look::Has;
+            }
+            if self.shutdown.is_cancelled() {
+                return Look::Unknown(Trouble::Unavailable);
             }
             match self.query(Query::Account(account)).await {
                 Ok(Answer::Account(record)) => match record.would_take(n_bytes) {

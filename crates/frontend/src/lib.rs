@@ -56,8 +56,9 @@ use penalty::Penalties;
 use shared::Shared;
 use tls::Shown;
 
-/// Limit: how long sessions may take to say goodbye when the process ends.
-const GOODBYE_WITHIN: Duration = Duration::from_secs(10);
+/// Limit: how long sessions may take to say goodbye when the process ends. Why twice what the store may take
+/// for an answer: a delivery that is not replied to comes again, and it may wait for one after the other.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(20);
 
 /// Why a frontend does not start; the text says all of it.
 #[derive(Debug, thiserror::Error)]

@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use mailbox::answer::AccountRecord;
-use mailbox::command::{AccountState, Quota};
+use mailbox::command::{AccountState, Quota, Upload};
 use mailbox::query::{Messages, Search, SearchKey, Vanished};
-use mailbox::{Address, MailboxInfo, MailboxName, ModSeq, ShardId, Uid, UidSet, UidValidity};
+use mailbox::{
+    Address, MailboxInfo, MailboxName, ModSeq, ShardId, Uid, UidSet, UidValidity, UploadId,
+};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::timeout;
@@ -485,4 +487,28 @@ async fn recipients_are_forgotten_with_their_message() {
         let known = mta.place(place(n).account);
         assert_eq!(known, Ok(place(n)), "deliveries come after the body");
     }
+}
+
+#[tokio::test]
+async fn what_was_not_begun_when_the_frontend_goes_down_is_put_off() {
+    let store = Slow::new();
+    let shared = shared(&store);
+    let shutdown = CancellationToken::new();
+    let mut mta = Desk::new(Arc::clone(&shared), None, shutdown.clone());
+    let copies: Vec<_> = (0..40).map(|n| (mta.remember(place(n)), 1)).collect();
+    let command = |n: u8| Command::Upload(Upload::give_up(place(n).account, UploadId([n; 16])));
+    let commands = (0..40).map(|n| (command(n), Vec::new())).collect();
+    shutdown.cancel();
+    // Nobody answers what is asked.
+    let looked = mta.answer(Question::WouldTake(copies, None)).await;
+    let Reply::Looks(looks) = looked else { panic!("{looked:?}") };
+    assert_eq!(looks.len(), 40);
+    assert!(looks.iter().all(|look| matches!(look, Look::Unknown(Trouble::Unavailable))));
+    let done = mta.answer(Question::Commands(commands)).await;
+    let Reply::Outcomes(outcomes) = done else { panic!("{done:?}") };
+    let (begun, put_off) = outcomes.split_at(SIDE_BY_SIDE_MAX);
+    assert!(begun.iter().all(|outcome| matches!(outcome, Ok(Outcome::Done))));
+    assert_eq!(put_off.len(), 40 - SIDE_BY_SIDE_MAX);
+    assert!(put_off.iter().all(|outcome| matches!(outcome, Err(Trouble::Unavailable))));
+    assert_eq!(store.commands.lock().unwrap().len(), SIDE_BY_SIDE_MAX);
 }
