@@ -128,7 +128,7 @@ impl Session {
     }
 
     fn begin_body(&mut self) -> Result<Question, Words> {
-        let Some(transaction) = &self.transaction else { return Err(self.bad(Words::MailFirst)) };
+        let Some(transaction) = &self.transaction else { return Err(self.mail_first()) };
         if transaction.chunks.is_some() {
             return Err(self.bad(Words::InChunks));
         }

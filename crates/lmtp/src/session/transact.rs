@@ -14,6 +14,15 @@ impl Session {
         words
     }
 
+    /// For what needs MAIL. Why it is no bad command after LHLO: RFC 2920 has RCPT and DATA sent behind a MAIL
+    /// that may be refused.
+    pub(super) fn mail_first(&mut self) -> Words {
+        if self.client.is_none() {
+            return self.bad(Words::MailFirst);
+        }
+        Words::MailFirst
+    }
+
     pub(super) fn lhlo(&mut self, name: String) {
         self.n_bad = 0;
         self.client = Some(name);
@@ -52,7 +61,7 @@ impl Session {
     }
 
     pub(super) fn rcpt(&mut self, path: String) -> Result<Question, Words> {
-        let Some(transaction) = &self.transaction else { return Err(self.bad(Words::MailFirst)) };
+        let Some(transaction) = &self.transaction else { return Err(self.mail_first()) };
         if transaction.chunks.is_some() {
             return Err(self.bad(Words::InChunks));
         }
