@@ -18,8 +18,8 @@ pub(super) struct Reading {
     body: Body,
     piece: Vec<u8>,
     n_bytes: u64,
-    /// How many of these are trace fields.
-    n_trace_bytes: u64,
+    /// How many of these are not the client's: trace fields, and the end of a last line without one.
+    n_added_bytes: u64,
     /// Words for every recipient, when the message is not wanted any more.
     pub(super) refusal: Option<&'static str>,
     /// It is larger than a message may be.
@@ -39,8 +39,8 @@ impl Reading {
     }
 
     fn new(body: Body, trace: Vec<u8>) -> Self {
-        let n_trace_bytes = trace.len() as u64;
-        Self { body, piece: trace, n_bytes: 0, n_trace_bytes, refusal: None, is_too_large: false }
+        let n_added_bytes = trace.len() as u64;
+        Self { body, piece: trace, n_bytes: 0, n_added_bytes, refusal: None, is_too_large: false }
     }
 
     fn begin_chunk(&mut self, chunk: Chunk) {
@@ -89,13 +89,15 @@ impl Reading {
             self.refusal = Some(Words::BareLf.text());
         }
         let n_bytes = self.n_bytes + self.piece.len() as u64;
-        self.is_too_large |= n_bytes.saturating_sub(self.n_trace_bytes) > message_bytes_max;
+        self.is_too_large |= n_bytes.saturating_sub(self.n_added_bytes) > message_bytes_max;
         if self.refusal.is_some() || self.is_too_large {
             self.piece.clear();
         } else if self.is_whole()
             && let Body::Chunks(reader) = &mut self.body
         {
+            let n_before = self.piece.len();
             reader.end_line(&mut self.piece);
+            self.n_added_bytes += (self.piece.len() - n_before) as u64;
         }
     }
 }
