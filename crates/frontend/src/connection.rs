@@ -76,6 +76,10 @@ impl Connection {
                 }
                 Step::Wait => {
                     out.flush().await?;
+                    // Why only here: what was fetched before QUIT takes as long as it takes.
+                    if self.has_login && out.until.is_none() && !desk.is_logged_in() {
+                        out.until = Some(Instant::now() + LOGIN_WITHIN);
+                    }
                     // Why now: a client that takes half an hour to download was not silent for so long.
                     if std::mem::take(&mut has_asked) {
                         silent_since = Instant::now();

@@ -46,7 +46,7 @@ pub(crate) struct Desk {
     shutdown: CancellationToken,
     /// Where the accounts are that this session was told of.
     places: BTreeMap<AccountId, Place>,
-    /// Its place among the account's sessions.
+    /// Its place among the account's sessions; in POP3 until it has no maildrop any more.
     login: Option<Counted<AccountId>>,
     body: Option<Ingest>,
     held: Held,
@@ -110,7 +110,7 @@ impl Desk {
         }
     }
 
-    /// Whether somebody logged in.
+    /// Whether somebody is logged in.
     pub(crate) fn is_logged_in(&self) -> bool {
         self.login.is_some()
     }
@@ -224,8 +224,15 @@ impl Desk {
                 self.watched = None;
                 Ok(Reply::Done)
             }
-            Question::LockMaildrop(account) => self.lock_maildrop(account).await,
+            Question::LockMaildrop(account) => {
+                let locked = self.lock_maildrop(account).await;
+                if !matches!(locked, Ok(Reply::Done)) {
+                    self.login = None;
+                }
+                locked
+            }
             Question::UnlockMaildrop => {
+                self.login = None;
                 if let Some(maildrop) = self.maildrop.take() {
                     maildrop.release().await;
                 }
@@ -245,6 +252,7 @@ impl Desk {
     }
 
     async fn authenticate(&mut self, credentials: Credentials) -> Result<Reply, Trouble> {
+        self.login = None;
         let metrics = Arc::clone(&self.shared.metrics);
         let login = credentials.login.clone();
         let checked = self.shared.authenticator.check(credentials, self.origin).await;

@@ -154,6 +154,31 @@ async fn who_takes_nothing_for_minutes_and_then_all_has_its_mail_removed() {
     assert!(end.ends_with("\r\n.\r\n+OK Deleted at QUIT\r\n+OK Bye\r\n"), "{end}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_finds_the_maildrop_taken_is_not_logged_in() {
+    let house = House::new("connections_per_account_max = 2").await;
+    let log_in = format!("AUTH PLAIN {PLAIN}\r\n");
+    let mut first = connect(&house, Protocol::Pop3).await;
+    first.write_all(log_in.as_bytes()).await.unwrap();
+    while house.memory.with(|state| state.locks.is_empty()) {
+        sleep(Duration::from_secs(1)).await;
+    }
+    let begun = Instant::now();
+    let mut second = connect(&house, Protocol::Pop3).await;
+    second.write_all(log_in.as_bytes()).await.unwrap();
+    sleep(Duration::from_secs(5)).await;
+    // The second one is there, but has no place among the account's sessions.
+    let mut third = connect(&house, Protocol::Pop3).await;
+    third.write_all(log_in.as_bytes()).await.unwrap();
+    for mut late in [second, third] {
+        let said = rest(&mut late).await;
+        assert!(said.contains("-ERR [IN-USE]"), "{said}");
+        assert!(begun.elapsed() >= Duration::from_secs(60), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(80), "{:?}", begun.elapsed());
+    }
+    drop(first);
+}
+
 /// RFC 1939 3: the timer counts the client's inactivity, not what it takes to send.
 #[tokio::test(start_paused = true)]
 async fn who_downloads_for_longer_than_it_may_be_silent_goes_on_afterwards() {
