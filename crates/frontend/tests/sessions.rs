@@ -322,6 +322,31 @@ async fn nothing_is_kept_of_a_large_message_that_is_refused_at_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_kept_of_a_large_message_that_nobody_of_a_group_takes() {
+    let house = House::new("").await;
+    let noise = (0..60_000u32).map(|n| format!("{}\r\n", mailbox::Digest::of(&n.to_be_bytes())));
+    let raw = noise.collect::<String>();
+    let full = house.memory.create_account("al@example.test", "secret");
+    // Its own octets, and not the trace.
+    let quota = Quota { storage_bytes: Some(raw.len() as u64 + 1), n_messages: None };
+    house.memory.change(|state| {
+        state.shard.change_account(full, AccountChange::Quota(quota));
+        state.shard.set_group("all@example.test", &["jo@example.test", "al@example.test"]);
+    });
+    let mut lmtp = house.client(Protocol::Lmtp).await;
+    lmtp.send(b"LHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<all@example.test>\r\nDATA\r\n").await;
+    while !lmtp.line().await.starts_with("354") {}
+    lmtp.send(raw.as_bytes()).await;
+    lmtp.send(b".\r\n").await;
+    assert_eq!(lmtp.line().await, "452 4.2.2 Mailbox full");
+    assert!(house.memory.with(|state| state.n_uploads > 0), "it was sent ahead");
+    // As long as the session lives nobody else lets go of it.
+    let is_gone = house.memory.until(|state| state.shard.has_no_uploads());
+    timeout(PATIENCE, is_gone).await.expect("it is let go of");
+    assert_eq!(lmtp.say("NOOP").await, "250 2.0.0 OK");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn large_messages_go_ahead_in_pieces() {
     let house = House::new("").await;
     let noise = (0..60_000u32).map(|n| format!("{}\r\n", mailbox::Digest::of(&n.to_be_bytes())));

@@ -91,6 +91,8 @@ enum Doing {
     Looking(Box<Draft>),
     /// Asked for the deliveries.
     Delivering,
+    /// Asked for the body to be dropped, since nobody takes it now; then each recipient is told why.
+    PuttingOff,
     /// Saying goodbye.
     Closing,
 }
@@ -264,6 +266,7 @@ impl Engine for Session {
             (Doing::Looking(draft), reply) => self.looked(&draft, reply),
             (Doing::Delivering, Reply::Outcomes(outcomes)) => self.delivered(&outcomes),
             (Doing::Delivering, reply) => self.tell_all(refuse::trouble(why(&reply))),
+            (Doing::PuttingOff, _) => self.delivered(&[]),
             (Doing::Discarding, _) => {}
             (other, _) => self.doing = other,
         }

@@ -65,7 +65,8 @@ impl Session {
     fn deliver(&mut self, draft: &Draft) {
         let commands = self.deliveries(draft);
         if commands.is_empty() {
-            self.delivered(&[]);
+            self.doing = Doing::PuttingOff;
+            self.question = Some(Question::DropBody);
             return;
         }
         self.doing = Doing::Delivering;
