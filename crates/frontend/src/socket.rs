@@ -2,7 +2,7 @@
 //! here between calls: an idle connection holds no more than the kernel and rustls need.
 
 use std::future::poll_fn;
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -149,7 +149,7 @@ async fn flush(stream: &mut TlsStream<TcpStream>, patience: Duration) -> io::Res
 /// Takes as much as the kernel does without waiting.
 struct AtOnce<'a>(&'a TcpStream);
 
-impl Write for AtOnce<'_> {
+impl io::Write for AtOnce<'_> {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
         self.0.try_write(octets)
     }
