@@ -220,6 +220,26 @@ fn one_account_does_not_keep_all_others_large_mail_out() {
     assert!(!is_chunk_live(&shard.rows, &chunks[0].digest));
 }
 
+#[test]
+fn an_upload_goes_on_while_there_are_as_many_as_there_may_be() {
+    let mut shard = Shard::with_account();
+    let (_, chunks) = shard.message(&mail("x"));
+    let piece = |n: u32, sequence: u32| {
+        let (account, chunks) = (ACCOUNT, chunks.clone());
+        Command::Upload(Upload { account, upload: UploadId(id_of(n)), sequence, chunks })
+    };
+    for n in 0..256 {
+        assert_eq!(shard.apply(piece(n, 0), &chunks).outcome, Outcome::Done, "upload {n}");
+    }
+    let too_many = Refusal::Limit("open uploads of one account".into());
+    assert_eq!(refused(&mut shard, piece(256, 0)), too_many);
+    for n in [0, 255] {
+        assert_eq!(shard.apply(piece(n, 1), &chunks).outcome, Outcome::Done, "upload {n}");
+    }
+    shard.run(Command::Upload(Upload::give_up(ACCOUNT, UploadId(id_of(7)))));
+    assert_eq!(shard.apply(piece(256, 0), &chunks).outcome, Outcome::Done);
+}
+
 fn id_of(n: u32) -> [u8; 16] {
     let mut id = [9; 16];
     id[..4].copy_from_slice(&n.to_be_bytes());

@@ -44,7 +44,7 @@ pub(crate) fn apply(
     if shard.upload_bytes + bytes > UPLOAD_BYTES_MAX {
         return Err(Refusal::Limit("open uploads".into()));
     }
-    if !has_room(ledger, bytes) {
+    if !has_room(ledger, bytes, row.is_none()) {
         return Err(Refusal::Limit("open uploads of one account".into()));
     }
     let row = UploadRow {
@@ -63,16 +63,17 @@ pub(crate) fn apply(
     Ok(Outcome::Done)
 }
 
-/// Whether so many octets more may be in the account's open uploads.
-fn has_room(ledger: &Ledger<'_, '_>, bytes: u64) -> bool {
+/// Whether so many octets more may be in the account's open uploads, those of a new one or of one that is
+/// counted already.
+fn has_room(ledger: &Ledger<'_, '_>, bytes: u64, is_new: bool) -> bool {
     let uploads = table::uploads_of(ledger.account);
-    let (mut n_uploads, mut n_bytes) = (0, bytes);
+    let (mut n_uploads, mut n_bytes) = (usize::from(is_new), bytes);
     ledger.rows.scan(&uploads, &table::end_of(&uploads), &mut |_, value| {
         n_uploads += 1;
         n_bytes += row::read::<UploadRow>(value).size_bytes;
-        n_uploads < ACCOUNT_UPLOADS_MAX
+        n_uploads <= ACCOUNT_UPLOADS_MAX
     });
-    n_uploads < ACCOUNT_UPLOADS_MAX && n_bytes <= ACCOUNT_BYTES_MAX
+    n_uploads <= ACCOUNT_UPLOADS_MAX && n_bytes <= ACCOUNT_BYTES_MAX
 }
 
 /// An upload is no longer needed: its message arrived, or nobody continued it.
