@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use mailbox::answer::MessageRecord;
 use mailbox::chunk::unstow;
-use mailbox::command::{OfMailbox, Place};
+use mailbox::command::{OfMailbox, Place, Replaced};
 use mailbox::dialogue::{Credentials, Login, Look, Question, Reply, Trouble};
 use mailbox::{
     AccountId, Answer, Change, ChunkRef, Command, Digest, Draft, MailboxId, Outcome, Query,
@@ -207,7 +207,8 @@ impl Desk {
             Question::WouldTake(copies, first) => {
                 Ok(Reply::Looks(self.would_take(copies, first).await))
             }
-            Question::BeginBody(accounts) => self.begin_body(&accounts),
+            Question::BeginBody(accounts) => self.begin_body(&accounts, None),
+            Question::BeginReplacement(account, it) => self.begin_body(&[account], Some(it)),
             Question::Body(octets) => self.push_body(octets).await,
             Question::EndBody => self.end_body().await.map(|draft| Reply::Draft(Box::new(draft))),
             Question::DropBody => {
@@ -438,7 +439,11 @@ impl Desk {
         outcome
     }
 
-    fn begin_body(&mut self, accounts: &[AccountId]) -> Result<Reply, Trouble> {
+    fn begin_body(
+        &mut self,
+        accounts: &[AccountId],
+        replaces: Option<Replaced>,
+    ) -> Result<Reply, Trouble> {
         let places: Result<Vec<_>, _> =
             accounts.iter().map(|account| self.place(*account)).collect();
         self.failures.clear();
@@ -458,6 +463,7 @@ impl Desk {
             Arc::clone(&places_of_kind.bodies),
             self.shared.message_bytes_max,
             places?,
+            replaces,
         ));
         Ok(Reply::Done)
     }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
 use mailbox::chunk::{CHUNK_BYTES_MAX, INLINE_BYTES_MAX, SEAMS_MAX, Stowed, TRACE_BYTES_MAX, stow};
-use mailbox::command::{Place, Upload};
+use mailbox::command::{Place, Replaced, Upload};
 use mailbox::dialogue::Trouble;
 use mailbox::{
     AccountId, ChunkRef, Command, Digest, Draft, NewMessage, Outcome, StoredChunk, UploadId,
@@ -55,6 +55,8 @@ pub(crate) struct Ingest {
     size: u64,
     /// Accounts that got everything sent ahead so far.
     places: Vec<Place>,
+    /// The message that goes when this one has come.
+    replaces: Option<Replaced>,
     failures: Failures,
     upload: Option<UploadId>,
     n_pieces: u32,
@@ -63,12 +65,13 @@ pub(crate) struct Ingest {
 }
 
 impl Ingest {
-    /// A message for these accounts.
+    /// A message for these accounts, or in the place of one of the account's.
     pub(crate) fn new(
         store: Arc<dyn Store>,
         large_bodies: Arc<Semaphore>,
         message_bytes_max: u64,
         places: Vec<Place>,
+        replaces: Option<Replaced>,
     ) -> Self {
         Self {
             store,
@@ -83,6 +86,7 @@ impl Ingest {
             n_seams: 0,
             size: 0,
             places,
+            replaces,
             failures: Failures::new(),
             upload: None,
             n_pieces: 0,
@@ -189,11 +193,12 @@ impl Ingest {
         let inline = std::mem::take(&mut self.pending);
         let chunks: Vec<_> = inline.iter().map(|stored| stored.chunk).collect();
         let store = Arc::clone(&self.store);
-        let places = self.places.clone();
+        let (places, replaces) = (self.places.clone(), self.replaces);
         let sending = async move {
             let one = |place: Place| {
                 let account = place.account;
-                let command = Upload { account, upload, sequence, chunks: chunks.clone() };
+                let chunks = chunks.clone();
+                let command = Upload { account, upload, sequence, chunks, replaces };
                 let (store, inline) = (Arc::clone(&store), inline.clone());
                 async move { (account, store.command(place, Command::Upload(command), inline).await) }
             };

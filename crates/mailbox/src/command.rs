@@ -527,6 +527,9 @@ pub struct Upload {
     /// What travels beside.
     #[n(3)]
     pub chunks: Vec<ChunkRef>,
+    /// REPLACE: the message that goes when this one has come; there is room for as much instead.
+    #[cbor(n(4), default)]
+    pub replaces: Option<Replaced>,
 }
 
 impl Upload {
@@ -535,7 +538,8 @@ impl Upload {
 
     /// The message will not come: what was uploaded is let go of.
     pub fn give_up(account: AccountId, upload: UploadId) -> Self {
-        Self { account, upload, sequence: Self::GIVEN_UP, chunks: Vec::new() }
+        let sequence = Self::GIVEN_UP;
+        Self { account, upload, sequence, chunks: Vec::new(), replaces: None }
     }
 }
 
@@ -573,7 +577,7 @@ pub struct Append {
     pub name: Option<MailboxName>,
 }
 
-/// The message that an [`Append`] replaces (RFC 8508).
+/// The message that an [`Append`] or an [`Upload`] replaces (RFC 8508).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Replaced {
     /// Where it is; not always where the new one goes.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::address::Address;
 use crate::answer::Answer;
 use crate::chunk::{ChunkRef, Digest, Draft, StoredChunk};
-use crate::command::{Command, OfMailbox};
+use crate::command::{Command, OfMailbox, Replaced};
 use crate::ids::{AccountId, LogTime};
 use crate::outcome::{Change, Outcome, Refusal};
 use crate::query::Query;
@@ -87,6 +87,8 @@ pub enum Question {
     WouldTake(Vec<(AccountId, u64)>, Option<Digest>),
     /// A body begins that is meant for these accounts -> [`Reply::Done`].
     BeginBody(Vec<AccountId>),
+    /// The same of a message that is to replace this one of the account's -> [`Reply::Done`].
+    BeginReplacement(AccountId, Replaced),
     /// Its next raw octets -> [`Reply::Done`] as soon as more can be taken.
     Body(Bytes),
     /// It is complete -> [`Reply::Draft`].

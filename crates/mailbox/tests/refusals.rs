@@ -140,6 +140,43 @@ fn a_replaced_message_leaves_its_room_to_the_new_one() {
 }
 
 #[test]
+fn what_comes_ahead_of_a_replacement_finds_the_room_of_what_goes() {
+    let mut shard = Shard::with_account();
+    let raw = mail("1234");
+    let size = raw.len() as u64;
+    shard.deliver(&mail("1234"));
+    let quota = Quota { storage_bytes: Some(size), n_messages: Some(1) };
+    shard.run(change(AccountChange::Quota(quota)));
+    let (message, chunks) = shard.message(&raw);
+    let inbox = shard.of("INBOX").mailbox;
+    let upload = UploadId([5; 16]);
+    let piece = |of: Option<(MailboxId, u32)>, sequence: u32| {
+        let replaces = of.map(|(mailbox, uid)| Replaced { mailbox, uid: Uid::new(uid).unwrap() });
+        let chunks = message.chunks.clone();
+        Command::Upload(Upload { account: ACCOUNT, upload, sequence, chunks, replaces })
+    };
+    for of in [None, Some((inbox, 2)), Some((MailboxId(99), 1))] {
+        let refusal = shard.apply(piece(of, 0), &chunks).outcome;
+        assert_eq!(refusal, Outcome::Refused(Refusal::OverQuota), "{of:?}");
+    }
+    let of = Some((inbox, 1));
+    assert_eq!(shard.apply(piece(of, 0), &chunks).outcome, Outcome::Done);
+    // No more than went.
+    let refusal = shard.apply(piece(of, 1), &chunks).outcome;
+    assert_eq!(refusal, Outcome::Refused(Refusal::OverQuota));
+    let message = NewMessage { upload: Some(upload), ..message.clone() };
+    let append = Append {
+        account: ACCOUNT,
+        mailbox: inbox,
+        messages: vec![AppendMessage { message, flags: Flags::default(), internal_date: None }],
+        replaces: Some(Replaced { mailbox: inbox, uid: Uid::FIRST }),
+        name: None,
+    };
+    assert!(matches!(shard.run(Command::Append(append)), Outcome::Appended(_)));
+    assert_eq!(shard.everything("INBOX").len(), 1);
+}
+
+#[test]
 fn a_message_needs_all_its_chunks() {
     let mut shard = Shard::with_account();
     let (message, inline) = shard.message(&mail("x"));
@@ -168,8 +205,8 @@ fn uploads_take_only_the_next_piece_and_expire() {
     let (mut message, chunks) = shard.message(&raw);
     let id = UploadId([5; 16]);
     let upload = |sequence: u32, chunks: &[ChunkRef]| {
-        let chunks = chunks.to_vec();
-        Command::Upload(Upload { account: ACCOUNT, upload: id, sequence, chunks })
+        let (account, chunks) = (ACCOUNT, chunks.to_vec());
+        Command::Upload(Upload { account, upload: id, sequence, chunks, replaces: None })
     };
     assert_eq!(refused(&mut shard, upload(1, &[])), Refusal::UploadGap);
     assert_eq!(refused(&mut shard, upload(0, &chunks[..2])), Refusal::ChunkMissing);
@@ -195,7 +232,8 @@ fn one_account_does_not_keep_all_others_large_mail_out() {
     let (_, chunks) = shard.message(&raw);
     let piece = |n: u32, sequence: u32| {
         let (account, chunks) = (ACCOUNT, vec![chunks[0]; 250]);
-        Command::Upload(Upload { account, upload: UploadId(id_of(n)), sequence, chunks })
+        let upload = UploadId(id_of(n));
+        Command::Upload(Upload { account, upload, sequence, chunks, replaces: None })
     };
     let mut n_taken = 0;
     let refusal = loop {
@@ -226,7 +264,8 @@ fn an_upload_goes_on_while_there_are_as_many_as_there_may_be() {
     let (_, chunks) = shard.message(&mail("x"));
     let piece = |n: u32, sequence: u32| {
         let (account, chunks) = (ACCOUNT, chunks.clone());
-        Command::Upload(Upload { account, upload: UploadId(id_of(n)), sequence, chunks })
+        let upload = UploadId(id_of(n));
+        Command::Upload(Upload { account, upload, sequence, chunks, replaces: None })
     };
     for n in 0..256 {
         assert_eq!(shard.apply(piece(n, 0), &chunks).outcome, Outcome::Done, "upload {n}");

@@ -490,25 +490,25 @@ async fn recipients_are_forgotten_with_their_message() {
 }
 
 #[tokio::test]
-async fn what_was_not_begun_when_the_frontend_goes_down_is_put_off() {
+async fn what_is_sent_ahead_says_which_message_it_replaces() {
     let store = Slow::new();
     let shared = shared(&store);
-    let shutdown = CancellationToken::new();
-    let mut mta = Desk::new(Arc::clone(&shared), None, shutdown.clone());
-    let copies: Vec<_> = (0..40).map(|n| (mta.remember(place(n)), 1)).collect();
-    let command = |n: u8| Command::Upload(Upload::give_up(place(n).account, UploadId([n; 16])));
-    let commands = (0..40).map(|n| (command(n), Vec::new())).collect();
-    shutdown.cancel();
-    // Nobody answers what is asked.
-    let looked = mta.answer(Question::WouldTake(copies, None)).await;
-    let Reply::Looks(looks) = looked else { panic!("{looked:?}") };
-    assert_eq!(looks.len(), 40);
-    assert!(looks.iter().all(|look| matches!(look, Look::Unknown(Trouble::Unavailable))));
-    let done = mta.answer(Question::Commands(commands)).await;
-    let Reply::Outcomes(outcomes) = done else { panic!("{done:?}") };
-    let (begun, put_off) = outcomes.split_at(SIDE_BY_SIDE_MAX);
-    assert!(begun.iter().all(|outcome| matches!(outcome, Ok(Outcome::Done))));
-    assert_eq!(put_off.len(), 40 - SIDE_BY_SIDE_MAX);
-    assert!(put_off.iter().all(|outcome| matches!(outcome, Err(Trouble::Unavailable))));
-    assert_eq!(store.commands.lock().unwrap().len(), SIDE_BY_SIDE_MAX);
+    let mut desk = client(&shared, 1);
+    let replaced = Replaced { mailbox: MailboxId(1), uid: Uid::FIRST };
+    let begun = desk.answer(Question::BeginReplacement(place(1).account, replaced)).await;
+    assert!(matches!(begun, Reply::Done));
+    // What cannot be compressed is sent ahead.
+    let mut number = 1_u32;
+    let mut octet = || {
+        number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (number >> 24) as u8
+    };
+    let octets: Vec<u8> = (0..4 * LARGE_BYTES).map(|_| octet()).collect();
+    assert!(matches!(desk.answer(Question::Body(octets.into())).await, Reply::Done));
+    assert!(matches!(desk.answer(Question::EndBody).await, Reply::Draft(_)));
+    let commands = store.commands.lock().unwrap();
+    let says_so = |command: &Command| {
+        matches!(command, Command::Upload(upload) if upload.replaces == Some(replaced))
+    };
+    assert!(!commands.is_empty() && commands.iter().all(says_so), "{} commands", commands.len());
 }

@@ -145,7 +145,10 @@ impl Append {
             return self.refuse(Ending::no("too many messages at once").code("LIMIT"));
         }
         self.step = Step::BeginBody;
-        Next::Ask(Question::BeginBody(vec![cx.account()]))
+        Next::Ask(match self.replaced {
+            Some(replaced) => Question::BeginReplacement(cx.account(), replaced),
+            None => Question::BeginBody(vec![cx.account()]),
+        })
     }
 
     /// A message is in. What travels beside the command must not grow with their number.
@@ -163,6 +166,7 @@ impl Append {
                 upload: cx.new_upload(),
                 sequence: 0,
                 chunks: inline.iter().map(|chunk| chunk.chunk).collect(),
+                replaces: self.replaced,
             };
             return Next::Ask(Question::Command(Box::new(Command::Upload(upload)), inline));
         }

@@ -188,7 +188,7 @@ impl Store {
                 let outcome = self.apply(*command, &refs);
                 Reply::OutcomeAnd(outcome, Some(self.ask(&then)))
             }
-            Question::BeginBody(_) => {
+            Question::BeginBody(_) | Question::BeginReplacement(..) => {
                 self.body.clear();
                 Reply::Done
             }

@@ -21,6 +21,9 @@ pub(super) fn of(store: &Store, question: &Question) -> String {
             format!("{}, then {}", of_command(store, command), of_query(store, then))
         }
         Question::BeginBody(_) => "begin body".into(),
+        Question::BeginReplacement(_, it) => {
+            format!("begin body for {} {}", store.name_of(it.mailbox), it.uid)
+        }
         Question::Body(octets) => format!("body {} octets", octets.len()),
         Question::EndBody => "end body".into(),
         Question::DropBody => "drop body".into(),

@@ -1,5 +1,6 @@
 //! Upload: the next piece of a message too large for one entry.
 
+use super::store;
 use crate::command::Upload;
 use crate::content::{self, CHUNKS_MAX, Inline};
 use crate::ids::UploadId;
@@ -8,6 +9,7 @@ use crate::outcome::{Outcome, Refusal};
 use crate::row::{self, PieceRow, ShardRow, UploadRow};
 use crate::rows::Source as _;
 use crate::table;
+use crate::uid_set::UidSet;
 
 /// Limit: raw octets in all open uploads of a shard: forty of the largest messages at once.
 pub const UPLOAD_BYTES_MAX: u64 = 2 << 30;
@@ -39,6 +41,14 @@ pub(crate) fn apply(
     content::check_chunks(ledger, &cmd.chunks, inline)?;
     let bytes: u64 = cmd.chunks.iter().map(|chunk| u64::from(chunk.raw_len)).sum();
     let size_bytes = bytes + row.as_ref().map_or(0, |row| row.size_bytes);
+    if let Some(replaced) = cmd.replaces {
+        let only = UidSet::range(replaced.uid, replaced.uid);
+        let found = store::slice(ledger, replaced.mailbox, &only, 1);
+        // RFC 8508 3.4: the quota is asked for the difference. That it is gone is told by the APPEND.
+        for found in found.iter().flat_map(|(found, _)| found) {
+            ledger.will_go(found.state.size);
+        }
+    }
     ledger.check_quota(size_bytes, 1)?;
     let shard: ShardRow = row::load(ledger.rows, &table::shard()).unwrap_or_default();
     if shard.upload_bytes + bytes > UPLOAD_BYTES_MAX {
