@@ -20,6 +20,8 @@ const SECRET: &str = "secret";
 const FRONTENDS: [&str; 2] = ["f1", "f2"];
 /// A frontend remembers for two seconds where an address leads.
 const FORGOTTEN_WITHIN: Duration = Duration::from_secs(10);
+/// Times that an account is added while it is deleted.
+const N_RACES: usize = 10;
 
 #[test]
 fn no_name_and_no_alias_locks_an_account_out_or_catches_more_than_it_shall() -> Result<()> {
@@ -157,6 +159,29 @@ fn what_was_broken_off_is_finished_or_repaired() -> Result<()> {
     for name in ["INBOX", "Archive", "Drafts", "Junk", "Sent", "Trash"] {
         let is_there = listed.iter().any(|line| line.text.ends_with(&format!(" \"{name}\"")));
         ensure!(is_there, "{name} is not among {listed:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_account_added_and_deleted_at_once_is_there_with_its_name_or_not_at_all() -> Result<()> {
+    let demo = Demo::start(&["--no-sample-mail", "--accounts", "1"])?;
+    let name = "raced@example.test";
+    for round in 0..N_RACES {
+        std::thread::scope(|scope| {
+            let add = || drop(demo.ctl_with_input(&["account", "add", name], SECRET));
+            let adding = scope.spawn(add);
+            while !adding.is_finished() {
+                drop(demo.ctl(&["account", "delete", name]));
+            }
+        });
+        let is_there = ctl(&demo, &["account", "list"])?.contains(name);
+        println!("round {round}: it is {}", if is_there { "there" } else { "gone" });
+        if is_there {
+            wait::until(FORGOTTEN_WITHIN, "it has its name", || logs_in(&demo, name))?;
+            ctl(&demo, &["account", "delete", name])?;
+        }
+        refused(&demo, &["account", "show", name], "no account")?;
     }
     Ok(())
 }

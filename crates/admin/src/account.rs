@@ -71,11 +71,39 @@ impl<'a> Accounts<'a> {
             subscribe: Some(true),
         };
         match self.tell(place.shard, Command::CreateAccount(create)).await? {
-            Outcome::Done => Ok(place),
+            Outcome::Done => {}
             Outcome::Refused(Refusal::Taken) => {
                 bail!("{name} is half deleted: `ctl account delete {name}` frees it")
             }
             other => bail!("create account: {}", words(&other)),
+        }
+        self.claim_again(name, place).await?;
+        Ok(place)
+    }
+
+    /// Claims the name of an account that was just created once more: as long as it was not there, `delete`
+    /// could free it.
+    async fn claim_again(&self, name: &Address, place: Place) -> Result<()> {
+        let claim = Command::ClaimAddress(ClaimAddress { address: name.clone(), place });
+        let leads_here = match self.tell(self.directory_shard(name)?, claim).await? {
+            Outcome::Done => true,
+            // Why: the account may have moved meanwhile, and its address with it.
+            Outcome::Refused(Refusal::Taken) => self.leads_to(name, place.account).await?,
+            other => bail!("claim {name} again: {}", words(&other)),
+        };
+        let record = self.record_at(&place).await?;
+        let has_this_name = record.is_some_and(|record| record.name == *name);
+        match (leads_here, has_this_name) {
+            (true, true) => Ok(()),
+            (false, true) => {
+                let delete = Command::DeleteAccount(place.account);
+                self.done_at(&place, delete, "delete what was created").await?;
+                bail!("{name} went to somebody else meanwhile: what was created is deleted again")
+            }
+            (_, false) => {
+                self.release(name, place.account).await?;
+                bail!("{name} was deleted or renamed meanwhile")
+            }
         }
     }
 
@@ -154,6 +182,11 @@ impl<'a> Accounts<'a> {
         }
         for address in &last {
             self.release(address, place.account).await?;
+        }
+        // Why: what was half created may have been completed before its name was freed.
+        if record.is_none() && self.record_at(&place).await?.is_some() {
+            self.done_at(&place, Command::DeleteAccount(place.account), "delete account").await?;
+            self.release(name, place.account).await?;
         }
         Ok(changed)
     }
