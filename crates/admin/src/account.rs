@@ -314,7 +314,7 @@ impl<'a> Accounts<'a> {
         }
     }
 
-    async fn tell(&self, shard: ShardId, command: Command) -> Result<Outcome> {
+    pub(crate) async fn tell(&self, shard: ShardId, command: Command) -> Result<Outcome> {
         self.client.command_shard(shard, command).await.map_err(trouble)
     }
 
@@ -358,7 +358,7 @@ pub(crate) fn trouble(trouble: Trouble) -> anyhow::Error {
     })
 }
 
-fn words(outcome: &Outcome) -> String {
+pub(crate) fn words(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Refused(Refusal::Taken) => "taken by another account or group".into(),
         Outcome::Refused(Refusal::Limit(what)) => format!("too many {what}"),

@@ -4,9 +4,12 @@ use anyhow::{Result, bail};
 use api::client::Client;
 use mailbox::answer::GroupRecord;
 use mailbox::command::{Command, SetGroup};
-use mailbox::{Address, Answer, Query};
+use mailbox::{Address, Answer, Outcome, Query, Refusal};
 
-use crate::account::{Accounts, data_shards};
+use crate::account::{Accounts, data_shards, words};
+
+/// Limit: how often a group is read anew because somebody else changed it meanwhile.
+const ATTEMPTS_MAX: u32 = 20;
 
 /// The operator's hand on groups.
 pub struct Groups<'a> {
@@ -76,22 +79,74 @@ impl<'a> Groups<'a> {
         new: Option<&Address>,
     ) -> Result<Vec<GroupRecord>> {
         let mut changed = Vec::new();
-        for mut group in self.list().await? {
-            let n_members = group.members.len();
-            group.members.retain(|member| !old.contains(member));
-            if group.members.len() == n_members {
-                continue;
-            }
-            group.members.extend(new.filter(|new| !group.members.contains(new)).cloned());
-            self.change(&group.address, group.members.clone()).await?;
-            changed.push(group);
+        for group in self.list().await? {
+            changed.extend(self.replace_in(group, old, new).await?);
         }
         Ok(changed)
     }
 
+    /// The group afterwards, if one of them was in it.
+    async fn replace_in(
+        &self,
+        mut group: GroupRecord,
+        old: &[Address],
+        new: Option<&Address>,
+    ) -> Result<Option<GroupRecord>> {
+        let shard = self.accounts.directory_shard(&group.address)?;
+        for _ in 0..ATTEMPTS_MAX {
+            let Some(members) = replaced(&group.members, old, new) else { return Ok(None) };
+            let expected = Some(std::mem::replace(&mut group.members, members.clone()));
+            let set = SetGroup { address: group.address.clone(), members, expected };
+            match self.accounts.tell(shard, Command::SetGroup(set)).await? {
+                Outcome::Done => return Ok(Some(group)),
+                // Somebody else changed it since it was read.
+                Outcome::Refused(Refusal::Taken) => {}
+                other => bail!("set group: {}", words(&other)),
+            }
+            match self.accounts.ask(shard, Query::Resolve(group.address.clone())).await? {
+                Answer::Group(members) => group.members = members,
+                Answer::Place(_) => return Ok(None),
+                other => bail!("look up {}: unexpected answer {other:?}", group.address),
+            }
+        }
+        bail!("group {} was changed by others all the time: try again", group.address)
+    }
+
     async fn change(&self, address: &Address, members: Vec<Address>) -> Result<()> {
-        let group = SetGroup { address: address.clone(), members };
+        let group = SetGroup { address: address.clone(), members, expected: None };
         let shard = self.accounts.directory_shard(address)?;
         self.accounts.done(shard, Command::SetGroup(group), "set group").await
+    }
+}
+
+/// The members with one address in the place of others, or none; `None` if none of them is there.
+fn replaced(members: &[Address], old: &[Address], new: Option<&Address>) -> Option<Vec<Address>> {
+    let mut left = members.to_vec();
+    left.retain(|member| !old.contains(member));
+    if left.len() == members.len() {
+        return None;
+    }
+    left.extend(new.filter(|new| !left.contains(new)).cloned());
+    Some(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::parse_address;
+
+    #[test]
+    fn one_address_takes_the_place_of_others_once() {
+        let addresses = |locals: &[&str]| -> Vec<Address> {
+            let address = |local: &&str| parse_address(&format!("{local}@example.test")).unwrap();
+            locals.iter().map(address).collect()
+        };
+        let ann = &addresses(&["ann"]).remove(0);
+        let (old, group) = (addresses(&["old", "alias"]), addresses(&["bob", "old", "alias"]));
+        assert_eq!(replaced(&group, &old, Some(ann)), Some(addresses(&["bob", "ann"])));
+        assert_eq!(replaced(&group, &old, None), Some(addresses(&["bob"])));
+        let both = addresses(&["ann", "old"]);
+        assert_eq!(replaced(&both, &old, Some(ann)), Some(addresses(&["ann"])));
+        assert_eq!(replaced(&addresses(&["bob"]), &old, Some(ann)), None);
     }
 }

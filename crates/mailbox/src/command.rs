@@ -283,6 +283,10 @@ pub struct SetGroup {
     /// Accounts' addresses; mail goes to each that there is. None frees the group's address.
     #[n(1)]
     pub members: Vec<Address>,
+    /// Who was in it when it was read, nobody if there was no such group: refused with `Taken` if others
+    /// are now. `None`: whoever they are.
+    #[cbor(n(2), default)]
+    pub expected: Option<Vec<Address>>,
 }
 
 /// See [`Command::CreateAccount`].

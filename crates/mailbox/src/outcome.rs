@@ -168,7 +168,7 @@ pub enum Refusal {
     /// The account is suspended.
     #[n(5)]
     Suspended,
-    /// Somebody has this account id or address already.
+    /// Somebody has this account id or address already, or the group was changed since it was read.
     #[n(6)]
     Taken,
     /// No such mailbox.

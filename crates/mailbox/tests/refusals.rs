@@ -354,7 +354,8 @@ fn an_address_is_a_group_s_or_an_account_s() {
     let all = address("all@example.test");
     let set = |members: &[&str]| {
         let members = members.iter().map(|member| address(member)).collect();
-        Command::SetGroup(SetGroup { address: address("all@example.test"), members })
+        let all = address("all@example.test");
+        Command::SetGroup(SetGroup { address: all, members, expected: None })
     };
     let claim = Command::ClaimAddress(ClaimAddress { address: all.clone(), place });
     assert_eq!(shard.run(set(&["bo@x.test", "al@x.test", "bo@x.test"])), Outcome::Done);
@@ -372,6 +373,40 @@ fn an_address_is_a_group_s_or_an_account_s() {
     assert_eq!(shard.ask(&Query::Resolve(all)), Answer::Place(None));
     assert_eq!(shard.run(claim), Outcome::Done);
     assert_eq!(refused(&mut shard, set(&["al@x.test"])), Refusal::Taken);
+}
+
+#[test]
+fn a_group_that_changed_since_it_was_read_is_not_written_over() {
+    let mut shard = Shard::with_account();
+    let all = address("all@example.test");
+    let addresses = |texts: &[&str]| texts.iter().map(|text| address(text)).collect::<Vec<_>>();
+    let set = |expected: Option<&[&str]>, members: &[&str]| {
+        let (expected, members) = (expected.map(addresses), addresses(members));
+        Command::SetGroup(SetGroup { address: all.clone(), members, expected })
+    };
+    let (al, bo, cy) = ("al@x.test", "bo@x.test", "cy@x.test");
+    assert_eq!(refused(&mut shard, set(Some(&[al]), &[al, bo])), Refusal::Taken);
+    assert_eq!(shard.run(set(Some(&[]), &[bo, al])), Outcome::Done);
+    assert_eq!(refused(&mut shard, set(Some(&[]), &[cy])), Refusal::Taken);
+    // Two who read the same take a member away each.
+    assert_eq!(shard.run(set(Some(&[al, bo]), &[bo])), Outcome::Done);
+    assert_eq!(refused(&mut shard, set(Some(&[al, bo]), &[al])), Refusal::Taken);
+    assert_eq!(shard.ask(&Query::Resolve(all.clone())), Answer::Group(addresses(&[bo])));
+    assert_eq!(shard.run(set(Some(&[bo]), &[])), Outcome::Done);
+    assert_eq!(shard.run(set(None, &[cy])), Outcome::Done);
+
+    /// As it was before there was something to expect.
+    #[derive(minicbor::Encode)]
+    struct Earlier {
+        #[n(0)]
+        address: Address,
+        #[n(1)]
+        members: Vec<Address>,
+    }
+    let told = codec::encode(&Earlier { address: all.clone(), members: addresses(&[al]) });
+    let set = SetGroup { address: all, members: addresses(&[al]), expected: None };
+    assert_eq!(codec::decode::<SetGroup>(&told), Ok(set.clone()));
+    assert_eq!(codec::encode(&set), told);
 }
 
 #[test]

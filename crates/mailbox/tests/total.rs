@@ -49,6 +49,7 @@ fn seeds(shard: &mut Shard) -> Vec<(Command, Vec<ChunkRef>)> {
         Command::SetGroup(SetGroup {
             address: address("g@b.c"),
             members: vec![address("b@b.c"), address("a@b.c")],
+            expected: Some(Vec::new()),
         }),
         create_account(AccountId([8; 16]), Quota::default()),
         Command::DeleteAccount(AccountId([8; 16])),

@@ -133,11 +133,12 @@ async fn only_operators_change_accounts_addresses_and_groups() {
     let change = AccountChange::PasswordHash("!".into());
     let (account, release) =
         (ACCOUNT, ReleaseAddress { address: address.clone(), account: ACCOUNT });
+    let group = SetGroup { address: address.clone(), members: Vec::new(), expected: None };
     let commands = [
         Command::ClaimAddress(claim()),
         Command::RepointAddress(claim()),
         Command::ReleaseAddress(release),
-        Command::SetGroup(SetGroup { address: address.clone(), members: Vec::new() }),
+        Command::SetGroup(group),
         Command::ChangeAccount(ChangeAccount { account, change }),
         Command::DeleteAccount(account),
         Command::MoveAccount(MoveAccount { account, step: MoveStep::Begin(PLACE) }),

@@ -61,6 +61,12 @@ pub(crate) fn set_group(rows: &mut Rows<'_>, cmd: &SetGroup) -> Result<Outcome, 
         return Err(Refusal::Taken);
     }
     let key = table::group(&cmd.address);
+    if let Some(expected) = &cmd.expected {
+        let group: Option<GroupRecord> = row::load(rows, &key);
+        if group.map_or(Vec::new(), |group| group.members) != *expected {
+            return Err(Refusal::Taken);
+        }
+    }
     let mut members = cmd.members.clone();
     members.sort_unstable();
     members.dedup();

@@ -129,7 +129,7 @@ impl Shard {
     pub fn set_group(&mut self, address: &str, members: &[&str]) {
         let parse = |text: &str| Address::parse(text).expect("an address").0;
         let members = members.iter().map(|member| parse(member)).collect();
-        let group = SetGroup { address: parse(address), members };
+        let group = SetGroup { address: parse(address), members, expected: None };
         assert_eq!(self.command(Command::SetGroup(group), &[]), Outcome::Done);
     }
 
