@@ -52,6 +52,9 @@ pub enum Moving {
         /// Of whoever moves it: what another one still sends is not received.
         #[n(1)]
         token: u64,
+        /// All have come, and some were put where they belong already: no more are received.
+        #[cbor(n(2), default)]
+        is_settling: bool,
     },
 }
 

@@ -2,7 +2,7 @@
 
 mod support;
 
-use mailbox::command::{FREEZE_MS_MAX, MoveAccount, MoveStep, MovedRow, Place};
+use mailbox::command::{FREEZE_MS_MAX, MoveAccount, MoveStep, MovedRow, Place, Upload};
 use mailbox::*;
 use support::*;
 
@@ -130,4 +130,48 @@ fn only_whole_rows_of_the_account_are_received() {
     }
     let session = MovedRow { key: vec![1; 17], value: None };
     assert!(matches!(refused(&mut away, receive(&[session])), Refusal::Limit(_)));
+}
+
+#[test]
+fn what_is_being_settled_is_received_no_more() {
+    let mut home = Shard::with_account();
+    let (message, inline) = home.message(&mail("x"));
+    // Two rows for each, so that they are not settled at once.
+    for n in 0..=255 {
+        let (upload, chunks) = (UploadId([n; 16]), message.chunks.clone());
+        let piece = Upload { account: ACCOUNT, upload, sequence: 0, chunks, replaces: None };
+        assert_eq!(home.apply(Command::Upload(piece), &inline).outcome, Outcome::Done);
+    }
+    home.run(step(MoveStep::Begin(to(2, 2))));
+    // Pieces are put there before their uploads: meanwhile not all invariants hold.
+    let mut away = Shard { is_checked_seldom: true, ..Shard::new() };
+    away.run(step(MoveStep::Arrive(to(2, 2), 5)));
+    let (mut after, mut pages) = (None, Vec::new());
+    loop {
+        let Answer::AccountRows(rows, next) = home.ask(&Query::AccountRows(ACCOUNT, after)) else {
+            panic!("refused");
+        };
+        let received = away.apply(step(MoveStep::Receive(rows.clone(), 5)), &inline).outcome;
+        assert_eq!(received, Outcome::Done);
+        pages.push(rows);
+        match next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+    }
+    let copied = changes(&home);
+    home.run(step(MoveStep::Depart(copied)));
+    let settle = step(MoveStep::Settle(to(2, 2)));
+    assert_eq!(away.run(settle.clone()), Outcome::Housekept { more: true });
+    for late in &pages {
+        let late = away.apply(step(MoveStep::Receive(late.clone(), 5)), &inline).outcome;
+        assert_eq!(late, Outcome::Refused(Refusal::Moving));
+    }
+    assert_eq!(refused(&mut away, step(MoveStep::Arrive(to(2, 2), 6))), Refusal::Moving);
+    assert_eq!(refused(&mut away, create("b")), Refusal::Moving, "it is not served yet");
+    while away.run(settle.clone()) == (Outcome::Housekept { more: true }) {}
+    away.create("b");
+    away.check();
+    away.clean();
+    away.check();
 }

@@ -111,7 +111,7 @@ fn arrive(
     (to, token): (Place, u64),
 ) -> Result<Outcome, Refusal> {
     match moving {
-        Some(Moving::Arriving { to: other, .. }) if other == to => {}
+        Some(Moving::Arriving { to: other, is_settling: false, .. }) if other == to => {}
         Some(Moving::Arriving { .. } | Moving::Leaving { .. }) => return Err(Refusal::Moving),
         Some(Moving::Left { to: other }) if other.epoch >= to.epoch => {
             return Err(Refusal::Moved(other));
@@ -125,7 +125,8 @@ fn arrive(
         None if rows.row(&table::account(account)).is_some() => return Err(Refusal::Taken),
         None => {}
     }
-    row::save(rows, table::moving(account), &Moving::Arriving { to, token });
+    let moving = Moving::Arriving { to, token, is_settling: false };
+    row::save(rows, table::moving(account), &moving);
     Ok(Outcome::Done)
 }
 
@@ -172,13 +173,15 @@ fn settle(
     account: AccountId,
     (moving, to): (Option<Moving>, Place),
 ) -> Result<Outcome, Refusal> {
-    match moving {
-        Some(Moving::Arriving { to: here, .. }) if here == to => {}
+    let (token, is_begun) = match moving {
+        Some(Moving::Arriving { to: here, token, is_settling }) if here == to => {
+            (token, is_settling)
+        }
         None if rows.row(&table::account(account)).is_some() => {
             return Ok(Outcome::Housekept { more: false });
         }
         other => return Err(elsewhere(other)),
-    }
+    };
     let key = table::account(account);
     if rows.row(&key).or_else(|| rows.row(&table::held(account, &key))).is_none() {
         return Err(Refusal::NoSuchAccount);
@@ -203,6 +206,10 @@ fn settle(
     }
     if is_last {
         rows.remove(&table::moving(account));
+    } else if !is_begun {
+        // Why: who took over late may still send what was put there, and it would be put there again.
+        let moving = Moving::Arriving { to, token, is_settling: true };
+        row::save(rows, table::moving(account), &moving);
     }
     Ok(Outcome::Housekept { more: !is_last })
 }
@@ -210,7 +217,7 @@ fn settle(
 /// Whether rows come here, sent by this one.
 fn is_arriving(moving: Option<Moving>, by: u64) -> Result<(), Refusal> {
     match moving {
-        Some(Moving::Arriving { token, .. }) if token == by => Ok(()),
+        Some(Moving::Arriving { token, is_settling: false, .. }) if token == by => Ok(()),
         other => Err(elsewhere(other)),
     }
 }
