@@ -63,7 +63,7 @@ async fn depart(demo: &Demo) -> Result<ShardId> {
     let command = Command::MoveAccount(MoveAccount { account: place.account, step: receive });
     let received = client.command_shard_with(shard, command, bodies).await;
     ensure!(received == Ok(Outcome::Done), "receive: {received:?}");
-    step(&client, from, place, MoveStep::Depart(0)).await?;
+    step(&client, from, place, MoveStep::Depart(0, Some(to))).await?;
     Ok(shard)
 }
 

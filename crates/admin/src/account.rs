@@ -11,9 +11,12 @@ use mailbox::command::{
     SpecialUse,
 };
 use mailbox::dialogue::Trouble;
-use mailbox::{AccountId, Address, Answer, MailboxName, Outcome, Query, Refusal, ShardId};
+use mailbox::{
+    AccountId, Address, Answer, MailboxName, Moving, Outcome, Query, Refusal, ShardId,
+};
 
 use crate::group::Groups;
+use crate::relocate::is_leaving;
 
 pub use mailbox::command::{AccountState, Quota};
 
@@ -21,6 +24,9 @@ pub use mailbox::command::{AccountState, Quota};
 pub struct Accounts<'a> {
     pub(crate) client: &'a Client,
 }
+
+/// Limit: shards that an account left, one after the other, since its address was looked up.
+const HOPS_MAX: u32 = 4;
 
 /// Mailboxes an account begins with, by the names that clients look for (RFC 6154).
 const DEFAULT_MAILBOXES: &[(&str, SpecialUse)] = &[
@@ -158,6 +164,7 @@ impl<'a> Accounts<'a> {
     /// created or half deleted. Gives back the groups that it was in.
     pub async fn delete(&self, name: &Address) -> Result<Vec<GroupRecord>> {
         let place = self.place(name).await?;
+        self.refuse_leaving(name, place).await?;
         let record = self.record_at(&place).await?;
         let last = match &record {
             Some(record) if record.name != *name => vec![record.name.clone(), name.clone()],
@@ -242,6 +249,31 @@ impl<'a> Accounts<'a> {
             self.claim(name, place, "claim name").await?;
         }
         Ok(place)
+    }
+
+    /// Why beforehand: the shard would refuse it until nobody waits any more.
+    async fn refuse_leaving(&self, name: &Address, place: Place) -> Result<()> {
+        let mut shard = place.shard;
+        for _ in 0..HOPS_MAX {
+            match self.moving(shard, place.account).await? {
+                Some(Moving::Left { to }) => shard = to.shard,
+                Some(Moving::Leaving { to, .. }) => return Err(is_leaving(name, shard, to)),
+                _ => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// How far an account is on its way from or to a shard.
+    pub(crate) async fn moving(
+        &self,
+        shard: ShardId,
+        account: AccountId,
+    ) -> Result<Option<Moving>> {
+        match self.ask(shard, Query::Moving(account)).await? {
+            Answer::Moving(moving) => Ok(moving),
+            other => bail!("look for a move: unexpected answer {other:?}"),
+        }
     }
 
     pub(crate) async fn record_at(&self, place: &Place) -> Result<Option<AccountRecord>> {

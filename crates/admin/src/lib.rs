@@ -199,7 +199,8 @@ enum AccountVerb {
         #[arg(long)]
         remove: bool,
     },
-    /// Move an account to another shard while it is used; repeated, a move that was begun is finished
+    /// Move an account to another shard while it is used; repeated, a move that was begun is finished; to
+    /// the shard where it is, one that was begun is called off
     Move {
         /// Login and address
         name: String,
@@ -382,10 +383,7 @@ async fn of_account(target: &Target, verb: AccountVerb) -> Result<ExitCode> {
         }
         AccountVerb::Move { name, shard } => {
             let moved = relocate::relocate(&client, &parse_address(&name)?, ShardId(shard)).await;
-            let moved = moved.context("move account")?;
-            let (n_rows, mib, ms) = (moved.n_rows, moved.n_bytes >> 20, moved.frozen.as_millis());
-            println!("{name} is on shard {shard}: {n_rows} rows and {mib} MiB were copied");
-            println!("  for {ms} ms its mail could be read and not changed");
+            relocated(&name, shard, &moved.context("move account")?);
         }
         AccountVerb::Suspend { name, resume } => {
             let state = if resume { AccountState::Active } else { AccountState::Suspended };
@@ -412,6 +410,20 @@ async fn of_account(target: &Target, verb: AccountVerb) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says what came of a move.
+fn relocated(name: &str, shard: u32, moved: &relocate::Relocated) {
+    if let Some(other) = moved.called_off {
+        println!("{name} stays on shard {shard}: its move to shard {other} is called off");
+        for other in &moved.unreached {
+            println!("  shard {other} may keep what came there: repeat this when it answers");
+        }
+        return;
+    }
+    let (n_rows, mib, ms) = (moved.n_rows, moved.n_bytes >> 20, moved.frozen.as_millis());
+    println!("{name} is on shard {shard}: {n_rows} rows and {mib} MiB were copied");
+    println!("  for {ms} ms its mail could be read and not changed");
 }
 
 /// Says what became of the groups that an address was in.

@@ -2,12 +2,13 @@
 //!
 //! Its rows and bodies are copied while it is served where it is; then what changed meanwhile, again and
 //! again; then nobody may change it for the moment that the last changes take. Whatever happens in
-//! between, one of both shards serves it, and the same command goes on where it was left.
+//! between, one of both shards serves it, and the same command goes on where it was left. Until the last
+//! moment it can be called off: `account move` to the shard where it is.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, anyhow, bail};
 use api::client::Client;
 use mailbox::command::{ClaimAddress, MoveAccount, MoveStep, MovedRow, Place};
 use mailbox::{
@@ -35,12 +36,12 @@ const ATTEMPTS_MAX: u32 = 20;
 /// Chunks remembered as sent, some 48 MiB of them: beyond it all are forgotten, and a body that several
 /// messages have may be sent again.
 const SENT_MAX: usize = 1 << 20;
-/// A shard that had the account before may need so long to forget it.
+/// A shard may need so long to forget what it had of the account before, or noted for an earlier move.
 const FORGET_PATIENCE: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// What came of a move.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Relocated {
     /// Rows that were copied, those that changed meanwhile several times.
     pub n_rows: u64,
@@ -48,38 +49,130 @@ pub struct Relocated {
     pub n_bytes: u64,
     /// For how long nobody could change the account.
     pub frozen: Duration,
+    /// It stays where it is: the move that was begun went to this shard.
+    pub called_off: Option<ShardId>,
+    /// Shards that may keep what came to them of moves that were called off, since they did not answer.
+    pub unreached: Vec<ShardId>,
 }
 
-/// Moves an account. Safe to repeat: one that was begun is gone on with.
+/// Moves an account. Safe to repeat: one that was begun is gone on with. To where it is: one that was begun
+/// is called off.
 pub async fn relocate(client: &Client, name: &Address, shard: ShardId) -> Result<Relocated> {
     let accounts = Accounts::new(client);
     let place = accounts.place(name).await?;
     if !data_shards(client).contains(&shard) {
         bail!("there is no shard {shard} for accounts: see `ctl shard list`");
     }
-    let to = match place.shard == shard {
-        true => place,
-        false => Place { shard, epoch: place.epoch + 1, ..place },
+    let moving = accounts.moving(place.shard, place.account).await?;
+    let (to, done) = match place.shard == shard {
+        true => (place, call_off(&accounts, name, place, moving).await?),
+        false => {
+            let to = destination(name, place, shard, moving.as_ref())?;
+            let mut journey = Journey {
+                client,
+                account: place.account,
+                from: place.shard,
+                to,
+                token: token()?,
+                sent: BTreeSet::new(),
+                done: Relocated::default(),
+            };
+            match moving {
+                Some(Moving::Left { .. }) => journey.settle().await?,
+                _ => journey.go().await?,
+            }
+            (to, journey.done)
+        }
     };
-    let to = Place { alias: false, ..to };
-    let mut journey = Journey {
-        client,
-        account: place.account,
-        from: place.shard,
-        to,
-        token: token()?,
-        sent: BTreeSet::new(),
-        done: Relocated::default(),
-    };
-    if place.shard != shard {
-        journey.go().await?;
-    }
     let record = accounts.record(name).await?;
     // Those that point to where it was still work: whoever follows them is sent on.
     for address in record.aliases.iter().chain([&record.name]) {
         repoint(&accounts, address, to).await?;
     }
-    Ok(journey.done)
+    Ok(done)
+}
+
+/// Where it goes: on with what was begun, or with an epoch that nothing had which was called off.
+fn destination(
+    name: &Address,
+    place: Place,
+    shard: ShardId,
+    moving: Option<&Moving>,
+) -> Result<Place> {
+    let epoch = match moving {
+        Some(Moving::Leaving { to, .. } | Moving::Left { to }) if to.shard == shard => {
+            return Ok(*to);
+        }
+        Some(Moving::Leaving { to, .. }) => return Err(is_leaving(name, place.shard, *to)),
+        Some(Moving::Left { to }) => return Err(has_left(name, *to)),
+        Some(Moving::Stayed { to }) => place.epoch.max(to.epoch),
+        Some(Moving::Arriving { .. }) | None => place.epoch,
+    };
+    Ok(Place { shard, epoch: epoch + 1, alias: false, ..place })
+}
+
+/// Why nothing else is done with an account.
+pub(crate) fn is_leaving(name: &Address, from: ShardId, to: Place) -> Error {
+    anyhow!(
+        "{name} is on its way to shard {0}: `ctl account move {name} {0}` finishes that, \
+         `ctl account move {name} {from}` calls it off",
+        to.shard
+    )
+}
+
+fn has_left(name: &Address, to: Place) -> Error {
+    anyhow!("{name} left for shard {0}: `ctl account move {name} {0}` finishes that", to.shard)
+}
+
+/// The account stays where it is; what came elsewhere is dropped.
+async fn call_off(
+    accounts: &Accounts<'_>,
+    name: &Address,
+    home: Place,
+    moving: Option<Moving>,
+) -> Result<Relocated> {
+    let mut done = Relocated::default();
+    let to = match moving {
+        // Why once more: a shard may not have answered.
+        Some(Moving::Leaving { to, .. } | Moving::Stayed { to }) => to,
+        Some(Moving::Left { to }) => return Err(has_left(name, to)),
+        Some(Moving::Arriving { .. }) | None => return Ok(done),
+    };
+    // Why first: from here on it does not depart, so that nothing but a copy is forgotten.
+    match accounts.tell(home.shard, step_of(home.account, MoveStep::Stay(to))).await? {
+        Outcome::Done => {}
+        Outcome::Refused(Refusal::Moved(to)) => return Err(has_left(name, to)),
+        other => bail!("stay: {other:?}"),
+    }
+    done.called_off = Some(to.shard);
+    for shard in data_shards(accounts.client) {
+        if shard != home.shard && forget(accounts, shard, home, to).await.is_err() {
+            done.unreached.push(shard);
+        }
+    }
+    Ok(done)
+}
+
+/// Drops what came to a shard by this move, which was called off, or by an earlier one.
+async fn forget(
+    accounts: &Accounts<'_>,
+    shard: ShardId,
+    home: Place,
+    called_off: Place,
+) -> Result<()> {
+    let to = match accounts.moving(shard, home.account).await? {
+        Some(Moving::Arriving { to, .. }) if to.epoch <= called_off.epoch => to,
+        Some(Moving::Arriving { .. }) => return Ok(()),
+        // Why though nothing came: whoever moves it may still be about to say that it comes.
+        _ if shard == called_off.shard => called_off,
+        _ => return Ok(()),
+    };
+    let forget = step_of(home.account, MoveStep::Forget(to, home.shard));
+    accounts.done(shard, forget, "forget").await
+}
+
+fn step_of(account: AccountId, step: MoveStep) -> Command {
+    Command::MoveAccount(MoveAccount { account, step })
 }
 
 async fn repoint(accounts: &Accounts<'_>, address: &Address, to: Place) -> Result<()> {
@@ -112,40 +205,36 @@ struct Journey<'c> {
 
 impl Journey<'_> {
     async fn go(&mut self) -> Result<()> {
-        match self.moving(self.from).await? {
-            Some(Moving::Left { to }) if to == self.to => return self.settle().await,
-            Some(Moving::Leaving { to, .. } | Moving::Left { to }) if to != self.to => {
-                bail!("it is on its way to shard {}: finish that first", to.shard);
-            }
-            _ => {}
-        }
-        self.must(self.from, MoveStep::Begin(self.to)).await.context("begin")?;
-        self.arrive().await.context("arrive")?;
+        let (begin, arrive) = (MoveStep::Begin(self.to), MoveStep::Arrive(self.to, self.token));
+        self.patiently(self.from, begin).await.context("begin")?;
+        self.clear_away().await.context("forget")?;
+        self.patiently(self.to.shard, arrive).await.context("arrive")?;
         self.copy_all().await.context("copy")?;
         self.copy_changes_and_depart().await?;
         self.settle().await
     }
 
-    async fn moving(&self, shard: ShardId) -> Result<Option<Moving>> {
-        match self.ask(shard, Query::Moving(self.account)).await? {
-            Answer::Moving(moving) => Ok(moving),
-            other => bail!("unexpected answer {other:?}"),
+    /// What came by an earlier move that was called off while the shard did not answer.
+    async fn clear_away(&self) -> Result<()> {
+        let (shard, home) = (self.to.shard, self.from);
+        match Accounts::new(self.client).moving(shard, self.account).await? {
+            Some(Moving::Arriving { to, .. }) if to.epoch < self.to.epoch => {
+                self.must(shard, MoveStep::Forget(to, home)).await
+            }
+            _ => Ok(()),
         }
     }
 
     /// Waits where old rows of the account have to go first.
-    async fn arrive(&self) -> Result<()> {
+    async fn patiently(&self, shard: ShardId, step: MoveStep) -> Result<()> {
         let until = Instant::now() + FORGET_PATIENCE;
         loop {
-            match self
-                .step(self.to.shard, MoveStep::Arrive(self.to, self.token), Vec::new())
-                .await?
-            {
+            match self.step(shard, step.clone(), Vec::new()).await? {
                 Outcome::Done => return Ok(()),
                 Outcome::Refused(Refusal::Moving) if Instant::now() < until => {
                     tokio::time::sleep(LOOK_EVERY).await;
                 }
-                other => bail!("shard {}: {other:?}", self.to.shard),
+                other => bail!("shard {shard}: {other:?}"),
             }
         }
     }
@@ -174,9 +263,14 @@ impl Journey<'_> {
         }
         for _ in 0..ATTEMPTS_MAX {
             let began = Instant::now();
-            self.must(self.from, MoveStep::Freeze(FREEZE_MS)).await.context("freeze")?;
+            match self.step(self.from, MoveStep::Freeze(FREEZE_MS), Vec::new()).await? {
+                Outcome::Done => {}
+                Outcome::Refused(Refusal::NoSuchAccount) => bail!("it was called off"),
+                other => bail!("freeze: {other:?}"),
+            }
             (_, copied) = self.copy_changes(copied).await.context("copy the last changes")?;
-            let left = self.step(self.from, MoveStep::Depart(copied), Vec::new()).await;
+            let depart = MoveStep::Depart(copied, Some(self.to));
+            let left = self.step(self.from, depart, Vec::new()).await;
             match left.context("depart")? {
                 Outcome::Done => {
                     self.done.frozen = began.elapsed();
@@ -184,6 +278,7 @@ impl Journey<'_> {
                 }
                 // Something changed all the same: housekeeping, or it thawed.
                 Outcome::Refused(Refusal::Moving) => {}
+                Outcome::Refused(Refusal::NoSuchAccount) => bail!("it was called off"),
                 other => bail!("depart: {other:?}"),
             }
         }
@@ -253,6 +348,7 @@ impl Journey<'_> {
         match self.step(self.to.shard, received, step.bodies).await? {
             Outcome::Done => Ok(()),
             Outcome::Refused(Refusal::Moving) => bail!("somebody else moves it now"),
+            Outcome::Refused(Refusal::Moved(_)) => bail!("it was called off"),
             other => bail!("shard {}: {other:?}", self.to.shard),
         }
     }
@@ -280,7 +376,7 @@ impl Journey<'_> {
         step: MoveStep,
         bodies: Vec<StoredChunk>,
     ) -> Result<Outcome> {
-        let command = Command::MoveAccount(MoveAccount { account: self.account, step });
+        let command = step_of(self.account, step);
         self.client.command_shard_with(shard, command, bodies).await.map_err(trouble)
     }
 
@@ -311,5 +407,41 @@ impl Step {
         self.n_body_bytes += body.as_ref().map_or(0, |body| body.bytes.len());
         self.rows.push(row);
         self.bodies.extend(body);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mailbox::LogTime;
+
+    use super::*;
+
+    #[test]
+    fn a_move_goes_on_or_has_an_epoch_of_its_own() {
+        let name = crate::account::parse_address("ann@example.test").unwrap();
+        let place = |shard, epoch| Place {
+            account: AccountId([7; 16]),
+            shard: ShardId(shard),
+            epoch,
+            alias: false,
+        };
+        let to = |shard, moving: Option<Moving>| {
+            let home = Place { alias: true, ..place(1, 4) };
+            destination(&name, home, ShardId(shard), moving.as_ref())
+        };
+        let leaving = || {
+            let (to, frozen_until) = (place(2, 9), LogTime(0));
+            Some(Moving::Leaving { to, n_changes: 3, frozen_until })
+        };
+        assert_eq!(to(2, None).unwrap(), place(2, 5));
+        assert_eq!(to(2, leaving()).unwrap(), place(2, 9));
+        assert_eq!(to(2, Some(Moving::Left { to: place(2, 9) })).unwrap(), place(2, 9));
+        assert_eq!(to(3, Some(Moving::Stayed { to: place(2, 9) })).unwrap(), place(3, 10));
+        assert_eq!(to(3, Some(Moving::Stayed { to: place(2, 2) })).unwrap(), place(3, 5));
+        let said = to(3, leaving()).unwrap_err().to_string();
+        assert!(said.contains("`ctl account move ann@example.test 2` finishes that"), "{said}");
+        assert!(said.contains("`ctl account move ann@example.test 1` calls it off"), "{said}");
+        let said = to(3, Some(Moving::Left { to: place(2, 9) })).unwrap_err().to_string();
+        assert!(said.contains("move ann@example.test 2` finishes"), "{said}");
     }
 }

@@ -326,6 +326,7 @@ pub struct MoveAccount {
 /// A step of a move. All but `Depart` are for one of the two shards, in this order: `Begin`, `Arrive`,
 /// `Receive` what [`Query::AccountRows`](crate::Query::AccountRows) and
 /// [`Query::ChangedRows`](crate::Query::ChangedRows) give, `Freeze`, the last changes, `Depart`, `Settle`.
+/// Before `Depart` it is called off by `Stay`, then `Forget`.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum MoveStep {
     /// At the shard it leaves: changes are noted from now on.
@@ -334,9 +335,10 @@ pub enum MoveStep {
     /// There: nobody changes it for so many milliseconds; it thaws by itself.
     #[n(1)]
     Freeze(#[n(0)] u64),
-    /// There: it is gone, if exactly so many changes were noted; all of them were copied.
+    /// There: it is gone, if exactly so many changes were noted; all of them were copied. Refused if it
+    /// is on its way to another place than this, which an earlier version does not say.
     #[n(2)]
-    Depart(#[n(0)] u64),
+    Depart(#[n(0)] u64, #[n(1)] Option<Place>),
     /// At the shard it comes to: rows may come from who drew this number. Whoever sent some before is
     /// refused from now on, and all rows have to be sent again.
     #[n(3)]
@@ -349,6 +351,13 @@ pub enum MoveStep {
     /// repeated while there is more.
     #[n(5)]
     Settle(#[n(0)] Place),
+    /// At the shard it leaves: it does not go to this place, nor to any up to its epoch.
+    #[n(6)]
+    Stay(#[n(0)] Place),
+    /// At the shard of this place, once the other one said that it stays: what came is dropped, no more
+    /// comes, and who asks is sent to that other shard.
+    #[n(7)]
+    Forget(#[n(0)] Place, #[n(1)] ShardId),
 }
 
 /// A row of an account that moves.

@@ -160,9 +160,10 @@ fn refer(references: &mut References, account: AccountId, chunks: &[ChunkRef]) {
     }
 }
 
-/// Its rows come from another shard, in no order: nothing holds of them yet.
+/// Its rows come from another shard, in no order, or came and are forgotten: nothing holds of them.
 fn is_arriving(rows: &dyn Source, account: AccountId) -> bool {
     matches!(moving::of(rows, account), Some(Moving::Arriving { .. }))
+        || rows.row(&table::forget(account)).is_some()
 }
 
 /// Unfinished COPYs of an account.

@@ -8,6 +8,17 @@
 //! Invariant: an account is served where it is neither `Left` nor `Arriving`. `Depart` is refused while
 //! a change is noted that was not copied, so nothing acknowledged stays behind; and nobody settles
 //! before the other shard's log says `Left`, so never do two shards serve one account.
+//!
+//! A move is called off by two steps, in this order:
+//!
+//! ```text
+//! from:  Stay   -> Stayed (served; what was noted is dropped), unless it is `Left`
+//! to:    Forget -> Left, back to where it stays (what came is dropped)
+//! ```
+//!
+//! Invariant: after `Stay` no move up to that epoch begins or departs there any more, whoever is still
+//! about it: the next one has a later epoch, and `Depart` names its own. So what is forgotten was never
+//! all there is of an account, and it is nobody's to settle.
 
 use std::collections::BTreeSet;
 
@@ -56,6 +67,13 @@ pub enum Moving {
         #[cbor(n(2), default)]
         is_settling: bool,
     },
+    /// It is served here: its move to elsewhere was called off.
+    #[n(3)]
+    Stayed {
+        /// Where it would have been. Only moves of later epochs begin.
+        #[n(0)]
+        to: Place,
+    },
 }
 
 /// The keys that one entry changed.
@@ -74,7 +92,7 @@ pub(crate) fn of(rows: &dyn Source, account: AccountId) -> Option<Moving> {
 pub(crate) fn admit(rows: &dyn Source, now: LogTime, account: AccountId) -> Result<(), Refusal> {
     match of(rows, account) {
         Some(Moving::Leaving { frozen_until, .. }) if now < frozen_until => Err(Refusal::Moving),
-        Some(Moving::Leaving { .. }) | None => Ok(()),
+        Some(Moving::Leaving { .. } | Moving::Stayed { .. }) | None => Ok(()),
         Some(Moving::Left { to }) => Err(Refusal::Moved(to)),
         Some(Moving::Arriving { .. }) => Err(Refusal::Moving),
     }
@@ -85,7 +103,7 @@ pub(crate) fn readable(rows: &dyn Source, account: AccountId) -> Result<(), Refu
     match of(rows, account) {
         Some(Moving::Left { to }) => Err(Refusal::Moved(to)),
         Some(Moving::Arriving { .. }) => Err(Refusal::Moving),
-        Some(Moving::Leaving { .. }) | None => Ok(()),
+        Some(Moving::Leaving { .. } | Moving::Stayed { .. }) | None => Ok(()),
     }
 }
 

@@ -76,6 +76,14 @@ pub(crate) struct PieceRow {
     pub chunks: Vec<ChunkRef>,
 }
 
+/// An account whose move to here was called off: what came of it is dropped.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct ForgetRow {
+    /// Rows of chunks up to this key were looked at.
+    #[n(0)]
+    pub after: Option<minicbor::bytes::ByteVec>,
+}
+
 /// How often one account refers to a chunk, from contents and uploads.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct ChunkRow {

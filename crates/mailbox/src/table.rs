@@ -22,6 +22,7 @@
 //! 0e account                          it is on its way, or has left            Moving
 //! 0f account number                   keys that one entry changed meanwhile    ChangedKeys
 //! 10 account rank key                 a row that waits until all have come     as under that key
+//! 11 account                          it does not come: to be forgotten        ForgetRow
 //!
 //! 08 account 00                       account                                  AccountRow
 //! 08 account 01                       counters and usage                       UsageRow
@@ -77,6 +78,7 @@ const GROUP: u8 = 0x0d;
 const MOVING: u8 = 0x0e;
 const CHANGED: u8 = 0x0f;
 const HELD: u8 = 0x10;
+const FORGET: u8 = 0x11;
 
 /// The tables of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -300,6 +302,10 @@ pub(crate) fn changed(account: AccountId, number: u64) -> Vec<u8> {
     Key::new(CHANGED).bytes(&account.0).u64(number).0
 }
 
+pub(crate) fn changes() -> Vec<u8> {
+    Key::new(CHANGED).0
+}
+
 pub(crate) fn all_changed(account: AccountId) -> Vec<u8> {
     Key::new(CHANGED).bytes(&account.0).0
 }
@@ -318,6 +324,14 @@ pub(crate) fn held(account: AccountId, key: &[u8]) -> Vec<u8> {
 
 pub(crate) fn all_held(account: AccountId) -> Vec<u8> {
     Key::new(HELD).bytes(&account.0).0
+}
+
+pub(crate) fn forget(account: AccountId) -> Vec<u8> {
+    Key::new(FORGET).bytes(&account.0).0
+}
+
+pub(crate) fn forgets() -> Vec<u8> {
+    Key::new(FORGET).0
 }
 
 /// The key that a held row is held for.
@@ -431,7 +445,7 @@ pub(crate) fn all_of_scanned(account: AccountId) -> Vec<Vec<u8>> {
     ]
 }
 
-/// Where there may be rows of an account that left, until they are reclaimed.
+/// Where there may be rows of an account that left or did not come, until they are reclaimed.
 pub(crate) fn all_of(account: AccountId) -> Vec<Vec<u8>> {
     let whole = crate::command::delete_account::WHOLE_ACCOUNT;
     let of = |table: u8| Key::new(table).bytes(&account.0).0;
@@ -442,6 +456,8 @@ pub(crate) fn all_of(account: AccountId) -> Vec<Vec<u8>> {
         of(SETTLE),
         of(STAGING),
         of(CHANGED),
+        of(HELD),
+        of(FORGET),
         reclaim(LogTime(0), account, whole),
     ]
 }

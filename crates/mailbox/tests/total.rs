@@ -61,7 +61,10 @@ fn seeds(shard: &mut Shard) -> Vec<(Command, Vec<ChunkRef>)> {
         Command::Renumber(Renumber { after: Some(of) }),
         moving(MoveStep::Begin(place)),
         moving(MoveStep::Freeze(1)),
-        moving(MoveStep::Depart(0)),
+        moving(MoveStep::Depart(0, None)),
+        moving(MoveStep::Depart(0, Some(place))),
+        moving(MoveStep::Stay(place)),
+        moving(MoveStep::Forget(place, ShardId(2))),
         moving(MoveStep::Arrive(place, 1)),
         moving(MoveStep::Settle(place)),
     ];

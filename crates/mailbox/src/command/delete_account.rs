@@ -3,7 +3,7 @@
 use crate::command::AccountState;
 use crate::ids::{AccountId, LogTime, MailboxId};
 use crate::ledger;
-use crate::moving;
+use crate::moving::{self, Moving};
 use crate::outcome::{Outcome, Refusal};
 use crate::row;
 use crate::rows::Rows;
@@ -17,7 +17,7 @@ pub(crate) fn apply(
     now: LogTime,
     account: AccountId,
 ) -> Result<Outcome, Refusal> {
-    if moving::of(rows, account).is_some() {
+    if !matches!(moving::of(rows, account), None | Some(Moving::Stayed { .. })) {
         return Err(Refusal::Moving);
     }
     let mut row = ledger::account_row(rows, account)?;

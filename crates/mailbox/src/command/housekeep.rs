@@ -1,6 +1,8 @@
 //! Housekeep: one bounded step of everything nobody asks for. Sessions and uploads that went silent,
-//! bodies of messages expunged long ago, rows of what was deleted, extents still to be settled.
+//! bodies of messages expunged long ago, rows of what was deleted, extents still to be settled, and what is
+//! left of moves that were called off.
 
+mod called_off;
 mod reclaim;
 
 use crate::command::{AccountState, Housekeep, ROWS_MAX, SLICE_ROWS_MAX, upload};
@@ -34,7 +36,10 @@ const KINDS: [Kind; 5] = [
     |rows, now, cmd, budget| expire_uploads(rows, now, cmd.uploads_before, budget),
     |rows, now, cmd, budget| expire_stagings(rows, now, cmd.uploads_before, budget),
     |rows, now, cmd, budget| purge(rows, now, cmd.purge_before, budget),
-    |rows, now, cmd, budget| reclaim::apply(rows, now, cmd.purge_before, budget),
+    |rows, now, cmd, budget| {
+        let is_done = called_off::apply(rows, budget);
+        reclaim::apply(rows, now, cmd.purge_before, budget) && is_done
+    },
 ];
 
 /// What is left of the rows of one command.

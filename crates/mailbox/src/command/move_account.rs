@@ -4,11 +4,11 @@ use crate::chunk::Digest;
 use crate::command::delete_account::WHOLE_ACCOUNT;
 use crate::command::{AccountState, MoveAccount, MoveStep, MovedRow, OfMailbox, Place, ROWS_MAX};
 use crate::content::Inline;
-use crate::ids::{AccountId, LogTime, MailboxId, ModSeq};
+use crate::ids::{AccountId, LogTime, MailboxId, ModSeq, ShardId};
 use crate::ledger;
 use crate::moving::{self, Moving};
 use crate::outcome::{Change, Outcome, Refusal};
-use crate::row::{self, ShardRow, UploadRow};
+use crate::row::{self, ForgetRow, ShardRow, UploadRow};
 use crate::rows::{Rows, Source};
 use crate::table;
 
@@ -29,8 +29,8 @@ pub(crate) fn apply(
     let outcome = match &cmd.step {
         MoveStep::Begin(to) => begin(rows, account, moving, *to)?,
         MoveStep::Freeze(for_ms) => freeze(rows, now, account, (moving, *for_ms))?,
-        MoveStep::Depart(n_changes) => {
-            let outcome = depart(rows, account, moving, *n_changes)?;
+        MoveStep::Depart(n_changes, to) => {
+            let outcome = depart(rows, account, moving, (*n_changes, *to))?;
             let of = OfMailbox { account, mailbox: MailboxId::EVERY };
             changes.push(Change { of, highest_modseq: ModSeq::LAST });
             outcome
@@ -41,11 +41,14 @@ pub(crate) fn apply(
             receive(rows, account, received, inline)?
         }
         MoveStep::Settle(to) => settle(rows, account, (moving, *to))?,
+        MoveStep::Stay(to) => stay(rows, account, moving, *to)?,
+        MoveStep::Forget(to, home) => forget(rows, account, moving, (*to, *home))?,
     };
     Ok((outcome, changes))
 }
 
-/// From now on changes are noted. A repetition is nothing.
+/// From now on changes are noted. A repetition is nothing. Refused for a while after one that was called
+/// off: what was noted for it has to go first.
 fn begin(
     rows: &mut Rows<'_>,
     account: AccountId,
@@ -55,10 +58,16 @@ fn begin(
     match moving {
         Some(Moving::Leaving { to: other, .. }) if other == to => return Ok(Outcome::Done),
         Some(Moving::Left { to }) => return Err(Refusal::Moved(to)),
-        Some(_) => return Err(Refusal::Moving),
-        None => {}
+        Some(Moving::Leaving { .. } | Moving::Arriving { .. }) => return Err(Refusal::Moving),
+        Some(Moving::Stayed { to: other }) if other.epoch >= to.epoch => {
+            return Err(Refusal::NoSuchAccount);
+        }
+        Some(Moving::Stayed { .. }) | None => {}
     }
     ledger::account_row(rows, account)?;
+    if row::has_any(rows, &table::all_changed(account)) {
+        return Err(Refusal::Moving);
+    }
     let moving = Moving::Leaving { to, n_changes: 0, frozen_until: LogTime(0) };
     row::save(rows, table::moving(account), &moving);
     Ok(Outcome::Done)
@@ -85,9 +94,13 @@ fn depart(
     rows: &mut Rows<'_>,
     account: AccountId,
     moving: Option<Moving>,
-    n_copied: u64,
+    (n_copied, named): (u64, Option<Place>),
 ) -> Result<Outcome, Refusal> {
+    let is_other = |to: Place| named.is_some_and(|named| named != to);
     match moving {
+        // Why: this one was called off, and its changes are not those that were noted since.
+        Some(Moving::Leaving { to, .. }) if is_other(to) => Err(Refusal::NoSuchAccount),
+        Some(Moving::Left { to }) if is_other(to) => Err(Refusal::Moved(to)),
         Some(Moving::Leaving { to, n_changes, .. }) if n_changes == n_copied => {
             let mut row = ledger::account_row(rows, account)?;
             row.state = AccountState::Deleting;
@@ -101,6 +114,50 @@ fn depart(
         Some(Moving::Left { .. }) => Ok(Outcome::Done),
         other => Err(elsewhere(other)),
     }
+}
+
+/// It stays: no move up to this epoch begins, goes on or departs here any more. A repetition is nothing.
+fn stay(
+    rows: &mut Rows<'_>,
+    account: AccountId,
+    moving: Option<Moving>,
+    to: Place,
+) -> Result<Outcome, Refusal> {
+    match moving {
+        Some(Moving::Left { to }) => return Err(Refusal::Moved(to)),
+        Some(Moving::Arriving { .. }) => return Err(Refusal::Moving),
+        Some(Moving::Leaving { to: other, .. }) if other != to => return Err(Refusal::Moving),
+        Some(Moving::Stayed { to: other }) if other.epoch >= to.epoch => return Ok(Outcome::Done),
+        Some(Moving::Leaving { .. } | Moving::Stayed { .. }) | None => {}
+    }
+    ledger::account_row(rows, account)?;
+    row::save(rows, table::moving(account), &Moving::Stayed { to });
+    Ok(Outcome::Done)
+}
+
+/// It does not come: its rows go, and who still moves it or looks for it is sent back.
+fn forget(
+    rows: &mut Rows<'_>,
+    account: AccountId,
+    moving: Option<Moving>,
+    (to, home): (Place, ShardId),
+) -> Result<Outcome, Refusal> {
+    match moving {
+        Some(Moving::Arriving { to: here, is_settling: false, .. }) if here == to => {
+            row::save(rows, table::forget(account), &ForgetRow::default());
+        }
+        Some(Moving::Arriving { .. } | Moving::Leaving { .. }) => return Err(Refusal::Moving),
+        Some(Moving::Left { to: other }) if other.epoch >= to.epoch => return Ok(Outcome::Done),
+        Some(Moving::Left { .. }) => {}
+        Some(Moving::Stayed { .. }) | None if rows.row(&table::account(account)).is_some() => {
+            return Err(Refusal::Taken);
+        }
+        Some(Moving::Stayed { .. }) | None => {}
+    }
+    // Why this epoch: it is refused to whoever says late that the account comes.
+    let to = Place { account, shard: home, epoch: to.epoch, alias: false };
+    row::save(rows, table::moving(account), &Moving::Left { to });
+    Ok(Outcome::Done)
 }
 
 /// Its rows may come. Refused for a while where it was before: its old rows have to go first.
@@ -122,8 +179,10 @@ fn arrive(
                 return Err(Refusal::Moving);
             }
         }
-        None if rows.row(&table::account(account)).is_some() => return Err(Refusal::Taken),
-        None => {}
+        Some(Moving::Stayed { .. }) | None if rows.row(&table::account(account)).is_some() => {
+            return Err(Refusal::Taken);
+        }
+        Some(Moving::Stayed { .. }) | None => {}
     }
     let moving = Moving::Arriving { to, token, is_settling: false };
     row::save(rows, table::moving(account), &moving);
@@ -177,7 +236,7 @@ fn settle(
         Some(Moving::Arriving { to: here, token, is_settling }) if here == to => {
             (token, is_settling)
         }
-        None if rows.row(&table::account(account)).is_some() => {
+        Some(Moving::Stayed { .. }) | None if rows.row(&table::account(account)).is_some() => {
             return Ok(Outcome::Housekept { more: false });
         }
         other => return Err(elsewhere(other)),
@@ -225,7 +284,7 @@ fn is_arriving(moving: Option<Moving>, by: u64) -> Result<(), Refusal> {
 fn elsewhere(moving: Option<Moving>) -> Refusal {
     match moving {
         Some(Moving::Left { to }) => Refusal::Moved(to),
-        Some(_) => Refusal::Moving,
-        None => Refusal::NoSuchAccount,
+        Some(Moving::Leaving { .. } | Moving::Arriving { .. }) => Refusal::Moving,
+        Some(Moving::Stayed { .. }) | None => Refusal::NoSuchAccount,
     }
 }
