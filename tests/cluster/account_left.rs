@@ -1,5 +1,5 @@
-//! A move that breaks off when its account has left one shard and is not served at the other: whoever needs
-//! the account finishes it.
+//! A move that breaks off: when its account has left one shard and is not served at the other, whoever needs
+//! the account finishes it; before that the operator can call it off.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use api::client::{Client, ClientConfig};
@@ -43,15 +43,64 @@ fn a_move_that_breaks_off_after_the_departure_is_finished_by_who_needs_the_accou
     Ok(())
 }
 
-/// What `ctl account move` does up to the departure; where to.
+#[test]
+fn a_move_that_breaks_off_before_the_departure_is_called_off() -> Result<()> {
+    let demo = Demo::start(&["--accounts", "1", "--shards", "3"])?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let client = runtime.block_on(client(&demo))?;
+    let (home, to) = runtime.block_on(copy(&client, 3))?;
+    let third = 6 - home.shard.0 - to.shard.0;
+    let ctl = |arguments: &[&str]| -> Result<(bool, String)> {
+        let done = demo.ctl(&[&["account"][..], arguments].concat())?;
+        let said = [done.stdout.as_slice(), &done.stderr].concat();
+        Ok((done.status.success(), String::from_utf8_lossy(&said).into_owned()))
+    };
+    let (back, away) = (home.shard.to_string(), to.shard.to_string());
+    let hint = format!("`ctl account move {USER} {back}` calls it off");
+    for arguments in [&["move", USER, &third.to_string()][..], &["delete", USER]] {
+        let (is_done, said) = ctl(arguments)?;
+        ensure!(!is_done && said.contains(&hint), "{arguments:?}: {said}");
+    }
+    // Also when the first one was broken off.
+    for _ in 0..2 {
+        let (is_done, said) = ctl(&["move", USER, &back])?;
+        let words = format!("stays on shard {back}: its move to shard {away} is called off");
+        ensure!(is_done && said.contains(&words), "{said}");
+        ensure!(!said.contains("may keep"), "{said}");
+    }
+    let depart = MoveStep::Depart(0, Some(to));
+    let late = runtime.block_on(step(&client, home.shard, home, depart));
+    ensure!(late.is_err(), "it departed by the move that was called off");
+    let mut lmtp = Lmtp::connect(&demo.at("f2", "lmtp")?)?;
+    let reply = lmtp.transaction(&[USER], b"Subject: it stays\r\n\r\ntext\r\n")?.remove(0);
+    ensure!(reply.starts_with("250"), "{reply}");
+    let (is_done, said) = ctl(&["move", USER, &away])?;
+    ensure!(is_done, "{said}");
+    let mut imap = Imap::login(&demo.at("f1", "imap")?, USER, PASSWORD)?;
+    imap.ok("SELECT INBOX")?;
+    ensure!(imap.uids()? == (1..=N_SAMPLES as u32 + 1).collect::<Vec<_>>(), "other messages");
+    for uid in 1..=N_SAMPLES as u32 + 1 {
+        imap.fetch_body(uid)?;
+    }
+    Ok(())
+}
+
+/// What `ctl account move` does up to the departure, and that; where to.
 async fn depart(demo: &Demo) -> Result<ShardId> {
     let client = client(demo).await?;
+    let (place, to) = copy(&client, 2).await?;
+    step(&client, place.shard, place, MoveStep::Depart(0, Some(to))).await?;
+    Ok(to.shard)
+}
+
+/// Copies the account to the next shard; from where, and where to.
+async fn copy(client: &Client, n_shards: u32) -> Result<(Place, Place)> {
     let address = Address::parse(USER).ok().context("an address")?.0;
     let place = client.recipient(&address).await.ok().flatten().context("no such account")?;
-    let (from, shard) = (place.shard, ShardId(3 - place.shard.0));
+    let (from, shard) = (place.shard, ShardId(place.shard.0 % n_shards + 1));
     let to = Place { shard, epoch: place.epoch + 1, ..place };
-    step(&client, from, place, MoveStep::Begin(to)).await?;
-    step(&client, shard, place, MoveStep::Arrive(to, TOKEN)).await?;
+    step(client, from, place, MoveStep::Begin(to)).await?;
+    step(client, shard, place, MoveStep::Arrive(to, TOKEN)).await?;
     let asked = client.query_shard(from, Query::AccountRows(place.account, None)).await;
     let Ok(Answer::AccountRows(rows, None)) = asked else { bail!("no page of rows: {asked:?}") };
     let mut bodies = Vec::new();
@@ -63,8 +112,7 @@ async fn depart(demo: &Demo) -> Result<ShardId> {
     let command = Command::MoveAccount(MoveAccount { account: place.account, step: receive });
     let received = client.command_shard_with(shard, command, bodies).await;
     ensure!(received == Ok(Outcome::Done), "receive: {received:?}");
-    step(&client, from, place, MoveStep::Depart(0, Some(to))).await?;
-    Ok(shard)
+    Ok((place, to))
 }
 
 async fn step(client: &Client, shard: ShardId, place: Place, step: MoveStep) -> Result<()> {
