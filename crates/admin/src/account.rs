@@ -11,9 +11,7 @@ use mailbox::command::{
     SpecialUse,
 };
 use mailbox::dialogue::Trouble;
-use mailbox::{
-    AccountId, Address, Answer, MailboxName, Moving, Outcome, Query, Refusal, ShardId,
-};
+use mailbox::{AccountId, Address, Answer, MailboxName, Moving, Outcome, Query, Refusal, ShardId};
 
 use crate::group::Groups;
 use crate::relocate::is_leaving;
