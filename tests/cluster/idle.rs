@@ -1,11 +1,11 @@
 //! Many connections that do nothing yet.
 
 use std::io::Read as _;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use tests::demo::rookery;
+use tests::demo::{free_ports, rookery};
 use tests::frontend::FrontendProcess;
 use tests::skip::skipped;
 
@@ -28,7 +28,7 @@ fn ten_thousand_connections_before_login_cost_less_than_150_mib() -> Result<()> 
         skipped(format!("all but {n_connections} connections: the hard limit of files"));
     }
     let home = tempfile::tempdir()?;
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let port = free_ports()?;
     let frontend = FrontendProcess::start(home.path(), &alone(home.path(), port)?)?;
     let before = frontend.resident_bytes()?;
     let mut held = Vec::new();

@@ -2,13 +2,13 @@
 
 use std::fs::OpenOptions;
 use std::io::Read as _;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use tests::demo::{rookery, signal};
+use tests::demo::{free_ports, rookery, signal};
 use tests::wait;
 
 const WITHIN: Duration = Duration::from_secs(30);
@@ -27,12 +27,12 @@ fn a_process_goes_on_and_ends_in_order_when_its_log_cannot_be_written() -> Resul
         ctl(&issue, &identity)?;
         let disk = home.path().join(format!("{role}-disk"));
         std::fs::create_dir(&disk)?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let http = format!("127.0.0.1:{}", free_ports()?);
         let file = home.path().join("config.toml");
-        let text = format!("name = \"x1\"\nhttp = \"{port}\"\n{rest} = {identity:?}\n");
+        let text = format!("name = \"x1\"\nhttp = \"{http}\"\n{rest} = {identity:?}\n");
         std::fs::write(&file, text)?;
-        full(role, &file, &disk, &port.to_string()).with_context(|| format!("{role}, full"))?;
-        broken(role, &file, &disk, &port.to_string()).with_context(|| format!("{role}, pipe"))?;
+        full(role, &file, &disk, &http).with_context(|| format!("{role}, full"))?;
+        broken(role, &file, &disk, &http).with_context(|| format!("{role}, pipe"))?;
     }
     Ok(())
 }

@@ -2,14 +2,13 @@
 //! system's own untouched. Skipped, which is said, where it is not installed or cannot run.
 
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use tests::demo::Demo;
+use tests::demo::{Demo, free_ports};
 use tests::frontend::FrontendProcess;
 use tests::imap::Imap;
 use tests::lmtp::Lmtp;
@@ -145,7 +144,7 @@ impl Postfix {
         }
         let owned = Command::new("chown").arg("postfix").arg(&data).status()?;
         ensure!(owned.success(), "chown failed");
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_ports()?;
         let main = format!(
             "compatibility_level = 3.6\nqueue_directory = {queue}\ndata_directory = {data}\n\
              daemon_directory = /usr/lib/postfix/sbin\ncommand_directory = /usr/sbin\n\

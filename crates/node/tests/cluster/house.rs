@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use api::admin::{AdminClient, ClusterInit, Status};
@@ -24,6 +26,11 @@ use tokio_util::sync::CancellationToken;
 
 /// How long anything may take that has to come true.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Where ports are chosen: below those the system gives out by itself, beside those of the demos in
+/// other tests.
+const PORTS: Range<u16> = 4_000..12_000;
+/// More than one test takes.
+const PORTS_PER_TEST: u16 = 40;
 
 /// A node that is being started.
 pub type Begun = (String, JoinHandle<Result<Node, Error>>, CancellationToken);
@@ -241,9 +248,20 @@ impl House {
     }
 }
 
-/// A port nobody listens on now.
+/// A port nobody listens on now, and no other test chooses meanwhile.
 fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let n_ports = PORTS.end - PORTS.start;
+    // Why: tests run at the same time, many of them in processes of their own.
+    let own = (std::process::id() % u32::from(n_ports / PORTS_PER_TEST)) as u16 * PORTS_PER_TEST;
+    for _ in 0..n_ports {
+        let k = own.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % n_ports;
+        let address = SocketAddr::from(([127, 0, 0, 1], PORTS.start + k));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+    panic!("no port is free");
 }
 
 /// Waits until something is true.
