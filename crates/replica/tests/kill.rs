@@ -137,17 +137,23 @@ fn a_process_killed_at_any_moment_loses_nothing_acknowledged() {
         while let Ok(word) = words.recv_timeout(moment.saturating_duration_since(Instant::now())) {
             note(&word, &mut acknowledged);
         }
-        child.kill().unwrap();
-        child.wait().unwrap();
+        kill(&mut child);
         // What it said before it died was acknowledged.
         words.iter().for_each(|word| _ = note(&word, &mut acknowledged));
     }
     let (mut child, words) = begin(dir.path(), &acknowledged);
     take_words(&words, &mut acknowledged, |_, is_whole| is_whole);
-    child.kill().unwrap();
-    child.wait().unwrap();
+    kill(&mut child);
     dir.disable_cleanup(false);
     println!("acknowledged {acknowledged:?}");
+}
+
+/// Ends a process that must not have ended by itself.
+fn kill(child: &mut Child) {
+    let ended = child.try_wait().unwrap();
+    assert!(ended.is_none(), "the process ended by itself, see above: {ended:?}");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 fn remove_indexes(dir: &Path, turn: u64) {

@@ -26,17 +26,15 @@ type Truth = BTreeMap<Mailbox, Held>;
 
 /// Every client is judged, and the ways to ask against each other.
 pub fn judge(field: &mut Field<'_>) -> Result<()> {
-    let mut truth = Truth::new();
+    let (mut truth, mut first) = (Truth::new(), Truth::new());
     for k in 0..field.observers.len() {
         let (observer, facts) = (&mut field.observers[k], &mut field.facts);
         let seen = look(observer, facts).with_context(|| observer.name.clone())?;
-        for (mailbox, held) in seen {
-            let known = truth.entry(mailbox).or_default();
-            if k % 2 == 0 {
-                *known = held;
-            } else {
-                ensure!(*known == held, "{mailbox:?}: {known:?} and {held:?}");
-            }
+        if k % 2 == 0 {
+            first = seen;
+        } else {
+            ensure!(first == seen, "two looks into one account: {first:?} and {seen:?}");
+            truth.append(&mut first);
         }
     }
     field.facts.judge_copies()?;
