@@ -4,17 +4,18 @@
     tests/bench/all.py --mailload PATH [--write README.md] [--messages 1000000]
 
 Runs compare.py, figures.py and large.py (each says what it measures and needs) and passes on what they
-print. Exit status 1 if anything is not as it must be. Nothing else should run meanwhile; it takes two
-hours on two cores, most of them for the mailbox of --messages messages.
+print. Exit status 1 if anything is not as it must be, 2 if one of them was broken off; then the table of
+figures is not written. Nothing else should run meanwhile; it takes two hours on two cores, most of them
+for the mailbox of --messages messages.
 """
 import argparse, pathlib, re, subprocess, sys
 
 from compare import machine, write
-from figures import ROOT, end_in_order
+from figures import ROOT, run_to_end
 
 BENCH = pathlib.Path(__file__).resolve().parent
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
-LINE = re.compile(r"(?P<what>.+?) +limit +(?P<limit>\d+) (?P<unit>\S+): +"
+LINE = re.compile(r"(?P<what>.+?) +limit +(?P<limit>\d+) (?P<unit>[^:]+): +"
                   r"(?P<value>.+?) (?P<verdict>ok|OVER)\b(?P<more>.*)")
 
 
@@ -30,7 +31,10 @@ def run(lines, program, *arguments):
                 value = found["value"] + (f" ({more})" if more else "")
                 cells = [found["what"], value, f"{found['limit']} {found['unit']}", found["verdict"]]
                 lines.append("| " + " | ".join(cells) + " |")
-        return process.wait() == 0
+        status = process.wait()
+        if status not in (0, 1):
+            sys.exit(f"{program} was broken off with status {status}")
+        return status == 0
     finally:
         process.terminate()
         process.wait()
@@ -56,5 +60,4 @@ def main():
 
 
 if __name__ == "__main__":
-    end_in_order()
-    main()
+    run_to_end(main)

@@ -16,7 +16,7 @@ if a row stays under what it must. Nothing else should run meanwhile.
 """
 import argparse, json, os, pathlib, platform, shutil, socket, statistics, subprocess, sys, tempfile, time
 
-from figures import ROOT, Demo, end_in_order
+from figures import ROOT, Demo, run_to_end
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 PASSWORD = "secret"
@@ -328,5 +328,4 @@ def main():
 
 
 if __name__ == "__main__":
-    end_in_order()
-    main()
+    run_to_end(main)

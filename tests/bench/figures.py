@@ -17,9 +17,10 @@ wipe    a node with 2 GiB of mail comes back with an empty disk: time until ever
         how much longer deliveries take meanwhile
 
 `kill` and `term` need a mailload binary (the load generator that lies beside the project). One row per
-figure is printed; exit status 1 when a figure is over its limit. Nothing else should run meanwhile.
+figure is printed; exit status 1 when a figure is over its limit, 2 when it was broken off. Nothing else should run
+meanwhile.
 """
-import argparse, json, os, pathlib, random, signal, socket, subprocess, sys, tempfile, threading, time
+import argparse, json, os, pathlib, random, signal, socket, subprocess, sys, tempfile, threading, time, traceback
 
 import hold, restart, wipe
 from hold import resident_kib
@@ -30,9 +31,23 @@ LIMITS = {"start": 10_000, "kill": 1_500, "term": 250, "large": 16 * 1024, "idle
 UNITS = {"large": "KiB", "idle": "KiB", "tls": "KiB"}
 
 
-def end_in_order():
-    """Whoever ends this with SIGTERM ends what it started as well."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+BROKEN_OFF = 2
+
+
+def run_to_end(main):
+    """Exit status 0 and 1 are a verdict; whoever was broken off has another, and gives none. Whoever ends
+    this with SIGTERM ends what it started as well."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(BROKEN_OFF))
+    try:
+        main()
+    except SystemExit as ended:
+        if not isinstance(ended.code, str):
+            raise
+        print(ended.code, file=sys.stderr)
+        sys.exit(BROKEN_OFF)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(BROKEN_OFF)
 
 
 class Demo:
@@ -209,5 +224,4 @@ def main():
 
 
 if __name__ == "__main__":
-    end_in_order()
-    main()
+    run_to_end(main)
