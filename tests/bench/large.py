@@ -77,10 +77,16 @@ def message(n):
 def fill(address, user, mailbox, n_messages, n_clients=4):
     """Appends so many different messages."""
     left = iter(range(0, n_messages, AT_ONCE))
-    lock = threading.Lock()
+    lock, failures = threading.Lock(), []
 
     def append():
-        imap = Imap(address, user)
+        try:
+            append_all(Imap(address, user))
+        # Why both: a thread's own end says nothing to anybody.
+        except (Exception, SystemExit) as failure:
+            failures.append(failure)
+
+    def append_all(imap):
         while True:
             with lock:
                 first = next(left, None)
@@ -95,6 +101,8 @@ def fill(address, user, mailbox, n_messages, n_clients=4):
     clients = [threading.Thread(target=append) for _ in range(n_clients)]
     [client.start() for client in clients]
     [client.join() for client in clients]
+    if failures:
+        sys.exit(f"fill {mailbox}: {failures[0]}")
 
 
 class Others:
@@ -167,6 +175,9 @@ def main():
         imap.ok("CREATE Threads")
         begun = time.monotonic()
         fill(addresses[0], user, "Threads", a.threads)
+        there = imap.ok("STATUS Threads (MESSAGES)")[0]
+        if b"MESSAGES %d)" % a.threads not in there[0]:
+            sys.exit(f"not all were appended: {there}")
         print(f"{a.threads} messages appended in {time.monotonic() - begun:.0f} s", flush=True)
         if "sort" in a.only:
             sorts(imap, demo, table, user)
