@@ -14,9 +14,9 @@ minute. For `slow` a library is preloaded into the servers of both sides (`slow_
 that every sync takes 5 ms longer. `--write` puts the table between the marks in that file. Exit status 1
 if a row stays under what it must, has errors, or a side did nothing in it. Nothing else should run meanwhile.
 """
-import argparse, json, os, pathlib, platform, shutil, socket, statistics, subprocess, sys, tempfile, time
+import argparse, contextlib, json, os, pathlib, platform, shutil, socket, statistics, subprocess, sys, tempfile, time
 
-from figures import ROOT, Demo, run_to_end
+from figures import ROOT, Demo, end, run_to_end
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 PASSWORD = "secret"
@@ -138,16 +138,20 @@ class Dovecot:
         (home / "homes").chmod(0o777)
         self.ports = {name: base_port + k for k, name in enumerate(("imap", "pop3", "lmtp"))}
         # Those of an earlier one are let go soon.
-        end = time.monotonic() + 15
+        deadline = time.monotonic() + 15
         while taken := [port for port in self.ports.values() if is_taken(port)]:
-            if time.monotonic() > end:
+            if time.monotonic() > deadline:
                 sys.exit(f"somebody else listens on port {taken[0]}: choose another --dovecot-port")
             time.sleep(0.1)
         conf = home / "dovecot.conf"
         conf.write_text(DOVECOT_CONF.format(dir=home, password=PASSWORD, **self.ports))
         self.process = subprocess.Popen([program, "-F", "-c", str(conf)], stderr=subprocess.DEVNULL)
-        for port in self.ports.values():
-            wait_for(port, self.process)
+        try:
+            for port in self.ports.values():
+                wait_for(port, self.process)
+        except BaseException:
+            self.close()
+            raise
 
     def address(self, port):
         return f"127.0.0.1:{self.ports[port]}"
@@ -156,8 +160,7 @@ class Dovecot:
         return [self.process.pid]
 
     def close(self):
-        self.process.terminate()
-        self.process.wait(30)
+        end(self.process)
         self.keep.cleanup()
 
 
@@ -182,8 +185,8 @@ def is_taken(port):
 
 def wait_for(port, process):
     """Waits until this process listens."""
-    end = time.monotonic() + 15
-    while time.monotonic() < end and process.poll() is None:
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline and process.poll() is None:
         if is_taken(port):
             return
         time.sleep(0.05)
@@ -290,11 +293,14 @@ def slow_syncs(directory):
 
 def sitting(a, operations, environment, lines):
     """Measures operations with servers that have this environment too; whether all are as they must be."""
-    all_fine, filled, dovecot, cluster = True, set(), None, None
+    all_fine, filled = True, set()
     os.environ.update(environment)
-    try:
+    # Each is closed, whatever becomes of the other.
+    with contextlib.ExitStack() as opened:
         dovecot = Dovecot(a.dovecot_port)
+        opened.callback(dovecot.close)
         cluster = Cluster(a.rookery)
+        opened.callback(cluster.close)
         for name in environment:
             del os.environ[name]
         for operation in operations:
@@ -306,10 +312,6 @@ def sitting(a, operations, environment, lines):
             all_fine &= fine
             lines.append(line)
             print(line, flush=True)
-    finally:
-        for side in (cluster, dovecot):
-            if side:
-                side.close()
     return all_fine
 
 

@@ -20,7 +20,7 @@ wipe    a node with 2 GiB of mail comes back with an empty disk: time until ever
 figure is printed; exit status 1 when a figure is over its limit, 2 when it was broken off. Nothing else should run
 meanwhile.
 """
-import argparse, json, os, pathlib, random, signal, socket, subprocess, sys, tempfile, threading, time, traceback
+import argparse, contextlib, json, os, pathlib, random, signal, socket, subprocess, sys, tempfile, threading, time, traceback
 
 import hold, restart, wipe
 from hold import resident_kib
@@ -50,6 +50,18 @@ def run_to_end(main):
         sys.exit(BROKEN_OFF)
 
 
+def end(process):
+    """Ends a process, in order if it can; whether it could."""
+    process.terminate()
+    try:
+        process.wait(30)
+        return True
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return False
+
+
 class Demo:
     def __init__(self, rookery, *options):
         self.rookery = rookery
@@ -61,11 +73,15 @@ class Demo:
     def start(self):
         begun = time.monotonic()
         self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True)
-        for line in self.process.stdout:
-            if "Ctrl-C ends everything" in line:
-                break
-        else:
-            sys.exit("the demo did not start")
+        try:
+            for line in self.process.stdout:
+                if "Ctrl-C ends everything" in line:
+                    break
+            else:
+                sys.exit("the demo did not start")
+        except BaseException:
+            self.close()
+            raise
         self.ready_ms = (time.monotonic() - begun) * 1000
 
     def cluster(self):
@@ -95,8 +111,11 @@ class Demo:
         return next(p for p in self.processes() if p["name"] == name)
 
     def start_again(self, name):
-        while subprocess.run([self.rookery, "demo", "start", name, "--dir", str(self.dir)],
-                             capture_output=True).returncode:
+        deadline = time.monotonic() + 60
+        command = [self.rookery, "demo", "start", name, "--dir", str(self.dir)]
+        while (done := subprocess.run(command, capture_output=True, text=True)).returncode:
+            if time.monotonic() > deadline:
+                sys.exit(f"{name} does not start again: {done.stderr}")
             time.sleep(0.1)
 
     def restart(self):
@@ -107,8 +126,12 @@ class Demo:
         self.wait_healthy("--whole")
 
     def close(self):
-        self.process.terminate()
-        self.process.wait(30)
+        if not end(self.process):
+            # What it started lives on without it.
+            for pid in [p["pid"] for p in self.processes()]:
+                with contextlib.suppress(OSError):
+                    if str(self.dir) in pathlib.Path(f"/proc/{pid}/cmdline").read_text():
+                        os.kill(pid, signal.SIGKILL)
         self.keep.cleanup()
 
 
