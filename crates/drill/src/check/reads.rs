@@ -57,7 +57,14 @@ fn check_origin(
         let sentence = format!("{head}, but every delivery of it was refused");
         verdicts.say(Promise::RefusedIsUndone, subject.clone(), sentence);
     }
-    let Some(seen) = &message.digest else { return };
+    let Some(seen) = &message.digest else {
+        // In the end every message is read whole.
+        if read.start == AT_THE_END {
+            let sentence = format!("{head} cannot be read");
+            verdicts.say(Promise::BytesEqual, subject, sentence);
+        }
+        return;
+    };
     let given = deliveries.iter().find_map(|event| match &event.operation {
         Operation::Deliver { digest, .. } => Some(digest),
         _ => None,

@@ -50,6 +50,18 @@ fn other_octets_than_those_delivered_are_caught() {
 }
 
 #[test]
+fn a_message_that_cannot_be_read_in_the_end_is_caught() {
+    let mut unread = view(&["1 t1"]);
+    unread.messages[0].digest = None;
+    let told = || story().deliver((1, 2), "t1", done());
+    told().look((3, 4), "INBOX", unread.clone()).is_legal();
+    let mut told = told();
+    let (account, mailbox) = ("anna".into(), "INBOX".into());
+    told.history.records.push(Record::Final { account, mailbox, view: unread });
+    told.breaks(Promise::BytesEqual, &["t1", "UID 1", "the end", "cannot be read"]);
+}
+
+#[test]
 fn an_expunged_message_must_not_come_back() {
     let begun = || story().deliver((1, 2), "t1", placed(1)).expunge((3, 4), (1, "t1"), done());
     begun().finally(&["1 t1"], &[]).breaks(Promise::StaysExpunged, &["UID 1", "t1"]);
