@@ -34,6 +34,8 @@ struct Bounds {
     most: usize,
     /// Something of it was expunged for certain.
     expunged: bool,
+    /// More of it was expunged for certain than there can have been.
+    doubled: bool,
     /// It was moved, or may have been.
     moved: bool,
 }
@@ -64,6 +66,7 @@ impl Bounds {
             least: usize::saturating_sub(made, taken + may_be_taken),
             most: usize::saturating_sub(made + may_be_made, taken),
             expunged: taken > 0,
+            doubled: taken > made + may_be_made,
             moved: places
                 .iter()
                 .any(|place| place.endings.iter().any(|ending| ending.to.is_some())),
@@ -82,6 +85,13 @@ fn check_one(
     let places = if places.is_empty() { "nowhere".into() } else { places.join(", ") };
     let subject = format!("count {account} {token}");
     let Bounds { least, most, .. } = *bounds;
+    if bounds.doubled {
+        let sentence = format!(
+            "{account}: {token} was expunged more often than it was ever made, and is in the end \
+             {places}"
+        );
+        verdicts.say(Promise::ExactlyOnce, subject.clone(), sentence);
+    }
     if here.len() < least {
         let promise = if bounds.moved { Promise::MoveIsAtomic } else { Promise::NothingLost };
         let sentence = format!(

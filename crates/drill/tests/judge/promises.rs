@@ -1,7 +1,7 @@
 //! For each promise: a history that breaks it is caught, a legal one as close to it as can be passes.
 
 use crate::support::{Story, carried, changed, done, placed, refused, unknown, view};
-use drill::{Copies, Promise, Record, ReplicaState, View};
+use drill::{Copies, Promise, Record, ReplicaState, Verdict, View};
 
 fn story() -> Story {
     Story::default()
@@ -33,6 +33,22 @@ fn a_delivery_that_is_there_twice_is_caught() {
     // Twice sent, twice there: the second was another transaction.
     let told = story().deliver((1, 2), "t1", unknown()).deliver((3, 4), "t1", done());
     told.finally(&["1 t1", "2 t1"], &[]).is_legal();
+}
+
+#[test]
+fn a_delivery_that_was_there_twice_is_caught_when_both_are_gone() {
+    let both = |verdict: Verdict| {
+        let told = story().deliver((1, 2), "t1", verdict);
+        let told = told.read((3, 4), "INBOX", &["1 t1", "2 t1"]);
+        told.expunge((5, 6), (1, "t1"), done())
+    };
+    for verdict in [done(), unknown()] {
+        let told = both(verdict.clone()).expunge((7, 8), (2, "t1"), changed(&[2]));
+        told.finally(&[], &[]).breaks(Promise::ExactlyOnce, &["t1", "nowhere"]);
+        // Sent twice it may have been there twice.
+        let told = both(verdict).deliver((1, 2), "t1", unknown());
+        told.expunge((7, 8), (2, "t1"), done()).finally(&[], &[]).is_legal();
+    }
 }
 
 #[test]
