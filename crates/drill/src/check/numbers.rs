@@ -66,25 +66,41 @@ fn check_counters(reads: &[&Read<'_>], verdicts: &mut Verdicts) {
             }
         }
     }
-    after_each_other(reads, |earlier, later| {
-        let counters = [
-            ("UIDNEXT", earlier.view.uid_next.map(u64::from), later.view.uid_next.map(u64::from)),
-            ("HIGHESTMODSEQ", earlier.view.highest_modseq, later.view.highest_modseq),
-        ];
-        for (name, old, new) in counters {
-            if let (Some(old), Some(new)) = (old, new)
+    check_counters_ascend(reads, verdicts);
+}
+
+/// From any look to any that began after it ended, whatever those in between told.
+fn check_counters_ascend(reads: &[&Read<'_>], verdicts: &mut Verdicts) {
+    let mut by_start = reads.to_vec();
+    by_start.sort_by_key(|read| read.start);
+    let mut ended = reads.iter().peekable();
+    // The greatest value of each so far, and when it was told.
+    let mut greatest: [Option<(u64, u64)>; 2] = [None; 2];
+    for later in by_start {
+        while let Some(read) = ended.next_if(|read| read.end < later.start) {
+            for (greatest, (_, told)) in greatest.iter_mut().zip(counters(read)) {
+                *greatest = (*greatest).max(told.map(|told| (told, read.end)));
+            }
+        }
+        for (greatest, (name, new)) in greatest.into_iter().zip(counters(later)) {
+            if let (Some((old, told_by)), Some(new)) = (greatest, new)
                 && new < old
             {
                 let (account, mailbox) = later.key;
                 let sentence = format!(
                     "{account} {mailbox}: {name} was {old} at {} and is {new} at {}",
-                    at(earlier.end),
+                    at(told_by),
                     at(later.end)
                 );
                 verdicts.say(Promise::NumbersAscend, format!("{name} {:?}", later.key), sentence);
             }
         }
-    });
+    }
+}
+
+fn counters(read: &Read<'_>) -> [(&'static str, Option<u64>); 2] {
+    let uid_next = read.view.uid_next.map(u64::from);
+    [("UIDNEXT", uid_next), ("HIGHESTMODSEQ", read.view.highest_modseq)]
 }
 
 /// Arrival, change of flags and expunge each raise HIGHESTMODSEQ.
@@ -170,22 +186,6 @@ fn check_uid_next(placed: &[(Place<'_>, &Event)], reads: &[&Read<'_>], verdicts:
                 let subject = format!("next {} {} {}", place.0, place.1, place.2);
                 verdicts.say(Promise::NumbersAscend, subject, sentence);
             }
-        }
-    }
-}
-
-/// Calls with each look and, of those that ended before it began, the one that ended last.
-fn after_each_other<'a>(reads: &[&'a Read<'a>], mut judge: impl FnMut(&'a Read<'a>, &'a Read<'a>)) {
-    let mut by_start = reads.to_vec();
-    by_start.sort_by_key(|read| read.start);
-    let mut ended = reads.iter().peekable();
-    let mut last = None;
-    for later in by_start {
-        while let Some(read) = ended.next_if(|read| read.end < later.start) {
-            last = Some(*read);
-        }
-        if let Some(earlier) = last {
-            judge(earlier, later);
         }
     }
 }

@@ -186,6 +186,11 @@ fn counters_never_go_back_and_count_every_change() {
     twice(look(5, 7, &[]), look(4, 8, &[])).breaks(Promise::NumbersAscend, &["UIDNEXT was 5"]);
     twice(look(5, 7, &[]), look(5, 6, &[]))
         .breaks(Promise::NumbersAscend, &["HIGHESTMODSEQ was 7", "is 6"]);
+    // A look in between that was told neither changes nothing.
+    let told = story().look((1, 2), "A", look(5, 7, &[])).look((3, 4), "A", view(&[]));
+    let told = told.look((5, 6), "A", look(4, 6, &[]));
+    told.breaks(Promise::NumbersAscend, &["UIDNEXT was 5", "is 4"]);
+    told.breaks(Promise::NumbersAscend, &["HIGHESTMODSEQ was 7", "is 6"]);
     let concurrent = story().look((1, 3), "A", look(5, 8, &[])).look((2, 4), "A", look(4, 7, &[]));
     concurrent.is_legal();
     let delivered = || story().deliver((1, 2), "t1", done());
