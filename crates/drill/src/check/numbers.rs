@@ -1,10 +1,10 @@
 //! UIDs, UIDVALIDITY, UIDNEXT and mod-sequences only go forward.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::ledger::{Ledger, MailboxKey, Place, Read};
 use super::{Promise, Verdicts, at};
-use crate::history::Event;
+use crate::history::{Event, View};
 
 pub(super) fn check(ledger: &Ledger<'_>, verdicts: &mut Verdicts) {
     check_validity(ledger, verdicts);
@@ -15,6 +15,7 @@ pub(super) fn check(ledger: &Ledger<'_>, verdicts: &mut Verdicts) {
     for reads in reads.values() {
         check_counters(reads, verdicts);
         check_changes_count(reads, verdicts);
+        check_new_uids(ledger, reads, verdicts);
     }
     let mut placed: BTreeMap<MailboxKey<'_>, Vec<(Place<'_>, &Event)>> = BTreeMap::new();
     for (place, event) in &ledger.placements {
@@ -124,6 +125,58 @@ fn check_changes_count(reads: &[&Read<'_>], verdicts: &mut Verdicts) {
             verdicts.say(Promise::NumbersAscend, format!("change {:?}", read.key), sentence);
         }
     }
+}
+
+/// What a look did not show and a later one does came in between, under a UID that was free.
+fn check_new_uids(ledger: &Ledger<'_>, reads: &[&Read<'_>], verdicts: &mut Verdicts) {
+    let mut by_start = reads.to_vec();
+    by_start.sort_by_key(|read| read.start);
+    let mut ended = reads.iter().filter(|read| read.view.complete).peekable();
+    // Of those that ended the one after which most UIDs were used up.
+    let mut fullest: Option<(u32, &Read<'_>, BTreeSet<u32>)> = None;
+    for later in by_start {
+        while let Some(read) = ended.next_if(|read| read.end < later.start) {
+            let free = first_free(read.view);
+            if fullest.as_ref().is_none_or(|(most, ..)| *most < free) {
+                let uids = read.view.messages.iter().map(|message| message.uid).collect();
+                fullest = Some((free, *read, uids));
+            }
+        }
+        let Some((free, earlier, uids)) = &fullest else { continue };
+        if earlier.view.uid_validity != later.view.uid_validity {
+            continue;
+        }
+        let (account, mailbox) = later.key;
+        for message in later.view.messages.iter().filter(|message| message.uid < *free) {
+            let facts = ledger.places.get(&(account, mailbox, message.uid));
+            // Whatever was there before is back, which is told as that.
+            let is_back =
+                facts.and_then(|facts| facts.born_by).is_some_and(|by| by < earlier.start);
+            if uids.contains(&message.uid) || is_back {
+                continue;
+            }
+            let sentence = format!(
+                "{account} {mailbox}: UID {} ({}), read from {} to {}, is new and less than \
+                 {free}, the first that was free in what was read from {} to {}",
+                message.uid,
+                message.token,
+                at(later.start),
+                at(later.end),
+                at(earlier.start),
+                at(earlier.end)
+            );
+            let subject = format!("new {account} {mailbox} {}", message.uid);
+            verdicts.say(Promise::NumbersAscend, subject, sentence);
+        }
+    }
+}
+
+/// No UID below this is given out any more. Why UIDNEXT only with HIGHESTMODSEQ, which is told if
+/// nothing changed meanwhile: what came after the list was read is not in the list.
+fn first_free(view: &View) -> u32 {
+    let last = view.messages.iter().map(|message| message.uid).max().unwrap_or(0);
+    let told = view.highest_modseq.and(view.uid_next).unwrap_or(0);
+    told.max(last.saturating_add(1))
 }
 
 /// What makes two looks at a message different.
