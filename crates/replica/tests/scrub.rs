@@ -17,6 +17,9 @@ use support::{
     Net, Node, Notes, converged, files_below, flip, leader, put, start, start_with, three, until,
 };
 
+/// With so many writes a disk is busy for certain: twice as many as make it so.
+const BUSY_WRITES_PER_S: f64 = 40.0;
+
 /// A body that zstd would not shrink, and that is found in a file.
 fn body(seed: u64, len: usize) -> StoredChunk {
     let mut state = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -90,20 +93,25 @@ async fn scrub_gives_way_to_who_writes() {
     let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
     // 6 MB: some 0.4 s at the rate, and eight times that while somebody writes.
     let (nodes, _) = three_with(&net, dir.path(), 30).await;
-    let alone = one_pass(&nodes[0]).await;
     let stop = AtomicBool::new(false);
     let write = async {
+        let mut n_writes = 0_u32;
         while !stop.load(Ordering::Relaxed) {
             put(&nodes, "k=v", Vec::new()).await;
+            n_writes += 1;
         }
+        n_writes
     };
     let scrub = async {
         let took = one_pass(&nodes[1]).await;
         stop.store(true, Ordering::Relaxed);
         took
     };
-    let ((), beside) = futures_util::future::join(write, scrub).await;
-    assert!(beside > alone * 2, "{alone:?} alone, {beside:?} beside writes");
+    let (n_writes, took) = futures_util::future::join(write, scrub).await;
+    // A machine too slow for a disk to become busy shows nothing. Why no comparison with a pass alone:
+    // that takes longer, too, when others want the machine.
+    let is_busy = f64::from(n_writes) > BUSY_WRITES_PER_S * took.as_secs_f64();
+    assert!(took > Duration::from_secs(1) || !is_busy, "{took:?} beside {n_writes} writes");
 }
 
 /// Scrubs until all that was found is healed.

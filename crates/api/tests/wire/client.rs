@@ -69,7 +69,7 @@ async fn a_leader_killed_after_it_did_the_command_is_replaced_without_doing_it_a
     cluster.world.lead("n3");
     let elected = Instant::now();
     assert_eq!(call.await.unwrap(), done(2));
-    assert!(elected.elapsed() < Duration::from_millis(500), "{:?}", elected.elapsed());
+    assert!(elected.elapsed() < Duration::from_millis(2_500), "{:?}", elected.elapsed());
     assert_eq!(cluster.world.n_done(), 2);
 }
 
@@ -119,12 +119,12 @@ async fn a_command_waits_for_a_leader_and_reaches_it_at_once() {
         async move { client.command(PLACE, command(), Vec::new()).await }
     });
     // An election takes a while: each node is asked so often that the pauses became long.
-    cluster.world.asked_in_vain(3 * 6).await;
+    cluster.world.asked_in_vain(3 * 10).await;
     assert!(!call.is_finished());
     cluster.world.lead("n2");
     let elected = Instant::now();
     assert_eq!(call.await.unwrap(), done(2));
-    assert!(elected.elapsed() < Duration::from_millis(250), "{:?}", elected.elapsed());
+    assert!(elected.elapsed() < Duration::from_millis(1_250), "{:?}", elected.elapsed());
 }
 
 /// Rounds in which all three nodes are asked in vain; with the pauses between them more than a second.

@@ -9,7 +9,7 @@ use crate::FORMED;
 use crate::house::{House, wait_for};
 
 /// How long the faults here last.
-const SHORT: Duration = Duration::from_millis(1_500);
+const SHORT: Duration = Duration::from_secs(5);
 /// How long a node that is not cut off takes at most to say how it is.
 const PATIENCE: Duration = Duration::from_millis(500);
 
