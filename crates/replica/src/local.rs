@@ -284,6 +284,10 @@ impl Local {
 
     /// After a clean stop: what is on disk, so that the next start need not count.
     pub fn close(&self, store: &Store, checkpoints: &Checkpoints) -> io::Result<()> {
+        if store.is_damaged() {
+            // Why no failure: the next start counts its rows, or builds it anew.
+            return Ok(());
+        }
         let dir = self.disk.index_dir(self.replica);
         let Some(newest) = generations(&dir).pop() else { return Ok(()) };
         store.flush().map_err(io::Error::other)?;
@@ -431,17 +435,38 @@ mod tests {
     use mailbox::{Block, RowChanges, ShardId, Source};
 
     use super::*;
-    use crate::disk::DiskOptions;
+    use crate::disk::{Claim, DiskOptions};
+
+    /// A disk with replica 0.
+    async fn local(dir: &Path) -> (Local, Claim) {
+        Disk::format(dir).unwrap();
+        let journal = journal::Options { reserve_segments: 0, ..journal::Options::default() };
+        let options = DiskOptions { journal, ..DiskOptions::default() };
+        let disk = Disk::open(dir, options).unwrap();
+        let claim = disk.claim(0, ShardId(1)).await.unwrap();
+        (Local { disk, replica: 0 }, claim)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_index_that_was_given_up_is_not_trusted_after_a_clean_stop() {
+        let dir = tempfile::tempdir().unwrap();
+        let (local, claim) = local(dir.path()).await;
+        let is_clean = || clean_path(&local.disk.index_dir(0).join("1")).exists();
+        for gives_up in [false, true] {
+            let (store, checkpoints) = local.open(&claim.log).await.unwrap();
+            assert!(!is_clean(), "it is opened");
+            if gives_up {
+                store.give_up();
+            }
+            local.close(&store, &checkpoints).unwrap();
+            assert_eq!(is_clean(), !gives_up);
+        }
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn briefs_stay_with_their_index_and_go_with_it() {
         let dir = tempfile::tempdir().unwrap();
-        Disk::format(dir.path()).unwrap();
-        let journal = journal::Options { reserve_segments: 0, ..journal::Options::default() };
-        let options = DiskOptions { journal, ..DiskOptions::default() };
-        let disk = Disk::open(dir.path(), options).unwrap();
-        let claim = disk.claim(0, ShardId(1)).await.unwrap();
-        let local = Local { disk, replica: 0 };
+        let (local, claim) = local(dir.path()).await;
         // Of an account, as `mailbox` names and makes them: a row of metadata, and briefs of 128 of which the
         // last alone is not empty.
         let key = [&[8][..], &[1; 16], &[0x0f], &1_u64.to_be_bytes()].concat();

@@ -73,6 +73,10 @@ impl Applying {
     /// Whether a body is needed at exactly this place.
     pub fn is_body_live(&self, digest: &Digest, pointer: Pointer) -> bool {
         let store = self.store();
+        if store.is_damaged() {
+            // Why: its rows may not be what they should.
+            return true;
+        }
         let is_live = |rows: &dyn Source| self.machine.is_chunk_live(rows, digest);
         let ask = || {
             if store.is_due() && self.local.disk.has_room_for_index() {

@@ -244,6 +244,11 @@ impl Store {
     fn write_pending(&self) -> Result<Option<Arc<Layer>>, IndexError> {
         let _told = Told(&self.written);
         let _one_at_a_time = lock(&self.writing);
+        if self.is_damaged() {
+            // Invariant: no layer is in the index without those before it, and one that could not be written
+            // stays readable.
+            return Err(IndexError("it was given up".into()));
+        }
         let layer = self.pending.write().unwrap_or_else(PoisonError::into_inner).take();
         let Some(layer) = layer else { return Ok(None) };
         self.checked(self.index.write(batch(&layer)))?;

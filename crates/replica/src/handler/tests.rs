@@ -188,6 +188,18 @@ async fn who_builds_its_index_anew_starts_and_has_failed_only_when_that_did() {
     until(|| how() == (Role::Leader, false), "it runs again").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_were_given_up_do_not_tell_which_bodies_are_dead() {
+    let (line, dir) = (Arc::<Line>::default(), tempfile::tempdir().unwrap());
+    let (alone, _) = start(&line, dir.path(), 1).await;
+    let core = alone.core().unwrap();
+    let (digest, at) =
+        (Digest([1; 32]), journal::Pointer { segment: journal::SegmentId(1), offset: 1, len: 9 });
+    assert!(!core.applying.is_body_live(&digest, at), "no row refers to it");
+    core.applying.store().give_up();
+    assert!(core.applying.is_body_live(&digest, at));
+}
+
 /// Two voters: who leads, and the other one.
 async fn two(line: &Arc<Line>, dir: &Path) -> (Replica, Replica) {
     let (first, member) = start(line, dir, 1).await;

@@ -63,6 +63,67 @@ fn finish(store: &Store, begun: &mut Option<Arc<Layer>>) {
     store.pending.write().unwrap().written();
 }
 
+/// An index of which one write fails when that is wanted.
+struct FailsOnce {
+    index: Box<dyn Index>,
+    fails: Arc<AtomicBool>,
+}
+
+impl Index for FailsOnce {
+    fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
+        self.index.value(key)
+    }
+
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), IndexError> {
+        self.index.scan(from, to, visit)
+    }
+
+    fn write(&self, batch: Batch) -> Result<(), IndexError> {
+        if self.fails.swap(false, Ordering::Relaxed) {
+            return Err(IndexError("no room".into()));
+        }
+        self.index.write(batch)
+    }
+
+    fn load(&self, rows: Batch) -> Result<(), IndexError> {
+        self.index.load(rows)
+    }
+
+    fn flush(&self) -> Result<(), IndexError> {
+        self.index.flush()
+    }
+}
+
+#[test]
+fn what_could_not_be_written_stays_readable_and_nothing_is_written_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let fails = Arc::new(AtomicBool::new(false));
+    let index = index::open(dir.path(), 1 << 20).unwrap();
+    let index = Box::new(FailsOnce { index, fails: fails.clone() });
+    let store = Store::open(index, 1, Arc::default()).unwrap();
+    let commit = |key: u8| {
+        let rows = RowChanges::from([(vec![key], Some(vec![key]))]);
+        store.commit((rows, Vec::new()), &[], Applied::default()).unwrap();
+    };
+    commit(1);
+    fails.store(true, Ordering::Relaxed);
+    assert!(store.settle().is_err());
+    commit(2);
+    for _ in 0..2 {
+        store.begin_settling(Blocking { is_threaded: false }, false);
+        assert!(store.settle().is_err(), "the rows before it are missing");
+        let rows = [1, 2].map(|key| store.row(&[key]));
+        assert_eq!(rows, [Some(vec![1]), Some(vec![2])]);
+    }
+    assert!(store.flush().is_err());
+    assert_eq!(store.index.value(APPLIED).unwrap(), None);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
