@@ -111,8 +111,8 @@ struct State {
     /// Nobody votes but the replicas of this group.
     held_but: Option<ShardId>,
     collected_at: Option<tokio::time::Instant>,
-    /// When it was last looked whether growth has to be refused, and what came of it.
-    refuses_growth: Option<(tokio::time::Instant, bool)>,
+    /// When it was last looked how much space there is, and what came of it.
+    space: Option<(tokio::time::Instant, SpaceLevel)>,
 }
 
 /// A replica's place on its disk; while it lives, nobody else gets it.
@@ -276,17 +276,26 @@ impl Disk {
 
     /// Whether growth has to be refused; as it was a moment ago.
     pub fn refuses_growth(&self) -> bool {
+        self.space() > SpaceLevel::Ample
+    }
+
+    /// Whether the journal refuses bodies, now or soon; as it was a moment ago.
+    pub(crate) fn refuses_bodies(&self) -> bool {
+        self.space() >= SpaceLevel::Hard
+    }
+
+    /// What the free bytes mean, as they were a moment ago. Ample if they cannot be told.
+    fn space(&self) -> SpaceLevel {
         if self.pretends_full.load(Ordering::Relaxed) {
-            return true;
+            return SpaceLevel::Hard;
         }
         let mut state = self.lock();
-        match state.refuses_growth {
-            Some((at, refuses)) if at.elapsed() < SPACE_AGE_MAX => refuses,
+        match state.space {
+            Some((at, space)) if at.elapsed() < SPACE_AGE_MAX => space,
             _ => {
-                let refuses =
-                    self.journal().usage().is_ok_and(|usage| usage.space > SpaceLevel::Ample);
-                state.refuses_growth = Some((tokio::time::Instant::now(), refuses));
-                refuses
+                let space = self.journal().usage().map_or(SpaceLevel::Ample, |usage| usage.space);
+                state.space = Some((tokio::time::Instant::now(), space));
+                space
             }
         }
     }

@@ -95,6 +95,11 @@ impl Replica {
 }
 
 async fn append(core: &Core, meta: Bytes, bodies: Vec<Bytes>) -> Result<Bytes, PeerError> {
+    if !bodies.is_empty() && core.claim.disk.refuses_bodies() {
+        // Why here: for openraft a log that cannot be written is the end. So it goes on with what is here,
+        // votes, and has its log cut and the journal collected, until there is space.
+        return Err(refused("the disk is full"));
+    }
     core.care.received(bodies.iter().map(Bytes::len).sum());
     let request = wire::read_append(meta, bodies).map_err(bad)?;
     let response = core.raft.append_entries(request).await.map_err(refused)?;

@@ -48,6 +48,8 @@ struct Line {
     /// What of whom gets lost.
     lost: Mutex<Vec<(u64, u8)>>,
     n_lost: AtomicU64,
+    /// Entries that were refused.
+    n_refused: AtomicU64,
 }
 
 struct Wire(Arc<Line>);
@@ -66,9 +68,13 @@ impl PeerTransport for Wire {
             return Box::pin(async move { lost() });
         }
         let target = line.replicas.lock().unwrap().get(&request.node).cloned();
+        let (line, is_append) = (line.clone(), request.kind == kind::APPEND);
         Box::pin(async move {
             let target = target.ok_or(PeerError::Unreachable("nobody".into()))?;
-            tokio::spawn(async move { target.handle(request).await }).await.unwrap()
+            let answer = tokio::spawn(async move { target.handle(request).await }).await.unwrap();
+            let is_refused = is_append && matches!(answer, Err(PeerError::Refused(_)));
+            line.n_refused.fetch_add(u64::from(is_refused), Ordering::Relaxed);
+            answer
         })
     }
 }
@@ -186,6 +192,33 @@ async fn who_builds_its_index_anew_starts_and_has_failed_only_when_that_did() {
     until(|| how() == (Role::Stopped, false), "it could not be started").await;
     std::fs::remove_file(&files).unwrap();
     until(|| how() == (Role::Leader, false), "it runs again").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_follows_on_a_full_disk_refuses_bodies_and_goes_on_when_there_is_space() {
+    let (line, dir) = (Arc::<Line>::default(), tempfile::tempdir().unwrap());
+    let (leader, member) = start(&line, dir.path(), 1).await;
+    leader.initialize(BTreeMap::from([(1, member)])).await.unwrap();
+    until(|| leader.status().role == Role::Leader, "a leader").await;
+    let (learner, member) = start(&line, dir.path(), 2).await;
+    leader.add_learner(2, member).await.unwrap();
+    let has_all = || learner.status().applied == leader.status().applied;
+    until(has_all, "it follows").await;
+
+    let core = Arc::downgrade(&learner.core().unwrap());
+    let disk = learner.inner.config.disk.clone();
+    disk.pretend_full(true);
+    leader.propose(b"none".to_vec(), Vec::new()).await.unwrap();
+    until(has_all, "an entry without a body").await;
+    let n_refused = || line.n_refused.load(Ordering::Relaxed);
+    let n_before = n_refused();
+    let body = StoredChunk::raw(Bytes::from_static(b"some octets"));
+    leader.propose(b"body".to_vec(), vec![body]).await.unwrap();
+    until(|| n_refused() >= n_before + 2, "it is asked again").await;
+    assert!(!has_all());
+    disk.pretend_full(false);
+    until(has_all, "it follows again").await;
+    assert!(std::ptr::eq(core.as_ptr(), Arc::as_ptr(&learner.core().unwrap())), "it ended");
 }
 
 #[tokio::test(flavor = "multi_thread")]
