@@ -78,6 +78,28 @@ enum Bodies {
     Dispensable,
 }
 
+/// Why an entry cannot be read back.
+#[derive(Debug)]
+struct Unread {
+    error: io::Error,
+    /// It is not there as it was written. Else nobody looked: the process may have too many files open.
+    is_damaged: bool,
+}
+
+impl Unread {
+    fn damaged<E: Into<Box<dyn std::error::Error + Send + Sync>>>(why: E) -> Self {
+        Self { error: io::Error::other(why), is_damaged: true }
+    }
+}
+
+impl From<journal::Error> for Unread {
+    fn from(error: journal::Error) -> Self {
+        let is_damaged =
+            matches!(error, journal::Error::Corrupt { .. } | journal::Error::Missing { .. });
+        Self { error: io::Error::other(error), is_damaged }
+    }
+}
+
 /// What recovery knows of a log.
 #[derive(Default)]
 pub(crate) struct RecoveredLog {
@@ -389,7 +411,10 @@ impl Log {
             if let Some(pointer) = pointer {
                 let entry = match self.read(index, pointer) {
                     Ok(entry) => entry,
-                    Err(error) => self.replace(index, (pointer, needed)).await.ok_or(error)?,
+                    Err(unread) => {
+                        let found = self.replace(index, (pointer, needed), &unread).await;
+                        found.ok_or(unread.error)?
+                    }
                 };
                 bytes += size_bytes(&entry);
                 found.push(entry);
@@ -402,17 +427,16 @@ impl Log {
     }
 
     /// Reads an entry back, verified.
-    fn read(&self, index: u64, pointer: Pointer) -> io::Result<Entry> {
-        let Stored { record, blobs } =
-            self.inner.appender.journal.read_record(pointer).map_err(io::Error::other)?;
+    fn read(&self, index: u64, pointer: Pointer) -> Result<Entry, Unread> {
+        let Stored { record, blobs } = self.inner.appender.journal.read_record(pointer)?;
         let Record::Append { replica, index: found, meta, blobs: bodies } = record else {
-            return Err(io::Error::other("not an entry"));
+            return Err(Unread::damaged("not an entry"));
         };
         if replica != self.inner.replica || found != index {
-            return Err(io::Error::other("another replica's entry"));
+            return Err(Unread::damaged("another replica's entry"));
         }
         let mut bytes = bodies.into_iter().map(|blob| blob.bytes);
-        let entry = codec::read_entry(index, meta, &mut bytes).map_err(io::Error::other)?;
+        let entry = codec::read_entry(index, meta, &mut bytes).map_err(Unread::damaged)?;
         if let Some(slot) = self.lock().slot_mut(index) {
             slot.blobs = blobs.into();
         }
@@ -420,10 +444,17 @@ impl Log {
     }
 
     /// An entry that cannot be read back: without its bodies, or from a peer.
-    async fn replace(&self, index: u64, (pointer, needed): (Pointer, Bodies)) -> Option<Entry> {
+    async fn replace(
+        &self,
+        index: u64,
+        (pointer, needed): (Pointer, Bodies),
+        unread: &Unread,
+    ) -> Option<Entry> {
         let leader_id = self.lock().slot(index)?.leader_id;
         let donor = self.inner.donor.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(donor) = &donor {
+        if let Some(donor) = &donor
+            && unread.is_damaged
+        {
             donor.found_damage(pointer);
         }
         if needed == Bodies::Dispensable

@@ -1,6 +1,6 @@
 use futures_util::FutureExt as _;
-use journal::sim::{Operation, SimStorage};
-use journal::{DiskId, Journal, Options};
+use journal::sim::{Fault, Operation, SimStorage};
+use journal::{DiskId, Journal, Options, SegmentId};
 use mailbox::StoredChunk;
 use openraft::storage::RaftLogStorage as _;
 
@@ -12,6 +12,11 @@ const DISK_BYTES: u64 = 1 << 20;
 fn log() -> (SimStorage, Log) {
     let storage = SimStorage::new(DISK_BYTES);
     Journal::format(&storage, DiskId([1; 16])).unwrap();
+    let log = open(&storage, RecoveredLog::default());
+    (storage, log)
+}
+
+fn open(storage: &SimStorage, recovered: RecoveredLog) -> Log {
     let options = Options {
         segment_bytes: 64 << 10,
         hard_free_bytes: 0,
@@ -20,8 +25,7 @@ fn log() -> (SimStorage, Log) {
         ..Options::default()
     };
     let (journal, _) = Journal::open(Arc::new(storage.clone()), options).unwrap();
-    let appender = Arc::new(Appender { journal });
-    (storage, Log::new(appender, ReplicaId(1), RecoveredLog::default()))
+    Log::new(Arc::new(Appender { journal }), ReplicaId(1), recovered)
 }
 
 fn entry(index: u64) -> Entry {
@@ -102,4 +106,23 @@ async fn where_bodies_are_is_found_by_whoever_applies_an_entry_again() {
     let again = log.page(1, 2, (1 << 20, Bodies::Needed)).await.unwrap();
     assert_eq!(again.len(), 1);
     assert_eq!(log.take_blobs(1, 2).await.unwrap(), first);
+}
+
+#[tokio::test]
+async fn an_entry_that_nobody_looked_at_for_want_of_a_descriptor_is_not_damaged() {
+    let (storage, first) = log();
+    first.put(1).await;
+    first.pump();
+    let pointer = first.lock().slot(1).unwrap().pointer.unwrap();
+    drop(first);
+    // Another start has another segment open.
+    let entries = vec![(entry(1).log_id, pointer)];
+    let log = open(&storage, RecoveredLog { entries, ..RecoveredLog::default() });
+    storage.fail(Operation::Open, 1, Fault::NoDescriptor);
+    let is_damaged = |at| log.read(1, at).err().unwrap().is_damaged;
+    assert!(!is_damaged(pointer));
+    assert_eq!(log.read(1, pointer).unwrap().log_id, entry(1).log_id);
+    let cut = Pointer { len: pointer.len - 1, ..pointer };
+    let gone = Pointer { segment: SegmentId(99), ..pointer };
+    assert!(is_damaged(cut) && is_damaged(gone));
 }
