@@ -19,7 +19,7 @@ use tokio::time::Instant;
 pub(crate) use self::comparison::Comparison;
 use self::dirty::Dirty;
 use self::file::Row;
-pub(crate) use self::file::{Head, Part, is_damage, sync_dir};
+pub(crate) use self::file::{Head, Part, is_damage, make_dir, sync_dir};
 pub(crate) use self::merge::Merged;
 use crate::blocking::{Blocking, Turns};
 use crate::store::{Applied, RowView, Store};
@@ -140,7 +140,7 @@ impl Checkpoints {
         upkeep: &Upkeep,
         has_room: HasRoom,
     ) -> io::Result<Arc<Self>> {
-        std::fs::create_dir_all(dir)?;
+        make_dir(dir)?;
         let mut found: BTreeMap<u64, Vec<Arc<Part>>> = BTreeMap::new();
         let mut is_doubted = false;
         for item in std::fs::read_dir(dir)? {

@@ -12,7 +12,7 @@ use journal::{Pointer, ReplicaId, SegmentId};
 use mailbox::Digest;
 use tokio::sync::oneshot;
 
-use crate::checkpoint::{Checkpoint, Checkpoints, Want, Writing, is_damage, sync_dir};
+use crate::checkpoint::{Checkpoint, Checkpoints, Want, Writing, is_damage, make_dir, sync_dir};
 use crate::codec::Reader;
 use crate::disk::Disk;
 use crate::error::Error;
@@ -319,7 +319,7 @@ impl Local {
 
     /// It is so from now on, also after a restart.
     pub fn mark(&self, mark: Mark) -> io::Result<()> {
-        std::fs::create_dir_all(self.disk.checkpoint_dir(self.replica))?;
+        make_dir(&self.disk.checkpoint_dir(self.replica))?;
         // Durability: the mark and its name are on the disk when this returns.
         std::fs::File::create(self.mark_path(mark))?.sync_all()?;
         sync_dir(&self.disk.checkpoint_dir(self.replica))

@@ -289,6 +289,15 @@ pub(crate) fn is_damage(error: &io::Error) -> bool {
     kinds.contains(&error.kind()) || journal::is_unreadable(error)
 }
 
+/// Makes a directory if it is not there, and those above it, with durable names.
+pub(crate) fn make_dir(dir: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.exists()).collect();
+    std::fs::create_dir_all(dir)?;
+    // Durability: the names of directories, before anybody counts on what is in them.
+    let above = missing.into_iter().filter_map(Path::parent);
+    above.filter(|dir| !dir.as_os_str().is_empty()).try_for_each(sync_dir)
+}
+
 /// Makes names in a directory durable.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     // Durability: names that were made, changed or taken away; their files' contents are synced before.
@@ -298,6 +307,17 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_is_made_with_those_above_it_and_only_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("checkpoints/1");
+        make_dir(&deep).unwrap();
+        std::fs::write(deep.join("file"), "rows").unwrap();
+        make_dir(&deep).unwrap();
+        assert_eq!(std::fs::read(deep.join("file")).unwrap(), b"rows");
+        make_dir(&deep.join("file")).unwrap_err();
+    }
 
     #[test]
     fn a_file_that_cannot_be_written_leaves_nothing_behind() {
