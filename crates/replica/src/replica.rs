@@ -83,6 +83,18 @@ impl Inner {
             Ok(())
         })
     }
+
+    /// Ends the core, if there is one, as the next start likes it best.
+    pub async fn end(&self) -> Result<(), Error> {
+        let core = self.core.write().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(core) = core else { return Ok(()) };
+        core.raft.shutdown().await.map_err(Error::io("stop raft"))?;
+        let (local, store) = (core.applying.local.clone(), core.applying.store());
+        let checkpoints = core.applying.checkpoints.clone();
+        let blocking = self.config.disk.blocking();
+        let closed = blocking.run(move || local.close(&store, &checkpoints)).await;
+        closed.map_err(Error::io("close"))?.map_err(Error::io("close"))
+    }
 }
 
 impl Replica {
@@ -305,15 +317,9 @@ impl Replica {
 
     /// Stops it; its state stays on the disk and the next start is a quick one.
     pub async fn shutdown(&self) -> Result<(), Error> {
+        // Order: before it is looked whether one runs; whoever begins another one looks at this behind that.
         self.inner.is_stopping.store(true, Ordering::Relaxed);
-        let core = self.inner.core.write().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(core) = core else { return Ok(()) };
-        core.raft.shutdown().await.map_err(Error::io("stop raft"))?;
-        let (local, store) = (core.applying.local.clone(), core.applying.store());
-        let checkpoints = core.applying.checkpoints.clone();
-        let blocking = self.inner.config.disk.blocking();
-        let closed = blocking.run(move || local.close(&store, &checkpoints)).await;
-        closed.map_err(Error::io("close"))?.map_err(Error::io("close"))
+        self.inner.end().await
     }
 
     pub(crate) fn core(&self) -> Result<Arc<Core>, ProposeError> {

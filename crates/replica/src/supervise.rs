@@ -560,7 +560,14 @@ async fn restart(inner: Weak<Inner>, core: Arc<Core>, why: String) {
             return;
         }
         match strong.begin().await {
-            Ok(()) => return,
+            Ok(()) => {
+                if strong.is_stopping.load(Ordering::Relaxed) {
+                    // Why here: whoever stopped it meanwhile found nothing that ran. Why the result is
+                    // dropped: after a stop that is not clean the next start counts the rows.
+                    drop(strong.end().await);
+                }
+                return;
+            }
             // Why again: somebody still holds the old core, for a moment.
             Err(Error::Running { .. }) if began.elapsed() < HELD_MAX => wait = RESTART_AFTER,
             Err(error) => {

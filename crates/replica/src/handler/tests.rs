@@ -159,6 +159,38 @@ async fn who_installs_a_snapshot_whose_sender_is_gone_lacks_its_bodies() {
     assert!(learner.status().is_incomplete && core.applying.local.is_marked(Mark::Incomplete));
 }
 
+/// Has replica 1 begin anew, which waits in the middle as long as the file lives.
+async fn begin_anew(replica: &Replica, dir: &Path) -> std::fs::File {
+    // In the place of the note beside the index is a pipe: who reads it waits for who writes.
+    let note = dir.join("n1/index/1/1.clean");
+    assert!(std::process::Command::new("mkfifo").arg(&note).status().unwrap().success());
+    replica.core().unwrap().applying.store().give_up();
+    // It can be opened like this only while somebody reads.
+    let mut writer = std::fs::OpenOptions::new();
+    writer.write(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    let mut written = None;
+    until(|| writer.open(&note).is_ok_and(|file| written.replace(file).is_none()), "it reads")
+        .await;
+    written.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_stopped_while_it_begins_anew_stays_stopped() {
+    let (line, dir) = (Arc::<Line>::default(), tempfile::tempdir().unwrap());
+    let (alone, member) = start(&line, dir.path(), 1).await;
+    alone.initialize(BTreeMap::from([(1, member)])).await.unwrap();
+    until(|| alone.status().role == Role::Leader, "a leader").await;
+    let held = begin_anew(&alone, dir.path()).await;
+    alone.shutdown().await.unwrap();
+    drop(held);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(15);
+    while let Err(error) = Replica::start(alone.inner.config.clone()).await {
+        assert!(tokio::time::Instant::now() < deadline, "its place is not free: {error}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(alone.core().is_err());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_builds_its_index_anew_starts_and_has_failed_only_when_that_did() {
     let (line, dir) = (Arc::<Line>::default(), tempfile::tempdir().unwrap());
@@ -169,26 +201,15 @@ async fn who_builds_its_index_anew_starts_and_has_failed_only_when_that_did() {
         let status = alone.status();
         (status.role, status.is_starting)
     };
-    // In the place of the note beside the index is a pipe: who reads it waits for who writes.
-    let note = dir.path().join("n1/index/1/1.clean");
-    assert!(std::process::Command::new("mkfifo").arg(&note).status().unwrap().success());
-    let give_up = || alone.core().unwrap().applying.store().give_up();
-    give_up();
-    until(|| how() == (Role::Stopped, true), "it is started again").await;
-    // It can be opened like this only while somebody reads.
-    let mut writer = std::fs::OpenOptions::new();
-    writer.write(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
-    let mut written = None;
-    until(|| writer.open(&note).is_ok_and(|file| written.replace(file).is_none()), "it reads")
-        .await;
+    let held = begin_anew(&alone, dir.path()).await;
     assert_eq!(how(), (Role::Stopped, true), "it takes as long as it takes");
-    drop(written);
+    drop(held);
     until(|| how() == (Role::Leader, false), "it runs").await;
 
     let files = dir.path().join("n1/checkpoints/1");
     std::fs::remove_dir_all(&files).unwrap();
     std::fs::write(&files, "in the way").unwrap();
-    give_up();
+    alone.core().unwrap().applying.store().give_up();
     until(|| how() == (Role::Stopped, false), "it could not be started").await;
     std::fs::remove_file(&files).unwrap();
     until(|| how() == (Role::Leader, false), "it runs again").await;
