@@ -55,6 +55,8 @@ struct State {
     cache: VecDeque<Entry>,
     cache_bytes: usize,
     sequence: u64,
+    /// Truncations that are not synced yet.
+    n_truncating: usize,
     failed: Option<String>,
     /// Damage took entries up to this one.
     lost_upto: Option<u64>,
@@ -249,7 +251,7 @@ impl Log {
         let mut state = self.lock();
         state.truncate(next);
         state.committed = state.committed.min(state.last());
-        state.failed = None;
+        (state.failed, state.n_truncating) = (None, 0);
         Ok(())
     }
 
@@ -544,6 +546,32 @@ impl Log {
     }
 }
 
+impl Log {
+    /// A truncation reached the disk, or did not.
+    fn truncated(&self, error: Option<journal::Error>) {
+        let mut state = self.lock();
+        state.n_truncating = state.n_truncating.saturating_sub(1);
+        if let Some(error) = error {
+            state.failed = Some(error.to_string());
+        }
+        drop(state);
+        self.inner.written.notify_waiters();
+    }
+
+    /// Waits until nothing that was cut comes back after a power cut.
+    pub async fn stays_cut(&self) -> io::Result<()> {
+        loop {
+            let written = self.inner.written.notified();
+            match &*self.lock() {
+                State { failed: Some(why), .. } => return Err(io::Error::other(why.clone())),
+                State { n_truncating: 0, .. } => return Ok(()),
+                _ => {}
+            }
+            written.await;
+        }
+    }
+}
+
 impl RaftLogReader<Types> for Log {
     async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
         &mut self,
@@ -670,11 +698,16 @@ impl RaftLogStorage<Types> for Log {
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
         let next = last_log_id.map_or(0, |log_id| log_id.index + 1);
-        self.lock().truncate(next);
-        // Why nobody waits: the journal keeps the order, and what replaces these entries follows.
-        let replica = self.inner.replica;
+        {
+            let mut state = self.lock();
+            state.truncate(next);
+            state.n_truncating += 1;
+        }
+        // Why nobody waits: the journal keeps the order, and what replaces these entries follows. Only a
+        // snapshot does not go through the journal.
+        let (log, replica) = (self.clone(), self.inner.replica);
         let record = Record::Truncate { replica, from_index_inclusive: next };
-        self.submit(vec![record], |_| ()).await
+        self.submit(vec![record], move |result| log.truncated(result.err())).await
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {

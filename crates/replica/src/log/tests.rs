@@ -126,3 +126,21 @@ async fn an_entry_that_nobody_looked_at_for_want_of_a_descriptor_is_not_damaged(
     let gone = Pointer { segment: SegmentId(99), ..pointer };
     assert!(is_damaged(cut) && is_damaged(gone));
 }
+
+#[tokio::test]
+async fn whoever_relies_on_what_was_cut_waits_until_that_is_synced() {
+    let (storage, log) = log();
+    log.put(1).await;
+    log.put(2).await;
+    log.pump();
+    log.stays_cut().now_or_never().expect("nothing was cut").unwrap();
+    log.clone().truncate_after(Some(entry(1).log_id)).await.unwrap();
+    let mut cut = Box::pin(log.stays_cut());
+    assert!(cut.as_mut().now_or_never().is_none(), "a power cut brings it back");
+    log.pump();
+    cut.await.unwrap();
+    storage.fail(Operation::Sync, 1, io::ErrorKind::Other);
+    log.clone().truncate_after(None).await.unwrap();
+    log.pump();
+    log.stays_cut().await.unwrap_err();
+}
