@@ -165,6 +165,11 @@ impl Core {
 
     /// Writes chunks to this disk. Failing is no harm: they can be fetched again.
     pub async fn keep(&self, chunks: &[StoredChunk]) -> bool {
+        self.try_keep(chunks).await.is_ok()
+    }
+
+    /// The same, for who does not fetch what there is no room for.
+    async fn try_keep(&self, chunks: &[StoredChunk]) -> Result<(), NotKept> {
         let replica = ReplicaId(self.claim.replica);
         // Limit: bytes handed to the journal at once, half of what it takes.
         let bytes_max = self.claim.disk.journal().request_bytes_max() / 2;
@@ -178,7 +183,7 @@ impl Core {
             let (some, later) = rest.split_at(fits.count().max(1));
             rest = later;
             let record = Record::Blobs { replica, blobs: some.iter().map(log::blob).collect() };
-            let Ok(written) = self.claim.disk.write(vec![record]).await else { return false };
+            let written = self.claim.disk.write(vec![record]).await?;
             let pointers = written.into_iter().flat_map(|written| written.blobs);
             let digests = some.iter().map(|chunk| chunk.chunk.digest);
             let places: Vec<_> = digests.zip(pointers).collect();
@@ -186,10 +191,10 @@ impl Core {
             // Why aside: it waits for whoever writes to the index.
             let place = move || store.place(&places);
             if !matches!(self.claim.disk.blocking().run(place).await, Ok(Ok(()))) {
-                return false;
+                return Err(NotKept::NotNow);
             }
         }
-        true
+        Ok(())
     }
 
     /// Answers a request for chunks.
@@ -244,15 +249,18 @@ impl Core {
     /// missing any more.
     pub async fn fill(self: &Arc<Self>) -> bool {
         for peer in self.peers() {
-            if let Ok((true, _)) = self.fill_from(&peer).await {
-                return true;
+            match self.fill_from(&peer).await {
+                Ok((true, _)) => return true,
+                // Why: what the next one gives finds no room either.
+                Err(Unfilled::Full) => return false,
+                Ok((false, _)) | Err(Unfilled::Peer) => {}
             }
         }
         false
     }
 
     /// Whether nothing is missing any more that this peer could give, and how many chunks came.
-    async fn fill_from(self: &Arc<Self>, peer: &Peer) -> Result<(bool, u64), PeerError> {
+    async fn fill_from(self: &Arc<Self>, peer: &Peer) -> Result<(bool, u64), Unfilled> {
         // Why: a peer that is behind the snapshot these rows came with does not know of some bodies.
         // What is applied from now on brings its own.
         let below = self.applying.store().applied().next_index();
@@ -280,7 +288,7 @@ impl Core {
 
     /// The same for a replica that should have all: how many chunks came. It takes its time. Why weak: who
     /// stopped meanwhile cannot be begun anew as long as it is held.
-    pub async fn mend_from(weak: &Weak<Self>, peer: &Peer) -> Result<u64, PeerError> {
+    pub async fn mend_from(weak: &Weak<Self>, peer: &Peer) -> Result<u64, Unfilled> {
         let core = || weak.upgrade().ok_or_else(|| refused("stopped"));
         let below = core()?.applying.store().applied().next_index();
         let mut n_fetched = 0;
@@ -309,16 +317,23 @@ impl Core {
         peer: &Peer,
         missing: &[(Digest, u32)],
         left: &mut (u64, u64),
-    ) -> Result<(bool, u64), PeerError> {
+    ) -> Result<(bool, u64), Unfilled> {
         let (mut has_all, mut n_fetched) = (true, 0);
         for some in rounds(missing) {
+            if self.claim.disk.refuses_bodies() {
+                // Why not asked for: they would come in vain, again and again.
+                return Err(Unfilled::Full);
+            }
             let digests: Vec<Digest> = some.iter().map(|(digest, _)| *digest).collect();
             let found = self.fetch(peer, &digests).await?;
             n_fetched += found.len() as u64;
             let n_bytes = found.iter().map(|chunk| chunk.bytes.len()).sum();
             self.care.received(n_bytes);
-            let is_kept = self.keep(&found).await;
-            let (n_missing, n_found) = (some.len(), found.len());
+            let kept = self.try_keep(&found).await;
+            if kept == Err(NotKept::Full) {
+                return Err(Unfilled::Full);
+            }
+            let (n_missing, n_found, is_kept) = (some.len(), found.len(), kept.is_ok());
             let replica = self.claim.replica;
             tracing::debug!(replica, n_missing, n_found, is_kept, "bodies");
             has_all &= n_found == n_missing && is_kept;
@@ -439,6 +454,35 @@ fn rounds(missing: &[(Digest, u32)]) -> impl Iterator<Item = &[(Digest, u32)]> {
         rest = later;
         (!some.is_empty()).then_some(some)
     })
+}
+
+/// Why chunks could not be written to this disk.
+#[derive(PartialEq, Eq)]
+enum NotKept {
+    /// There is no room.
+    Full,
+    /// It may be done the next time.
+    NotNow,
+}
+
+impl From<journal::Error> for NotKept {
+    fn from(error: journal::Error) -> Self {
+        if matches!(error, journal::Error::Full) { Self::Full } else { Self::NotNow }
+    }
+}
+
+/// Why chunks that are missing do not come.
+pub(crate) enum Unfilled {
+    /// There is no room for them here.
+    Full,
+    /// This peer does not give them.
+    Peer,
+}
+
+impl From<PeerError> for Unfilled {
+    fn from(_: PeerError) -> Self {
+        Self::Peer
+    }
 }
 
 /// A part of a peer's list.

@@ -50,6 +50,8 @@ struct Line {
     n_lost: AtomicU64,
     /// Entries that were refused.
     n_refused: AtomicU64,
+    /// How often somebody asked for bodies.
+    n_asked: AtomicU64,
 }
 
 struct Wire(Arc<Line>);
@@ -58,9 +60,11 @@ impl PeerTransport for Wire {
     fn call(&self, request: PeerRequest) -> BoxFuture<'static, Result<PeerResponse, PeerError>> {
         let Self(line) = self;
         let lost = || Err(PeerError::Unreachable("lost".into()));
+        let asks = request.kind == kind::CHUNKS;
+        line.n_asked.fetch_add(u64::from(asks), Ordering::Relaxed);
         let is_lost = line.lost.lock().unwrap().contains(&(request.from_replica, request.kind));
         line.n_lost.fetch_add(u64::from(is_lost), Ordering::Relaxed);
-        if is_lost || line.is_cut.load(Ordering::Relaxed) || request.kind == kind::CHUNKS {
+        if is_lost || line.is_cut.load(Ordering::Relaxed) || asks {
             return Box::pin(async move { lost() });
         }
         if request.kind == kind::SNAPSHOT_END {
@@ -116,13 +120,12 @@ async fn until(mut condition: impl FnMut() -> bool, what: &str) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn who_installs_a_snapshot_whose_sender_is_gone_lacks_its_bodies() {
-    let (line, dir) = (Arc::<Line>::default(), tempfile::tempdir().unwrap());
-    let (leader, member) = start(&line, dir.path(), 1).await;
+/// A leader that has bodies, a learner that gets a snapshot of their rows, and the end of it.
+async fn snapshot(line: &Arc<Line>, dir: &Path) -> (Replica, Replica, PeerRequest) {
+    let (leader, member) = start(line, dir, 1).await;
     leader.initialize(BTreeMap::from([(1, member)])).await.unwrap();
     until(|| leader.status().role == Role::Leader, "a leader").await;
-    let (learner, member) = start(&line, dir.path(), 2).await;
+    let (learner, member) = start(line, dir, 2).await;
     leader.add_learner(2, member).await.unwrap();
     until(|| learner.status().learners.contains_key(&2), "it knows its peer").await;
 
@@ -136,8 +139,39 @@ async fn who_installs_a_snapshot_whose_sender_is_gone_lacks_its_bodies() {
     until(|| leader.status().purged == end, "the log is cut").await;
     line.is_cut.store(false, Ordering::Relaxed);
     until(|| !line.ends.lock().unwrap().is_empty(), "a snapshot came").await;
-
     let request = line.ends.lock().unwrap().remove(0);
+    (leader, learner, request)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_no_room_for_bodies_that_are_missing_asks_nobody_for_them() {
+    let (line, dir) = (Arc::<Line>::default(), tempfile::tempdir().unwrap());
+    let (leader, learner, request) = snapshot(&line, dir.path()).await;
+    learner.handle(request).await.unwrap();
+    until(|| learner.status().applied == leader.status().applied, "the rows came").await;
+    let n_asked = || line.n_asked.load(Ordering::Relaxed);
+    until(|| n_asked() > 0, "bodies are missing").await;
+
+    let core = learner.core().unwrap();
+    let rounds = async |n: u64| {
+        let end = core.care.n_filled() + n;
+        until(|| core.care.n_filled() >= end, "it looks again").await;
+    };
+    core.claim.disk.pretend_full(true);
+    // One may have begun before.
+    rounds(2).await;
+    let n_before = n_asked();
+    rounds(3).await;
+    assert_eq!(n_asked(), n_before);
+    core.claim.disk.pretend_full(false);
+    until(|| n_asked() > n_before, "there is room again").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_installs_a_snapshot_whose_sender_is_gone_lacks_its_bodies() {
+    let (line, dir) = (Arc::<Line>::default(), tempfile::tempdir().unwrap());
+    let (leader, learner, request) = snapshot(&line, dir.path()).await;
+    let end = leader.status().applied;
     let core = learner.core().unwrap();
     let turn = core.applying.checkpoints.writing().await;
     {
