@@ -534,9 +534,9 @@ impl Disk {
         self.lock().cores.insert(core.claim.replica, Arc::downgrade(core));
     }
 
-    /// The replicas that run here now.
-    pub(crate) fn cores(&self) -> Vec<Arc<Core>> {
-        self.lock().cores.values().filter_map(Weak::upgrade).collect()
+    /// The replicas that run here now. Why weak: who stopped cannot be begun anew as long as it is held.
+    pub(crate) fn cores(&self) -> Vec<Weak<Core>> {
+        self.lock().cores.values().cloned().collect()
     }
 
     /// Counts that a replica's rows differ from those of its peers.

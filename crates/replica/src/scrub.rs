@@ -171,7 +171,7 @@ impl Disk {
     async fn pass(self: &Arc<Self>, pace: &Pace) {
         self.ledger().begin_pass();
         self.verify_journal(pace).await;
-        let cores: Vec<Weak<Core>> = self.cores().iter().map(Arc::downgrade).collect();
+        let cores = self.cores();
         for core in cores.iter().take_while(|_| !self.is_closing()) {
             self.verify_checkpoints(core, pace).await;
             self.verify_rows(core, pace).await;

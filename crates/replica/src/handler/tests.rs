@@ -217,12 +217,37 @@ async fn who_is_stopped_while_it_begins_anew_stays_stopped() {
     let held = begin_anew(&alone, dir.path()).await;
     alone.shutdown().await.unwrap();
     drop(held);
+    start_again(&alone.inner.config).await;
+    assert!(alone.core().is_err());
+}
+
+/// Starts a replica as soon as its place is free.
+async fn start_again(config: &ReplicaConfig) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(15);
-    while let Err(error) = Replica::start(alone.inner.config.clone()).await {
+    while let Err(error) = Replica::start(config.clone()).await {
         assert!(tokio::time::Instant::now() < deadline, "its place is not free: {error}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert!(alone.core().is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stops_while_its_neighbour_is_healed_can_be_started_again() {
+    let (line, dir) = (Arc::<Line>::default(), tempfile::tempdir().unwrap());
+    let (first, _) = start(&line, dir.path(), 1).await;
+    let config = ReplicaConfig { shard: ShardId(2), replica_id: 2, ..first.inner.config.clone() };
+    let second = Replica::start(config.clone()).await.unwrap();
+    let core = first.core().unwrap();
+    let turn = core.applying.checkpoints.writing().await;
+    core.applying.checkpoints.doubt();
+    let disk = config.disk.clone();
+    disk.ledger().indexes.insert(1);
+    let scrub = tokio::spawn(async move { disk.scrub_once().await });
+    let is_begun = || !config.disk.ledger().indexes.contains(&1);
+    until(is_begun, "the first one is healed").await;
+    second.shutdown().await.unwrap();
+    start_again(&config).await;
+    drop(turn);
+    scrub.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -40,6 +40,7 @@ impl Disk {
             tracing::debug!(%segment, why, "damaged segment is not emptied yet");
         }
         for core in self.cores() {
+            let Some(core) = core.upgrade() else { continue };
             let replica = core.claim.replica;
             if !core.applying.store().is_damaged() && self.ledger().indexes.remove(&replica) {
                 self.ledger().n_repaired += 1;
@@ -70,6 +71,7 @@ impl Disk {
         }
         let mut is_empty = true;
         for core in self.cores() {
+            let Some(core) = core.upgrade() else { continue };
             core.release_log(segment).await?;
             is_empty &= self.leave(&core, segment).await?;
         }
