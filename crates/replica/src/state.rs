@@ -383,3 +383,68 @@ fn snapshot(checkpoint: Checkpoint) -> Snapshot {
         SnapshotMeta { last_log_id: applied.log_id, last_membership: applied.membership.clone() };
     Snapshot { meta, snapshot: checkpoint }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use journal::Storage;
+    use journal::sim::SimStorage;
+    use mailbox::ShardId;
+    use openraft::storage::RaftLogStorage as _;
+
+    use super::*;
+    use crate::disk::{Disk, DiskOptions};
+
+    struct Nothing;
+
+    impl Machine for Nothing {
+        fn apply(&self, _: &mut Rows<'_>, _: &[u8], _: &[ChunkRef]) -> MachineApplied {
+            MachineApplied::default()
+        }
+
+        fn is_chunk_live(&self, _: &dyn Source, _: &Digest) -> bool {
+            false
+        }
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_is_not_installed_before_what_was_cut_for_it_is_synced() {
+        let (dir, storage) = (tempfile::tempdir().unwrap(), SimStorage::new(1 << 20));
+        Disk::format_storage(&storage).unwrap();
+        let journal = journal::Options {
+            segment_bytes: 64 << 10,
+            reserve_segments: 0,
+            hard_free_bytes: 0,
+            soft_free_bytes: 0,
+            threaded: false,
+            ..journal::Options::default()
+        };
+        let storage: Arc<dyn Storage> = Arc::new(storage);
+        let options = DiskOptions { journal, storage: Some(storage), ..DiskOptions::default() };
+        let disk = Disk::open(dir.path(), options).unwrap();
+        let mut birth = Box::pin(disk.claim(1, ShardId(1)));
+        assert!(birth.as_mut().now_or_never().is_none());
+        disk.journal().pump();
+        let claim = birth.await.unwrap();
+        let local = Local { disk: disk.clone(), replica: 1 };
+        let (store, checkpoints) = local.open(&claim.log).await.unwrap();
+        let checkpoint = checkpoints.build(|| store.clone()).await.unwrap();
+        let mut log = claim.log.clone();
+        let mut applier = Applier(Arc::new(Applying {
+            machine: Arc::new(Nothing),
+            log: log.clone(),
+            store: RwLock::new(store),
+            checkpoints,
+            local,
+            changes: broadcast::Sender::new(1),
+            next_index: watch::Sender::new(0),
+            samples: Samples::default(),
+        }));
+        log.truncate_after(None).await.unwrap();
+        let meta = SnapshotMeta { last_log_id: None, last_membership: StoredMembership::default() };
+        let mut installing = Box::pin(applier.install_snapshot(&meta, checkpoint));
+        assert!(installing.as_mut().now_or_never().is_none(), "its rows are there already");
+        disk.journal().pump();
+        installing.await.unwrap();
+    }
+}
