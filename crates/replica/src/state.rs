@@ -332,8 +332,8 @@ impl RaftStateMachine<Types> for Applier {
         snapshot: Checkpoint,
     ) -> Result<(), io::Error> {
         let next_index = meta.last_log_id.map_or(0, |log_id| log_id.index + 1);
-        // Durability: what was cut is so on the disk before the rows are there: openraft does not begin with a
-        // log whose last entry contradicts what is applied.
+        // Durability: what was cut is so on the disk before the rows are there: openraft does not begin
+        // with a log whose last entry contradicts what is applied.
         self.0.log.stays_cut().await?;
         let applying = self.0.clone();
         let blocking = applying.local.disk.blocking();
