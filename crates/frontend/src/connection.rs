@@ -104,6 +104,7 @@ impl Connection {
                         }
                     }
                 }
+                Step::Yield => tokio::task::yield_now().await,
                 Step::StartTls => {
                     out.flush().await?;
                     let acceptor = self.shared.tls.as_ref();

@@ -26,6 +26,9 @@ pub(crate) const KEY_DEPTH_MAX: usize = DEPTH_MAX / 2 + 4;
 /// Bad commands with none between that was done (before login: all), after which the connection is
 /// closed.
 pub const BAD_COMMANDS_MAX: u32 = 20;
+/// Limit: commands, empty lines among them, that are worked off before other sessions have their turn. With
+/// COMPRESS a few octets stand for thousands; real clients pipeline a few dozen.
+pub const COMMANDS_PER_TURN_MAX: u32 = 256;
 /// Refused logins in one connection, after which it is closed.
 pub const REFUSED_LOGINS_MAX: u32 = 5;
 /// Octets received but not yet looked at, above which the driver is asked to stop reading. More

@@ -11,8 +11,8 @@ use crate::context::{Config, Context};
 use crate::deflate::Layer;
 use crate::input::{Gathered, Input, Literal};
 use crate::limits::{
-    BAD_COMMANDS_MAX, EARLY_LINE_BYTES_MAX, EARLY_LITERAL_BYTES_MAX, IDLE_S, LINE_BYTES_MAX,
-    LITERAL_BYTES_MAX, LITERAL_S, LOGIN_S, PENDING_BYTES_MAX, REFUSED_LOGINS_MAX,
+    BAD_COMMANDS_MAX, COMMANDS_PER_TURN_MAX, EARLY_LINE_BYTES_MAX, EARLY_LITERAL_BYTES_MAX, IDLE_S,
+    LINE_BYTES_MAX, LITERAL_BYTES_MAX, LITERAL_S, LOGIN_S, PENDING_BYTES_MAX, REFUSED_LOGINS_MAX,
     SKIPPED_BESIDE_BYTES_MAX, SKIPPED_BYTES_MAX,
 };
 use crate::news::{Ahead, Early, News, Tell};
@@ -37,6 +37,8 @@ pub struct Session {
     /// Since a command was done, once logged in.
     n_bad: u32,
     n_refused_logins: u32,
+    /// Commands, empty lines among them, since others had their turn.
+    n_this_turn: u32,
     /// Once the client asked for it: compression of both directions.
     layer: Option<Box<Layer>>,
     /// What follows compressed octets that are being sent.
@@ -104,6 +106,7 @@ impl Session {
             literal_bytes: 0,
             n_bad: 0,
             n_refused_logins: 0,
+            n_this_turn: 0,
             layer: None,
             held: None,
             skip_until: 0,
@@ -177,7 +180,9 @@ impl Session {
             return Some(Step::Send(bytes));
         }
         if self.take_apart() {
-            return None;
+            // Why not at once: what was sent may stand for a thousand times as much.
+            let has_more = self.layer.as_ref().is_some_and(|layer| layer.has_more());
+            return has_more.then_some(Step::Yield);
         }
         if self.has_ended {
             self.phase = Phase::Close;
@@ -220,6 +225,11 @@ impl Session {
             self.bye("the server goes down");
             return None;
         }
+        // Why also where nothing is asked: what a client sent at once is not to keep others waiting.
+        if self.n_this_turn >= COMMANDS_PER_TURN_MAX {
+            self.n_this_turn = 0;
+            return Some(Step::Yield);
+        }
         match self.input.gather(self.line_bytes_max()) {
             Gathered::Nothing | Gathered::Skipped => return self.wait_for_input(),
             Gathered::Line => {
@@ -240,6 +250,7 @@ impl Session {
                 self.bye("the end of that command cannot be found");
             }
         }
+        self.n_this_turn += 1;
         None
     }
 
@@ -601,6 +612,7 @@ impl Engine for Session {
                     }
                     return layer.take_ready().map_or(Step::Wait, Step::Send);
                 }
+                Step::Yield => return step,
                 _ => layer.flush(),
             };
             if is_resting && matches!(step, Step::Wait) {

@@ -2,6 +2,7 @@
 
 mod support;
 
+use imap::limits::{COMMANDS_PER_TURN_MAX, PENDING_BYTES_MAX};
 use imap::{Config, Session};
 use mailbox::dialogue::{Engine, Login, Question, Reply, Step, Trouble};
 use mailbox::{AccountId, Address, Change, Flags};
@@ -40,6 +41,7 @@ fn drain(session: &mut Session, sent: &mut Vec<u8>) -> bool {
             Step::Send(bytes) => sent.extend_from_slice(&bytes),
             Step::Ask(question) => session.reply(reply(&question)),
             Step::Wait => return false,
+            Step::Yield => {}
             Step::StartTls => session.tls_started(),
             Step::Close => return true,
         }
@@ -311,6 +313,47 @@ fn a_compressed_bomb_is_refused() {
     let rest = [&vec![b'x'; 90_000][..], b"{90000+}\r\n"].concat().repeat(200);
     let (said, is_closed, _) = said_to(&[chain, rest].concat());
     assert!(is_closed && said.contains("* BYE that is too much"), "{said}");
+}
+
+/// Until the session waits: how often others had their turn.
+fn n_turns(session: &mut Session) -> usize {
+    let mut n = 0;
+    loop {
+        match session.next_step() {
+            Step::Yield => n += 1,
+            Step::Send(_) => {}
+            Step::Wait => return n,
+            step => panic!("{step:?}"),
+        }
+    }
+}
+
+#[test]
+fn who_sends_much_at_once_lets_others_have_their_turn() {
+    let per_turn = COMMANDS_PER_TURN_MAX as usize;
+    for line in ["\r\n", "a NOOP\r\n"] {
+        let (_, client, mut zip) = compressed();
+        let mut session = client.session;
+        assert_eq!(n_turns(&mut session), 0);
+        let bomb = zip.pack(line.repeat(1000 * per_turn).as_bytes());
+        assert!(bomb.len() < 64 * 1024, "{} octets", bomb.len());
+        session.receive(&bomb);
+        let n = n_turns(&mut session);
+        assert!(n >= 1000, "{n} turns");
+    }
+    let mut session = session();
+    session.receive("\r\n".repeat(10 * per_turn).as_bytes());
+    assert!(n_turns(&mut session) >= 10);
+}
+
+#[test]
+fn what_is_thrown_away_lets_others_have_their_turn() {
+    let (_, client, mut zip) = compressed();
+    let mut session = client.session;
+    let bomb = [b"a NOOP {90000+}\r\n", &vec![b'x'; 1 << 20][..]].concat();
+    session.receive(&zip.pack(&bomb));
+    let n = n_turns(&mut session);
+    assert!(n >= (1 << 20) / PENDING_BYTES_MAX - 1, "{n} turns");
 }
 
 #[test]

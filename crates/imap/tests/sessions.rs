@@ -257,6 +257,7 @@ impl World {
                     self.peers[i].session.reply(reply);
                 }
                 Step::Wait => break,
+                Step::Yield => {}
                 _ => self.fail(i, "was sent away"),
             }
         }

@@ -61,6 +61,8 @@ pub enum Step {
     Ask(Question),
     /// Nothing to do until input, a reply or news arrive.
     Wait,
+    /// There is more to do, but others on this thread have their turn first.
+    Yield,
     /// Flush, then do the TLS handshake and call [`Engine::tls_started`].
     StartTls,
     /// Flush and close the connection.

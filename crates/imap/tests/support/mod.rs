@@ -310,6 +310,7 @@ impl Client {
                         self.session.notify(change);
                     }
                 }
+                Step::Yield => {}
                 Step::StartTls => {
                     told(Event::StartTls);
                     self.session.tls_started();

@@ -112,6 +112,7 @@ impl Play {
                     self.engine.reply(reply);
                 }
                 Step::Wait => return,
+                Step::Yield => {}
                 Step::StartTls => {
                     self.log.push("S: (TLS)".into());
                     self.engine.tls_started();
