@@ -120,6 +120,8 @@ pub enum Effort {
     Little,
     /// The rows of a page of messages.
     Page,
+    /// All names of an account: a few, or tens of thousands.
+    Names,
     /// Maybe all messages of a mailbox, and their bodies.
     Mailbox,
 }
@@ -132,6 +134,7 @@ impl Effort {
     pub fn of(query: &Query) -> Self {
         match query {
             Query::Search(_) | Query::Sort(_) | Query::Thread(_) => Self::Mailbox,
+            Query::Mailboxes(_) => Self::Names,
             // Of who was away for longer than expunges are remembered it looks at each message there is.
             Query::Vanished(_) => Self::Page,
             // What changed since is found by its mod-sequence.

@@ -127,7 +127,9 @@ impl Desk {
         loop {
             if watched.has_gap {
                 sleep_until(watched.rests_until).await;
-                match self.shared.store.query(watched.place, watched.mailboxes()).await {
+                let asking = list(&self.shared, watched.place, watched.mailboxes());
+                // Why boxed: most connections are idle, and few of them ask this.
+                match Box::pin(asking).await {
                     Ok(answer) => {
                         watched.has_gap = false;
                         if let Some(change) = watched.found(&answer) {
@@ -291,8 +293,10 @@ impl Desk {
         let account = account_of_query(&query).ok_or(Trouble::Unavailable)?;
         let place = self.place(account)?;
         // Why a turn: who asks much waits for itself, not others for it.
+        let limits = &self.shared.limits;
         let _turn = match Effort::of(&query) {
-            Effort::Mailbox => Some(self.shared.limits.searches.turn(account).await),
+            Effort::Mailbox => Some(limits.searches.turn(account).await),
+            Effort::Names => Some(limits.listings.turn(account).await),
             Effort::Page | Effort::Little => None,
         };
         let mut answer = self.shared.store.query(place, query).await?;
@@ -529,6 +533,12 @@ impl Desk {
         self.maildrop = MaildropLock::take(store, self.place(account)?).await?;
         Ok(if self.maildrop.is_some() { Reply::Done } else { Reply::InUse })
     }
+}
+
+/// Asks for all mailboxes of an account, when it is its turn.
+async fn list(shared: &Shared, place: Place, query: Query) -> Result<Answer, Trouble> {
+    let _turn = shared.limits.listings.turn(place.account).await;
+    shared.store.query(place, query).await
 }
 
 /// Whose rows a query reads; `None` for what sessions never ask.

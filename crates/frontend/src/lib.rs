@@ -49,7 +49,7 @@ pub use unix::{FileMode, NotAMode, UnixSocket};
 
 use authenticate::Authenticator;
 use large::Large;
-use limits::{Counter, Limits, SEARCHES_MAX, Turns};
+use limits::{Counter, LISTINGS_MAX, Limits, SEARCHES_MAX, Turns};
 use listen::{Listener, Port};
 use metrics::Metrics;
 use penalty::Penalties;
@@ -227,6 +227,7 @@ fn shared(
         mtas: Counter::new(config.connections_max.min(DELIVERIES_MAX)),
         accounts: Counter::new(config.connections_per_account_max),
         searches: Turns::new(SEARCHES_MAX),
+        listings: Turns::new(LISTINGS_MAX),
     };
     Ok(Shared {
         authenticator: Authenticator::new(Arc::clone(&store), n_cores.min(HASHING_MAX)),

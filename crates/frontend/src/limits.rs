@@ -13,6 +13,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Limit: searches and the like of one account that are under way at once, each of which may keep a core
 /// of a node busy for seconds; a client has one or two.
 pub(crate) const SEARCHES_MAX: usize = 3;
+/// Limit: lists of all mailboxes of one account that are asked for at once. Each is over in milliseconds but
+/// for huge trees; the few connections of a client list when they begin.
+pub(crate) const LISTINGS_MAX: usize = 3;
 
 /// Lines by key: so many of each are served at once, the others wait their turn.
 pub(crate) struct Turns<K> {
@@ -70,6 +73,8 @@ pub(crate) struct Limits {
     pub(crate) accounts: Arc<Counter<AccountId>>,
     /// Questions for which whole mailboxes are looked through.
     pub(crate) searches: Arc<Turns<AccountId>>,
+    /// Questions for all names of an account, which do not wait for its searches.
+    pub(crate) listings: Arc<Turns<AccountId>>,
 }
 
 impl Limits {
@@ -112,6 +117,7 @@ mod tests {
             mtas: Counter::new(100),
             accounts: Counter::new(2),
             searches: Turns::new(SEARCHES_MAX),
+            listings: Turns::new(LISTINGS_MAX),
         };
         let [far, near] = ["192.0.2.1", "127.0.0.1"].map(|text| text.parse().unwrap());
         let n_taken = |enter: &dyn Fn() -> Option<Counted<Origin>>| {

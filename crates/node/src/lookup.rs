@@ -9,7 +9,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Limit: questions that may look through a whole mailbox, for each core: one reads while another computes.
 const MAILBOXES_PER_CORE_MAX: usize = 2;
-/// Limit: questions of a page. Each is over soon, so who only lists messages does not wait behind searches.
+/// Limit: questions of a page, or for the names of an account, of which a frontend lets an account ask a few
+/// at once. Each is over soon, so who only lists messages or mailboxes does not wait behind searches.
 const PAGES_MAX: usize = 64;
 
 /// The places there are.
@@ -36,7 +37,7 @@ impl Lookups {
     fn places(&self, query: &Query) -> Option<Arc<Semaphore>> {
         match Effort::of(query) {
             Effort::Little => None,
-            Effort::Page => Some(Arc::clone(&self.pages)),
+            Effort::Page | Effort::Names => Some(Arc::clone(&self.pages)),
             Effort::Mailbox => Some(Arc::clone(&self.mailboxes)),
         }
     }
@@ -115,6 +116,10 @@ mod tests {
         assert!(lookups.free_place(&search()).is_none(), "it waits");
         let little = Query::Account(AccountId([1; 16]));
         assert_eq!(lookups.place(&little).await.run(|_| Some(1)).await, Some(1));
+        assert!(lookups.place(&little).await.0.is_none());
+        let names = lookups.place(&Query::Mailboxes(AccountId([1; 16]))).await;
+        assert!(names.0.is_some(), "who lists a tree keeps no thread that others wait for");
+        assert_eq!(names.run(|_| Some(1)).await, Some(1), "nor does it wait for searches");
         readers.abort_all();
         let free = timeout(COMES, lookups.mailboxes.acquire_many(n_places as u32));
         drop(free.await.expect("they end when nobody waits for them"));

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::authenticate::Authenticator;
 use crate::ingest::LARGE_BODY_BYTES;
-use crate::limits::SEARCHES_MAX;
+use crate::limits::{LISTINGS_MAX, SEARCHES_MAX};
 use crate::store::{LockToken, Store};
 
 /// Steps of others after which whoever could go on has.
@@ -191,6 +191,31 @@ async fn an_account_has_few_searches_under_way_at_once_and_the_others_wait() {
     store.answers.add_permits(SEARCHES_MAX + 3);
     while let Some(reply) = sessions.join_next().await {
         assert!(matches!(reply.unwrap(), Reply::Answer(Answer::Found(..))));
+    }
+}
+
+#[tokio::test]
+async fn an_account_has_few_lists_of_its_mailboxes_under_way_at_once() {
+    let store = Slow::new();
+    let shared = shared(&store);
+    let list = |n: u8| {
+        let mut desk = desk(&shared, n);
+        async move { desk.answer(Question::Query(Query::Mailboxes(place(n).account))).await }
+    };
+    let mut searches = Vec::new();
+    for _ in 0..SEARCHES_MAX {
+        searches.push(shared.limits.searches.turn(place(1).account).await);
+    }
+    let mut sessions = JoinSet::new();
+    for _ in 0..LISTINGS_MAX + 2 {
+        sessions.spawn(list(1));
+    }
+    assert_eq!(store.n_under_way().await, LISTINGS_MAX, "none waits for a search");
+    sessions.spawn(list(2));
+    assert_eq!(store.n_under_way().await, LISTINGS_MAX + 1, "another account does not wait");
+    store.answers.add_permits(LISTINGS_MAX + 3);
+    while let Some(reply) = sessions.join_next().await {
+        assert!(matches!(reply.unwrap(), Reply::Answer(Answer::Mailboxes(..))));
     }
 }
 
