@@ -1,4 +1,5 @@
-//! Service mail over a [`MailHandler`]. Accounts, addresses and groups are changed by operators alone.
+//! Service mail over a [`MailHandler`]. Accounts, addresses and groups are changed by operators alone, and
+//! only they list them or read an account's rows as they are.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use mailbox::command::{MoveAccount, MoveStep};
-use mailbox::{AccountId, Command, ShardId, StoredChunk};
+use mailbox::{AccountId, Command, Query, ShardId, StoredChunk};
 use prost::Message;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -57,7 +58,8 @@ impl Mail for MailService {
         &self,
         request: Request<wire::QueryRequest>,
     ) -> Result<Response<wire::QueryResponse>, Status> {
-        Ok(Response::new(self.ask(request.into_inner()).await?))
+        let role = role(&request);
+        Ok(Response::new(self.ask(request.into_inner(), role).await?))
     }
 
     async fn exchange(
@@ -164,10 +166,13 @@ impl MailService {
         }
         let chunks: Result<Vec<_>, _> =
             message.chunks.into_iter().map(StoredChunk::try_from).collect();
-        let then = match message.then.is_empty() {
+        let then: Option<Query> = match message.then.is_empty() {
             true => None,
             false => Some(decode(&message.then, "query")?),
         };
+        if then.as_ref().is_some_and(|then| !may_ask(role, then)) {
+            return Err(Status::permission_denied("not for this role"));
+        }
         let result = self.handler.propose(ShardId(message.shard), request, chunks?, then).await;
         let (result, answer) = match result {
             Ok((outcome, answer)) => {
@@ -182,8 +187,15 @@ impl MailService {
         Ok(wire::ProposeResponse { result: Some(result), answer })
     }
 
-    async fn ask(&self, message: wire::QueryRequest) -> Result<wire::QueryResponse, Malformed> {
-        let query = decode(&message.query, "query")?;
+    async fn ask(
+        &self,
+        message: wire::QueryRequest,
+        role: Option<Role>,
+    ) -> Result<wire::QueryResponse, Status> {
+        let query: Query = decode(&message.query, "query")?;
+        if !may_ask(role, &query) {
+            return Err(Status::permission_denied("not for this role"));
+        }
         let shard = ShardId(message.shard);
         let mut chunks = Vec::new();
         let result = match self.handler.query(shard, query, message.linearizable).await {
@@ -207,7 +219,7 @@ impl MailService {
             Some(Asked::Query(message)) => {
                 // Why a task: many cores read rows for one stream. When that is gone, the task is too.
                 let mut asking = JoinSet::new();
-                asking.spawn(async move { self.ask_in_time(message, patience).await });
+                asking.spawn(async move { self.ask_in_time(message, role, patience).await });
                 asking.join_next().await.and_then(Result::ok).map(Told::Query)
             }
             None => None,
@@ -245,9 +257,10 @@ impl MailService {
     async fn ask_in_time(
         &self,
         message: wire::QueryRequest,
+        role: Option<Role>,
         patience: Duration,
     ) -> wire::QueryResponse {
-        let error = match timeout(patience, self.ask(message)).await {
+        let error = match timeout(patience, self.ask(message, role)).await {
             Ok(Ok(response)) => return response,
             Ok(Err(_)) => MailError::Invalid,
             Err(_) => MailError::Unavailable,
@@ -290,6 +303,31 @@ fn is_for(role: Option<Role>, command: &Command) -> bool {
         | Command::Copy(_)
         | Command::Move(_)
         | Command::Expunge(_) => true,
+    }
+}
+
+/// Whether a caller may ask this: sessions ask about one account and what they see of it.
+fn may_ask(role: Option<Role>, query: &Query) -> bool {
+    match query {
+        Query::Accounts(_)
+        | Query::Groups(_)
+        | Query::Moving(_)
+        | Query::AccountRows(..)
+        | Query::ChangedRows(..) => role == Some(Role::Admin),
+        Query::Resolve(_)
+        | Query::Account(_)
+        | Query::Mailboxes(_)
+        | Query::Holds(..)
+        | Query::Mailbox(_)
+        | Query::Open(..)
+        | Query::Uids(_)
+        | Query::Messages(_)
+        | Query::Bodies(_)
+        | Query::Vanished(_)
+        | Query::News(..)
+        | Query::Search(_)
+        | Query::Sort(_)
+        | Query::Thread(_) => true,
     }
 }
 

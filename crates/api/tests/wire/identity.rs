@@ -9,11 +9,11 @@ use api::peer::{PeerError, PeerTransport};
 use api::placement::{Node, NodeId};
 use api::tls::{Identity, Peer, Role, TlsError};
 use mailbox::command::{
-    AccountChange, ChangeAccount, ClaimAddress, Housekeep, MoveAccount, MoveStep, ReleaseAddress,
-    Renumber, SetGroup,
+    AccountChange, ChangeAccount, ClaimAddress, Housekeep, MoveAccount, MoveStep, NamedMailbox,
+    ReleaseAddress, Renumber, SetGroup,
 };
 use mailbox::dialogue::Trouble;
-use mailbox::{Address, Command, LogTime};
+use mailbox::{Address, Command, LogTime, MailboxName, Query};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpSocket;
@@ -158,6 +158,34 @@ async fn only_operators_change_accounts_addresses_and_groups() {
     assert_eq!(cluster.world.n_done(), commands.len() as u64);
 }
 
+#[tokio::test]
+async fn only_operators_list_accounts_and_groups_and_read_rows() {
+    let cluster = Cluster::start(1);
+    let queries = [
+        Query::Accounts(None),
+        Query::Groups(None),
+        Query::Moving(ACCOUNT),
+        Query::AccountRows(ACCOUNT, None),
+        Query::ChangedRows(ACCOUNT, 0),
+    ];
+    let named = NamedMailbox { account: ACCOUNT, name: MailboxName::inbox() };
+    for role in [Role::Frontend, Role::Node] {
+        let client = cluster.client_as("x", role, PATIENCE);
+        for query in &queries {
+            let refused = client.query_shard(SHARD, query.clone()).await;
+            assert_eq!(refused, Err(Trouble::Unavailable), "{role:?} {query:?}");
+            let (command, then) = (Command::DeleteMailbox(named.clone()), Some(query.clone()));
+            let refused = client.command_and(PLACE, command, Vec::new(), then).await;
+            assert_eq!(refused, Err(Trouble::Unavailable), "{role:?} {query:?}");
+        }
+        assert_eq!(cluster.world.n_done(), 0);
+    }
+    let client = cluster.client_as("ctl", Role::Admin, PATIENCE);
+    for query in queries {
+        assert!(client.query_shard(SHARD, query.clone()).await.is_ok(), "{query:?}");
+    }
+}
+
 /// Housekeeping with another's clock would drop sessions and bodies, new numbers would empty every cache.
 #[tokio::test]
 async fn nobody_proposes_what_a_shard_does_by_itself() {
@@ -276,7 +304,7 @@ async fn who_proves_nothing_keeps_nobody_out() {
         silent.push(socket.connect(address).await.unwrap());
     }
     let client = cluster.client();
-    let gone = client.query_shard(SHARD, mailbox::Query::Account(ACCOUNT)).await;
+    let gone = client.query_shard(SHARD, Query::Account(ACCOUNT)).await;
     assert!(gone.is_ok(), "{gone:?}");
     let mut last = silent.pop().unwrap();
     let (mut some, mut more) = ([0; 1], [0; 1]);
