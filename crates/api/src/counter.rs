@@ -12,12 +12,12 @@ pub struct Counter<K> {
 }
 
 /// One that is counted, until it is dropped.
-pub struct Counted<K: Hash + Eq + Copy> {
+pub struct Counted<K: Hash + Eq + Clone> {
     counter: Arc<Counter<K>>,
     key: K,
 }
 
-impl<K: Hash + Eq + Copy> Counter<K> {
+impl<K: Hash + Eq + Clone> Counter<K> {
     /// Up to so many of each.
     pub fn new(max: u32) -> Arc<Self> {
         Arc::new(Self { counts: Mutex::default(), max })
@@ -26,7 +26,7 @@ impl<K: Hash + Eq + Copy> Counter<K> {
     /// One more, unless there are too many.
     pub fn enter(self: &Arc<Self>, key: K) -> Option<Counted<K>> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(key).or_default();
+        let count = counts.entry(key.clone()).or_default();
         if *count >= self.max {
             return None;
         }
@@ -35,7 +35,7 @@ impl<K: Hash + Eq + Copy> Counter<K> {
     }
 }
 
-impl<K: Hash + Eq + Copy> Drop for Counted<K> {
+impl<K: Hash + Eq + Clone> Drop for Counted<K> {
     fn drop(&mut self) {
         let mut counts = self.counter.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(&self.key) {

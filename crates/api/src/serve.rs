@@ -5,6 +5,7 @@ mod admin;
 mod fault;
 mod mail;
 mod meta;
+mod places;
 
 use std::convert::Infallible;
 use std::io;
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -44,10 +45,9 @@ use crate::proto::mail::mail_server::MailServer;
 use crate::proto::meta::meta_server::MetaServer;
 use crate::proto::raft::raft_server::RaftServer;
 use crate::tls::{Identity, Peer, Role, proven};
+use places::{Places, Seat};
 
-/// Limit: connections at once of those that proved who they are; a frontend or node needs a handful each.
-const CONNECTIONS_MAX: usize = 4096;
-/// Limit: those that have not yet; further ones wait.
+/// Limit: connections at once that have not proved who they are yet; further ones wait.
 const HANDSHAKES_MAX: usize = 1024;
 /// Limit: those of them from one address, so that who proves nothing keeps no other out. All processes of a
 /// cluster may come from one, each with a handful.
@@ -144,7 +144,7 @@ async fn accept(
     gate: Option<Gate>,
 ) {
     let acceptor = identity.acceptor();
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Arc::new(Places::new());
     let unproven = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     let origins = Counter::<Origin>::new(HANDSHAKES_OF_ORIGIN_MAX);
     let mut handshakes = tokio::task::JoinSet::new();
@@ -176,13 +176,13 @@ async fn accept(
             match timeout(HANDSHAKE_TIMEOUT, handshake).await {
                 Ok(Ok(stream)) => match proven(stream.get_ref().1.peer_certificates()) {
                     Some(peer) => {
-                        let Ok(permit) = places.try_acquire_owned() else {
-                            debug!("connection refused: too many");
+                        let Some(seat) = places.take(&peer) else {
+                            debug!(peer = peer.name, "connection refused: too many");
                             return;
                         };
                         drop((place, counted));
                         let gate = gate.map(Gated::new);
-                        let stream = Accepted { stream, peer, gate, _permit: permit };
+                        let stream = Accepted { stream, peer, gate, _seat: seat };
                         let _ = accepted.send(Ok(stream)).await;
                     }
                     None => debug!("connection refused: certificate names no process"),
@@ -199,7 +199,7 @@ struct Accepted {
     stream: TlsStream<Buffered>,
     peer: Peer,
     gate: Option<Gated>,
-    _permit: OwnedSemaphorePermit,
+    _seat: Seat,
 }
 
 /// A connection's place before a gate.

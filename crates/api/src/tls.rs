@@ -24,7 +24,7 @@ pub const DOMAIN: &str = "rookery.internal";
 pub const NAME_LEN_MAX: usize = 63;
 
 /// What a process is in the cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// Keeps mail.
     Node,
@@ -35,7 +35,7 @@ pub enum Role {
 }
 
 /// A process, as its certificate proves it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Peer {
     /// One DNS label.
     pub name: String,
