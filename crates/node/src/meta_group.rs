@@ -215,8 +215,9 @@ impl MetaHandler for MetaGroup {
         }
     }
 
-    async fn report(&self, from: &str, report: Report) -> Result<Newer, MetaError> {
+    async fn report(&self, from: &str, mut report: Report) -> Result<Newer, MetaError> {
         self.0.meta_leader()?;
+        report::keep_own_disks(&mut report, &self.0.known.placement());
         let known = report.placement_version;
         if report.is_last {
             marks::note(&self.0, &report).await?;

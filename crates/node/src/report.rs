@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use api::meta::{ReplicaReport, ReplicaState, Report};
-use api::placement::{DiskId, DiskState, Placement};
+use api::placement::{Disk, DiskId, DiskState, Placement};
 use mailbox::{RowDigest, ShardId};
 use replica::{Role, Status};
 
@@ -143,6 +143,17 @@ async fn act(shared: &Arc<Shared>) {
     }
 }
 
+/// Leaves out what a node says of others' disks: it would be believed that they are poisoned or full, or
+/// have what they do not have. Disks that nobody has in the placement stay.
+pub(crate) fn keep_own_disks(report: &mut Report, placement: &Placement) {
+    let Report { node, disks, .. } = report;
+    disks.retain(|disk| {
+        let is_this = |known: &Disk| known.disk_id == disk.disk_id;
+        let owner = placement.nodes.iter().find(|node| node.disks.iter().any(is_this));
+        owner.is_none_or(|owner| owner.name == *node)
+    });
+}
+
 /// What nodes said lately.
 pub(crate) fn fresh(shared: &Shared) -> Vec<Report> {
     let reports = lock(&shared.reports);
@@ -275,7 +286,38 @@ fn digest_bytes(digest: &RowDigest) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
+    use api::placement::Node;
+
     use super::*;
+
+    fn disk(n: u8) -> Disk {
+        Disk {
+            disk_id: DiskId([n; 16]),
+            start_count: 1,
+            size_bytes: 100,
+            free_bytes: 50,
+            state: DiskState::Poisoned,
+            path: String::new(),
+            start_id: 0,
+            previous_start_id: 0,
+            n_synced: Some(1),
+        }
+    }
+
+    #[test]
+    fn a_node_is_believed_of_its_own_disks_only() {
+        let node = |name: &str, n: u8| Node {
+            name: name.to_owned(),
+            disks: vec![disk(n)],
+            ..Node::default()
+        };
+        let nodes = vec![node("n1", 1), node("n2", 2)];
+        let placement = Placement { nodes, ..Placement::default() };
+        let disks = [1, 2, 3].map(disk).to_vec();
+        let mut report = Report { node: "n1".to_owned(), disks, ..Report::default() };
+        keep_own_disks(&mut report, &placement);
+        assert_eq!(report.disks, [disk(1), disk(3)]);
+    }
 
     #[test]
     fn who_is_started_again_has_not_failed() {
