@@ -9,6 +9,7 @@ use std::hash::BuildHasher;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use mailbox::Address;
 use tokio::time::Instant;
 
 use crate::limits::Origin;
@@ -42,7 +43,12 @@ impl Penalties {
     /// waits the least: a webmail there asks for everybody, and has to bound guesses itself.
     pub(crate) fn wrong(&self, origin: Option<Origin>, login: &str) -> Duration {
         let Some(origin) = origin else { return FIRST };
-        let login = Key::Login(self.hasher.hash_one(login.to_lowercase()));
+        // Why parsed: of many ways to write one login each would be the first wrong one.
+        let login = match Address::parse(login) {
+            Ok((address, _)) => self.hasher.hash_one(address.as_str()),
+            Err(_) => self.hasher.hash_one(login.to_lowercase()),
+        };
+        let login = Key::Login(login);
         let now = Instant::now();
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         if failed.len() >= REMEMBERED_MAX {
@@ -83,6 +89,17 @@ mod tests {
         assert_eq!(penalties.wrong(None, "jo@example.test"), FIRST);
         tokio::time::advance(FORGOTTEN_AFTER).await;
         assert_eq!(penalties.wrong(one, "jo@example.test").as_secs(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_login_is_the_same_however_it_is_written() {
+        let penalties = Penalties::default();
+        let written = ["jo@example.test", "\"jo\"@Example.test", "JO@EXAMPLE.TEST."];
+        let waits = written.iter().enumerate().map(|(n, login)| {
+            let origin: IpAddr = format!("192.0.2.{n}").parse().unwrap();
+            penalties.wrong(Some(Origin::from(origin)), login).as_secs()
+        });
+        assert_eq!(waits.collect::<Vec<_>>(), [1, 2, 4]);
     }
 
     #[tokio::test(start_paused = true)]
