@@ -18,7 +18,7 @@ use mailbox::{
 };
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{Span, info};
+use tracing::{Span, debug};
 
 use crate::ahead::{Ahead, completed_by};
 use crate::authenticate::Verdict;
@@ -280,7 +280,7 @@ impl Desk {
             Verdict::Disabled => return Ok(Reply::Disabled),
         };
         if counted.is_none() {
-            info!(account = %place.account, "too many sessions of an account");
+            debug!(account = %place.account, "too many sessions of an account");
             return Ok(Reply::TooMany);
         }
         self.login = counted;

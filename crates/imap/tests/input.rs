@@ -2,7 +2,7 @@
 
 mod support;
 
-use imap::limits::{COMMANDS_PER_TURN_MAX, PENDING_BYTES_MAX};
+use imap::limits::{COMMANDS_PER_TURN_MAX, PENDING_BYTES_MAX, REFUSED_LOGINS_MAX};
 use imap::{Config, Session};
 use mailbox::dialogue::{Engine, Login, Question, Reply, Step, Trouble};
 use mailbox::{AccountId, Address, Change, Flags};
@@ -190,6 +190,24 @@ fn after_login_only_bad_commands_in_a_row_are_counted() {
     let got = answer(("l LOGIN u p\r\n".to_owned() + &some + &"a BOGUS\r\n".repeat(30)).as_bytes());
     assert_eq!(got.matches("a BAD unknown command\r\n").count(), 39);
     assert!(got.ends_with("* BYE too many bad commands\r\n"));
+}
+
+#[test]
+fn logins_of_an_account_that_has_all_its_connections_are_counted() {
+    let (mut session, mut sent) = (session(), Vec::new());
+    session.receive("a LOGIN u p\r\n".repeat(20).as_bytes());
+    loop {
+        match session.next_step() {
+            Step::Send(bytes) => sent.extend_from_slice(&bytes),
+            Step::Ask(_) => session.reply(Reply::TooMany),
+            Step::Close => break,
+            step => panic!("{step:?}"),
+        }
+    }
+    let said = String::from_utf8(sent).expect("ASCII");
+    let n_refused = said.matches("a NO [LIMIT] too many connections of this account\r\n").count();
+    assert_eq!(n_refused, REFUSED_LOGINS_MAX as usize, "{said}");
+    assert!(said.ends_with("* BYE too many refused logins\r\n"), "{said}");
 }
 
 #[test]

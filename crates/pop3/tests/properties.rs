@@ -6,19 +6,23 @@
 mod memory;
 
 use mailbox::command::Renumber;
+use mailbox::dialogue::{Engine, Reply, Step};
 use mailbox::{Command, Outcome};
 use memory::play::Play;
-use pop3::{Session, Settings};
+use pop3::{AUTH_FAILURES_MAX, Session, Settings};
 use proptest::prelude::*;
 
-fn session() -> Play {
-    let engine = Session::new(Settings {
+fn engine() -> Session {
+    Session::new(Settings {
         hostname: "h".into(),
         is_tls: true,
         can_start_tls: false,
         allow_plain_login: false,
-    });
-    let mut play = Play::new(Box::new(engine));
+    })
+}
+
+fn session() -> Play {
+    let mut play = Play::new(Box::new(engine()));
     play.set_up("account jo@example.test pw");
     for text in ["A: 1\\r\\n\\r\\none\\r\\n", "A: 2\\n\\n.\\n..two", "B: 3\\r\\n\\r\\n"] {
         play.set_up(&format!("deliver jo@example.test {text}"));
@@ -55,6 +59,23 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
         1 => prop::collection::vec(any::<u8>(), 0..40),
         1 => (0usize..5000).prop_map(|n| b"x".repeat(n)),
     ]
+}
+
+#[test]
+fn logins_of_an_account_that_has_all_its_connections_are_counted() {
+    let (mut engine, mut sent) = (engine(), Vec::new());
+    engine.receive("USER jo@example.test\r\nPASS pw\r\n".repeat(20).as_bytes());
+    loop {
+        match engine.next_step() {
+            Step::Send(octets) => sent.extend_from_slice(&octets),
+            Step::Ask(_) => engine.reply(Reply::TooMany),
+            Step::Close => break,
+            step => panic!("{step:?}"),
+        }
+    }
+    let said = String::from_utf8_lossy(&sent);
+    let n_refused = said.matches("-ERR [SYS/TEMP] Too many connections").count();
+    assert_eq!(n_refused, AUTH_FAILURES_MAX as usize, "{said}");
 }
 
 /// As when a shard is forced back to what one replica has: its UIDs may be given out again.

@@ -34,7 +34,8 @@ pub(super) fn answered(cx: &mut Context, reply: Option<Reply>) -> Next {
         Some(Reply::Disabled) => Next::Done(
             Ending::no("the account is disabled").code("CONTACTADMIN").then(Then::CountLogin),
         ),
-        Some(Reply::TooMany) => Next::Done(refuse::too_many()),
+        // Why counted: each asked the store, and whoever has the password would ask without end.
+        Some(Reply::TooMany) => Next::Done(refuse::too_many().then(Then::CountLogin)),
         _ => misplaced(),
     }
 }

@@ -83,7 +83,8 @@ impl Session {
             }
             Reply::Denied => self.refused(refuse::DENIED),
             Reply::Disabled => self.refused(refuse::DISABLED),
-            Reply::TooMany => self.say(refuse::TOO_MANY),
+            // Why counted: each asked the store, and whoever has the password would ask without end.
+            Reply::TooMany => self.refused(refuse::TOO_MANY),
             reply => self.say(trouble(&reply)),
         }
     }
