@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::mail::{BESIDE_BYTES_MAX, Changes, Leadership, MailError, MailHandler};
+use api::placement::META_SHARD;
 use async_trait::async_trait;
 use mailbox::chunk::CHUNK_BYTES_MAX;
 use mailbox::{AccountId, Answer, ChunkRef, Outcome, Query, Request, ShardId, StoredChunk};
@@ -33,8 +34,12 @@ const VIEWS_MAX: usize = 3;
 pub(crate) struct Mail(pub Arc<Shared>);
 
 impl Mail {
+    /// Why not the meta group: it keeps no mail, and a log that it cannot read stops all its replicas.
     fn running(&self, shard: ShardId) -> Result<Arc<Running>, MailError> {
-        self.0.replicas.of_shard(shard).ok_or(MailError::NoSuchShard)
+        match shard {
+            META_SHARD => Err(MailError::Invalid),
+            shard => self.0.replicas.of_shard(shard).ok_or(MailError::NoSuchShard),
+        }
     }
 
     /// Why: until every mailbox has its new UIDVALIDITY, a client would take another history for the one it
@@ -180,7 +185,8 @@ impl MailHandler for Mail {
     }
 
     async fn leader(&self, shard: ShardId) -> Result<Leadership, MailError> {
-        let status = self.running(shard)?.replica.status();
+        let running = self.0.replicas.of_shard(shard).ok_or(MailError::NoSuchShard)?;
+        let status = running.replica.status();
         let leader = status.leader.map(|(_, member)| member.node);
         Ok(Leadership { leader, term: status.term })
     }

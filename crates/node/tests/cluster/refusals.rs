@@ -11,6 +11,8 @@ use api::client::ClientConfig;
 use api::meta::MetaClient;
 use api::placement::{DiskId, DiskState, META_SHARD, Node};
 use api::tls::Identity;
+use mailbox::dialogue::Trouble;
+use mailbox::{AccountId, Command, Query};
 
 use crate::house::{House, wait_for};
 
@@ -75,6 +77,21 @@ async fn a_disk_that_cannot_be_opened_is_told_for_what_it_is() {
     house.stop("n1").await;
     std::fs::write(other.join("disk/journal/disk"), "nor that").unwrap();
     assert!(line(&mut house, "n1").await.contains("name an empty directory in data_dirs"));
+}
+
+/// An entry that its replicas cannot apply would stop them for good.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_meant_for_mail_does_not_come_to_the_meta_group() {
+    let mut house = House::new(1, 1);
+    house.start("n1").await;
+    house.form(1).await;
+    let client = house.client();
+    wait_for("the client knows the cluster", COMES, async || client.ready().await).await;
+    let command = Command::DeleteAccount(AccountId([1; 16]));
+    assert_eq!(client.command_shard(META_SHARD, command).await, Err(Trouble::Unavailable));
+    let asked = client.query_shard(META_SHARD, Query::Accounts(None)).await;
+    assert_eq!(asked, Err(Trouble::Unavailable));
+    assert_eq!(house.admin().set("replace_after_s", None).await, Ok(()));
 }
 
 /// What is read from this file, and what is written at its begin, fails as on a disk that died.
