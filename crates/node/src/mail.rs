@@ -1,13 +1,16 @@
 //! What frontends ask of this node: propose, query, chunk, watch, maildrop locks.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use api::mail::{BESIDE_BYTES_MAX, Changes, Leadership, MailError, MailHandler};
 use api::placement::META_SHARD;
 use async_trait::async_trait;
 use mailbox::chunk::CHUNK_BYTES_MAX;
-use mailbox::{AccountId, Answer, ChunkRef, Outcome, Query, Request, ShardId, StoredChunk};
+use mailbox::{
+    AccountId, Answer, ChunkRef, Command, Entry, LogTime, Outcome, Query, Refusal, Request, Rows,
+    SessionId, ShardId, StoredChunk,
+};
 use replica::{Role, View};
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -29,6 +32,10 @@ const READ_HERE_BODIES_MAX: usize = 4;
 const READ_HERE_BYTES_MAX: u64 = 64 << 10;
 /// How often a view that was lost is taken anew.
 const VIEWS_MAX: usize = 3;
+
+/// Limit: how far beyond log time a request may expire. Clients give theirs some ten seconds, by clocks that
+/// may be wrong; the shard keeps a session and its outcomes until all that was asked in it has expired.
+const EXPIRES_WITHIN: Duration = Duration::from_secs(60 * 60);
 
 /// The shards of this node.
 pub(crate) struct Mail(pub Arc<Shared>);
@@ -62,6 +69,23 @@ impl Mail {
         Ok(())
     }
 
+    /// Why here, not where it is applied: earlier versions apply the same log.
+    fn refuse_if_lasting(&self, running: &Running, expires: LogTime) -> Result<(), MailError> {
+        // Why first the clock, which costs nothing: log time is ahead of it only where one leapt.
+        if !is_lasting(expires, now()) || running.replica.status().role != Role::Leader {
+            return Ok(());
+        }
+        let view = running.replica.local_view().map_err(refuse::propose)?;
+        let digest = view.digest();
+        let log_time = view.read(|source, _| log_time(&mut Rows::new(source, digest)));
+        let log_time = log_time.map_err(|_| MailError::Unavailable)?;
+        if is_lasting(expires, log_time) {
+            tracing::debug!(shard = %running.replica.shard(), "refused: it expires too late");
+            return Err(MailError::Invalid);
+        }
+        Ok(())
+    }
+
     async fn term_of_lead(&self, running: &Running) -> Result<u64, MailError> {
         running.replica.read().await.map_err(refuse::propose)?;
         let status = running.replica.status();
@@ -89,6 +113,7 @@ impl MailHandler for Mail {
         let running = self.running(shard)?;
         self.refuse_if_forced(shard)?;
         self.refuse_if_draining(&running)?;
+        self.refuse_if_lasting(&running, request.expires)?;
         if chunks.iter().any(|chunk| chunk.bytes.len() > CHUNK_BYTES_MAX) {
             return Err(MailError::TooLarge);
         }
@@ -218,6 +243,33 @@ impl MailHandler for Mail {
     }
 }
 
+fn now() -> LogTime {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    LogTime(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Whether a request would last beyond what it may, were this log time.
+fn is_lasting(expires: LogTime, log_time: LogTime) -> bool {
+    let within_ms = EXPIRES_WITHIN.as_millis() as u64;
+    expires.0 > log_time.0.saturating_add(within_ms)
+}
+
+/// What log time a shard is at: it is told to whoever comes too late by it.
+fn log_time(rows: &mut Rows<'_>) -> LogTime {
+    let request = Request {
+        session: None,
+        sequence: 0,
+        lowest_unanswered: 0,
+        expires: LogTime(0),
+        command: Command::OpenSession(SessionId([0; 16])),
+    };
+    let applied = mailbox::apply(rows, &Entry { time: LogTime(0), request }, &[]);
+    match applied.outcome {
+        Outcome::Refused(Refusal::Expired(Some(log_time))) => log_time,
+        _ => LogTime(0),
+    }
+}
+
 fn outcome(response: &[u8]) -> Result<Outcome, MailError> {
     mailbox::codec::decode(response).map_err(|_| MailError::Unknown)
 }
@@ -262,4 +314,39 @@ async fn answer(view: View, query: Arc<Query>, place: Place) -> Option<Answer> {
         answered.ok()
     };
     place.run(read).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use mailbox::RowDigest;
+
+    use super::*;
+
+    const HOUR_MS: u64 = 60 * 60 * 1000;
+
+    #[test]
+    fn no_request_lasts_for_longer_than_an_hour() {
+        let nothing: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+        let mut rows = Rows::new(&nothing, RowDigest::default());
+        assert_eq!(log_time(&mut rows), LogTime(0));
+        // A clock leapt: those that are told log time say it too.
+        let time = LogTime(now().0 + 100 * HOUR_MS);
+        let command = Command::OpenSession(SessionId([1; 16]));
+        let request = Request {
+            session: None,
+            sequence: 0,
+            lowest_unanswered: 0,
+            expires: LogTime(time.0 + 7_500),
+            command,
+        };
+        assert!(is_lasting(request.expires, now()));
+        let opened = mailbox::apply(&mut rows, &Entry { time, request }, &[]);
+        assert_eq!(opened.outcome, Outcome::Done);
+        assert_eq!(log_time(&mut rows), time);
+        assert!(!is_lasting(LogTime(time.0 + HOUR_MS), time));
+        assert!(is_lasting(LogTime(time.0 + HOUR_MS + 1), time));
+        assert!(is_lasting(LogTime(u64::MAX), time));
+    }
 }
