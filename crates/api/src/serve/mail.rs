@@ -32,6 +32,10 @@ const CHANGES_PER_MESSAGE_MAX: usize = 64;
 /// Limit: requests of one stream that are answered at once; above it nothing more is read.
 const RUNNING_MAX: usize = 4096;
 
+/// Limit: how long a request may take, whatever its caller says: several times what any client of ours waits
+/// (`client::DEADLINE`).
+const PATIENCE_MAX: Duration = Duration::from_secs(60);
+
 /// Limit: octets of an answer that travels with the outcome of a command: half of what a message may have.
 const ANSWER_BESIDE_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
 
@@ -51,7 +55,8 @@ impl Mail for MailService {
         request: Request<wire::ProposeRequest>,
     ) -> Result<Response<wire::ProposeResponse>, Status> {
         let role = role(&request);
-        Ok(Response::new(self.put(request.into_inner(), role).await?))
+        let done = timeout(PATIENCE_MAX, self.put(request.into_inner(), role)).await;
+        Ok(Response::new(done.map_err(|_| not_in_time())??))
     }
 
     async fn query(
@@ -59,7 +64,8 @@ impl Mail for MailService {
         request: Request<wire::QueryRequest>,
     ) -> Result<Response<wire::QueryResponse>, Status> {
         let role = role(&request);
-        Ok(Response::new(self.ask(request.into_inner(), role).await?))
+        let asked = timeout(PATIENCE_MAX, self.ask(request.into_inner(), role)).await;
+        Ok(Response::new(asked.map_err(|_| not_in_time())??))
     }
 
     async fn exchange(
@@ -211,7 +217,7 @@ impl MailService {
 
     /// Answers one request of a stream, within its deadline.
     async fn tell(self, frame: wire::RequestFrame, role: Option<Role>) -> wire::ResponseFrame {
-        let patience = Duration::from_millis(frame.deadline_ms.into());
+        let patience = Duration::from_millis(frame.deadline_ms.into()).min(PATIENCE_MAX);
         let response = match frame.request {
             Some(Asked::Propose(message)) => {
                 Some(Told::Propose(self.put_in_time(message, role, patience).await))
@@ -268,6 +274,10 @@ impl MailService {
         let result = Some(query_response::Result::Error(error.into()));
         wire::QueryResponse { result, chunks: Vec::new() }
     }
+}
+
+fn not_in_time() -> Status {
+    Status::deadline_exceeded("no answer in time")
 }
 
 /// What the caller proved to be.
@@ -344,4 +354,79 @@ fn batch(changes: Vec<Result<(u64, mailbox::Change), MailError>>) -> wire::Watch
         }
     }
     message
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use mailbox::{Answer, ChunkRef, Outcome};
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::mail::{Changes, Leadership};
+
+    /// Has no majority, and never will.
+    struct Silent;
+
+    #[async_trait]
+    impl MailHandler for Silent {
+        async fn propose(
+            &self,
+            _: ShardId,
+            _: mailbox::Request,
+            _: Vec<StoredChunk>,
+            _: Option<Query>,
+        ) -> Result<(Outcome, Option<Answer>), MailError> {
+            std::future::pending().await
+        }
+
+        async fn query(&self, _: ShardId, _: Query, _: bool) -> Result<Answer, MailError> {
+            std::future::pending().await
+        }
+
+        async fn chunk(&self, _: ShardId, _: ChunkRef) -> Result<StoredChunk, MailError> {
+            std::future::pending().await
+        }
+
+        async fn watch(&self, _: ShardId, _: u64) -> Result<Changes, MailError> {
+            std::future::pending().await
+        }
+
+        async fn leader(&self, _: ShardId) -> Result<Leadership, MailError> {
+            std::future::pending().await
+        }
+
+        async fn lock_maildrop(
+            &self,
+            _: ShardId,
+            _: AccountId,
+            _: [u8; 16],
+        ) -> Result<bool, MailError> {
+            std::future::pending().await
+        }
+
+        async fn unlock_maildrop(
+            &self,
+            _: ShardId,
+            _: AccountId,
+            _: [u8; 16],
+        ) -> Result<(), MailError> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_request_takes_for_ever() {
+        let (_stop, stopped) = watch::channel(false);
+        let service = MailService { handler: Arc::new(Silent), stopped };
+        let query = encode(&Query::Account(AccountId([1; 16])));
+        let message = wire::QueryRequest { shard: 1, query, linearizable: true };
+        let began = Instant::now();
+        let request = Some(Asked::Query(message.clone()));
+        let frame = wire::RequestFrame { id: 1, deadline_ms: u32::MAX, request };
+        let told = service.clone().tell(frame, Some(Role::Frontend)).await;
+        assert!(matches!(told.response, Some(Told::Query(_))));
+        assert!(Mail::query(&service, Request::new(message)).await.is_err());
+        assert!(began.elapsed() < 3 * PATIENCE_MAX, "{:?}", began.elapsed());
+    }
 }
