@@ -129,7 +129,8 @@ impl Context {
 
     /// What can be done now (RFC 9051 7.2.2).
     pub(crate) fn capabilities(&self) -> String {
-        let mut all = String::from("IMAP4rev1 IMAP4rev2 LITERAL+ SASL-IR ID ENABLE");
+        // Why IDLE before the login too: fetchmail, imaplib and Outlook look only there.
+        let mut all = String::from("IMAP4rev1 IMAP4rev2 LITERAL+ SASL-IR ID ENABLE IDLE");
         if self.login.is_none() {
             if self.config.tls_available && !self.tls {
                 all.push_str(" STARTTLS");
@@ -138,7 +139,7 @@ impl Context {
             return all;
         }
         all.push_str(
-            " NAMESPACE CHILDREN UNSELECT UIDPLUS IDLE MOVE SPECIAL-USE CREATE-SPECIAL-USE \
+            " NAMESPACE CHILDREN UNSELECT UIDPLUS MOVE SPECIAL-USE CREATE-SPECIAL-USE \
              CONDSTORE QRESYNC OBJECTID STATUS=SIZE LIST-EXTENDED LIST-STATUS ESEARCH SEARCHRES \
              SORT SORT=DISPLAY THREAD=ORDEREDSUBJECT THREAD=REFERENCES WITHIN SAVEDATE PREVIEW \
              BINARY MULTIAPPEND REPLACE UTF8=ACCEPT QUOTA QUOTA=RES-STORAGE QUOTA=RES-MESSAGE \

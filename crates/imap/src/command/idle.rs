@@ -7,6 +7,7 @@ use crate::context::Context;
 use crate::input::{Gathered, Input};
 use crate::limits::EARLY_LINE_BYTES_MAX;
 use crate::news::{News, Tell};
+use crate::parse;
 use crate::work::{Ending, Next, Work};
 
 /// Waits for news and for DONE.
@@ -72,7 +73,10 @@ impl Work for Idling {
                 Next::Done(Ending::ok("done"))
             }
             Gathered::Line => {
-                input.take_command();
+                // Why: a client that forgot DONE waits for the end of what it sent in its place too.
+                if let Some(tag) = parse::tag(&input.take_command()) {
+                    cx.out.text(&format!("{tag} BAD DONE expected\r\n"));
+                }
                 Next::Done(Ending::bad("DONE expected"))
             }
             Gathered::Literal(literal) => {

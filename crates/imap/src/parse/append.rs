@@ -60,6 +60,8 @@ pub(crate) fn append_next(text: &[u8], enabled: &Enabled, is_in_utf8: bool) -> P
         return Err(Fault::Bad("a parenthesis expected behind the message"));
     }
     cursor.space()?;
+    // Why any number of them: imapclient writes two.
+    while cursor.eat(b' ') {}
     message_head(&mut cursor)
 }
 

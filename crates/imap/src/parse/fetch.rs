@@ -203,7 +203,9 @@ fn item(cursor: &mut Cursor<'_>) -> Parsed<Item> {
         "RFC822" if cursor.eat(b'.') => match cursor.letters().as_str() {
             "SIZE" => Item::Size,
             "HEADER" => whole("RFC822.HEADER", true, Text::Header),
-            "TEXT" => whole("RFC822.TEXT", false, Text::Content),
+            // RFC 1730 3.5 had the PEEK of both; scripts of its time still say it.
+            "TEXT" => whole("RFC822.TEXT", cursor.eat_text(".PEEK"), Text::Content),
+            "PEEK" => whole("RFC822", true, Text::Whole),
             _ => return Err(Fault::Bad("unknown fetch item")),
         },
         "RFC822" => whole("RFC822", false, Text::Whole),

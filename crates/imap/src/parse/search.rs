@@ -349,8 +349,9 @@ fn argument_key(cursor: &mut Cursor<'_>, word: &str) -> Parsed<Key> {
         "FROM" | "TO" | "CC" | "BCC" | "SUBJECT" => {
             SearchKey::Header(word.to_ascii_lowercase(), text(cursor)?)
         }
-        "YOUNGER" => return Ok(Key::Arrived(AtLeast, cursor.nz_number()?)),
-        "OLDER" => return Ok(Key::Arrived(Less, cursor.nz_number()?)),
+        // RFC 5032 has no 0 here; imapflow says it for "since now" and "before tomorrow".
+        "YOUNGER" => return Ok(Key::Arrived(AtLeast, cursor.number()?)),
+        "OLDER" => return Ok(Key::Arrived(Less, cursor.number()?)),
         "EMAILID" => object_id(cursor, 'E').map(|id| SearchKey::EmailId(EmailId(id)))?,
         _ => object_id(cursor, 'T').map(|id| SearchKey::ThreadId(ThreadId(id)))?,
     }))
