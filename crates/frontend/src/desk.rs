@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::client::EVERY_MAILBOX;
+use api::client::{DEADLINE, EVERY_MAILBOX};
 use api::mail::Effort;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -16,7 +16,7 @@ use mailbox::{
     AccountId, Answer, Change, ChunkRef, Command, Digest, Draft, MailboxId, Outcome, Query,
     Refusal, StoredChunk,
 };
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, debug};
 
@@ -24,7 +24,7 @@ use crate::ahead::{Ahead, completed_by};
 use crate::authenticate::Verdict;
 use crate::ingest::{Failures, Ingest};
 use crate::large::{Arrival, Held};
-use crate::limits::{Counted, Origin};
+use crate::limits::{Counted, Origin, Turn};
 use crate::maildrop::MaildropLock;
 use crate::metrics::{Kind, LoginResult};
 use crate::shared::Shared;
@@ -296,7 +296,7 @@ impl Desk {
         let limits = &self.shared.limits;
         let _turn = match Effort::of(&query) {
             Effort::Mailbox => Some(limits.searches.turn(account).await),
-            Effort::Names => Some(limits.listings.turn(account).await),
+            Effort::Names => Some(listing_turn(&self.shared, account).await?),
             Effort::Page | Effort::Little => None,
         };
         let mut answer = self.shared.store.query(place, query).await?;
@@ -537,8 +537,14 @@ impl Desk {
 
 /// Asks for all mailboxes of an account, when it is its turn.
 async fn list(shared: &Shared, place: Place, query: Query) -> Result<Answer, Trouble> {
-    let _turn = shared.limits.listings.turn(place.account).await;
+    let _turn = listing_turn(shared, place.account).await?;
     shared.store.query(place, query).await
+}
+
+/// Why in time: those before may wait for a shard without a majority, each until its deadline.
+async fn listing_turn(shared: &Shared, account: AccountId) -> Result<Turn<AccountId>, Trouble> {
+    let turn = shared.limits.listings.turn(account);
+    timeout(DEADLINE, turn).await.map_err(|_| Trouble::Unavailable)
 }
 
 /// Whose rows a query reads; `None` for what sessions never ask.

@@ -205,7 +205,10 @@ async fn act(shared: &Arc<Shared>, action: Action) {
         Action::Note(command) => note(shared, command).await,
         Action::Ask(node, change, then) => {
             let asked = if node == shared.name() {
-                crate::members::change(shared, change.clone()).await
+                // Why in time: it goes on by itself, and other shards wait for the next plan.
+                let changing = crate::members::change(shared, change.clone());
+                let changed = tokio::time::timeout(PATIENCE, changing).await;
+                changed.unwrap_or_else(|_| Err(MetaError::Unavailable("not done in time".into())))
             } else {
                 shared.meta_client.change_members(node, change, PATIENCE).await
             };

@@ -103,7 +103,6 @@ impl Node {
         tasks.spawn(replicas::follow_placement(Arc::clone(shared)));
         tasks.spawn(marks::mark(Arc::clone(shared)));
         tasks.spawn(spread::spread(Arc::clone(shared)));
-        tasks.spawn(controller::control(Arc::clone(shared)));
         tasks.spawn(housekeep::housekeep(Arc::clone(shared)));
         tasks.spawn(supervise::supervise(Arc::clone(shared)));
         tasks.spawn(scrub::scrub(Arc::clone(shared)));
@@ -120,6 +119,8 @@ impl Node {
         // loss everywhere the small shards would wait for the largest index.
         tasks.spawn(admission::register(Arc::clone(shared), seeds));
         tasks.spawn(report::report(Arc::clone(shared)));
+        // Why now: the meta group may be led here long before the last replica was started.
+        tasks.spawn(controller::control(Arc::clone(shared)));
         replicas::start_others(shared, residents).await;
     }
 

@@ -33,9 +33,10 @@ const READ_HERE_BYTES_MAX: u64 = 64 << 10;
 /// How often a view that was lost is taken anew.
 const VIEWS_MAX: usize = 3;
 
-/// Limit: how far beyond log time a request may expire. Clients give theirs some ten seconds, by clocks that
-/// may be wrong; the shard keeps a session and its outcomes until all that was asked in it has expired.
-const EXPIRES_WITHIN: Duration = Duration::from_secs(60 * 60);
+/// Limit: how far beyond log time a request may expire: a year. Clients give theirs some ten seconds, by clocks
+/// that may be wrong, and the log time of a shard that nobody writes to stands still; the shard keeps a session
+/// and its outcomes until all that was asked in it has expired.
+const EXPIRES_WITHIN: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// The shards of this node.
 pub(crate) struct Mail(pub Arc<Shared>);
@@ -212,7 +213,9 @@ impl MailHandler for Mail {
     async fn leader(&self, shard: ShardId) -> Result<Leadership, MailError> {
         let running = self.0.replicas.of_shard(shard).ok_or(MailError::NoSuchShard)?;
         let status = running.replica.status();
-        let leader = status.leader.map(|(_, member)| member.node);
+        // Why not itself: another one may lead by now, and who asks would come back here.
+        let is_doubted = status.role == Role::Leader && quorum_age(&status) >= QUORUM_AGE_MAX;
+        let leader = status.leader.filter(|_| !is_doubted).map(|(_, member)| member.node);
         Ok(Leadership { leader, term: status.term })
     }
 
@@ -246,6 +249,11 @@ impl MailHandler for Mail {
 fn now() -> LogTime {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     LogTime(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// For how long no majority has answered a leader.
+fn quorum_age(status: &replica::Status) -> Duration {
+    Duration::from_millis(status.quorum_age_ms.unwrap_or(0))
 }
 
 /// Whether a request would last beyond what it may, were this log time.
@@ -283,8 +291,8 @@ async fn forward(
 ) -> MailError {
     let status = running.replica.watch_status();
     let leads = |status: &replica::Status| {
-        let age = Duration::from_millis(status.quorum_age_ms.unwrap_or(0));
-        status.role == Role::Leader && status.term == term && age < QUORUM_AGE_MAX
+        let is_sure = quorum_age(status) < QUORUM_AGE_MAX;
+        status.role == Role::Leader && status.term == term && is_sure
     };
     let mut look = tokio::time::interval(LOOK_EVERY);
     loop {
@@ -324,15 +332,15 @@ mod tests {
 
     use super::*;
 
-    const HOUR_MS: u64 = 60 * 60 * 1000;
+    const MAX_MS: u64 = EXPIRES_WITHIN.as_millis() as u64;
 
     #[test]
-    fn no_request_lasts_for_longer_than_an_hour() {
+    fn no_request_lasts_for_longer_than_a_year() {
         let nothing: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
         let mut rows = Rows::new(&nothing, RowDigest::default());
         assert_eq!(log_time(&mut rows), LogTime(0));
         // A clock leapt: those that are told log time say it too.
-        let time = LogTime(now().0 + 100 * HOUR_MS);
+        let time = LogTime(now().0 + 100 * MAX_MS);
         let command = Command::OpenSession(SessionId([1; 16]));
         let request = Request {
             session: None,
@@ -345,8 +353,8 @@ mod tests {
         let opened = mailbox::apply(&mut rows, &Entry { time, request }, &[]);
         assert_eq!(opened.outcome, Outcome::Done);
         assert_eq!(log_time(&mut rows), time);
-        assert!(!is_lasting(LogTime(time.0 + HOUR_MS), time));
-        assert!(is_lasting(LogTime(time.0 + HOUR_MS + 1), time));
+        assert!(!is_lasting(LogTime(time.0 + MAX_MS), time));
+        assert!(is_lasting(LogTime(time.0 + MAX_MS + 1), time));
         assert!(is_lasting(LogTime(u64::MAX), time));
     }
 }

@@ -13,6 +13,8 @@ use super::rows::{self, Cluster};
 pub const SHARDS_MAX: u32 = 4096;
 /// Limit: octets of a name or value kept here.
 const TEXT_BYTES_MAX: usize = 1024;
+/// By so much a placement is newer when its majority was lost: more than any cluster ever has of them.
+const FORCED_VERSIONS: u64 = 1 << 32;
 
 type Applied = Result<Outcome, Outcome>;
 
@@ -28,7 +30,11 @@ pub fn apply(rows: &mut Rows<'_>, entry: &Entry) -> Outcome {
     let is_shown = !matches!(entry.command, Command::NoteMarks(_));
     if is_shown && rows.n_writes() > before {
         let mut cluster = rows::cluster(rows).expect("only a formed cluster was changed");
-        cluster.version += 1;
+        cluster.version += match entry.command {
+            // Why: the majority that is lost may have told others of versions that this replica never had.
+            Command::ForceShard(META_SHARD, _) => FORCED_VERSIONS,
+            _ => 1,
+        };
         rows::put_cluster(rows, &cluster);
     }
     outcome.unwrap_or_else(|refusal| refusal)
