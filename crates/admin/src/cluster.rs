@@ -61,18 +61,35 @@ pub(crate) fn check_copies(n_replicas: u32, n_nodes: usize) -> Result<()> {
 /// How the cluster is now.
 pub async fn status(target: &Target) -> Result<ClusterStatus> {
     let admin = target.admin_within(STATUS_DEADLINE)?;
-    match admin.status(false).await {
-        Ok(status) => Ok(ClusterStatus { status }),
-        Err(MetaError::Unavailable(why)) => {
-            let called = admin.roll_call(ROLL_CALL_DEADLINE).await;
-            bail!("ask for status: {}", no_leader(&why, &called))
+    let begun = Instant::now();
+    loop {
+        match admin.status(false).await {
+            Ok(status) => {
+                let mut status = ClusterStatus { status, leaderless: None };
+                if status.placement().is_none() || status.leads(META_SHARD).is_some() {
+                    return Ok(status);
+                }
+                if begun.elapsed() >= LEADERLESS_MAX {
+                    let called = admin.roll_call(ROLL_CALL_DEADLINE).await;
+                    status.leaderless = Some(no_leader("they have not agreed on one", &called));
+                    return Ok(status);
+                }
+            }
+            Err(MetaError::Unavailable(why)) => {
+                let called = admin.roll_call(ROLL_CALL_DEADLINE).await;
+                bail!("ask for status: {}", no_leader(&why, &called))
+            }
+            Err(error) => return Err(error).context("ask for status"),
         }
-        Err(error) => Err(error).context("ask for status"),
+        tokio::time::sleep(LOOK_AGAIN_AFTER).await;
     }
 }
 
 /// A meta group with a majority has a leader long before.
 const STATUS_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the meta group may have no leader before that is said. Why: for a moment after each change of
+/// its leader it has none that is known.
+const LEADERLESS_MAX: Duration = Duration::from_secs(5);
 /// Who did not answer by then does not answer.
 pub(crate) const ROLL_CALL_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -135,6 +152,8 @@ pub async fn health(target: &Target, whole: bool) -> Result<()> {
 /// What the nodes said.
 pub struct ClusterStatus {
     status: Status,
+    /// Nobody leads the meta group, in words: what is here is what one node knows itself.
+    leaderless: Option<String>,
 }
 
 impl ClusterStatus {
@@ -156,6 +175,14 @@ impl ClusterStatus {
     /// What cannot be done yet.
     pub fn waiting(&self) -> &[String] {
         &self.status.waiting
+    }
+
+    /// What all nodes said. Fails where nobody leads the meta group, who alone is told.
+    pub fn of_all(&self) -> Result<&Status> {
+        match &self.leaderless {
+            Some(text) => bail!("{text}"),
+            None => Ok(&self.status),
+        }
     }
 
     fn node(&self, name: &str) -> Option<&NodeStatus> {
@@ -315,7 +342,11 @@ impl ClusterStatus {
         let Some(placement) = self.placement() else {
             return "no cluster was formed yet: `rookery ctl cluster init --nodes ...`".into();
         };
-        let mut text = format!("{}\n\n{}", self.node_table(), self.shard_table(placement));
+        let mut text = String::new();
+        if let Some(why) = &self.leaderless {
+            text += &format!("{why}\nwhat follows is only what one node knows itself:\n\n");
+        }
+        text += &format!("{}\n\n{}", self.node_table(), self.shard_table(placement));
         let making = self.status.replacements.iter().map(follow::line);
         let waiting = self.status.waiting.iter().map(|line| format!("waits: {line}"));
         let lines: Vec<String> = making.chain(waiting).chain(mixed(&self.status.nodes)).collect();
@@ -409,6 +440,7 @@ impl ClusterStatus {
             "formed": true,
             "cluster": placement.cluster.to_string(),
             "version": placement.version,
+            "meta_leader": self.leads(META_SHARD),
             "nodes": nodes,
             "shards": shards,
             "replacements": self.status.replacements.iter().map(replacement_json).collect::<Vec<_>>(),
@@ -542,6 +574,8 @@ fn called(shard: ShardId) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use api::placement::Node;
 
     use super::*;
@@ -584,5 +618,18 @@ mod tests {
         );
         assert_eq!(no_leader("x", &called[1..]), "no node answers\n  n2 (b:1): no answer: refused");
         assert!(no_leader("just started", &called[..1]).ends_with("answers\n  just started"));
+    }
+
+    #[test]
+    fn what_one_node_knows_is_not_told_as_what_all_said() {
+        let placement = Placement { version: 1, ..Placement::default() };
+        let status = Status { placement: Some(Arc::new(placement)), ..Status::default() };
+        let mut status = ClusterStatus { status, leaderless: None };
+        assert!(status.of_all().is_ok());
+        assert!(!status.tables().contains("one node"), "{}", status.tables());
+        status.leaderless = Some("no leader".into());
+        assert_eq!(status.of_all().unwrap_err().to_string(), "no leader");
+        assert!(status.tables().starts_with("no leader\nwhat follows"), "{}", status.tables());
+        assert_eq!(status.to_json().get("meta_leader"), Some(&Value::Null));
     }
 }

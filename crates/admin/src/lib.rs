@@ -309,8 +309,8 @@ pub fn run(ctl: Ctl) -> Result<ExitCode> {
                 Ok(exit(status.is_good()))
             }
             Verb::Explain { node, json } => {
-                let status = target.admin()?.status(false).await.context("ask for status")?;
-                let explanation = explain::explain(&status, &node)?;
+                let status = cluster::status(&target).await?;
+                let explanation = explain::explain(status.of_all()?, &node)?;
                 show::explanation(&explanation, json)?;
                 Ok(exit(explanation.is_safe()))
             }
