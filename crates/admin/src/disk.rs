@@ -121,6 +121,9 @@ async fn scrub(target: &Target, said: &str) -> Result<()> {
             None if away.get_or_insert_with(Instant::now).elapsed() < AWAY_MAX => {}
             None => bail!("{node} is away: repeat the command when it is back"),
         }
+        if status.told(&node, disk).is_some_and(|told| told.state == DiskState::Poisoned) {
+            bail!("disk {disk} has failed: what it has is not verified");
+        }
         let told = status.scrub(&node, disk).with_context(|| format!("{node} tells nothing"))?;
         if told.n_unrepairable > 0 {
             bail!("disk {disk}: {} bodies are damaged, and no peer has them", told.n_unrepairable);

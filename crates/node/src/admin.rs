@@ -187,6 +187,9 @@ impl AdminHandler for Admin {
             let name = self.shared.name();
             MetaError::Refused(format!("no disk {disk} in use on {name}"))
         })?;
+        if found.is_poisoned() {
+            return Err(MetaError::Refused(format!("disk {disk} has failed: replace it")));
+        }
         Ok(found.hurry_scrub())
     }
 

@@ -170,7 +170,7 @@ impl Disk {
 
     async fn pass(self: &Arc<Self>, pace: &Pace) {
         self.ledger().begin_pass();
-        self.verify_journal(pace).await;
+        let is_read = self.verify_journal(pace).await;
         let cores = self.cores();
         for core in cores.iter().take_while(|_| !self.is_closing()) {
             self.verify_checkpoints(core, pace).await;
@@ -184,6 +184,9 @@ impl Disk {
         if self.is_closing() {
             return;
         }
+        if !is_read {
+            return self.ledger().give_up_pass();
+        }
         let now = self.now();
         let dir = self.dir().to_path_buf();
         let note = self.ledger().end_pass(now);
@@ -191,15 +194,24 @@ impl Disk {
         drop(self.blocking().run(move || ledger::keep(&dir, &note)).await);
     }
 
-    /// Records, bodies, manifests and footers of all segments.
-    async fn verify_journal(self: &Arc<Self>, pace: &Pace) {
+    /// Records, bodies, manifests and footers of all segments. False when not all of them were read: the
+    /// disk failed, or cannot be read.
+    async fn verify_journal(self: &Arc<Self>, pace: &Pace) -> bool {
         loop {
             let this = self.clone();
             let step = move || this.journal().scrub_step(STEP_BYTES, &is_right);
             let step = match self.blocking().run(step).await {
                 Ok(Ok(step)) => step,
-                Ok(Err(error)) => return tracing::warn!(%error, "journal cannot be scrubbed"),
-                Err(error) => return tracing::error!(%error, "scrub of the journal panicked"),
+                Ok(Err(error)) => {
+                    let disk = self.journal().disk_id();
+                    tracing::warn!(%disk, %error, "journal cannot be scrubbed");
+                    return false;
+                }
+                Err(error) => {
+                    let disk = self.journal().disk_id();
+                    tracing::error!(%disk, %error, "scrub of the journal panicked");
+                    return false;
+                }
             };
             let now = self.now();
             let segments = self.journal().segments();
@@ -212,8 +224,11 @@ impl Disk {
             }
             pace.give_way(self, step.n_bytes).await;
             let is_over = step.oldest_unverified.is_none();
-            if is_over || self.is_poisoned() || self.is_closing() {
-                return;
+            if self.is_poisoned() || self.is_closing() {
+                return false;
+            }
+            if is_over {
+                return true;
             }
         }
     }

@@ -82,6 +82,13 @@ impl Ledger {
         self.n_begun += 1;
     }
 
+    /// The pass that was begun did not come to its end, and counts as never begun. Nobody is in a hurry any
+    /// more: what cannot be read now is tried again with the next one.
+    pub fn give_up_pass(&mut self) {
+        self.n_begun -= 1;
+        self.hurried_upto = 0;
+    }
+
     /// One whole pass from now on is wanted soon; gives what `n_passes` is when it is done.
     pub fn hurry_passes(&mut self) -> u64 {
         self.hurried_upto = self.n_begun + 1;
@@ -220,6 +227,18 @@ fn read(dir: &Path) -> Option<BTreeMap<SegmentId, Times>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pass_that_was_given_up_is_none() {
+        let mut ledger = Ledger::default();
+        let goal = ledger.hurry_passes();
+        ledger.begin_pass();
+        ledger.give_up_pass();
+        assert_eq!((ledger.n_passes, ledger.is_hurried()), (0, false));
+        ledger.begin_pass();
+        ledger.end_pass(LogTime(1));
+        assert_eq!(ledger.n_passes, goal, "the next whole one counts");
+    }
 
     #[test]
     fn times_live_through_a_restart_and_a_damaged_note_is_none() {
