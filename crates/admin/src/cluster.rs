@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use api::admin::{ClusterInit, NodeStatus, Presence, Replacement, Status};
 use api::meta::{DiskScrub, MetaError, ReplicaReport, ReplicaState};
-use api::placement::{Disk, DiskId, DiskState, META_SHARD, Node, Placement, ReplicaRole, Shard};
+use api::placement::{
+    Disk, DiskId, DiskState, META_SHARD, Node, Placement, Replica, ReplicaRole, Shard,
+};
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use mailbox::ShardId;
@@ -248,14 +250,22 @@ impl ClusterStatus {
             let said = node.and_then(|node| {
                 node.replicas.iter().find(|told| told.replica_id == one.replica_id)
             });
-            let state = if self.is_reachable(&one.node) { "here" } else { "away" };
+            let is_reachable = self.is_reachable(&one.node);
+            let state = match said.map(|told| told.state) {
+                _ if !is_reachable => "away",
+                Some(ReplicaState::Failed) => "FAILED",
+                Some(ReplicaState::Starting) => "starting",
+                _ => "here",
+            };
+            // Why: one that was not started yet cannot say what is in its log.
+            let said = said.filter(|told| told.state != ReplicaState::Starting || told.term > 0);
             let words = said.map_or("nothing is known of its log".to_owned(), |told| {
                 furthest = furthest.max(told.last_log);
                 let n = told.n_missing_chunks;
                 format!("log up to {}, {n} bodies missing", told.last_log)
             });
             if one.node == keep {
-                kept = said.filter(|_| self.is_reachable(keep));
+                kept = said.filter(|told| is_reachable && told.state != ReplicaState::Failed);
             }
             text += &format!("\n  replica {} on {} ({state}): {words}", one.replica_id, one.node);
         }
@@ -408,7 +418,7 @@ impl ClusterStatus {
             let replicas: Vec<String> = shard
                 .replicas
                 .iter()
-                .map(|placed| self.replica_words(id, placed.replica_id, &placed.node, committed))
+                .map(|placed| self.replica_words(id, placed, committed))
                 .collect();
             table.add_row([
                 name,
@@ -421,13 +431,20 @@ impl ClusterStatus {
         table
     }
 
-    fn replica_words(&self, shard: ShardId, replica: u64, node: &str, committed: u64) -> String {
-        match self.reports(shard).find(|(_, one)| one.replica_id == replica) {
-            None => format!("{node} (away)"),
-            Some((_, one)) if one.n_missing_chunks > 0 => {
+    fn replica_words(&self, shard: ShardId, placed: &Replica, committed: u64) -> String {
+        let node = &placed.node;
+        let found = self.reports(shard).find(|(_, one)| one.replica_id == placed.replica_id);
+        let Some((_, one)) = found else {
+            let words = if self.is_reachable(node) { "NOT RUNNING" } else { "away" };
+            return format!("{node} ({words})");
+        };
+        match one.state {
+            ReplicaState::Failed => format!("{node} (FAILED)"),
+            ReplicaState::Starting => format!("{node} (starting)"),
+            _ if one.n_missing_chunks > 0 => {
                 format!("{node} (incomplete: {} chunks)", one.n_missing_chunks)
             }
-            Some((_, one)) => format!("{node} ({})", committed.saturating_sub(one.applied)),
+            _ => format!("{node} ({})", committed.saturating_sub(one.applied)),
         }
     }
 
@@ -462,6 +479,7 @@ impl ClusterStatus {
                     "disk": placed.disk_id.to_string(),
                     "role": format!("{:?}", placed.role).to_lowercase(),
                     "present": found.is_some(),
+                    "state": found.map(|(_, one)| format!("{:?}", one.state).to_lowercase()),
                     "applied": found.map(|(_, one)| one.applied),
                     "last_log": found.map(|(_, one)| one.last_log),
                     "missing_chunks": found.map(|(_, one)| one.n_missing_chunks),
@@ -631,5 +649,22 @@ mod tests {
         assert_eq!(status.of_all().unwrap_err().to_string(), "no leader");
         assert!(status.tables().starts_with("no leader\nwhat follows"), "{}", status.tables());
         assert_eq!(status.to_json().get("meta_leader"), Some(&Value::Null));
+    }
+
+    #[test]
+    fn a_replica_that_failed_is_not_told_as_one_that_lags() {
+        let status = crate::explain::tests::status();
+        let mut status = ClusterStatus { status, leaderless: None };
+        status.status.nodes[0].replicas.clear();
+        status.status.nodes[1].replicas[0].state = ReplicaState::Failed;
+        status.status.nodes[2].replicas[0].state = ReplicaState::Starting;
+        let shown = status.tables();
+        for words in ["n1 (NOT RUNNING)", "n2 (FAILED)", "n3 (starting)"] {
+            assert!(shown.contains(words), "{shown}");
+        }
+        assert_eq!(status.to_json()["shards"][0]["replicas"][1]["state"], "failed");
+        let lost = status.losses(ShardId(1), "n2").unwrap_err().to_string();
+        assert!(lost.contains("n2 (FAILED)"), "{lost}");
+        assert!(lost.ends_with("n2 has no running replica of it"), "{lost}");
     }
 }

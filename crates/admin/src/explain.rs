@@ -231,7 +231,7 @@ impl Explanation {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Arc;
 
     use api::placement::{Disk, DiskId};
@@ -239,7 +239,7 @@ mod tests {
     use super::*;
 
     /// Three nodes with one shard, and a fourth without.
-    fn status() -> Status {
+    pub(crate) fn status() -> Status {
         let names = ["n1", "n2", "n3", "n4"];
         let disk = |number: u8| Disk {
             disk_id: DiskId([number; 16]),

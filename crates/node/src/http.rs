@@ -43,7 +43,9 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str)
         let status = running.replica.status();
         status.role != Role::Stopped && !status.is_led()
     });
-    if shared.is_admitted() && !shared.is_draining() && lacks_copies(&shared) {
+    // Order: what only has to be started is there, and not being made.
+    let is_counted_on = shared.is_admitted() && !shared.is_draining();
+    if is_counted_on && !starts && lacks_copies(&shared) {
         return (StatusCode::SERVICE_UNAVAILABLE, "copies are being made\n");
     }
     match (shared.is_draining(), shared.is_admitted(), leaderless) {

@@ -1,10 +1,12 @@
 //! What a node tells of itself, in the text format of Prometheus: all samples of a family behind its
 //! head. Labels are shards and disks, never accounts.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
 use api::placement::{DiskId, ReplicaRole, Shard};
+use mailbox::ShardId;
 use replica::{Role, Status, Usage};
 
 use crate::meta;
@@ -72,9 +74,30 @@ fn replicas(page: &mut Page, shared: &Shared) {
     each("rookery_replica_unconfirmed", "gauge", "1 when it may not vote yet.", |it| {
         it.is_unconfirmed.into()
     });
-    each("rookery_replica_failed", "gauge", "1 when it does not run.", |it| {
-        it.failed.is_some().into()
-    });
+    failed(page, shared);
+}
+
+/// Of each shard that has a replica here, one that runs no more or was never started too.
+fn failed(page: &mut Page, shared: &Shared) {
+    let mut failed: BTreeMap<ShardId, bool> = BTreeMap::new();
+    for one in shared.replicas.all() {
+        *failed.entry(one.replica.shard()).or_default() |= one.replica.status().failed.is_some();
+    }
+    for shard in &shared.known.placement().shards {
+        let here = shard.replicas.iter().filter(|placed| placed.node == shared.config.name);
+        for placed in here {
+            let (key, disk) = ((shard.shard, placed.replica_id), shared.disks.disk(placed.disk_id));
+            let is_lost = disk.is_none_or(|disk| disk.is_poisoned())
+                || shared.replicas.exactly(key.0, key.1).is_none()
+                    && shared.replicas.did_not_start(key);
+            *failed.entry(shard.shard).or_default() |= is_lost;
+        }
+    }
+    let sample = |(shard, is_failed): (&ShardId, &bool)| {
+        (Some(("shard", shard.to_string())), u64::from(*is_failed))
+    };
+    let samples = failed.iter().map(sample);
+    page.family("rookery_replica_failed", "gauge", "1 when it does not run.", samples);
 }
 
 /// Of the shards that are led from here: how many copies there are, and how far the last one is behind.

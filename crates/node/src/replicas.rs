@@ -104,6 +104,11 @@ impl Replicas {
         lock(&self.failed).get(&key).is_none_or(|(at, _)| *at <= Instant::now())
     }
 
+    /// Whether a replica failed to start before.
+    pub fn did_not_start(&self, key: (ShardId, u64)) -> bool {
+        lock(&self.failed).contains_key(&key)
+    }
+
     /// The next attempt is later each time.
     pub fn put_off(&self, key: (ShardId, u64)) {
         let mut failed = lock(&self.failed);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use api::admin::{Phase, Replacement};
-use api::meta::ReplicaReport;
+use api::meta::{ReplicaReport, ReplicaState};
 use api::placement::{Replica, ReplicaRole, Shard};
 use mailbox::ShardId;
 
@@ -59,6 +59,10 @@ impl Progress {
 fn measure(scene: &Scene<'_>, shard: &Shard, replica: &Replica) -> (Phase, u64, u64) {
     let Some(report) = scene.report(shard.shard, replica) else { return (Phase::Placed, 0, 0) };
     let Some((_, leader)) = scene.leader(shard) else { return (Phase::Placed, 0, 0) };
+    // Why not once it got something: one that gets all rows at once starts until it has them.
+    if report.state == ReplicaState::Starting && report.received_bytes == 0 {
+        return (Phase::Placed, 0, 0);
+    }
     if report.n_missing_chunks > 0 {
         let done = report.received_bytes;
         return (Phase::Bodies, done, done + report.missing_bytes);

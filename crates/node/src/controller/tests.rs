@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use api::admin::Phase;
 use api::meta::{MemberChange, MemberVerb, ReplicaReport, ReplicaState, Report};
 use api::placement::{
     ClusterId, Disk, DiskId, DiskState, META_SHARD, Node, NodeId, Placement, ReplicaRole,
@@ -12,6 +13,7 @@ use mailbox::{LogTime, RowDigest, Rows, ShardId};
 use proptest::prelude::*;
 
 use super::plan::{Action, Condition, Heard, Plan, Scene, plan};
+use super::progress::Progress;
 use crate::meta::command::Entry;
 use crate::meta::{self, Command, Outcome};
 
@@ -545,6 +547,26 @@ fn a_shard_that_was_forced_to_one_replica_gets_all_of_them_again() {
     let now = world.placement().shards[1].clone();
     assert_eq!(now.forced, None);
     assert!(lost.iter().all(|old| now.replicas.iter().all(|one| one.replica_id != old.replica_id)));
+}
+
+#[test]
+fn a_replica_that_starts_is_not_told_as_one_that_gets_bodies() {
+    let world = World::new(3, 1, 1);
+    let (placement, mut heard) = (world.placement(), world.reports());
+    let all = heard.values_mut().flat_map(|heard| &mut heard.report.replicas);
+    let mut followers = all.filter(|one| one.state == ReplicaState::Follower);
+    let one = followers.next().unwrap();
+    (one.state, one.n_missing_chunks) = (ReplicaState::Starting, 1);
+    let scene = Scene {
+        placement: &placement,
+        heard: &heard,
+        watching: REPLACE_AFTER,
+        replace_after: REPLACE_AFTER,
+        unwell: &BTreeMap::new(),
+        shunned: &BTreeSet::new(),
+    };
+    let told = Progress::default().of(&scene);
+    assert_eq!(told.iter().map(|one| one.phase).collect::<Vec<_>>(), [Phase::Placed]);
 }
 
 #[test]
