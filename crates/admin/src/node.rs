@@ -134,8 +134,9 @@ async fn add(target: &Target, name: &str) -> Result<()> {
         let placement = status.known()?;
         let Some(to_move) = share(placement, name)? else { break };
         println!("shard {} moves from {} to {name}", to_move.shard, to_move.from);
+        let old = shard::leaves(placement, &to_move);
         target.admin()?.move_replica(&to_move).await.context("move replica")?;
-        follow::until(target, |status| shard::moved(status.known()?, &to_move)).await?;
+        follow::until(target, |status| shard::moved(status.known()?, &to_move, old)).await?;
     }
     println!("{name} has its share");
     Ok(())

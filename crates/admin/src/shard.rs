@@ -81,12 +81,13 @@ pub(crate) async fn run(target: &Target, verb: ShardVerb) -> Result<()> {
         ShardVerb::Move { shard, from, to, disk, no_wait } => {
             let disk = disk.map(|disk| disk.parse::<DiskId>()).transpose().context("--disk")?;
             let to_move = MoveReplica { shard: ShardId(shard), from, to, disk };
+            let old = leaves(cluster::status(target).await?.known()?, &to_move);
             target.admin()?.move_replica(&to_move).await.context("move replica")?;
             if no_wait {
                 println!("shard {shard} moves: `rookery ctl cluster status` shows how far it is");
                 return Ok(());
             }
-            follow::until(target, |status| moved(status.known()?, &to_move)).await?;
+            follow::until(target, |status| moved(status.known()?, &to_move, old)).await?;
             println!("shard {shard} has its replica on {}", to_move.to);
             Ok(())
         }
@@ -99,22 +100,42 @@ pub(crate) async fn run(target: &Target, verb: ShardVerb) -> Result<()> {
     }
 }
 
-/// What is left of a move that was begun; an error when it was called off.
-pub(crate) fn moved(placement: &Placement, to_move: &MoveReplica) -> Result<Left> {
-    let shard = placement.shard(to_move.shard).context("the shard is gone")?;
-    let mut learners = shard.replicas.iter().filter(|one| one.role == ReplicaRole::Learner);
-    let there = shard.replicas.iter().any(|one| one.node == to_move.to);
-    Ok(match (learners.next(), there) {
-        (None, true) => Left::Done,
-        (None, false) => {
-            let MoveReplica { shard, from, to, .. } = to_move;
-            bail!(
-                "the move of shard {shard} from {from} to {to} was called off, because {to} or its disk \
-                 takes no replicas any more: see `ctl cluster status`"
-            )
-        }
-        (Some(_), _) => Left::Still(format!("shard {} moves", to_move.shard)),
-    })
+/// The replica that is to leave its node, before the move begins.
+pub(crate) fn leaves(placement: &Placement, to_move: &MoveReplica) -> Option<u64> {
+    let mut replicas = placement.shard(to_move.shard)?.replicas.iter();
+    let old = replicas.find(|one| one.node == to_move.from && one.replaces.is_none())?;
+    Some(old.replica_id)
+}
+
+/// What is left of a move of the replica `old` that was begun; an error when it was called off.
+pub(crate) fn moved(
+    placement: &Placement,
+    to_move: &MoveReplica,
+    old: Option<u64>,
+) -> Result<Left> {
+    let MoveReplica { shard: id, from, to, disk } = to_move;
+    let replicas = &placement.shard(*id).context("the shard is gone")?.replicas;
+    if replicas.iter().any(|one| one.role == ReplicaRole::Learner) {
+        return Ok(Left::Still(format!("shard {id} moves")));
+    }
+    let stays = replicas.iter().any(|one| Some(one.replica_id) == old);
+    // Why the disk: one that was asked for and died meanwhile has nothing.
+    let is_there = replicas.iter().any(|one| {
+        one.node == *to
+            && Some(one.replica_id) != old
+            && disk.is_none_or(|disk| one.disk_id == disk)
+    });
+    match (is_there, stays) {
+        (true, false) => Ok(Left::Done),
+        (true, true) => bail!(
+            "shard {id} has a replica on {to} in the place of another one, and keeps the one on {from}: \
+             see `ctl cluster status`"
+        ),
+        (false, _) => bail!(
+            "the move of shard {id} from {from} to {to} was called off, because {to} or its disk takes \
+             no replicas any more: see `ctl cluster status`"
+        ),
+    }
 }
 
 async fn recover(target: &Target, shard: ShardId, node: &str, accepted: bool) -> Result<()> {
@@ -179,10 +200,20 @@ mod tests {
         use ReplicaRole::{Learner, Voter};
         let to_move =
             MoveReplica { shard: ShardId(1), from: "n1".into(), to: "n4".into(), disk: None };
-        let left = |replicas: &[_]| moved(&placement(replicas), &to_move);
+        let left = |replicas: &[_]| moved(&placement(replicas), &to_move, Some(1));
         let (n1, n2, n3) = (("n1", Voter), ("n2", Voter), ("n3", Voter));
         assert!(matches!(left(&[n1, n2, n3, ("n4", Learner)]).unwrap(), Left::Still(_)));
-        assert!(matches!(left(&[("n4", Voter), n2, n3]).unwrap(), Left::Done));
+        let done = placement(&[n2, n3, ("n4", Voter)]);
+        assert_eq!(leaves(&done, &to_move), None);
+        assert!(matches!(moved(&done, &to_move, Some(9)).unwrap(), Left::Done));
+        let elsewhere = MoveReplica { disk: Some(DiskId([9; 16])), ..to_move.clone() };
+        assert!(moved(&done, &elsewhere, Some(9)).is_err(), "on another disk");
+        let said = left(&[n1, n2, ("n4", Voter)]).err().unwrap().to_string();
+        assert!(said.contains("in the place of another one"), "{said}");
+        assert_eq!(leaves(&placement(&[n1, n2, n3]), &to_move), Some(1));
+        // On one node from disk to disk.
+        let back = MoveReplica { to: "n1".into(), ..to_move.clone() };
+        assert!(moved(&placement(&[n1, n2, n3]), &back, Some(1)).is_err());
         let said = left(&[n1, n2, n3]).err().unwrap().to_string();
         assert!(said.starts_with("the move of shard 1 from n1 to n4 was called off"), "{said}");
     }
