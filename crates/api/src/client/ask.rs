@@ -30,6 +30,8 @@ const ONCE_TIMEOUT: Duration = Duration::from_millis(500);
 const LEADERS_LOST_MAX: u32 = 2;
 /// How much later than others a call hears that its connection broke.
 const BREAKS_WITHIN: Duration = Duration::from_millis(100);
+/// What is said when nodes answer and none leads.
+const LEADERLESS: &str = "nobody leads who could do this: a majority of the nodes must run";
 /// How long a node may take to answer for the meta group.
 const META_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -216,11 +218,14 @@ impl Asker {
                 Ok(Ok(Ok(answer))) => return Ok(answer),
                 Ok(Ok(Err(MetaError::NotLeader { leader }))) => {
                     let known = self.cluster.placements.current();
-                    let unknown = leader.iter().find(|leader| known.node(leader).is_none());
-                    if let Some(leader) = unknown {
-                        let text = format!("node {leader} has to be asked: name its address too");
-                        last = MetaError::Unavailable(text);
-                    }
+                    let text = match &leader {
+                        None => Some(LEADERLESS.to_owned()),
+                        Some(leader) if known.node(leader).is_some() => None,
+                        Some(leader) => {
+                            Some(format!("node {leader} has to be asked: name its address too"))
+                        }
+                    };
+                    last = text.map_or(last, MetaError::Unavailable);
                     hint = leader;
                 }
                 Ok(Ok(Err(error @ (MetaError::Refused(_) | MetaError::NoCluster)))) => {

@@ -46,6 +46,16 @@ async fn an_operator_reaches_the_node_that_can_do_it() {
 }
 
 #[tokio::test]
+async fn who_is_answered_and_finds_no_leader_hears_that() {
+    let cluster = Cluster::start(3);
+    let patience = Duration::from_secs(2);
+    let client = AdminClient::new(config(&cluster, "op", Role::Admin), patience).unwrap();
+    cluster.world.lead("");
+    let Err(MetaError::Unavailable(why)) = client.add_shard(4).await else { panic!("it was done") };
+    assert!(why.starts_with("nobody leads"), "{why}");
+}
+
+#[tokio::test]
 async fn one_node_is_asked_for_its_copies_and_no_other() {
     let cluster = Cluster::start(3);
     let client = AdminClient::new(config(&cluster, "op", Role::Admin), PATIENCE).unwrap();
