@@ -392,7 +392,7 @@ impl ClusterStatus {
                     node.node.address.clone(),
                     state.to_owned(),
                     disk.path.clone(),
-                    format!("{:?}", disk.state).to_lowercase(),
+                    disk_words(node.reachable, disk),
                     format!("{:.1} GiB", disk.free_bytes as f64 / f64::from(1 << 30)),
                     disk.start_count.to_string(),
                     node.scrubs
@@ -494,6 +494,14 @@ impl ClusterStatus {
             "committed": leader.map(|(_, one)| one.committed),
             "replicas": replicas,
         })
+    }
+}
+
+/// A disk of a node that says how it is may be full.
+fn disk_words(is_told: bool, disk: &Disk) -> String {
+    match disk.state {
+        DiskState::Ok if is_told && disk.is_full() => "FULL".to_owned(),
+        state => format!("{state:?}").to_lowercase(),
     }
 }
 
@@ -659,6 +667,7 @@ mod tests {
         status.status.nodes[1].replicas[0].state = ReplicaState::Failed;
         status.status.nodes[2].replicas[0].state = ReplicaState::Starting;
         let shown = status.tables();
+        assert!(shown.contains("FULL"), "their disks have one byte: {shown}");
         for words in ["n1 (NOT RUNNING)", "n2 (FAILED)", "n3 (starting)"] {
             assert!(shown.contains(words), "{shown}");
         }

@@ -74,6 +74,7 @@ fn state(status: &ClusterStatus, node: &str, disk: &Disk) -> &'static str {
         (_, false, _) => "AWAY",
         (_, true, None) => "GONE",
         (DiskState::Draining, _, _) => "retiring",
+        (DiskState::Ok, true, Some(told)) if told.is_full() => "FULL",
         (DiskState::Ok, _, _) => "ok",
     }
 }

@@ -122,17 +122,23 @@ async fn act(shared: &Arc<Shared>) {
     if !leaders.is_empty() {
         commands.push(Command::NoteLeaders(leaders));
     }
-    for disk in reports.iter().flat_map(|report| &report.disks) {
+    let disks = reports
+        .iter()
+        .flat_map(|report| report.disks.iter().map(move |disk| (report.node.as_str(), disk)));
+    for (node, disk) in disks {
         let mut known = placement.nodes.iter().flat_map(|node| &node.disks);
         let known = known.find(|known| known.disk_id == disk.disk_id);
         if disk.state == DiskState::Poisoned
             && known.is_some_and(|known| known.state != DiskState::Poisoned)
         {
-            tracing::error!(disk = %disk.disk_id, "disk poisoned");
+            tracing::error!(node, disk = %disk.disk_id, path = disk.path, "disk poisoned");
             commands.push(Command::SetDiskState(disk.disk_id, DiskState::Poisoned));
         }
         if known.is_some_and(|known| known.is_full() != disk.is_full()) {
-            tracing::info!(disk = %disk.disk_id, is_full = disk.is_full(), "disk space noted");
+            // Why not of a failed one: what it says of its space is nothing.
+            if disk.state != DiskState::Poisoned {
+                tell_space(node, disk);
+            }
             commands.push(Command::NoteSpace(disk.disk_id, disk.free_bytes));
         }
     }
@@ -140,6 +146,15 @@ async fn act(shared: &Arc<Shared>) {
         if let Err(error) = shared.propose_meta(&command).await {
             tracing::debug!(%error, "report not acted on");
         }
+    }
+}
+
+/// A disk became full, or has room again.
+fn tell_space(node: &str, disk: &Disk) {
+    let (id, path, free_bytes) = (disk.disk_id, &disk.path, disk.free_bytes);
+    match disk.is_full() {
+        true => tracing::warn!(node, disk = %id, path, free_bytes, "disk is full"),
+        false => tracing::info!(node, disk = %id, path, free_bytes, "disk has room again"),
     }
 }
 
