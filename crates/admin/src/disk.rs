@@ -100,7 +100,9 @@ async fn retire(target: &Target, said: &str, no_wait: bool) -> Result<()> {
             n => Left::Still(format!("disk {disk} has {n} replicas left")),
         })
     };
-    follow::until(target, left).await?;
+    follow::until(target, left).await.with_context(|| {
+        format!("disk {disk} stays on its way out, and is emptied as soon as that can be done")
+    })?;
     println!("disk {disk} is empty: take its directory out of data_dirs at the next restart");
     Ok(())
 }

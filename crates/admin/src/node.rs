@@ -128,7 +128,8 @@ async fn add(target: &Target, name: &str) -> Result<()> {
             }
         })
     };
-    follow::until(target, known).await?;
+    // Why at last: what the cluster waits for meanwhile may be this very node.
+    follow::until_at_last(target, known).await?;
     loop {
         let status = cluster::status(target).await?;
         let placement = status.known()?;

@@ -39,6 +39,8 @@ const SENT_MAX: usize = 1 << 20;
 /// A shard may need so long to forget what it had of the account before, or noted for an earlier move.
 const FORGET_PATIENCE: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often progress is printed.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// What came of a move.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,11 +78,13 @@ pub async fn relocate(client: &Client, name: &Address, shard: ShardId) -> Result
                 token: token()?,
                 sent: BTreeSet::new(),
                 done: Relocated::default(),
+                told: Instant::now(),
             };
-            match moving {
-                Some(Moving::Left { .. }) => journey.settle().await?,
-                _ => journey.go().await?,
-            }
+            let gone = match moving {
+                Some(Moving::Left { .. }) => journey.settle().await,
+                _ => journey.go().await,
+            };
+            gone.with_context(|| ways_on(name, place.shard, shard))?;
             (to, journey.done)
         }
     };
@@ -117,6 +121,14 @@ pub(crate) fn is_leaving(name: &Address, from: ShardId, to: Place) -> Error {
         "{name} is on its way to shard {0}: `ctl account move {name} {0}` finishes that, \
          `ctl account move {name} {from}` calls it off",
         to.shard
+    )
+}
+
+/// What can be done about a move that broke off.
+fn ways_on(name: &Address, from: ShardId, to: ShardId) -> String {
+    format!(
+        "`ctl account move {name} {to}` goes on, `ctl account move {name} {from}` calls it off if it has \
+         not left"
     )
 }
 
@@ -201,6 +213,8 @@ struct Journey<'c> {
     /// Chunks whose bodies the other shard has, as far as they are remembered.
     sent: BTreeSet<Digest>,
     done: Relocated,
+    /// When somebody was last told how far it is.
+    told: Instant,
 }
 
 impl Journey<'_> {
@@ -302,6 +316,10 @@ impl Journey<'_> {
 
     /// Sends rows, those of chunks first and with their bodies.
     async fn send(&mut self, rows: Vec<MovedRow>) -> Result<()> {
+        if self.told.elapsed() >= TELL_EVERY {
+            self.told = Instant::now();
+            eprintln!("{} rows and {} MiB copied", self.done.n_rows, self.done.n_bytes >> 20);
+        }
         let (chunks, rest): (Vec<_>, Vec<_>) =
             rows.into_iter().partition(|row| row.chunk().is_some());
         let mut step = Step::default();
@@ -440,6 +458,9 @@ mod tests {
         assert_eq!(to(3, Some(Moving::Stayed { to: place(2, 2) })).unwrap(), place(3, 5));
         let said = to(3, leaving()).unwrap_err().to_string();
         assert!(said.contains("`ctl account move ann@example.test 2` finishes that"), "{said}");
+        assert!(said.contains("`ctl account move ann@example.test 1` calls it off"), "{said}");
+        let said = ways_on(&name, ShardId(1), ShardId(2));
+        assert!(said.starts_with("`ctl account move ann@example.test 2` goes on, "), "{said}");
         assert!(said.contains("`ctl account move ann@example.test 1` calls it off"), "{said}");
         let said = to(3, Some(Moving::Left { to: place(2, 9) })).unwrap_err().to_string();
         assert!(said.contains("move ann@example.test 2` finishes"), "{said}");
