@@ -76,12 +76,24 @@ async fn on_file(file: &Path, domain: &str, options: &Options) -> Result<ExitCod
 }
 
 async fn on_ground(ground: &Ground, options: &Options) -> Result<ExitCode> {
+    try_files(&[options.json.as_deref(), options.html.as_deref()])?;
     let report = run::run(ground, options).await.context("drill")?;
     tell(&report, options.json.as_deref(), options.html.as_deref())
 }
 
-/// Writes the report, prints it, and makes the verdict the exit status.
+/// Makes sure that reports can be written, before hours are spent on them.
+fn try_files(paths: &[Option<&Path>]) -> Result<()> {
+    for path in paths.iter().flatten() {
+        let opened = fs::OpenOptions::new().create(true).append(true).open(path);
+        opened.with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Prints the report, writes it, and makes the verdict the exit status.
 fn tell(report: &Report, json: Option<&Path>, html: Option<&Path>) -> Result<ExitCode> {
+    println!("\n{}", report.table());
+    println!("\nseed {}: {}", report.seed, report.verdict());
     if let Some(path) = json {
         fs::write(path, report.to_json()?).with_context(|| format!("write {}", path.display()))?;
     }
@@ -89,8 +101,6 @@ fn tell(report: &Report, json: Option<&Path>, html: Option<&Path>) -> Result<Exi
         let page = report::page(report);
         fs::write(path, page).with_context(|| format!("write {}", path.display()))?;
     }
-    println!("\n{}", report.table());
-    println!("\nseed {}: {}", report.seed, report.verdict());
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -189,6 +199,18 @@ mod tests {
                 assert_eq!(names && words.contains("t1"), !is_kept, "{words}");
             }
         }
+    }
+
+    #[test]
+    fn a_report_that_cannot_be_written_is_said_before_the_drill() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (there, nowhere) = (dir.path().join("json"), dir.path().join("none/html"));
+        fs::write(&there, "of the last drill").expect("it can be written");
+        let paths = [Some(there.as_path()), None, Some(nowhere.as_path())];
+        let said = try_files(&paths).expect_err("no directory");
+        assert!(said.to_string().starts_with("write "), "{said}");
+        let kept = fs::read_to_string(&there).expect("it was written");
+        assert_eq!(kept, "of the last drill");
     }
 
     #[test]

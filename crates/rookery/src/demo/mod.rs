@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use admin::cluster_file::ClusterFile;
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 
 use children::Children;
@@ -176,7 +176,12 @@ async fn demo(options: &DemoOptions, drill: Option<&drill::Options>) -> Result<E
     // Why before the outcome is looked at: no child outlives the demo, whatever befell it.
     children.end_all().await;
     outcome?;
-    drilled.unwrap_or(Ok(ExitCode::SUCCESS))
+    match drilled {
+        Some(done) => done,
+        // Why a failure: who asked for a drill takes an end without words for a drill that went well.
+        None if drill.is_some() => bail!("stopped; no verdict"),
+        None => Ok(ExitCode::SUCCESS),
+    }
 }
 
 /// Tells what runs where, and keeps that file true, until somebody wants the end.
