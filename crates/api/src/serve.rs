@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -56,6 +56,8 @@ const HANDSHAKES_OF_ORIGIN_MAX: u32 = 128;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Limit: calls at once on one connection.
 const CALLS_PER_CONNECTION_MAX: u32 = 8192;
+/// How often it is said that connections are not accepted.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 /// How long calls that run may go on after shutdown was asked for.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
 /// How long to wait when no connection can be accepted (out of file descriptors).
@@ -148,13 +150,16 @@ async fn accept(
     let unproven = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     let origins = Counter::<Origin>::new(HANDSHAKES_OF_ORIGIN_MAX);
     let mut handshakes = tokio::task::JoinSet::new();
+    let mut warned = None;
     loop {
         while handshakes.try_join_next().is_some() {}
         let Ok(place) = Arc::clone(&unproven).acquire_owned().await else { return };
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                warn!(%error, "connection not accepted");
+                if is_due(&mut warned, Instant::now()) {
+                    warn!(%error, "connection not accepted");
+                }
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -192,6 +197,15 @@ async fn accept(
             }
         });
     }
+}
+
+/// Whether to warn again. Why not each time: without a file descriptor left it fails many times a second.
+fn is_due(warned: &mut Option<Instant>, now: Instant) -> bool {
+    let is_due = warned.is_none_or(|at| now - at >= WARN_EVERY);
+    if is_due {
+        *warned = Some(now);
+    }
+    is_due
 }
 
 /// A connection whose other end is known.
@@ -350,5 +364,17 @@ impl Service<Request<Body>> for Router {
             _ => Status::unimplemented("no such service"),
         };
         Box::pin(async move { Ok(status.into_http()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_on_failing_is_said_once_a_minute() {
+        let (mut warned, began) = (None, Instant::now());
+        let due = [0, 1, 59, 60, 61].map(|s| is_due(&mut warned, began + Duration::from_secs(s)));
+        assert_eq!(due, [true, false, false, true, false]);
     }
 }

@@ -571,13 +571,14 @@ async fn restart(inner: Weak<Inner>, core: Arc<Core>, why: String) {
             // Why again: somebody still holds the old core, for a moment.
             Err(Error::Running { .. }) if began.elapsed() < HELD_MAX => wait = RESTART_AFTER,
             Err(error) => {
+                let (shard, replica) = (strong.config.shard, strong.config.replica_id);
                 let failed = Some(error.to_string());
                 tell(&strong, Status { role: Role::Stopped, failed, ..Status::default() });
                 if matches!(error, Error::Lost { .. } | Error::Dead { .. }) {
-                    tracing::error!(%error, "replica cannot be started");
+                    tracing::error!(%shard, replica, %error, "replica cannot be started");
                     return;
                 }
-                tracing::warn!(%error, "replica cannot be started yet");
+                tracing::warn!(%shard, replica, %error, "replica cannot be started yet");
             }
         }
     }
