@@ -181,6 +181,7 @@ impl Desk {
                     self.ahead.give_up();
                 }
                 let found = self.shared.store.recipients(&address).await;
+                self.shared.metrics.named(&found);
                 let remember = |place| self.remember(place);
                 found.map(|places| Reply::Recipient(places.into_iter().map(remember).collect()))
             }
@@ -427,7 +428,9 @@ impl Desk {
                 Err(trouble) => Look::Unknown(trouble),
             }
         });
-        stream::iter(looking).buffered(SIDE_BY_SIDE_MAX).collect().await
+        let looks: Vec<Look> = stream::iter(looking).buffered(SIDE_BY_SIDE_MAX).collect().await;
+        self.shared.metrics.looked(&looks);
+        looks
     }
 
     async fn counted(

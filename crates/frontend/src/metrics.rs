@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mailbox::Outcome;
-use mailbox::dialogue::{Question, Trouble};
+use mailbox::command::Place;
+use mailbox::dialogue::{Look, Question, Trouble};
 
 use crate::listen::Protocol;
 
@@ -38,7 +39,7 @@ pub(crate) enum LoginResult {
 
 const N_PROTOCOLS: usize = Protocol::ALL.len();
 const LOGINS: [&str; 5] = ["right", "wrong", "disabled", "limit", "trouble"];
-const DELIVERIES: [&str; 3] = ["committed", "refused", "trouble"];
+const DELIVERIES: [&str; 4] = ["committed", "refused", "trouble", "unknown_recipient"];
 const ASKED: [&str; 4] = ["command", "query", "chunk", "recipient"];
 
 #[derive(Default)]
@@ -84,6 +85,26 @@ impl Metrics {
         add(&self.deliveries[result], 1);
     }
 
+    /// A recipient was looked up. Why counted: without an account nothing is delivered and nothing else told.
+    pub(crate) fn named(&self, found: &Result<Vec<Place>, Trouble>) {
+        match found {
+            Ok(places) if places.is_empty() => add(&self.deliveries[3], 1),
+            Ok(_) => {}
+            Err(_) => add(&self.deliveries[2], 1),
+        }
+    }
+
+    /// Copies that are not made after a look at whom they are for.
+    pub(crate) fn looked(&self, looks: &[Look]) {
+        for look in looks {
+            match look {
+                Look::Takes | Look::Has => {}
+                Look::Refuses(_) => add(&self.deliveries[1], 1),
+                Look::Unknown(_) => add(&self.deliveries[2], 1),
+            }
+        }
+    }
+
     /// How long the cluster took for an answer of this kind.
     pub(crate) fn asked(&self, kind: Kind, took: Duration) {
         let histogram = &self.asked[kind as usize];
@@ -116,7 +137,8 @@ impl Metrics {
         }
         head(&mut out, "logins_total", "counter", "Logins by result.");
         samples(&mut out, "logins_total", "result", &LOGINS, &self.logins);
-        let help = "Copies of messages by what came of them; trouble and some refusals come again.";
+        let help = "Copies of messages, and recipients nobody could be found for, by what came of them; \
+                    trouble and some refusals come again.";
         head(&mut out, "deliveries_total", "counter", help);
         samples(&mut out, "deliveries_total", "result", &DELIVERIES, &self.deliveries);
         head(&mut out, "store_seconds", "histogram", "How long the cluster took to answer.");
@@ -189,5 +211,28 @@ fn samples(out: &mut String, name: &str, label: &str, names: &[&str], values: &[
     for (value_name, value) in names.iter().zip(values) {
         let value = value.load(Ordering::Relaxed);
         let _ = writeln!(out, "rookery_frontend_{name}{{{label}=\"{value_name}\"}} {value}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mailbox::Refusal;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_delivered_is_counted_wherever_it_ended() {
+        let metrics = Metrics::default();
+        metrics.named(&Ok(Vec::new()));
+        metrics.named(&Err(Trouble::Unavailable));
+        let (refuses, unknown) =
+            (Look::Refuses(Refusal::Suspended), Look::Unknown(Trouble::Unavailable));
+        metrics.looked(&[Look::Takes, Look::Has, refuses, unknown]);
+        let text = metrics.text();
+        let wanted = [("committed", 0), ("refused", 1), ("trouble", 2), ("unknown_recipient", 1)];
+        for (result, n) in wanted {
+            let line = format!("rookery_frontend_deliveries_total{{result=\"{result}\"}} {n}\n");
+            assert!(text.contains(&line), "{line} is not in {text}");
+        }
     }
 }
