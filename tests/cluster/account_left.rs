@@ -37,6 +37,9 @@ fn a_move_that_breaks_off_after_the_departure_is_finished_by_who_needs_the_accou
     }
     idle.ok("NOOP")?;
     ensure!(idle.uids()?.len() == N_SAMPLES + 1, "a session that was there before");
+    let shown = demo.ctl(&["account", "show", USER, "--json"])?;
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    ensure!(shown.contains(&format!("\"shard\": {to}")), "{shown}");
     // What is left for the operator: the addresses lead the long way round.
     let again = demo.ctl(&["account", "move", USER, &to.to_string()])?;
     ensure!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));

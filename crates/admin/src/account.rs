@@ -225,6 +225,19 @@ impl<'a> Accounts<'a> {
         self.find(name).await?.with_context(|| format!("no account {name}"))
     }
 
+    /// The shard that an account is on. Why not the one its address leads to: a move that broke off after the
+    /// account left has not said so there.
+    pub(crate) async fn home_shard(&self, place: Place) -> Result<ShardId> {
+        let mut shard = place.shard;
+        for _ in 0..HOPS_MAX {
+            match self.moving(shard, place.account).await? {
+                Some(Moving::Left { to }) => shard = to.shard,
+                _ => break,
+            }
+        }
+        Ok(shard)
+    }
+
     async fn claim_new(&self, name: &Address) -> Result<Place> {
         let mut id = [0; 16];
         getrandom::fill(&mut id).ok().context("no randomness")?;

@@ -402,8 +402,9 @@ async fn of_account(target: &Target, verb: AccountVerb) -> Result<ExitCode> {
         }
         AccountVerb::Show { name, json } => {
             let name = parse_address(&name)?;
-            let place = accounts.place(&name).await?;
-            show::account(place.shard, &accounts.record(&name).await?, json)?;
+            let record = accounts.record(&name).await?;
+            let shard = accounts.home_shard(accounts.place(&name).await?).await?;
+            show::account(shard, &record, json)?;
         }
         AccountVerb::Delete { name } => {
             regrouped(&accounts.delete(&parse_address(&name)?).await?, &name, None);

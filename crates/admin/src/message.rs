@@ -39,7 +39,8 @@ pub async fn status(
     (account, mailbox, number): (&str, &str, u32),
 ) -> Result<MessageStatus> {
     let client = target.client().await?;
-    let place = Accounts::new(&client).place(&parse_address(account)?).await?;
+    let accounts = Accounts::new(&client);
+    let place = accounts.place(&parse_address(account)?).await?;
     let name = MailboxName::parse(mailbox, SEPARATOR).context("that is no name of a mailbox")?;
     let ask = async |query| client.query(place, query).await.map_err(trouble);
     let named = NamedMailbox { account: place.account, name };
@@ -64,8 +65,9 @@ pub async fn status(
     let found = found.with_context(|| format!("{mailbox} has no message {number}"))?;
     let body = found.body.context("its chunks were not told")?;
     let digests = body.chunks.iter().map(|chunk| chunk.digest).collect();
-    let mut status =
-        MessageStatus { shard: place.shard, size: found.size, digests, copies: Vec::new() };
+    // Order: who asked for the message was sent to wherever the account is.
+    let shard = accounts.home_shard(place).await?;
+    let mut status = MessageStatus { shard, size: found.size, digests, copies: Vec::new() };
     status.ask(target, &client.placement()).await?;
     Ok(status)
 }
