@@ -1,5 +1,5 @@
 //! What a node tells of itself, in the text format of Prometheus: all samples of a family behind its
-//! head. Labels are shards and disks, never accounts.
+//! head. Labels are shards, replicas and disks, never accounts.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,11 +10,15 @@ use mailbox::ShardId;
 use replica::{Role, Status, Usage};
 
 use crate::meta;
+use crate::replicas::Running;
 use crate::scrub;
 use crate::shared::Shared;
 
 /// One sample: its label, if it has one, and its value.
 type Sample = (Option<(&'static str, String)>, u64);
+
+/// A replica: two of one shard may be here while one takes the place of the other.
+type Key = (ShardId, u64);
 
 struct Page(String);
 
@@ -46,15 +50,17 @@ pub(crate) fn text(shared: &Shared) -> String {
 
 fn replicas(page: &mut Page, shared: &Shared) {
     let all = shared.replicas.all();
-    let statuses: Vec<(String, Status)> =
-        all.iter().map(|one| (one.replica.shard().to_string(), one.replica.status())).collect();
+    let key = |one: &Running| (one.replica.shard(), one.replica.replica_id());
+    let statuses: Vec<(Key, Status)> =
+        all.iter().map(|one| (key(one), one.replica.status())).collect();
     let n_led = statuses.iter().filter(|(_, status)| status.role == Role::Leader).count();
     page.one("rookery_node_shards_led", "Shards this node leads.", n_led as u64);
     page.one("rookery_node_replicas", "Replicas that run here.", statuses.len() as u64);
     let mut each = |name: &str, kind: &str, help: &str, value: fn(&Status) -> u64| {
-        let sample =
-            |(shard, status): &(String, Status)| (Some(("shard", shard.clone())), value(status));
-        page.family(name, kind, help, statuses.iter().map(sample));
+        page.head(name, kind, help);
+        for (key, status) in &statuses {
+            page.of_replica(name, *key, value(status));
+        }
     };
     each("rookery_replica_leads", "gauge", "1 when it leads.", |it| {
         (it.role == Role::Leader).into()
@@ -77,11 +83,12 @@ fn replicas(page: &mut Page, shared: &Shared) {
     failed(page, shared);
 }
 
-/// Of each shard that has a replica here, one that runs no more or was never started too.
+/// Of each replica that is here or is to be: one that runs no more or was never started too.
 fn failed(page: &mut Page, shared: &Shared) {
-    let mut failed: BTreeMap<ShardId, bool> = BTreeMap::new();
+    let mut failed: BTreeMap<Key, bool> = BTreeMap::new();
     for one in shared.replicas.all() {
-        *failed.entry(one.replica.shard()).or_default() |= one.replica.status().failed.is_some();
+        let key = (one.replica.shard(), one.replica.replica_id());
+        failed.insert(key, one.replica.status().failed.is_some());
     }
     for shard in &shared.known.placement().shards {
         let here = shard.replicas.iter().filter(|placed| placed.node == shared.config.name);
@@ -90,14 +97,14 @@ fn failed(page: &mut Page, shared: &Shared) {
             let is_lost = disk.is_none_or(|disk| disk.is_poisoned())
                 || shared.replicas.exactly(key.0, key.1).is_none()
                     && shared.replicas.did_not_start(key);
-            *failed.entry(shard.shard).or_default() |= is_lost;
+            *failed.entry(key).or_default() |= is_lost;
         }
     }
-    let sample = |(shard, is_failed): (&ShardId, &bool)| {
-        (Some(("shard", shard.to_string())), u64::from(*is_failed))
-    };
-    let samples = failed.iter().map(sample);
-    page.family("rookery_replica_failed", "gauge", "1 when it does not run.", samples);
+    let name = "rookery_replica_failed";
+    page.head(name, "gauge", "1 when it does not run.");
+    for (key, is_failed) in failed {
+        page.of_replica(name, key, is_failed.into());
+    }
 }
 
 /// Of the shards that are led from here: how many copies there are, and how far the last one is behind.
@@ -199,7 +206,16 @@ impl Page {
         self.family(name, "gauge", help, std::iter::once((None, value.into())));
     }
 
-    // Writing to a string does not fail.
+    // Writing to a string does not fail, here and below.
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn of_replica(&mut self, name: &str, (shard, replica): Key, value: u64) {
+        let labels = format!("shard=\"{shard}\",replica=\"{replica}\"");
+        let _ = writeln!(self.0, "{name}{{{labels}}} {value}");
+    }
+
     fn family(
         &mut self,
         name: &str,
@@ -207,12 +223,27 @@ impl Page {
         help: &str,
         samples: impl Iterator<Item = Sample>,
     ) {
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        self.head(name, kind, help);
         for (label, value) in samples {
             let _ = match label {
                 Some((label, of)) => writeln!(self.0, "{name}{{{label}=\"{of}\"}} {value}"),
                 None => writeln!(self.0, "{name} {value}"),
             };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_replicas_of_one_shard_are_two_samples() {
+        let mut page = Page(String::new());
+        for replica in [4, 9] {
+            page.of_replica("it", (ShardId(1), replica), 7);
+        }
+        let lines = "it{shard=\"1\",replica=\"4\"} 7\nit{shard=\"1\",replica=\"9\"} 7\n";
+        assert_eq!(page.0, lines);
     }
 }
