@@ -48,10 +48,10 @@ async fn an_operator_reaches_the_node_that_can_do_it() {
 #[tokio::test]
 async fn who_is_answered_and_finds_no_leader_hears_that() {
     let cluster = Cluster::start(3);
-    let patience = Duration::from_secs(2);
-    let client = AdminClient::new(config(&cluster, "op", Role::Admin), patience).unwrap();
+    let client = MetaClient::new(config(&cluster, "n2", Role::Node)).unwrap();
     cluster.world.lead("");
-    let Err(MetaError::Unavailable(why)) = client.add_shard(4).await else { panic!("it was done") };
+    let told = client.report(&report(), Duration::from_secs(2)).await;
+    let Err(MetaError::Unavailable(why)) = told else { panic!("{told:?}") };
     assert!(why.starts_with("nobody leads"), "{why}");
 }
 
