@@ -363,9 +363,11 @@ impl Session {
     /// Asks for a command in progress, after the news that came with its slice before were told.
     ///
     /// Why not put off until its end: whoever does not know what lies between what was told and its own
-    /// changes would ask with each slice for all that the slices before it did.
+    /// changes would ask with each slice for all that the slices before it did. Those that cannot be told now
+    /// are dropped, and count as not told: what is asked later has them too.
     fn ask(&mut self, current: Current, question: Question) -> Option<Step> {
-        if let (Question::Command(..), Some(early)) = (&question, self.early.take())
+        let early = self.early.take().filter(|_| current.work.bears_news());
+        if let (Question::Command(..), Some(early)) = (&question, early)
             && let Some(news) = News::new(&self.cx, current.tell, Some(early))
         {
             let behind = Behind::Slice(Box::new(question));

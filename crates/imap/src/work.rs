@@ -25,6 +25,11 @@ pub(crate) trait Work: Send {
         false
     }
 
+    /// Whether news may be told between two slices: not where what was read before them is told behind them.
+    fn bears_news(&self) -> bool {
+        true
+    }
+
     /// Between two slices the client was told the flags of these messages, as they were then.
     fn was_told(&mut self, uids: &UidSet) {
         let _ = uids;

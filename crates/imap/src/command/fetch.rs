@@ -270,6 +270,11 @@ impl Work for Fetching {
         }
     }
 
+    /// Why: the rows of the page were read before, and the client would take old flags for what came last.
+    fn bears_news(&self) -> bool {
+        false
+    }
+
     fn trouble(&mut self, cx: &mut Context, trouble: Trouble) -> Next {
         // Why no NO: clients blame the message for it, and mbsync never asks for that one again. Whoever
         // loses the connection comes back for it.

@@ -47,6 +47,10 @@ impl Work for Leaving {
         self.then.feed(cx, input)
     }
 
+    fn bears_news(&self) -> bool {
+        self.then.bears_news()
+    }
+
     fn was_told(&mut self, uids: &UidSet) {
         self.then.was_told(uids);
     }

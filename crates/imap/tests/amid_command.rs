@@ -1,0 +1,85 @@
+//! What others do, and what goes wrong, between two questions of one command.
+
+mod support;
+
+use mailbox::dialogue::{Engine, Question, Reply, Step};
+use mailbox::*;
+use support::{ACCOUNT, Client, Store, config};
+
+/// Says a line; each question is answered by `reply`.
+fn say(
+    client: &mut Client,
+    store: &mut Store,
+    line: &str,
+    reply: &mut dyn FnMut(&mut Client, &mut Store, Question) -> Reply,
+) -> String {
+    client.session.receive(line.as_bytes());
+    let mut sent = Vec::new();
+    loop {
+        client.session.tick(LogTime(store.now_ms));
+        match client.session.next_step() {
+            Step::Send(octets) => sent.extend_from_slice(&octets),
+            Step::Ask(question) => {
+                let reply = reply(client, store, question);
+                client.session.reply(reply);
+            }
+            Step::Wait => return String::from_utf8(sent).unwrap(),
+            Step::Yield => {}
+            step => panic!("{step:?}"),
+        }
+    }
+}
+
+/// Of a client that has the INBOX selected; of what was before it hears nothing.
+fn client(store: &mut Store) -> Client {
+    let mut client = Client::new(config());
+    store.changes.clear();
+    let said = client.say(store, b"a LOGIN ann@example.test secret\r\nb SELECT INBOX\r\n");
+    assert!(String::from_utf8(said).unwrap().contains("b OK"));
+    client
+}
+
+/// Somebody else sets a flag, and the client hears of it.
+fn flag(client: &mut Client, store: &mut Store, uid: u32) {
+    let change = FlagChange::Add(Flags { system: SystemFlags::FLAGGED, ..Flags::default() });
+    let uids = Uid::new(uid).into_iter().collect();
+    let (account, mailbox) = (ACCOUNT, store.of("INBOX").mailbox);
+    let flag = command::Store { account, mailbox, uids, change, unchanged_since: None };
+    store.apply(Command::Store(flag), &[]);
+    for change in std::mem::take(&mut store.changes) {
+        client.session.notify(change);
+    }
+}
+
+#[test]
+fn what_a_fetch_that_sets_seen_tells_last_is_how_it_is() {
+    let mut store = Store::new();
+    let raws = vec![b"a: b\r\n\r\nc".to_vec(); 50];
+    for _ in 0..6 {
+        store.append("INBOX", &raws, &Flags::default());
+    }
+    let seen = Flags { system: SystemFlags::SEEN, ..Flags::default() };
+    store.append("INBOX", &raws[..1], &seen);
+    let mut client = client(&mut store);
+    let mut n_slices = 0;
+    let fetch = "c FETCH 1:301 (FLAGS BODY[HEADER])\r\n";
+    let said = say(&mut client, &mut store, fetch, &mut |client, store, question| {
+        if matches!(question, Question::Command(..) | Question::CommandAnd(..)) {
+            n_slices += 1;
+            if n_slices == 1 {
+                flag(client, store, 301);
+            }
+        }
+        store.reply(question)
+    });
+    assert!(n_slices > 2, "{n_slices} slices");
+    assert!(said.ends_with("c OK done\r\n"));
+    let told: Vec<&str> = said.lines().filter(|line| line.starts_with("* 301 FETCH ")).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(!told[0].contains("\\Flagged"), "it was read before: {told:?}");
+    assert!(told[1].contains("\\Flagged"), "{told:?}");
+    let said = say(&mut client, &mut store, "d NOOP\r\n", &mut |_, store, question| {
+        store.reply(question)
+    });
+    assert_eq!(said, "d OK done\r\n", "all was told");
+}
