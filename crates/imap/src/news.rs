@@ -37,7 +37,6 @@ enum Step {
     Asked {
         heard: u64,
         first_page: Option<u64>,
-        grew: bool,
     },
     /// Expunges not told yet, and the messages that are told then.
     Expunges {
@@ -97,11 +96,11 @@ impl News {
 
     fn begin(&mut self, cx: &mut Context) -> Next {
         if let Some(Early { ahead, answer }) = self.early.take() {
-            self.step = Step::Asked { heard: ahead.heard, first_page: None, grew: false };
+            self.step = Step::Asked { heard: ahead.heard, first_page: None };
             return self.answered(cx, answer);
         }
         let Some(selected) = &cx.selected else { return Self::done() };
-        self.step = Step::Asked { heard: selected.heard_modseq, first_page: None, grew: false };
+        self.step = Step::Asked { heard: selected.heard_modseq, first_page: None };
         Next::Ask(Question::Query(query(selected, self.tell)))
     }
 
@@ -134,7 +133,7 @@ impl News {
         // Why also what came meanwhile: expunges and the first page were read at the same moment.
         selected.vanished_modseq = selected.vanished_modseq.max(heard).max(greatest(&records));
         selected.unsure_of_expunges = false;
-        self.step = Step::Asked { heard, first_page: None, grew: false };
+        self.step = Step::Asked { heard, first_page: None };
         self.tell_messages(cx, &records, next)
     }
 
@@ -144,14 +143,12 @@ impl News {
         records: &[MessageRecord],
         next: Option<Uid>,
     ) -> Next {
-        let Step::Asked { heard, first_page, mut grew } = self.step else {
-            return Self::done();
-        };
+        let Step::Asked { heard, first_page } = self.step else { return Self::done() };
         let (out, selected, enabled) = cx.parts();
         let Some(selected) = selected else { return Self::done() };
         let known_before = selected.view.last_uid();
-        grew |= take_in(selected, records);
-        if grew && next.is_none() {
+        // Why with each page: the next one may not come, and the client counts by what it was told.
+        if take_in(selected, records) {
             selected.write_exists(out, enabled);
         }
         for record in records.iter().filter(|record| record.uid.value() <= known_before) {
@@ -163,7 +160,7 @@ impl News {
         let first_page = first_page.unwrap_or_else(|| greatest(records));
         if let Some(next) = next {
             let rest = UidSet::range(next, Uid::LAST);
-            self.step = Step::Asked { heard, first_page: Some(first_page), grew };
+            self.step = Step::Asked { heard, first_page: Some(first_page) };
             return Next::Ask(Question::Query(Query::Messages(changed(selected, rest))));
         }
         selected.told_modseq = selected.told_modseq.max(heard).max(first_page);

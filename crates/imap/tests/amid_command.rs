@@ -2,7 +2,7 @@
 
 mod support;
 
-use mailbox::dialogue::{Engine, Question, Reply, Step};
+use mailbox::dialogue::{Engine, Question, Reply, Step, Trouble};
 use mailbox::*;
 use support::{ACCOUNT, Client, Store, config};
 
@@ -82,4 +82,32 @@ fn what_a_fetch_that_sets_seen_tells_last_is_how_it_is() {
         store.reply(question)
     });
     assert_eq!(said, "d OK done\r\n", "all was told");
+}
+
+#[test]
+fn how_many_messages_there_are_is_told_though_the_next_page_of_them_does_not_come() {
+    let mut store = Store::new();
+    let mut client = client(&mut store);
+    let raws = vec![b"a: b\r\n\r\nc".to_vec(); 3];
+    store.append("INBOX", &raws, &Flags::default());
+    let mut n_asked = 0;
+    let said = say(&mut client, &mut store, "c NOOP\r\n", &mut |_, store, question| {
+        n_asked += 1;
+        if n_asked > 1 {
+            return Reply::Trouble(Trouble::Unavailable);
+        }
+        let mut reply = store.reply(question);
+        // As if no more fitted into a page.
+        if let Reply::Answer(Answer::News(_, records, next)) = &mut reply {
+            *next = records.get(2).map(|record| record.uid);
+            records.truncate(2);
+        }
+        reply
+    });
+    assert_eq!(n_asked, 2);
+    assert_eq!(said, "* 2 EXISTS\r\n* 2 RECENT\r\nc OK done\r\n");
+    let said = say(&mut client, &mut store, "d NOOP\r\n", &mut |_, store, question| {
+        store.reply(question)
+    });
+    assert!(said.contains("* 3 EXISTS\r\n"), "{said}");
 }
