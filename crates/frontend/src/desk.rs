@@ -13,7 +13,7 @@ use mailbox::chunk::unstow;
 use mailbox::command::{OfMailbox, Place, Replaced};
 use mailbox::dialogue::{Credentials, Login, Look, Question, Reply, Trouble};
 use mailbox::{
-    AccountId, Answer, Change, ChunkRef, Command, Digest, Draft, MailboxId, Outcome, Query,
+    AccountId, Answer, Change, ChunkRef, Command, Digest, Draft, MailboxId, ModSeq, Outcome, Query,
     Refusal, StoredChunk,
 };
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -77,11 +77,18 @@ impl Watched {
         Query::Mailboxes(self.of.account)
     }
 
-    /// How far the mailbox is, if it is still there.
+    /// How far the mailbox is. Of one that is gone, or of which nothing is said, it is no news: then the session
+    /// looks whether it is still there.
     fn found(&self, answer: &Answer) -> Option<Change> {
-        let Answer::Mailboxes(mailboxes, _) = answer else { return None };
-        let this = mailboxes.iter().find(|info| info.of == self.of)?;
-        Some(Change { of: self.of, highest_modseq: this.highest_modseq })
+        if self.of.mailbox == NO_MAILBOX {
+            return None;
+        }
+        let this = match answer {
+            Answer::Mailboxes(mailboxes, _) => mailboxes.iter().find(|info| info.of == self.of),
+            _ => None,
+        };
+        let highest_modseq = this.map_or(ModSeq::FIRST, |info| info.highest_modseq);
+        Some(Change { of: self.of, highest_modseq })
     }
 }
 

@@ -9,9 +9,7 @@ use async_trait::async_trait;
 use mailbox::answer::AccountRecord;
 use mailbox::command::{AccountState, Quota, Upload};
 use mailbox::query::{Messages, Search, SearchKey, Vanished};
-use mailbox::{
-    Address, MailboxInfo, MailboxName, ModSeq, ShardId, Uid, UidSet, UidValidity, UploadId,
-};
+use mailbox::{Address, MailboxInfo, MailboxName, ShardId, Uid, UidSet, UidValidity, UploadId};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::timeout;
@@ -480,6 +478,38 @@ async fn what_cannot_be_found_out_is_not_asked_again_at_once() {
         assert_eq!(desk.next_change().await.of, of, "as IDLE is told, which asks again");
     }
     assert!(begun.elapsed() >= ASK_AGAIN_AFTER * 4, "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_mailbox_that_went_while_news_were_lost_the_session_hears() {
+    let store = Slow::new();
+    let shared = shared(&store);
+    let mut desk = desk(&shared, 1);
+    // The store has an INBOX and nothing else.
+    let account = place(1).account;
+    let gone = OfMailbox { account, mailbox: MailboxId(2) };
+    store.answers.add_permits(100);
+    for (question, heard) in [(Question::Watch(gone), true), (Question::Listen(account), false)] {
+        assert!(matches!(desk.answer(question).await, Reply::Done));
+        desk.watched.as_mut().unwrap().has_gap = true;
+        let change = timeout(Duration::from_secs(60), desk.next_change()).await;
+        let expected = Change { of: gone, highest_modseq: ModSeq::FIRST };
+        assert_eq!(change.ok(), heard.then_some(expected));
+    }
+}
+
+#[test]
+fn of_a_mailbox_that_cannot_be_looked_at_the_session_hears() {
+    let of = inbox(place(1).account).of;
+    let watched = Watched {
+        place: place(1),
+        of,
+        changes: Box::new(Quiet),
+        has_gap: true,
+        rests_until: Instant::now(),
+    };
+    let change = watched.found(&Answer::Refused(Refusal::NoSuchAccount));
+    assert_eq!(change, Some(Change { of, highest_modseq: ModSeq::FIRST }));
 }
 
 async fn name(desk: &mut Desk, n: u8) {
