@@ -23,6 +23,7 @@ pub mod upload;
 
 use minicbor::{Decode, Encode};
 
+pub use self::copy::COPY_RANGES_MAX;
 pub use self::move_account::{FREEZE_MS_MAX, MOVED_ROWS_MAX};
 use crate::address::Address;
 use crate::chunk::{ChunkRef, Digest, NewMessage};

@@ -1,6 +1,6 @@
 //! COPY and UID COPY (RFC 9051 6.4.7, RFC 4315 3): all or nothing.
 
-use mailbox::command::{self, NamedMailbox};
+use mailbox::command::{self, COPY_RANGES_MAX, NamedMailbox};
 use mailbox::dialogue::{Question, Reply};
 use mailbox::outcome::Copied;
 use mailbox::{Answer, Command, MailboxId, MailboxName, Outcome, Query, Refusal, UidSet, UploadId};
@@ -59,6 +59,10 @@ pub(super) fn begin(
     to: MailboxName,
 ) -> Parsed<Box<dyn Work>> {
     let left = cx.selected().resolve(uid, set).map_err(Fault::Bad)?;
+    // Why not left to the store: it would say so after hundreds of slices, each of which names all of them.
+    if left.ranges().len() > COPY_RANGES_MAX {
+        return Err(Fault::No("LIMIT", "limit reached: ranges of one COPY"));
+    }
     let (to, staging) = (Target::new(to), cx.new_upload());
     Ok(Box::new(Copying { to, staging, left, by_seqnum: !uid, is_staged: false }))
 }
@@ -142,5 +146,65 @@ impl Work for Copying {
             Refusal::NoSuchMessage => refuse::some_are_gone(),
             refusal => refuse::no_target(&refusal),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use mailbox::command::OfMailbox;
+    use mailbox::{AccountId, MailboxInfo, ModSeq, Uid, UidValidity};
+
+    use super::*;
+    use crate::context::Config;
+    use crate::number_set::Number;
+    use crate::selected::Selected;
+
+    fn cx() -> Context {
+        let info = MailboxInfo {
+            of: OfMailbox { account: AccountId([7; 16]), mailbox: MailboxId(1) },
+            name: MailboxName::inbox(),
+            selectable: true,
+            has_children: false,
+            subscribed: false,
+            special_use: None,
+            uid_validity: UidValidity(NonZeroU32::MIN),
+            uid_next: Uid::FIRST,
+            highest_modseq: ModSeq::FIRST,
+            n_messages: 0,
+            n_unseen: 0,
+            n_deleted: 0,
+            n_recent: 0,
+            first_recent: Uid::FIRST,
+            size_bytes: 0,
+            deleted_bytes: 0,
+            keywords: Vec::new(),
+        };
+        let mut cx = Context::new(Config {
+            hostname: "mail.example".into(),
+            tls_available: false,
+            tls_active: false,
+            plain_logins_allowed: true,
+            message_bytes_max: 100_000,
+            separator: '/',
+            nonce: [9; 16],
+        });
+        cx.selected = Some(Selected::new(&info, false));
+        cx
+    }
+
+    #[test]
+    fn more_ranges_than_a_copy_may_have_are_refused_at_once() {
+        let mut cx = cx();
+        let all = NumberSet::Ranges(vec![(Number::Is(1), Number::Last)]);
+        // Every second message is gone.
+        let odd = |n: usize| (0..n as u32).filter_map(|k| Uid::new(2 * k + 1)).collect::<UidSet>();
+        for (n_ranges, is_refused) in [(COPY_RANGES_MAX, false), (COPY_RANGES_MAX + 1, true)] {
+            cx.selected().view.append(&odd(n_ranges));
+            let fault = begin(&mut cx, true, &all, MailboxName::inbox()).err();
+            let refused = Fault::No("LIMIT", "limit reached: ranges of one COPY");
+            assert_eq!(fault, is_refused.then_some(refused), "{n_ranges} ranges");
+        }
     }
 }

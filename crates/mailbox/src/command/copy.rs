@@ -18,7 +18,7 @@ use crate::uid_set::UidSet;
 /// Limit: messages one slice copies; each costs two rows and its content's.
 const SLICE_MAX: usize = (SLICE_ROWS_MAX - 96) / 3;
 /// Limit: ranges of UIDs in one staged COPY, since they are kept with it.
-const RANGES_MAX: usize = 16_384;
+pub const COPY_RANGES_MAX: usize = 16_384;
 
 pub(crate) fn apply(ledger: &mut Ledger<'_, '_>, cmd: &Copy) -> Result<Outcome, Refusal> {
     let to = tree::target(ledger.rows, ledger.account, cmd.to, cmd.to_name.as_ref())?;
@@ -135,7 +135,7 @@ fn stage(
         staging.size_bytes += state.size;
         staging.deleted_bytes += if state.is_deleted() { state.size } else { 0 };
     }
-    if staging.source.ranges().len() > RANGES_MAX {
+    if staging.source.ranges().len() > COPY_RANGES_MAX {
         return Err(Refusal::Limit("ranges of one COPY".into()));
     }
     ledger.check_uids(cmd.to, staging.n_messages as usize)?;
