@@ -77,8 +77,8 @@ impl Watched {
         Query::Mailboxes(self.of.account)
     }
 
-    /// How far the mailbox is. Of one that is gone, or of which nothing is said, it is no news: then the session
-    /// looks whether it is still there.
+    /// How far the mailbox is. Of one that is gone, or of which nothing is said, this is nothing new: then the
+    /// session looks whether it is still there.
     fn found(&self, answer: &Answer) -> Option<Change> {
         if self.of.mailbox == NO_MAILBOX {
             return None;

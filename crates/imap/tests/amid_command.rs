@@ -78,9 +78,8 @@ fn what_a_fetch_that_sets_seen_tells_last_is_how_it_is() {
     assert_eq!(told.len(), 2, "{told:?}");
     assert!(!told[0].contains("\\Flagged"), "it was read before: {told:?}");
     assert!(told[1].contains("\\Flagged"), "{told:?}");
-    let said = say(&mut client, &mut store, "d NOOP\r\n", &mut |_, store, question| {
-        store.reply(question)
-    });
+    let said =
+        say(&mut client, &mut store, "d NOOP\r\n", &mut |_, store, question| store.reply(question));
     assert_eq!(said, "d OK done\r\n", "all was told");
 }
 
@@ -106,8 +105,7 @@ fn how_many_messages_there_are_is_told_though_the_next_page_of_them_does_not_com
     });
     assert_eq!(n_asked, 2);
     assert_eq!(said, "* 2 EXISTS\r\n* 2 RECENT\r\nc OK done\r\n");
-    let said = say(&mut client, &mut store, "d NOOP\r\n", &mut |_, store, question| {
-        store.reply(question)
-    });
+    let said =
+        say(&mut client, &mut store, "d NOOP\r\n", &mut |_, store, question| store.reply(question));
     assert!(said.contains("* 3 EXISTS\r\n"), "{said}");
 }
