@@ -77,8 +77,8 @@ impl Watched {
         Query::Mailboxes(self.of.account)
     }
 
-    /// How far the mailbox is. Of one that is gone, or of which nothing is said, this is nothing new: then the
-    /// session looks whether it is still there.
+    /// How far the mailbox is. Of one that is gone, or of which nothing is said, this is nothing new: then
+    /// the session looks whether it is still there.
     fn found(&self, answer: &Answer) -> Option<Change> {
         if self.of.mailbox == NO_MAILBOX {
             return None;
@@ -201,19 +201,7 @@ impl Desk {
                 let done = self.single(*command, inline, Some(*then)).await;
                 done.map(|(outcome, answer)| Reply::OutcomeAnd(outcome, answer))
             }
-            Question::Commands(commands) => {
-                let each = commands.iter().map(|(command, _)| completed_by(command));
-                let each: Vec<_> = each.collect();
-                let outcomes = self.commands(commands).await;
-                for (completes, it) in each.iter().zip(&outcomes) {
-                    if let Some(completes) = completes {
-                        self.ahead.ended(completes, it.as_ref());
-                    }
-                }
-                self.held = Held::default();
-                self.ahead.give_up();
-                Ok(Reply::Outcomes(outcomes))
-            }
+            Question::Commands(commands) => Ok(Reply::Outcomes(self.deliver(commands).await)),
             Question::WouldTake(copies, first) => {
                 Ok(Reply::Looks(self.would_take(copies, first).await))
             }
@@ -222,10 +210,7 @@ impl Desk {
             Question::Body(octets) => self.push_body(octets).await,
             Question::EndBody => self.end_body().await.map(|draft| Reply::Draft(Box::new(draft))),
             Question::DropBody => {
-                (self.body, self.arrival) = (None, None);
-                self.held = Held::default();
-                self.had_body = true;
-                self.ahead.give_up();
+                self.drop_body();
                 Ok(Reply::Done)
             }
             Question::Chunk(account, chunk) => self.chunk(account, chunk).await.map(Reply::Chunk),
@@ -250,6 +235,30 @@ impl Desk {
                 Ok(Reply::Done)
             }
         }
+    }
+
+    fn drop_body(&mut self) {
+        (self.body, self.arrival) = (None, None);
+        self.held = Held::default();
+        self.had_body = true;
+        self.ahead.give_up();
+    }
+
+    /// What came of each; nothing is kept of what they needed.
+    async fn deliver(
+        &mut self,
+        commands: Vec<(Command, Vec<StoredChunk>)>,
+    ) -> Vec<Result<Outcome, Trouble>> {
+        let each: Vec<_> = commands.iter().map(|(command, _)| completed_by(command)).collect();
+        let outcomes = self.commands(commands).await;
+        for (completes, it) in each.iter().zip(&outcomes) {
+            if let Some(completes) = completes {
+                self.ahead.ended(completes, it.as_ref());
+            }
+        }
+        self.held = Held::default();
+        self.ahead.give_up();
+        outcomes
     }
 
     fn remember(&mut self, place: Place) -> AccountId {

@@ -1,5 +1,7 @@
 //! What others do, and what goes wrong, between two questions of one command.
 
+#![allow(clippy::unwrap_used)] // A test that cannot go on says where.
+
 mod support;
 
 use mailbox::dialogue::{Engine, Question, Reply, Step, Trouble};

@@ -152,7 +152,8 @@ impl AdminHandler for Admin {
     async fn add_shard(&self, n_replicas: u32) -> Result<ShardId, MetaError> {
         self.shared.meta_leader()?;
         let (placement, told) = (self.shared.known.placement(), report::fresh(&self.shared));
-        let seats = plan::further_shard(&placement, &told, n_replicas).map_err(MetaError::Refused)?;
+        let seats =
+            plan::further_shard(&placement, &told, n_replicas).map_err(MetaError::Refused)?;
         match self.shared.propose_meta(&Command::CreateShard(seats)).await? {
             Outcome::Shard(shard) if shard != META_SHARD => Ok(shard),
             other => Err(MetaError::Unavailable(format!("{other:?} instead of a shard"))),

@@ -160,9 +160,8 @@ impl Memory {
         self.shunned.retain(|_, seen| seen.elapsed() < SHUNNED_FOR);
         for ((shard, replica_id), since) in &self.unwell {
             let shard = placement.shard(*shard);
-            let placed = shard.and_then(|shard| {
-                shard.replicas.iter().find(|one| one.replica_id == *replica_id)
-            });
+            let placed = shard
+                .and_then(|shard| shard.replicas.iter().find(|one| one.replica_id == *replica_id));
             if let Some(placed) = placed.filter(|_| since.elapsed() > plan::UNWELL_PATIENCE) {
                 self.shunned.insert(placed.disk_id, Instant::now());
             }

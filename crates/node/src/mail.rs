@@ -33,9 +33,9 @@ const READ_HERE_BYTES_MAX: u64 = 64 << 10;
 /// How often a view that was lost is taken anew.
 const VIEWS_MAX: usize = 3;
 
-/// Limit: how far beyond log time a request may expire: a year. Clients give theirs some ten seconds, by clocks
-/// that may be wrong, and the log time of a shard that nobody writes to stands still; the shard keeps a session
-/// and its outcomes until all that was asked in it has expired.
+/// Limit: how far beyond log time a request may expire: a year. Clients give theirs some ten seconds, by
+/// clocks that may be wrong, and the log time of a shard that nobody writes to stands still; the shard keeps
+/// a session and its outcomes until all that was asked in it has expired.
 const EXPIRES_WITHIN: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// The shards of this node.
@@ -214,7 +214,7 @@ impl MailHandler for Mail {
         let running = self.0.replicas.of_shard(shard).ok_or(MailError::NoSuchShard)?;
         let status = running.replica.status();
         // Why not itself: another one may lead by now, and who asks would come back here.
-        let is_doubted = status.role == Role::Leader && quorum_age(&status) >= QUORUM_AGE_MAX;
+        let is_doubted = status.role == Role::Leader && !is_sure(&status);
         let leader = status.leader.filter(|_| !is_doubted).map(|(_, member)| member.node);
         Ok(Leadership { leader, term: status.term })
     }
@@ -251,9 +251,10 @@ fn now() -> LogTime {
     LogTime(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// For how long no majority has answered a leader.
-fn quorum_age(status: &replica::Status) -> Duration {
-    Duration::from_millis(status.quorum_age_ms.unwrap_or(0))
+/// Whether a leader leads for certain: a majority answered it lately, or it is one by itself.
+fn is_sure(status: &replica::Status) -> bool {
+    let age = Duration::from_millis(status.quorum_age_ms.unwrap_or(0));
+    status.voters.len() <= 1 || age < QUORUM_AGE_MAX
 }
 
 /// Whether a request would last beyond what it may, were this log time.
@@ -291,8 +292,7 @@ async fn forward(
 ) -> MailError {
     let status = running.replica.watch_status();
     let leads = |status: &replica::Status| {
-        let is_sure = quorum_age(status) < QUORUM_AGE_MAX;
-        status.role == Role::Leader && status.term == term && is_sure
+        status.role == Role::Leader && status.term == term && is_sure(status)
     };
     let mut look = tokio::time::interval(LOOK_EVERY);
     loop {

@@ -75,9 +75,8 @@ fn may_vote(running: &Running, status: &Status, id: u64) -> bool {
     let matched = status.matched.get(&id);
     status.voters.contains_key(&id)
         || id == running.replica.replica_id()
-        || matched.is_some_and(|matched| {
-            matched + lag_max(status.committed) >= status.last_log_index
-        })
+        || matched
+            .is_some_and(|matched| matched + lag_max(status.committed) >= status.last_log_index)
 }
 
 fn refused(reason: String) -> MetaError {

@@ -545,6 +545,30 @@ async fn recipients_are_forgotten_with_their_message() {
 }
 
 #[tokio::test]
+async fn what_was_not_begun_when_the_frontend_goes_down_is_put_off() {
+    let store = Slow::new();
+    let shared = shared(&store);
+    let shutdown = CancellationToken::new();
+    let mut mta = Desk::new(Arc::clone(&shared), None, shutdown.clone());
+    let copies: Vec<_> = (0..40).map(|n| (mta.remember(place(n)), 1)).collect();
+    let command = |n: u8| Command::Upload(Upload::give_up(place(n).account, UploadId([n; 16])));
+    let commands = (0..40).map(|n| (command(n), Vec::new())).collect();
+    shutdown.cancel();
+    // Nobody answers what is asked.
+    let looked = mta.answer(Question::WouldTake(copies, None)).await;
+    let Reply::Looks(looks) = looked else { panic!("{looked:?}") };
+    assert_eq!(looks.len(), 40);
+    assert!(looks.iter().all(|look| matches!(look, Look::Unknown(Trouble::Unavailable))));
+    let done = mta.answer(Question::Commands(commands)).await;
+    let Reply::Outcomes(outcomes) = done else { panic!("{done:?}") };
+    let (begun, put_off) = outcomes.split_at(SIDE_BY_SIDE_MAX);
+    assert!(begun.iter().all(|outcome| matches!(outcome, Ok(Outcome::Done))));
+    assert_eq!(put_off.len(), 40 - SIDE_BY_SIDE_MAX);
+    assert!(put_off.iter().all(|outcome| matches!(outcome, Err(Trouble::Unavailable))));
+    assert_eq!(store.commands.lock().unwrap().len(), SIDE_BY_SIDE_MAX);
+}
+
+#[tokio::test]
 async fn what_is_sent_ahead_says_which_message_it_replaces() {
     let store = Slow::new();
     let shared = shared(&store);
@@ -562,8 +586,9 @@ async fn what_is_sent_ahead_says_which_message_it_replaces() {
     assert!(matches!(desk.answer(Question::Body(octets.into())).await, Reply::Done));
     assert!(matches!(desk.answer(Question::EndBody).await, Reply::Draft(_)));
     let commands = store.commands.lock().unwrap();
-    let says_so = |command: &Command| {
-        matches!(command, Command::Upload(upload) if upload.replaces == Some(replaced))
+    let says_so = |command: &Command| match command {
+        Command::Upload(upload) => upload.replaces == Some(replaced),
+        _ => false,
     };
     assert!(!commands.is_empty() && commands.iter().all(says_so), "{} commands", commands.len());
 }

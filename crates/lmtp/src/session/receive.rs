@@ -174,7 +174,7 @@ impl Session {
                 let n = reading.read(self.input.octets());
                 self.input.consume(n);
             }
-            // Why after each piece: one that is forgotten is not full any more, and reading goes on to the end.
+            // Why after each piece: one that is forgotten is not full, and reading goes on to the end.
             reading.judge(self.settings.message_bytes_max);
             let is_short = self.input.is_empty() || reading.is_at_end() || reading.is_full();
             if is_short {

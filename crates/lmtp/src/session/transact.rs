@@ -14,8 +14,8 @@ impl Session {
         words
     }
 
-    /// For what needs MAIL. Why it is no bad command after LHLO: RFC 2920 has RCPT and DATA sent behind a MAIL
-    /// that may be refused.
+    /// For what needs MAIL. Why it is no bad command after LHLO: RFC 2920 has RCPT and DATA sent behind a
+    /// MAIL that may be refused.
     pub(super) fn mail_first(&mut self) -> Words {
         if self.client.is_none() {
             return self.bad(Words::MailFirst);

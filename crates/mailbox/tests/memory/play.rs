@@ -272,7 +272,7 @@ impl Play {
                 });
                 Reply::Looks(looks.collect())
             }
-            Question::BeginBody(_) | Question::DropBody => {
+            Question::BeginBody(_) | Question::BeginReplacement(..) | Question::DropBody => {
                 self.body.clear();
                 Reply::Done
             }

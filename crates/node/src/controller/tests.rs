@@ -407,7 +407,8 @@ fn a_wiped_node_of_three_is_filled_again_on_its_new_disk() {
     // What left does not come back, and is no fault of the disk beside it.
     let again = world.note(Command::RegisterNode(node(3, &[disk_id(3, 0), disk_id(3, 7)])));
     assert!(matches!(again, Outcome::Done), "{again:?}");
-    let disks = &world.placement().node("n3").unwrap().disks;
+    let placement = world.placement();
+    let disks = &placement.node("n3").unwrap().disks;
     assert!(matches!(&disks[..], [only] if only.disk_id == disk_id(3, 7)), "{disks:?}");
     let again = world.note(Command::RegisterNode(node(3, &[disk_id(3, 0)])));
     assert!(matches!(again, Outcome::Refused(why) if why.contains("has left this cluster")));
@@ -608,7 +609,12 @@ fn two_nodes_that_are_drained_at_once_do_not_wait_for_each_other() {
     let plan = world.settle();
     assert!(world.is_whole(), "{:?}", plan.waiting);
     for name in ["n1", "n2"] {
-        assert_eq!(world.note(Command::RemoveNode(name.into())), Outcome::Done, "{:?}", plan.waiting);
+        assert_eq!(
+            world.note(Command::RemoveNode(name.into())),
+            Outcome::Done,
+            "{:?}",
+            plan.waiting
+        );
     }
 }
 
