@@ -257,19 +257,28 @@ impl ClusterStatus {
                 Some(ReplicaState::Starting) => "starting",
                 _ => "here",
             };
-            // Why: one that was not started yet cannot say what is in its log.
-            let said = said.filter(|told| told.state != ReplicaState::Starting || told.term > 0);
-            let words = said.map_or("nothing is known of its log".to_owned(), |told| {
+            // Why: one that was not started yet, or stopped for good, cannot say what is in its log.
+            let known = said.filter(|told| match told.state {
+                ReplicaState::Starting => told.term > 0,
+                state => state != ReplicaState::Failed,
+            });
+            let words = known.map_or("nothing is known of its log".to_owned(), |told| {
                 furthest = furthest.max(told.last_log);
                 let n = told.n_missing_chunks;
                 format!("log up to {}, {n} bodies missing", told.last_log)
             });
             if one.node == keep {
-                kept = said.filter(|told| is_reachable && told.state != ReplicaState::Failed);
+                // One that stopped for good may be all there is left, and can be taken as it is.
+                let is_failed = said.is_some_and(|told| told.state == ReplicaState::Failed);
+                kept = (is_reachable && (is_failed || known.is_some())).then_some(known);
             }
             text += &format!("\n  replica {} on {} ({state}): {words}", one.replica_id, one.node);
         }
         let kept = kept.with_context(|| format!("{text}\n{keep} has no running replica of it"))?;
+        let Some(kept) = kept else {
+            text += "\n  nothing is known of what it has; what it lacks is lost";
+            return Ok(text);
+        };
         text += &match furthest.saturating_sub(kept.last_log) {
             0 => "\n  no later entry is known; what the others acknowledged unseen is lost"
                 .to_owned(),
@@ -672,8 +681,11 @@ mod tests {
             assert!(shown.contains(words), "{shown}");
         }
         assert_eq!(status.to_json()["shards"][0]["replicas"][1]["state"], "failed");
-        let lost = status.losses(ShardId(1), "n2").unwrap_err().to_string();
-        assert!(lost.contains("n2 (FAILED)"), "{lost}");
-        assert!(lost.ends_with("n2 has no running replica of it"), "{lost}");
+        // It may be the last one there is.
+        let lost = status.losses(ShardId(1), "n2").unwrap();
+        assert!(lost.contains("n2 (FAILED): nothing is known of its log"), "{lost}");
+        assert!(lost.ends_with("nothing is known of what it has; what it lacks is lost"), "{lost}");
+        let lost = status.losses(ShardId(1), "n1").unwrap_err().to_string();
+        assert!(lost.ends_with("n1 has no running replica of it"), "{lost}");
     }
 }

@@ -23,7 +23,7 @@ mod watch;
 mod work;
 
 use std::fs;
-use std::io::BufReader;
+use std::io::{self, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -92,8 +92,14 @@ fn try_files(paths: &[Option<&Path>]) -> Result<()> {
 
 /// Prints the report, writes it, and makes the verdict the exit status.
 fn tell(report: &Report, json: Option<&Path>, html: Option<&Path>) -> Result<ExitCode> {
-    println!("\n{}", report.table());
-    println!("\nseed {}: {}", report.seed, report.verdict());
+    // Why the result is dropped: who reads no more of it still gets the files.
+    let _ = writeln!(
+        io::stdout(),
+        "\n{}\n\nseed {}: {}",
+        report.table(),
+        report.seed,
+        report.verdict()
+    );
     if let Some(path) = json {
         fs::write(path, report.to_json()?).with_context(|| format!("write {}", path.display()))?;
     }

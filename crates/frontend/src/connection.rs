@@ -22,6 +22,11 @@ use crate::socket::{STALLED_AFTER, Socket};
 /// Limit: how long a client may take to log in.
 pub(crate) const LOGIN_WITHIN: Duration = Duration::from_secs(60);
 
+/// Limit: how long who logged in may take nothing of what was asked for. Clients pipeline, and hand what came
+/// to slow filters; but of a phone that vanished while it took a message nothing else is heard, and it keeps
+/// its maildrop locked for so long.
+const TAKING_WITHIN: Duration = Duration::from_secs(180);
+
 /// Small pieces are gathered up to this before they are written.
 const GATHER_BYTES: usize = 16 * 1024;
 
@@ -128,12 +133,11 @@ impl Connection {
         Duration::from_secs(self.engine.idle_limit_s().into())
     }
 
-    /// How long the client may take nothing of what it asked for. Why the idle limit for who logged in: mail
-    /// clients pipeline, and what came goes through their filters while they take no more. Whoever brings a
-    /// message may have a place that others wait for.
+    /// How long the client may take nothing of what it asked for. Whoever brings a message may have a place
+    /// that others wait for.
     fn taking_within(&self, desk: &Desk, has_logged_in: bool) -> Duration {
         match self.has_login && has_logged_in && !desk.has_body() {
-            true => self.idle_limit(),
+            true => TAKING_WITHIN,
             false => STALLED_AFTER,
         }
     }

@@ -370,9 +370,12 @@ impl Scanner {
         let is_nested = self.open.iter().any(|open| matches!(open.role, Role::Message { .. }));
         let Some(innermost) = self.open.last_mut() else { return };
         innermost.end_header(position, n_lines);
-        // Why first: parameters without end would leave no room for who sent it.
+        // Why first: parameters without end would leave no room for who sent it. Why not all of it: addresses
+        // without end would leave none for where the parts end.
         if innermost.is_message {
-            let envelope = Envelope::read(&fields, &mut self.budget);
+            let mut most = self.budget.most();
+            let envelope = Envelope::read(&fields, &mut most);
+            self.budget.give_back(most);
             if is_root {
                 let sort = SortKeys::read(&fields, &envelope);
                 self.head = Some((envelope, sort));

@@ -19,6 +19,17 @@ impl Budget {
         self.left = self.left.saturating_sub(1);
         may
     }
+
+    /// All but a quarter of it, which is there for what comes afterwards.
+    pub(crate) fn most(&mut self) -> Budget {
+        let kept = self.left / 4;
+        Budget { left: std::mem::replace(&mut self.left, kept) - kept }
+    }
+
+    /// What was not needed of it.
+    pub(crate) fn give_back(&mut self, rest: Budget) {
+        self.left += rest.left;
+    }
 }
 
 /// A Content-Type; `None` if it is none, then RFC 2045 5.2 says text/plain.

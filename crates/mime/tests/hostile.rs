@@ -177,6 +177,17 @@ fn parameters_without_end_hide_no_sender() {
 }
 
 #[test]
+fn addresses_without_end_hide_no_part() {
+    let many = "a@b.c, ".repeat(20_000);
+    let raw = format!(
+        "From: ann@x\r\nTo: {many}d@x\r\nCc: {many}d@x\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n\
+         --b\r\n\r\none\r\n--b\r\n\r\ntwo\r\n--b--\r\n"
+    );
+    let metadata = scan_soon(raw.as_bytes());
+    assert!(metadata.structure.find(&[2]).is_some(), "{:?}", metadata.structure);
+}
+
+#[test]
 fn boundary_lookalikes_are_linear() {
     // Deep multiparts whose boundaries share a long beginning, then lines that nearly match all.
     let mut raw = Vec::new();

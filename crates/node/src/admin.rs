@@ -151,7 +151,13 @@ impl AdminHandler for Admin {
 
     async fn add_shard(&self, n_replicas: u32) -> Result<ShardId, MetaError> {
         self.shared.meta_leader()?;
-        let (placement, told) = (self.shared.known.placement(), report::fresh(&self.shared));
+        let placement = self.shared.known.placement();
+        // Why waited for: whoever began to lead a moment ago has not heard of all that are there.
+        let all_told = || report::fresh(&self.shared).len() >= placement.nodes.len();
+        let _ =
+            wait_until(tokio::time::Instant::now() + report::FRESH, || all_told().then_some(()))
+                .await;
+        let told = report::fresh(&self.shared);
         let seats =
             plan::further_shard(&placement, &told, n_replicas).map_err(MetaError::Refused)?;
         match self.shared.propose_meta(&Command::CreateShard(seats)).await? {

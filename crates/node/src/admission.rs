@@ -88,7 +88,9 @@ fn admit(shared: &Shared, placement: Placement) -> bool {
         shared.fail(error);
         return true;
     }
-    if let Some(node) = placement.node(shared.name()).filter(|_| formed) {
+    // Why this run: what was known before it does not tell of disks that are new.
+    let own = placement.node(shared.name()).filter(|node| node.run_id == shared.run_id);
+    if let Some(node) = own.filter(|_| formed) {
         shared.disks.leave_out(&node.disks);
     }
     if formed && let Err(error) = shared.disks.admit(placement.cluster) {

@@ -37,8 +37,9 @@ const KINDS: [Kind; 5] = [
     |rows, now, cmd, budget| expire_stagings(rows, now, cmd.uploads_before, budget),
     |rows, now, cmd, budget| purge(rows, now, cmd.purge_before, budget),
     |rows, now, cmd, budget| {
-        let is_done = called_off::apply(rows, budget);
-        reclaim::apply(rows, now, cmd.purge_before, budget) && is_done
+        // Why last: it may go on for thousands of steps, and what it drops is in nobody's way.
+        let is_done = reclaim::apply(rows, now, cmd.purge_before, budget);
+        called_off::apply(rows, budget) && is_done
     },
 ];
 
