@@ -19,6 +19,8 @@ import argparse, contextlib, json, os, pathlib, platform, shutil, socket, statis
 from figures import ROOT, Demo, end, run_to_end
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+# How often a mailbox that is to be filled is given what was refused.
+FILLS_MAX = 3
 PASSWORD = "secret"
 
 
@@ -233,9 +235,14 @@ def measure(a, side, operation, filled):
     if operation.fill and (drains or (side, users) not in filled):
         count = operation.fill * (users[1] - users[0] + 1)
         fill = ["deliver", "--size", "20k", "--clients", "16"]
-        filling = load(a, side, "lmtp", fill, users, ["--count", str(count)])
-        if filling["errors"] or filling["ops"] < count:
-            sys.exit(f"{count} messages were to be delivered before {operation.label}: {filling}")
+        # Why again: Dovecot refuses one of two first messages of an account that come at the same moment.
+        for _ in range(FILLS_MAX):
+            filling = load(a, side, "lmtp", fill, users, ["--count", str(count)])
+            count -= filling["ops"]
+            if count <= 0:
+                break
+        else:
+            sys.exit(f"{count} messages were not delivered before {operation.label}: {filling}")
         filled.add((side, users))
     before = cpu_ms(side.pids())
     limits = [] if drains else ["--seconds", str(a.seconds)]
