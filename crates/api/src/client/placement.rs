@@ -18,8 +18,10 @@ use crate::proto::meta::meta_client::MetaClient;
 
 /// How long a node may take to begin its stream.
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(2);
-/// A stream is not left earlier than this because what it tells seems out of date.
+/// A stream is not left earlier than this because what it tells seems out of date,
 const SUSPECT_AFTER: Duration = Duration::from_secs(1);
+/// nor earlier than this at last, where one after the other seems so.
+const SUSPECT_AFTER_MAX: Duration = Duration::from_secs(30);
 /// How long the cluster counts as reached after the last stream ended.
 const REACHED_FOR: Duration = Duration::from_secs(5);
 /// Pause before the next node is asked.
@@ -118,6 +120,26 @@ impl Silence {
     }
 }
 
+/// How long what a stream tells is believed, whatever seems to speak against it.
+struct Belief {
+    lasts: Duration,
+}
+
+impl Belief {
+    fn new() -> Self {
+        Self { lasts: SUSPECT_AFTER }
+    }
+
+    /// A stream was left so long after it began. Why longer next time: what seems out of date may be that a
+    /// majority is lost, which no node can change.
+    fn was_given_up(&mut self, after: Duration) {
+        self.lasts = match after < 2 * self.lasts {
+            true => (2 * self.lasts).min(SUSPECT_AFTER_MAX),
+            false => SUSPECT_AFTER,
+        };
+    }
+}
+
 struct Follower {
     nodes: Arc<Nodes>,
     publish: watch::Sender<Arc<Placement>>,
@@ -130,11 +152,12 @@ impl Follower {
         let mut pause = PAUSE_FIRST;
         let mut turn: usize = 0;
         let mut silence = Silence::since(Instant::now());
+        let mut belief = Belief::new();
         loop {
             let channels = self.nodes.all();
             let channel = channels[turn % channels.len()].clone();
             turn = turn.wrapping_add(1);
-            let told = self.follow(channel).await;
+            let told = self.follow(channel, &mut belief).await;
             if matches!(*self.reached.borrow(), Reached::Now) {
                 silence = Silence::since(Instant::now());
             }
@@ -161,7 +184,7 @@ impl Follower {
     }
 
     /// One stream to its end; an error if it told nothing.
-    async fn follow(&self, channel: Channel) -> Result<(), Status> {
+    async fn follow(&self, channel: Channel, belief: &mut Belief) -> Result<(), Status> {
         let mut client = MetaClient::new(channel);
         let known = self.publish.borrow().version;
         let request = WatchPlacementRequest { after_version: known };
@@ -170,7 +193,8 @@ impl Follower {
             .map_err(|_| Status::deadline_exceeded("no answer"))?;
         let mut stream = stream?.into_inner();
         self.reached.send_replace(Reached::Now);
-        let suspect_from = Instant::now() + SUSPECT_AFTER;
+        let began = Instant::now();
+        let suspect_from = began + belief.lasts;
         loop {
             let suspected = async {
                 sleep_until(suspect_from).await;
@@ -178,7 +202,10 @@ impl Follower {
             };
             let message = tokio::select! {
                 message = stream.message() => message,
-                () = suspected => return Ok(()),
+                () = suspected => {
+                    belief.was_given_up(began.elapsed());
+                    return Ok(());
+                }
             };
             let Some(message) = message? else { return Ok(()) };
             match Placement::try_from(message) {
@@ -213,5 +240,18 @@ mod tests {
         let mut silence = Silence::since(start);
         let told: Vec<u64> = (0..700).filter(|second| silence.is_to_be_told(at(*second))).collect();
         assert_eq!(told, [5, 305, 605]);
+    }
+
+    #[test]
+    fn who_doubts_again_and_again_does_so_less_often_and_at_once_after_a_while() {
+        let mut belief = Belief::new();
+        let mut lasted = Vec::new();
+        for _ in 0..7 {
+            lasted.push(belief.lasts.as_secs());
+            belief.was_given_up(belief.lasts);
+        }
+        assert_eq!(lasted, [1, 2, 4, 8, 16, 30, 30]);
+        belief.was_given_up(Duration::from_secs(600));
+        assert_eq!(belief.lasts, SUSPECT_AFTER);
     }
 }

@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use mailbox::ShardId;
 use tokio::sync::{Mutex, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Cluster;
 use crate::proto::mail::{LeaderRequest, LeaderResponse};
@@ -20,6 +20,8 @@ const OTHERS_TIMEOUT: Duration = Duration::from_millis(30);
 const PAUSE_FIRST: Duration = Duration::from_millis(10);
 /// Longest pause; this much later than its election a leader is found at most.
 const PAUSE_MAX: Duration = Duration::from_millis(50);
+/// After this long in vain, longer than an election, the members may be others than is known.
+const DOUBT_MEMBERS_AFTER: Duration = Duration::from_secs(2);
 
 /// A leader as it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,13 +43,20 @@ pub(super) struct Route {
     pub(super) shard: ShardId,
     pub(super) cluster: Cluster,
     known: watch::Sender<Known>,
-    finding: Mutex<Duration>,
+    finding: Mutex<Finding>,
+}
+
+/// How the leader is looked for.
+struct Finding {
+    pause: Duration,
+    in_vain_since: Option<Instant>,
 }
 
 impl Route {
     pub(super) fn new(shard: ShardId, cluster: Cluster) -> Self {
         let known = watch::Sender::new(Known::default());
-        Self { shard, cluster, known, finding: Mutex::new(PAUSE_FIRST) }
+        let finding = Mutex::new(Finding { pause: PAUSE_FIRST, in_vain_since: None });
+        Self { shard, cluster, known, finding }
     }
 
     /// The leader if one is known at present.
@@ -71,18 +80,22 @@ impl Route {
 
     /// One round, then a pause if it found nothing.
     async fn find(&self) {
-        let mut pause = self.finding.lock().await;
+        let mut finding = self.finding.lock().await;
         if self.known().is_some() {
             return;
         }
         match self.ask_all().await {
             Some(node) => {
                 self.set(&node, false);
-                *pause = PAUSE_FIRST;
+                *finding = Finding { pause: PAUSE_FIRST, in_vain_since: None };
             }
             None => {
-                sleep(*pause).await;
-                *pause = (*pause * 2).min(PAUSE_MAX);
+                let since = *finding.in_vain_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= DOUBT_MEMBERS_AFTER {
+                    self.cluster.placements.suspect();
+                }
+                sleep(finding.pause).await;
+                finding.pause = (finding.pause * 2).min(PAUSE_MAX);
             }
         }
     }
@@ -165,10 +178,13 @@ impl Route {
                 best = Some((response.term, response.leader));
             }
         }
-        if n_strangers > 0 && best.is_none() {
+        let best = best.map(|(_, node)| node);
+        // Who leads and is not known to be a member has come since the placement was told.
+        let is_outdated = best.as_ref().map_or(n_strangers > 0, |node| !names.contains(node));
+        if is_outdated {
             self.cluster.placements.suspect();
         }
-        best.map(|(_, node)| node)
+        best
     }
 
     async fn ask(&self, node: String) -> (String, Option<LeaderResponse>) {

@@ -176,6 +176,36 @@ async fn a_hint_is_followed() {
 }
 
 #[tokio::test]
+async fn a_leader_is_found_that_came_after_the_placement_was_told() {
+    let cluster = Cluster::start(4);
+    let later = cluster.place_without("n4");
+    // It listens to the first node, which is cut off from the others.
+    let client = cluster.client();
+    assert_eq!(client.command(PLACE, command(), Vec::new()).await, done(1));
+    cluster.world.publish(later);
+    cluster.world.lead("n4");
+    assert_eq!(client.command(PLACE, command(), Vec::new()).await, done(2));
+}
+
+#[tokio::test]
+async fn a_placement_is_doubted_in_which_nobody_leads_or_knows_who_does() {
+    let cluster = Cluster::start(3);
+    let later = cluster.place_without("n3");
+    cluster.node("n1").deaf.send_replace(true);
+    cluster.kill("n2");
+    let client = cluster.client_with_deadline(2 * PATIENCE);
+    let told = async {
+        while client.placement().version == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.expect("in time");
+    cluster.world.publish(later);
+    cluster.world.lead("n3");
+    assert_eq!(client.command(PLACE, command(), Vec::new()).await, done(1));
+}
+
+#[tokio::test]
 async fn a_forgotten_session_is_opened_anew_if_nothing_was_done_under_it() {
     let cluster = Cluster::start(1);
     let client = cluster.client();

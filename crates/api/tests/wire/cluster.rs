@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -99,6 +100,21 @@ impl Cluster {
             directory_slots: vec![SHARD; 1024],
             settings: BTreeMap::new(),
         });
+    }
+
+    /// Publishes the placement without one node, of which the first node is to hear no later version; gives
+    /// a later one, with all.
+    pub fn place_without(&self, name: &str) -> Placement {
+        let all = self.world.placement();
+        let mut early = Placement { version: all.version + 1, ..(*all).clone() };
+        early.nodes.retain(|node| node.name != name);
+        for shard in &mut early.shards {
+            shard.replicas.retain(|replica| replica.node != name);
+        }
+        self.node("n1").hears_up_to.store(early.version, Ordering::Relaxed);
+        let later = Placement { version: early.version + 1, ..(*all).clone() };
+        self.world.publish(early);
+        later
     }
 
     /// Starts a node, also again after it was killed.

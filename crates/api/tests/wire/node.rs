@@ -1,6 +1,7 @@
 //! A node whose shards live in one place, so that leaders can move at will, and whose faults are set.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -139,6 +140,11 @@ impl World {
         self.placement.send_replace(Arc::new(placement));
     }
 
+    /// What was published last.
+    pub fn placement(&self) -> Arc<Placement> {
+        Arc::clone(&self.placement.borrow())
+    }
+
     pub fn lead(&self, name: &str) {
         let mut state = self.state.lock().unwrap();
         state.leader = (!name.is_empty()).then(|| name.to_owned());
@@ -244,6 +250,8 @@ pub struct FakeNode {
     pub deaf: watch::Sender<bool>,
     /// How long it takes to be sure that it leads.
     pub sure_after: Mutex<Duration>,
+    /// It hears of no later version of the placement.
+    pub hears_up_to: Arc<AtomicU64>,
 }
 
 impl FakeNode {
@@ -257,6 +265,7 @@ impl FakeNode {
             chunks: Mutex::default(),
             deaf: watch::Sender::new(false),
             sure_after: Mutex::default(),
+            hears_up_to: Arc::new(AtomicU64::new(u64::MAX)),
         }
     }
 
@@ -527,7 +536,11 @@ impl MetaHandler for FakeNode {
 
     async fn watch_placement(&self, after_version: u64) -> Result<Placements, MetaError> {
         let placements = WatchStream::new(self.world.placement.subscribe());
-        Ok(Box::pin(placements.filter(move |placement| placement.version > after_version)))
+        let up_to = Arc::clone(&self.hears_up_to);
+        Ok(Box::pin(placements.filter(move |placement| {
+            let heard = placement.version <= up_to.load(Ordering::Relaxed);
+            heard && placement.version > after_version
+        })))
     }
 
     async fn register_node(
