@@ -31,6 +31,7 @@ use tokio::time::{Instant, timeout_at};
 
 pub(crate) use self::ask::Asker;
 use self::attempt::Pause;
+use self::chunk::Slow;
 pub use self::chunk::raw_octets;
 use self::directory::Directory;
 use self::log_time::ShardTime;
@@ -91,6 +92,7 @@ struct Shared {
     directory: Directory,
     shards: Mutex<HashMap<ShardId, Arc<ShardLink>>>,
     recent: Recent,
+    slow: Slow,
     moved: Moved,
     deadline: Duration,
 }
@@ -147,6 +149,7 @@ impl Client {
             directory: Directory::default(),
             shards: Mutex::new(HashMap::new()),
             recent: Recent::default(),
+            slow: Slow::default(),
             moved: Moved::default(),
             deadline,
         };

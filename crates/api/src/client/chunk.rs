@@ -1,6 +1,8 @@
 //! Chunks: immutable and verified, so any replica may serve them, also while there is no leader.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +23,31 @@ use wire::chunk_response::Result as Told;
 
 /// After this long without an answer the next replica is asked as well.
 const HEDGE_AFTER: Duration = Duration::from_millis(250);
+/// For so long it is then asked behind the others: else each chunk of a message would wait for it.
+const SLOW_FOR: Duration = Duration::from_secs(5);
+
+/// Nodes that let somebody wait lately, and until when others are asked before them.
+#[derive(Default)]
+pub(super) struct Slow {
+    until: Mutex<HashMap<String, Instant>>,
+}
+
+impl Slow {
+    fn note(&self, node: &str, now: Instant) {
+        let mut slow = self.nodes();
+        slow.retain(|_, until| *until > now);
+        slow.insert(node.to_owned(), now + SLOW_FOR);
+    }
+
+    /// `None` if it need not be behind others.
+    fn until(&self, node: &str, now: Instant) -> Option<Instant> {
+        self.nodes().get(node).copied().filter(|until| *until > now)
+    }
+
+    fn nodes(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+        self.until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// The raw octets of a chunk, if they are the ones its name says.
 pub fn raw_octets(stored: &StoredChunk) -> Option<Bytes> {
@@ -87,17 +114,18 @@ impl Client {
         let mut nodes = self.replicas(shard, &chunk).into_iter();
         let mut asked = FuturesUnordered::new();
         let mut n_silent = 0;
-        match nodes.next() {
-            Some(node) => asked.push(self.fetch_from(node, shard, chunk)),
-            None => {
-                self.shared.cluster.placements.suspect();
-                return Err(Trouble::Unavailable);
-            }
-        }
+        let Some(mut last) = nodes.next() else {
+            self.shared.cluster.placements.suspect();
+            return Err(Trouble::Unavailable);
+        };
+        asked.push(self.fetch_from(last.clone(), shard, chunk));
         loop {
             let result = tokio::select! {
                 result = asked.next() => result,
-                () = sleep(HEDGE_AFTER), if nodes.len() > 0 => Some(None),
+                () = sleep(HEDGE_AFTER), if nodes.len() > 0 => {
+                    self.shared.slow.note(&last, Instant::now());
+                    Some(None)
+                }
             };
             match result {
                 Some(Some(Ok(found))) => return Ok(found),
@@ -108,12 +136,14 @@ impl Client {
                 None => return Err(Trouble::Unavailable),
             }
             if let Some(node) = nodes.next() {
+                last.clone_from(&node);
                 asked.push(self.fetch_from(node, shard, chunk));
             }
         }
     }
 
-    /// The leader, then the others, beginning with a different one for each chunk.
+    /// The leader, then the others, beginning with a different one for each chunk; behind them all whoever was
+    /// slow lately.
     fn replicas(&self, shard: ShardId, chunk: &ChunkRef) -> Vec<String> {
         let placement = self.placement();
         let replicas = placement.shard(shard).map(|shard| shard.replicas.as_slice());
@@ -123,9 +153,11 @@ impl Client {
             let first = usize::from(chunk.digest.0[0]) % names.len();
             names.rotate_left(first);
         }
-        if let Some(leader) = self.link(shard).route.known() {
-            names.sort_by_key(|name| *name != leader.node);
-        }
+        let (leader, now) = (self.link(shard).route.known(), Instant::now());
+        names.sort_by_cached_key(|name| {
+            let leads = leader.as_ref().is_some_and(|leader| leader.node == *name);
+            (self.shared.slow.until(name, now), !leads)
+        });
         names
     }
 
@@ -156,5 +188,24 @@ impl Client {
             },
             Ok(None) | Err(_) => Err(Trouble::Unavailable),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_slow_is_behind_the_others_for_a_while() {
+        let (slow, began) = (Slow::default(), Instant::now());
+        slow.note("n1", began);
+        slow.note("n2", began + SLOW_FOR / 2);
+        assert!(slow.until("n3", began).is_none());
+        assert!(slow.until("n1", began) < slow.until("n2", began), "who was so later is behind");
+        slow.note("n1", began + SLOW_FOR);
+        assert!(slow.until("n1", began + SLOW_FOR) > slow.until("n2", began + SLOW_FOR));
+        slow.note("n3", began + 3 * SLOW_FOR);
+        assert!(slow.until("n1", began + 3 * SLOW_FOR).is_none());
+        assert_eq!(slow.nodes().len(), 1, "nothing is kept of what is over");
     }
 }

@@ -246,6 +246,8 @@ pub struct FakeNode {
     pub held: watch::Sender<Option<u8>>,
     /// Chunks this node has.
     pub chunks: Mutex<BTreeMap<Digest, StoredChunk>>,
+    /// How often it was asked for one.
+    pub n_chunks_asked: AtomicU64,
     /// Does not answer anything about leadership, and nothing else.
     pub deaf: watch::Sender<bool>,
     /// How long it takes to be sure that it leads.
@@ -263,6 +265,7 @@ impl FakeNode {
             seen: Arc::default(),
             held: watch::Sender::new(None),
             chunks: Mutex::default(),
+            n_chunks_asked: AtomicU64::new(0),
             deaf: watch::Sender::new(false),
             sure_after: Mutex::default(),
             hears_up_to: Arc::new(AtomicU64::new(u64::MAX)),
@@ -418,6 +421,7 @@ impl MailHandler for FakeNode {
     }
 
     async fn chunk(&self, _: ShardId, chunk: ChunkRef) -> Result<StoredChunk, MailError> {
+        self.n_chunks_asked.fetch_add(1, Ordering::Relaxed);
         self.hear().await;
         let chunks = self.chunks.lock().unwrap();
         chunks.get(&chunk.digest).cloned().ok_or(MailError::NoSuchChunk)

@@ -1,5 +1,6 @@
 //! Questions, the directory, chunks, the maildrop.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -100,6 +101,23 @@ async fn a_chunk_comes_from_whoever_has_a_good_copy() {
     cluster.node("n1").deaf.send_replace(true);
     cluster.kill("n2");
     assert_eq!(client.chunk(PLACE, good.chunk).await, Ok(good));
+}
+
+#[tokio::test]
+async fn a_silent_leader_is_waited_for_once_and_not_for_each_chunk() {
+    let cluster = Cluster::start(3);
+    let client = cluster.client();
+    // Who leads is found out by asking in earnest.
+    assert_eq!(client.recipient(&address("nobody@example.test")).await, Ok(None));
+    cluster.node("n1").deaf.send_replace(true);
+    for n in 0..20 {
+        let each = chunk(&[n; 5_000]);
+        keep(&cluster, "n2", each.clone());
+        keep(&cluster, "n3", each.clone());
+        assert_eq!(client.chunk(PLACE, each.chunk).await, Ok(each));
+    }
+    let n_asked = cluster.node("n1").n_chunks_asked.load(Ordering::Relaxed);
+    assert!((1..10).contains(&n_asked), "{n_asked} of 20");
 }
 
 #[tokio::test]
