@@ -134,7 +134,7 @@ impl Desk {
         loop {
             if watched.has_gap {
                 sleep_until(watched.rests_until).await;
-                let asking = list(&self.shared, watched.place, watched.mailboxes());
+                let asking = look_again(&self.shared, watched.place, watched.mailboxes());
                 // Why boxed: most connections are idle, and few of them ask this.
                 match Box::pin(asking).await {
                     Ok(answer) => {
@@ -554,8 +554,9 @@ impl Desk {
     }
 }
 
-/// Asks for all mailboxes of an account, when it is its turn.
-async fn list(shared: &Shared, place: Place, query: Query) -> Result<Answer, Trouble> {
+/// Asks for all mailboxes of an account after news were lost, when it is its turn.
+async fn look_again(shared: &Shared, place: Place, query: Query) -> Result<Answer, Trouble> {
+    let _among_all = shared.limits.gaps.turn(place.shard).await;
     let _turn = listing_turn(shared, place.account).await?;
     shared.store.query(place, query).await
 }

@@ -49,7 +49,7 @@ pub use unix::{FileMode, NotAMode, UnixSocket};
 
 use authenticate::Authenticator;
 use large::Large;
-use limits::{Counter, LISTINGS_MAX, Limits, SEARCHES_MAX, Turns};
+use limits::{Counter, GAPS_MAX, LISTINGS_MAX, Limits, SEARCHES_MAX, Turns};
 use listen::{Listener, Port};
 use metrics::Metrics;
 use penalty::Penalties;
@@ -228,6 +228,7 @@ fn shared(
         accounts: Counter::new(config.connections_per_account_max),
         searches: Turns::new(SEARCHES_MAX),
         listings: Turns::new(LISTINGS_MAX),
+        gaps: Turns::new(GAPS_MAX),
     };
     Ok(Shared {
         authenticator: Authenticator::new(Arc::clone(&store), n_cores.min(HASHING_MAX)),

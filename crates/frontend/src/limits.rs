@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub(crate) use api::counter::{Counted, Counter, Origin};
-use mailbox::AccountId;
+use mailbox::{AccountId, ShardId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Limit: searches and the like of one account that are under way at once, each of which may keep a core
@@ -16,6 +16,9 @@ pub(crate) const SEARCHES_MAX: usize = 3;
 /// Limit: lists of all mailboxes of one account that are asked for at once. Each is over in milliseconds but
 /// for huge trees; the few connections of a client list when they begin.
 pub(crate) const LISTINGS_MAX: usize = 3;
+/// Limit: sessions that look at once what changed in a shard while news were lost: at a new leader all that
+/// watch want to, and they may be thousands, none of which has a client that waits for it.
+pub(crate) const GAPS_MAX: usize = 16;
 
 /// Lines by key: so many of each are served at once, the others wait their turn.
 pub(crate) struct Turns<K> {
@@ -75,6 +78,8 @@ pub(crate) struct Limits {
     pub(crate) searches: Arc<Turns<AccountId>>,
     /// Questions for all names of an account, which do not wait for its searches.
     pub(crate) listings: Arc<Turns<AccountId>>,
+    /// Those that are asked after news were lost.
+    pub(crate) gaps: Arc<Turns<ShardId>>,
 }
 
 impl Limits {
@@ -118,6 +123,7 @@ mod tests {
             accounts: Counter::new(2),
             searches: Turns::new(SEARCHES_MAX),
             listings: Turns::new(LISTINGS_MAX),
+            gaps: Turns::new(GAPS_MAX),
         };
         let [far, near] = ["192.0.2.1", "127.0.0.1"].map(|text| text.parse().unwrap());
         let n_taken = |enter: &dyn Fn() -> Option<Counted<Origin>>| {

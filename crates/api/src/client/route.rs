@@ -44,6 +44,7 @@ pub(super) struct Route {
     pub(super) cluster: Cluster,
     known: watch::Sender<Known>,
     finding: Mutex<Finding>,
+    probing: Mutex<()>,
 }
 
 /// How the leader is looked for.
@@ -56,7 +57,7 @@ impl Route {
     pub(super) fn new(shard: ShardId, cluster: Cluster) -> Self {
         let known = watch::Sender::new(Known::default());
         let finding = Mutex::new(Finding { pause: PAUSE_FIRST, in_vain_since: None });
-        Self { shard, cluster, known, finding }
+        Self { shard, cluster, known, finding, probing: Mutex::new(()) }
     }
 
     /// The leader if one is known at present.
@@ -140,6 +141,8 @@ impl Route {
 
     /// Looks whether a silent leader still leads; if another one does, that is known afterwards.
     pub(super) async fn probe(&self, leader: &Leader) {
+        // Why one: thousands may wait for the same leader, and all hear of another one.
+        let Ok(_probing) = self.probing.try_lock() else { return };
         if let Some(node) = self.ask_all().await
             && node != leader.node
             && self.known().as_ref() == Some(leader)

@@ -109,6 +109,24 @@ async fn a_leader_that_falls_silent_is_left_when_another_one_leads() {
 }
 
 #[tokio::test]
+async fn of_many_that_wait_for_a_silent_leader_one_asks_whether_it_leads() {
+    let cluster = Cluster::start(3);
+    let client = cluster.client();
+    assert_eq!(client.command(PLACE, command(), Vec::new()).await, done(1));
+    cluster.world.lead("");
+    cluster.node("n1").deaf.send_replace(true);
+    let began = Instant::now();
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..50 {
+        let client = client.clone();
+        calls.spawn(async move { client.command(PLACE, command(), Vec::new()).await });
+    }
+    // Each time the other two are asked, and never so soon again by each of the calls.
+    cluster.world.asked_in_vain(6).await;
+    assert!(began.elapsed() > Duration::from_millis(1_800), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
 async fn a_command_waits_for_a_leader_and_reaches_it_at_once() {
     let cluster = Cluster::start(3);
     let client = cluster.client();

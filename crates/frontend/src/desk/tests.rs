@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::authenticate::Authenticator;
 use crate::ingest::LARGE_BODY_BYTES;
-use crate::limits::{LISTINGS_MAX, SEARCHES_MAX};
+use crate::limits::{GAPS_MAX, LISTINGS_MAX, SEARCHES_MAX};
 use crate::store::{LockToken, Store};
 
 /// Steps of others after which whoever could go on has.
@@ -478,6 +478,28 @@ async fn what_cannot_be_found_out_is_not_asked_again_at_once() {
         assert_eq!(desk.next_change().await.of, of, "as IDLE is told, which asks again");
     }
     assert!(begun.elapsed() >= ASK_AGAIN_AFTER * 4, "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_a_new_leader_few_sessions_look_again_at_once() {
+    let store = Slow::new();
+    let shared = shared(&store);
+    let mut sessions = JoinSet::new();
+    for n in 0..GAPS_MAX as u8 + 4 {
+        let mut desk = desk(&shared, n);
+        let of = inbox(place(n).account).of;
+        assert!(matches!(desk.answer(Question::Watch(of)).await, Reply::Done));
+        desk.watched.as_mut().unwrap().has_gap = true;
+        sessions.spawn(async move { (desk.next_change().await.of, of) });
+    }
+    // The clock stands still while anybody can go on.
+    sleep(ASK_AGAIN_AFTER).await;
+    assert_eq!(store.n_under_way().await, GAPS_MAX);
+    store.answers.add_permits(GAPS_MAX + 4);
+    while let Some(heard) = sessions.join_next().await {
+        let (heard, of) = heard.unwrap();
+        assert_eq!(heard, of);
+    }
 }
 
 #[tokio::test(start_paused = true)]
