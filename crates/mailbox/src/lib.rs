@@ -74,6 +74,15 @@ pub fn apply(rows: &mut Rows<'_>, entry: &Entry, inline: &[ChunkRef]) -> Applied
     apply::apply(rows, entry, inline)
 }
 
+/// Whether an entry would change more than what the shard says of itself: log time, and how much is in open
+/// uploads.
+pub fn has_effect(rows: &dyn Source, digest: RowDigest, entry: &Entry) -> bool {
+    let mut rows = Rows::new(rows, digest);
+    apply::apply(&mut rows, entry, &[]);
+    let shard = table::shard();
+    rows.into_changes().0.keys().any(|key| *key != shard)
+}
+
 /// Answers a question from the rows as they are.
 pub fn answer(rows: &dyn Source, bodies: &dyn Bodies, query: &Query) -> Answer {
     query::answer(rows, bodies, query).unwrap_or_else(Answer::Refused)

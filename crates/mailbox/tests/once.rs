@@ -137,6 +137,29 @@ fn a_session_is_dropped_only_when_no_repetition_can_be_executed_again() {
     assert_eq!(shard.mailbox("INBOX").n_messages, 1);
 }
 
+#[test]
+fn one_row_is_an_effect_also_while_log_time_is_ahead_and_log_time_is_none() {
+    let mut shard = Shard::new();
+    let request = |sessions_before| {
+        let (uploads_before, purge_before) = (LogTime(0), LogTime(0));
+        let step = Housekeep { sessions_before, uploads_before, purge_before };
+        let command = Command::Housekeep(step);
+        let expires = LogTime(u64::MAX);
+        Request { session: None, sequence: 0, lowest_unanswered: 0, expires, command }
+    };
+    let (nothing, all) = (request(LogTime(0)), request(LogTime(u64::MAX)));
+    let has_effect =
+        |shard: &Shard, request| has_effect(&shard.rows, shard.digest, &at(shard, request));
+    shard.now_ms += 3_600_000; // A leader whose clock leapt.
+    assert!(!has_effect(&shard, &nothing), "log time alone");
+    shard.entry(&at(&shard, &nothing), &[]);
+    shard.now_ms = START_MS;
+    assert!(!has_effect(&shard, &nothing));
+    assert!(has_effect(&shard, &all), "the session goes");
+    shard.entry(&at(&shard, &all), &[]);
+    assert!(!has_effect(&shard, &all), "it has gone");
+}
+
 /// An outcome as versions keep it that know nothing of [`outcome::Stored::own`].
 #[derive(minicbor::Encode)]
 enum Kept {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use api::placement::META_SHARD;
 use mailbox::command::Housekeep;
-use mailbox::{Command, Entry, LogTime, Request, Rows};
+use mailbox::{Command, Entry, LogTime, Request};
 use replica::Role;
 
 use crate::replicas::Running;
@@ -88,14 +88,10 @@ async fn has_work(running: &Arc<Running>, now: LogTime, request: &Request) -> bo
     let entry = Entry { time: now, request: request.clone() };
     let tried = tokio::task::spawn_blocking(move || {
         let digest = view.digest();
-        let changed = view.read(|source, _| {
-            let mut rows = Rows::new(source, digest);
-            mailbox::apply(&mut rows, &entry, &[]);
-            rows.into_changes().0.len()
-        });
-        changed.unwrap_or(0)
+        let effect = view.read(|source, _| mailbox::has_effect(source, digest, &entry));
+        effect.unwrap_or(false)
     });
-    tried.await.unwrap_or(0) > 1
+    tried.await.unwrap_or(false)
 }
 
 fn now() -> LogTime {
