@@ -258,6 +258,47 @@ fn one_account_does_not_keep_all_others_large_mail_out() {
     assert!(!is_chunk_live(&shard.rows, &chunks[0].digest));
 }
 
+/// Uploads of some 50 MB each until no more are taken; how many were.
+fn fill(shard: &mut Shard, account: AccountId, chunks: &[ChunkRef]) -> u32 {
+    let mut n_taken = 0;
+    loop {
+        let upload = UploadId(id_of(1_000 + shard.sequence as u32));
+        let all = vec![chunks[0]; 250];
+        let piece = Upload { account, upload, sequence: 0, chunks: all, replaces: None };
+        match shard.apply(Command::Upload(piece), chunks).outcome {
+            Outcome::Done => n_taken += 1,
+            Outcome::Refused(Refusal::Limit(_)) => return n_taken,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn few_accounts_do_not_keep_all_others_large_mail_out_and_dead_uploads_end_soon() {
+    let mut shard = Shard::with_account();
+    let (_, chunks) = shard.message(&vec![b'x'; 200_000]);
+    let accounts = [1, 2, 3, 4, 5, 6].map(|n| AccountId([n; 16]));
+    for account in accounts {
+        assert_eq!(shard.run(create_account(account, Quota::default())), Outcome::Done);
+    }
+    let after_three_minutes = |shard: &mut Shard| {
+        shard.now_ms += 3 * 60_000;
+        let uploads_before = LogTime(shard.now_ms - 10 * 60_000);
+        let never = LogTime(0);
+        let step = Housekeep { sessions_before: never, uploads_before, purge_before: never };
+        while shard.housekeep(step.clone()) {}
+    };
+    assert_eq!(fill(&mut shard, accounts[0], &chunks), 10);
+    after_three_minutes(&mut shard);
+    assert_eq!(fill(&mut shard, accounts[0], &chunks), 0, "there is room for others");
+    let taken = [1, 2, 3, 4, 5].map(|n| fill(&mut shard, accounts[n], &chunks));
+    assert_eq!(taken, [8, 6, 4, 3, 2], "less where less is left");
+    assert_eq!(fill(&mut shard, ACCOUNT, &chunks), 2, "whoever comes now");
+    // Nobody continues any of them.
+    after_three_minutes(&mut shard);
+    assert!(fill(&mut shard, accounts[0], &chunks) > 0);
+}
+
 #[test]
 fn an_upload_goes_on_while_there_are_as_many_as_there_may_be() {
     let mut shard = Shard::with_account();

@@ -77,6 +77,7 @@ pub(crate) fn apply(rows: &mut Rows<'_>, now: LogTime, cmd: &Housekeep) -> Outco
 
 fn expire_uploads(rows: &mut Rows<'_>, now: LogTime, before: LogTime, budget: &Budget) -> bool {
     let mut expired = Vec::new();
+    let before = upload::dropped_before(rows, before);
     let uploads = table::uploads();
     rows.scan(&uploads, &table::end_of(&uploads), &mut |key, value| {
         if row::read::<UploadRow>(value).touched < before {

@@ -3,21 +3,26 @@
 use super::store;
 use crate::command::Upload;
 use crate::content::{self, CHUNKS_MAX, Inline};
-use crate::ids::UploadId;
+use crate::ids::{LogTime, UploadId};
 use crate::ledger::Ledger;
 use crate::outcome::{Outcome, Refusal};
 use crate::row::{self, PieceRow, ShardRow, UploadRow};
-use crate::rows::Source as _;
+use crate::rows::Source;
 use crate::table;
 use crate::uid_set::UidSet;
 
 /// Limit: raw octets in all open uploads of a shard: forty of the largest messages at once.
 pub const UPLOAD_BYTES_MAX: u64 = 2 << 30;
-/// Limit: of that, in those of one account, so that no account keeps all others' large mail out: ten of the
-/// largest messages, as an MTA that delivers twenty at once may bring,
-const ACCOUNT_BYTES_MAX: u64 = 512 << 20;
-/// in so many uploads.
+/// Limit: an account has in its own at most what is left for all others, divided by this, so that no few of
+/// them keep all others' large mail out. One that is alone has 512 MiB, ten of the largest messages, as an MTA
+/// that delivers twenty at once may bring; nine that take what they can leave 150 MiB,
+const ACCOUNT_SHARE: u64 = 3;
+/// and has so many uploads.
 const ACCOUNT_UPLOADS_MAX: usize = 256;
+/// Where so much is taken, uploads that are not continued
+const SCARCE_BYTES: u64 = UPLOAD_BYTES_MAX / 4 * 3;
+/// are dropped so much earlier: after two minutes in place of ten, which only the slowest lines need.
+const SCARCE_EARLIER_MS: u64 = 8 * 60 * 1000;
 
 pub(crate) fn apply(
     ledger: &mut Ledger<'_, '_>,
@@ -54,7 +59,8 @@ pub(crate) fn apply(
     if shard.upload_bytes + bytes > UPLOAD_BYTES_MAX {
         return Err(Refusal::Limit("open uploads".into()));
     }
-    if !has_room(ledger, bytes, row.is_none()) {
+    let n_left = UPLOAD_BYTES_MAX - shard.upload_bytes - bytes;
+    if !has_room(ledger, bytes, row.is_none(), n_left / ACCOUNT_SHARE) {
         return Err(Refusal::Limit("open uploads of one account".into()));
     }
     let row = UploadRow {
@@ -74,8 +80,8 @@ pub(crate) fn apply(
 }
 
 /// Whether so many octets more may be in the account's open uploads, those of a new one or of one that is
-/// counted already.
-fn has_room(ledger: &Ledger<'_, '_>, bytes: u64, is_new: bool) -> bool {
+/// counted already, if there may be so many in all.
+fn has_room(ledger: &Ledger<'_, '_>, bytes: u64, is_new: bool, n_bytes_max: u64) -> bool {
     let uploads = table::uploads_of(ledger.account);
     let (mut n_uploads, mut n_bytes) = (usize::from(is_new), bytes);
     ledger.rows.scan(&uploads, &table::end_of(&uploads), &mut |_, value| {
@@ -83,7 +89,16 @@ fn has_room(ledger: &Ledger<'_, '_>, bytes: u64, is_new: bool) -> bool {
         n_bytes += row::read::<UploadRow>(value).size_bytes;
         n_uploads <= ACCOUNT_UPLOADS_MAX
     });
-    n_uploads <= ACCOUNT_UPLOADS_MAX && n_bytes <= ACCOUNT_BYTES_MAX
+    n_uploads <= ACCOUNT_UPLOADS_MAX && n_bytes <= n_bytes_max
+}
+
+/// Uploads not continued since are dropped when those not continued since `before` are to be.
+pub(crate) fn dropped_before(rows: &dyn Source, before: LogTime) -> LogTime {
+    let shard: ShardRow = row::load(rows, &table::shard()).unwrap_or_default();
+    match shard.upload_bytes >= SCARCE_BYTES {
+        true => LogTime(before.0.saturating_add(SCARCE_EARLIER_MS)),
+        false => before,
+    }
 }
 
 /// An upload is no longer needed: its message arrived, or nobody continued it.
