@@ -17,14 +17,14 @@ use tokio_util::sync::CancellationToken;
 use crate::desk::Desk;
 use crate::limits::Origin;
 use crate::shared::Shared;
-use crate::socket::{STALLED_AFTER, Socket};
+use crate::socket::{STALLED_AFTER, Socket, Taking};
 
 /// Limit: how long a client may take to log in.
 pub(crate) const LOGIN_WITHIN: Duration = Duration::from_secs(60);
 
 /// Limit: how long who logged in may take nothing of what was asked for. Clients pipeline, and hand what came
-/// to slow filters; but of a phone that vanished while it took a message nothing else is heard, and it keeps
-/// its maildrop locked for so long.
+/// to slow filters; but of a phone that vanished while it took a message nothing else is heard, and it has a
+/// place among its account's sessions for so long.
 const TAKING_WITHIN: Duration = Duration::from_secs(180);
 
 /// Small pieces are gathered up to this before they are written.
@@ -61,7 +61,7 @@ impl Connection {
         let mut desk = Desk::new(Arc::clone(&self.shared), self.origin, self.shutdown.clone());
         let started = Instant::now();
         let login_until = self.has_login.then(|| started + LOGIN_WITHIN);
-        let mut out = Output::new(socket, login_until);
+        let mut out = Output::new(socket, login_until, desk.taking());
         // Since when the client has all it asked for and says nothing.
         let mut silent_since = started;
         let mut has_asked = false;
@@ -117,7 +117,7 @@ impl Connection {
                     // Why boxed: it is large, and over before a connection waits.
                     let begun = Box::pin(out.socket.start_tls(acceptor, &self.shutdown));
                     let socket = begun.await?;
-                    out = Output::new(socket, out.until);
+                    out = Output::new(socket, out.until, desk.taking());
                     self.engine.tls_started();
                 }
                 Step::Close => {
@@ -208,12 +208,13 @@ struct Output {
     until: Option<Instant>,
     /// Who takes nothing for so long is let go.
     patience: Duration,
+    taking: Arc<Taking>,
 }
 
 impl Output {
-    fn new(socket: Socket, until: Option<Instant>) -> Self {
+    fn new(socket: Socket, until: Option<Instant>, taking: Arc<Taking>) -> Self {
         let (gathered, behind) = (BytesMut::new(), BytesMut::new());
-        Self { socket, gathered, large: None, behind, until, patience: STALLED_AFTER }
+        Self { socket, gathered, large: None, behind, until, patience: STALLED_AFTER, taking }
     }
 
     /// Small pieces wait for company; a large one waits until something else is to be done, so that
@@ -241,7 +242,7 @@ impl Output {
         let behind = std::mem::take(&mut self.behind);
         // Why together: a response is one packet for the client to wake up for.
         let mut pieces = [IoSlice::new(&gathered), IoSlice::new(&large), IoSlice::new(&behind)];
-        let writing = self.socket.write_all(&mut pieces, self.patience);
+        let writing = self.socket.write_all(&mut pieces, self.patience, &self.taking);
         match self.until {
             Some(until) => timeout_at(until, writing).await?,
             None => writing.await,

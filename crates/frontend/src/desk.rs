@@ -28,6 +28,7 @@ use crate::limits::{Counted, Origin, Turn};
 use crate::maildrop::MaildropLock;
 use crate::metrics::{Kind, LoginResult};
 use crate::shared::Shared;
+use crate::socket::Taking;
 use crate::store::Watch;
 
 /// Limit: commands of one session done side by side.
@@ -60,6 +61,7 @@ pub(crate) struct Desk {
     ahead: Ahead,
     watched: Option<Watched>,
     maildrop: Option<MaildropLock>,
+    taking: Arc<Taking>,
 }
 
 struct Watched {
@@ -114,7 +116,13 @@ impl Desk {
             ahead,
             watched: None,
             maildrop: None,
+            taking: Arc::default(),
         }
+    }
+
+    /// How it is noted that the client takes nothing.
+    pub(crate) fn taking(&self) -> Arc<Taking> {
+        Arc::clone(&self.taking)
     }
 
     /// Whether somebody is logged in.
@@ -549,7 +557,8 @@ impl Desk {
             return Ok(if maildrop.renew().await? { Reply::Done } else { Reply::InUse });
         }
         let store = Arc::clone(&self.shared.store);
-        self.maildrop = MaildropLock::take(store, self.place(account)?).await?;
+        let place = self.place(account)?;
+        self.maildrop = MaildropLock::take(store, place, self.taking()).await?;
         Ok(if self.maildrop.is_some() { Reply::Done } else { Reply::InUse })
     }
 }

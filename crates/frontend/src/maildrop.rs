@@ -2,7 +2,8 @@
 //!
 //! Locks are in the memory of the shard's leader, so that a new leader, or another shard, knows of none.
 //! Then whoever comes first has it, mostly the session that had it before; a session that has lost it is
-//! told so and removes nothing (RFC 1939 4: exclusive access).
+//! told so and removes nothing (RFC 1939 4: exclusive access). The same for a session whose client takes
+//! nothing of what it asked for, as a phone that vanished in a download: its lock is not renewed meanwhile.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,10 +19,15 @@ use tokio::time::Instant;
 use tracing::info;
 
 use crate::random;
+use crate::socket::Taking;
 use crate::store::{LockToken, Store, Watch};
 
 /// A lease is renewed three times in its life.
 const RENEW_AFTER: Duration = Duration::from_millis(api::mail::MAILDROP_LEASE_MS / 3);
+
+/// Limit: how long a client may take nothing until its lease, which ends some twenty seconds later, is left to
+/// whoever comes. One that just says nothing has all it asked for, and keeps it.
+const TAKES_WITHIN: Duration = RENEW_AFTER;
 
 /// For so long a session waits for one that has the maildrop: that may be about to end, or its connection
 /// just broke. No client gives up so soon.
@@ -34,7 +40,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(160);
 /// So old is a session before it listens for what loses locks: most end sooner, and a stream costs
 /// the shard's leader a round. QUIT removes nothing without another look.
 const LISTEN_AFTER: Duration = Duration::from_secs(1);
-/// When a renewal failed, the next one comes so soon.
+/// When a renewal failed, or was not due to a client that takes nothing, the next one comes so soon.
 const RENEW_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// The lock; dropping it gives it back, a little later.
@@ -49,12 +55,17 @@ struct Claim {
     store: Arc<dyn Store>,
     place: Place,
     token: LockToken,
+    taking: Arc<Taking>,
     is_lost: AtomicBool,
 }
 
 impl MaildropLock {
     /// Takes the lock; `None` if another session has it and keeps it.
-    pub(crate) async fn take(store: Arc<dyn Store>, place: Place) -> Result<Option<Self>, Trouble> {
+    pub(crate) async fn take(
+        store: Arc<dyn Store>,
+        place: Place,
+        taking: Arc<Taking>,
+    ) -> Result<Option<Self>, Trouble> {
         let token: LockToken = random::bytes();
         let until = Instant::now() + PATIENCE;
         let mut pause = PAUSE_MIN;
@@ -66,7 +77,8 @@ impl MaildropLock {
             pause = (2 * pause).min(PAUSE_MAX);
         }
         let (stop, stopped) = oneshot::channel();
-        let claim = Arc::new(Claim { store, place, token, is_lost: AtomicBool::new(false) });
+        let is_lost = AtomicBool::new(false);
+        let claim = Arc::new(Claim { store, place, token, taking, is_lost });
         let keeper = tokio::spawn(keep(Arc::clone(&claim), stopped));
         Ok(Some(Self { claim, stop, keeper }))
     }
@@ -112,6 +124,10 @@ async fn keep(claim: Arc<Claim>, mut stopped: oneshot::Receiver<()>) {
             _ = &mut stopped => break,
             () = tokio::time::sleep(pause) => {}
             () = upheaval(&mut news) => {}
+        }
+        if claim.taking.nothing_for() >= TAKES_WITHIN {
+            pause = RENEW_AGAIN_AFTER;
+            continue;
         }
         news.get_or_insert_with(|| claim.store.watch(claim.place));
         pause = match claim.renew().await {

@@ -5,12 +5,13 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +36,31 @@ pub(crate) async fn unless_shut_down<T>(
 ) -> io::Result<T> {
     let ended = shutdown.run_until_cancelled(waiting).await;
     ended.ok_or_else(|| io::Error::other("going down"))
+}
+
+/// Since when a client takes nothing of what there is for it.
+#[derive(Default)]
+pub(crate) struct Taking {
+    waits: Mutex<Option<Instant>>,
+}
+
+impl Taking {
+    /// For how long it has taken nothing; for no time while there is nothing for it.
+    pub(crate) fn nothing_for(&self) -> Duration {
+        self.waits().map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    fn begins(&self) {
+        *self.waits() = Some(Instant::now());
+    }
+
+    fn has_all(&self) {
+        *self.waits() = None;
+    }
+
+    fn waits(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// One end of a connection.
@@ -89,10 +115,12 @@ impl Socket {
         &mut self,
         mut pieces: &mut [IoSlice<'_>],
         patience: Duration,
+        taking: &Taking,
     ) -> io::Result<()> {
         // Why first: leaves out what is empty.
         IoSlice::advance_slices(&mut pieces, 0);
         while !pieces.is_empty() {
+            taking.begins();
             let n = match self {
                 Self::Plain(stream) => timeout(patience, stream.write_vectored(pieces)).await??,
                 Self::Unix(stream) => timeout(patience, stream.write_vectored(pieces)).await??,
@@ -104,8 +132,9 @@ impl Socket {
             IoSlice::advance_slices(&mut pieces, n);
         }
         if let Self::Tls(stream) = self {
-            flush(stream, patience).await?;
+            flush(stream, patience, taking).await?;
         }
+        taking.has_all();
         Ok(())
     }
 
@@ -127,9 +156,14 @@ impl Socket {
 }
 
 /// Sends what rustls keeps. Why step by step: a flush tells at its end only whether anything went out.
-async fn flush(stream: &mut TlsStream<TcpStream>, patience: Duration) -> io::Result<()> {
+async fn flush(
+    stream: &mut TlsStream<TcpStream>,
+    patience: Duration,
+    taking: &Taking,
+) -> io::Result<()> {
     let (stream, tls) = stream.get_mut();
     while tls.wants_write() {
+        taking.begins();
         let writing = poll_fn(|context| {
             loop {
                 ready!(stream.poll_write_ready(context))?;

@@ -154,6 +154,37 @@ async fn who_takes_nothing_for_minutes_and_then_all_has_its_mail_removed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_vanished_in_a_download_keeps_its_next_session_out_for_a_lease_and_removes_nothing() {
+    let house = House::new("").await;
+    let line = b"0123456789012345678901234567890123456789012345678901234567890123\r\n";
+    let account = house.memory.account("jo@example.test");
+    house.memory.change(|state| {
+        state.shard.deliver(account, &[b"A: 1\r\n\r\n".to_vec(), line.repeat(300_000)].concat());
+    });
+    let mut vanished = connect(&house, Protocol::Pop3).await;
+    let all = format!("AUTH PLAIN {PLAIN}\r\nRETR 1\r\nDELE 1\r\nQUIT\r\n");
+    vanished.write_all(all.as_bytes()).await.unwrap();
+    let mut first = [0; 64];
+    vanished.read_exact(&mut first).await.unwrap();
+    sleep(Duration::from_secs(20)).await;
+    // Its last lease is over.
+    house.memory.change(|state| state.locks.clear());
+    sleep(Duration::from_secs(20)).await;
+    assert!(house.memory.with(|state| state.locks.is_empty()), "it was renewed");
+    let mut second = connect(&house, Protocol::Pop3).await;
+    second.write_all(format!("AUTH PLAIN {PLAIN}\r\n").as_bytes()).await.unwrap();
+    while house.memory.with(|state| state.locks.is_empty()) {
+        sleep(Duration::from_secs(1)).await;
+    }
+    let end = rest(&mut vanished).await;
+    let end = &end[end.len().saturating_sub(100)..];
+    assert!(!end.contains("+OK Bye"), "{end}");
+    second.write_all(b"STAT\r\nQUIT\r\n").await.unwrap();
+    let said = rest(&mut second).await;
+    assert!(said.contains("\n+OK 1 "), "{said}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_finds_the_maildrop_taken_is_not_logged_in() {
     let house = House::new("connections_per_account_max = 2").await;
     let log_in = format!("AUTH PLAIN {PLAIN}\r\n");
