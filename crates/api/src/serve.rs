@@ -2,6 +2,7 @@
 //! service is open only to the roles that need it, and what changes accounts only to operators.
 
 mod admin;
+mod arriving;
 mod fault;
 mod mail;
 mod meta;
@@ -45,6 +46,7 @@ use crate::proto::mail::mail_server::MailServer;
 use crate::proto::meta::meta_server::MetaServer;
 use crate::proto::raft::raft_server::RaftServer;
 use crate::tls::{Identity, Peer, Role, proven};
+use arriving::{Room, Rooms};
 use places::{Places, Seat};
 
 /// Limit: connections at once that have not proved who they are yet; further ones wait.
@@ -255,11 +257,18 @@ impl Accepted {
 const READING: usize = 0;
 const WRITING: usize = 1;
 
-impl Connected for Accepted {
-    type ConnectInfo = Peer;
+/// Who calls on a connection, and the room for what comes on it.
+#[derive(Clone)]
+struct Caller {
+    peer: Peer,
+    room: Arc<Room>,
+}
 
-    fn connect_info(&self) -> Peer {
-        self.peer.clone()
+impl Connected for Accepted {
+    type ConnectInfo = Caller;
+
+    fn connect_info(&self) -> Caller {
+        Caller { peer: self.peer.clone(), room: Room::of_connection() }
     }
 }
 
@@ -314,11 +323,12 @@ struct Router {
     meta: MetaServer<meta::MetaService>,
     admin: AdminServer<admin::AdminService>,
     fault: Option<FaultServer<fault::FaultService>>,
+    rooms: Rooms,
 }
 
 impl Router {
     fn new(services: Services, stopped: &watch::Receiver<bool>) -> Self {
-        let mail = mail::MailService { handler: services.mail, stopped: stopped.clone() };
+        let mail = mail::MailService::new(services.mail, stopped.clone());
         let raft = RaftService::new(services.peer, stopped.clone());
         let meta = meta::MetaService { handler: services.meta, stopped: stopped.clone() };
         let admin = admin::AdminService { handler: services.admin };
@@ -333,6 +343,7 @@ impl Router {
             meta: MetaServer::new(meta).max_decoding_message_size(MESSAGE_BYTES_MAX),
             admin: AdminServer::new(admin).max_decoding_message_size(MESSAGE_BYTES_MAX),
             fault: fault.map(FaultServer::new),
+            rooms: Rooms::new(),
         }
     }
 }
@@ -346,8 +357,13 @@ impl Service<Request<Body>> for Router {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let role = request.extensions().get::<Peer>().map(|peer| peer.role);
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let caller = request.extensions_mut().remove::<Caller>();
+        let role = caller.as_ref().map(|caller| caller.peer.role);
+        if let Some(Caller { peer, room }) = caller {
+            request = request.map(|body| self.rooms.count(body, peer.role, room));
+            request.extensions_mut().insert(peer);
+        }
         let service = request.uri().path().split('/').nth(1).unwrap_or_default();
         let status = match (service, role) {
             ("rookery.raft.v1.Raft", Some(Role::Node)) => return self.raft.call(request),

@@ -10,7 +10,7 @@ use futures_util::{Stream, StreamExt};
 use mailbox::command::{MoveAccount, MoveStep};
 use mailbox::{AccountId, Command, Query, ShardId, StoredChunk};
 use prost::Message;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
@@ -39,10 +39,16 @@ const PATIENCE_MAX: Duration = Duration::from_secs(60);
 /// Limit: octets of an answer that travels with the outcome of a command: half of what a message may have.
 const ANSWER_BESIDE_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
 
+/// Most questions are smaller; those that tell all UIDs a client knows may be larger.
+const LARGE_QUERY_BYTES: usize = 64 * 1024;
+/// Limit: KiB of large questions that are answered at once. What is in commands a shard counts itself.
+const LARGE_QUERIES_KIB_MAX: usize = 64 * 1024;
+
 #[derive(Clone)]
 pub(super) struct MailService {
-    pub(super) handler: Arc<dyn MailHandler>,
-    pub(super) stopped: watch::Receiver<bool>,
+    handler: Arc<dyn MailHandler>,
+    stopped: watch::Receiver<bool>,
+    large_queries: Arc<Semaphore>,
 }
 
 #[tonic::async_trait]
@@ -158,6 +164,20 @@ impl Mail for MailService {
 }
 
 impl MailService {
+    pub(super) fn new(handler: Arc<dyn MailHandler>, stopped: watch::Receiver<bool>) -> Self {
+        Self { handler, stopped, large_queries: Arc::new(Semaphore::new(LARGE_QUERIES_KIB_MAX)) }
+    }
+
+    /// Room for a question of so many octets, if it needs any.
+    fn room(&self, n_bytes: usize) -> Result<Option<SemaphorePermit<'_>>, MailError> {
+        if n_bytes <= LARGE_QUERY_BYTES {
+            return Ok(None);
+        }
+        let kib = u32::try_from(n_bytes / 1024 + 1).map_err(|_| MailError::TooLarge)?;
+        let room = self.large_queries.try_acquire_many(kib);
+        room.map(Some).map_err(|_| MailError::Overloaded)
+    }
+
     async fn put(
         &self,
         message: wire::ProposeRequest,
@@ -198,6 +218,13 @@ impl MailService {
         message: wire::QueryRequest,
         role: Option<Role>,
     ) -> Result<wire::QueryResponse, Status> {
+        let _room = match self.room(message.query.len()) {
+            Ok(room) => room,
+            Err(error) => {
+                let result = Some(query_response::Result::Error(error.into()));
+                return Ok(wire::QueryResponse { result, chunks: Vec::new() });
+            }
+        };
         let query: Query = decode(&message.query, "query")?;
         if !may_ask(role, &query) {
             return Err(Status::permission_denied("not for this role"));
@@ -418,7 +445,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn no_request_takes_for_ever() {
         let (_stop, stopped) = watch::channel(false);
-        let service = MailService { handler: Arc::new(Silent), stopped };
+        let service = MailService::new(Arc::new(Silent), stopped);
         let query = encode(&Query::Account(AccountId([1; 16])));
         let message = wire::QueryRequest { shard: 1, query, linearizable: true };
         let began = Instant::now();
@@ -428,5 +455,18 @@ mod tests {
         assert!(matches!(told.response, Some(Told::Query(_))));
         assert!(Mail::query(&service, Request::new(message)).await.is_err());
         assert!(began.elapsed() < 3 * PATIENCE_MAX, "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn large_questions_that_are_not_answered_find_no_room_and_small_ones_need_none() {
+        let (_stop, stopped) = watch::channel(false);
+        let service = MailService::new(Arc::new(Silent), stopped);
+        let nearly_all = service.room(LARGE_QUERIES_KIB_MAX * 1024 - LARGE_QUERY_BYTES);
+        assert!(matches!(nearly_all, Ok(Some(_))));
+        let refused = service.room(LARGE_QUERY_BYTES + 1).err();
+        assert_eq!(refused, Some(MailError::Overloaded));
+        assert!(matches!(service.room(LARGE_QUERY_BYTES), Ok(None)));
+        drop(nearly_all);
+        assert!(service.room(LARGE_QUERY_BYTES + 1).is_ok());
     }
 }
