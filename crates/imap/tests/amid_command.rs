@@ -111,3 +111,36 @@ fn how_many_messages_there_are_is_told_though_the_next_page_of_them_does_not_com
         say(&mut client, &mut store, "d NOOP\r\n", &mut |_, store, question| store.reply(question));
     assert!(said.contains("* 3 EXISTS\r\n"), "{said}");
 }
+
+#[test]
+fn a_rename_of_inbox_goes_on_into_the_mailbox_it_made() {
+    let mut store = Store::new();
+    let raws = vec![b"a: b\r\n\r\nc".to_vec(); 100];
+    store.append("INBOX", &raws, &Flags::default());
+    let mut client = client(&mut store);
+    let name = |text: &str| MailboxName::parse(text, '/').unwrap();
+    let mut n_asked = 0;
+    let said = say(&mut client, &mut store, "c RENAME INBOX old\r\n", &mut |_, store, question| {
+        n_asked += 1;
+        let reply = store.reply(question);
+        if n_asked == 1 {
+            // Somebody else gives it another name, and its own to another mailbox.
+            let (account, from, to) = (ACCOUNT, name("old"), name("older"));
+            let rename = command::RenameMailbox { account, from, to, further: false, into: None };
+            assert_eq!(store.apply(Command::RenameMailbox(rename), &[]), Outcome::Done);
+            let create = command::CreateMailbox { account, name: name("old"), special_use: None };
+            store.apply(Command::CreateMailbox(create), &[]);
+        }
+        reply
+    });
+    assert!(n_asked > 1, "more than a slice");
+    assert!(said.ends_with("c OK renamed\r\n"), "{said}");
+    let n_messages = |text: &str| {
+        let named = command::NamedMailbox { account: ACCOUNT, name: name(text) };
+        match store.ask(&Query::Mailbox(named)) {
+            Answer::Mailbox(info) => info.n_messages,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(["INBOX", "old", "older"].map(n_messages), [0, 0, 100]);
+}

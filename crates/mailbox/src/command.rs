@@ -510,6 +510,9 @@ pub struct RenameMailbox {
     /// A later slice of renaming INBOX: `to` exists already and is gone on with.
     #[n(3)]
     pub further: bool,
+    /// Of a later slice: the mailbox that the first one made, whatever has its name by now.
+    #[cbor(n(4), default)]
+    pub into: Option<MailboxId>,
 }
 
 /// See [`Command::Subscribe`].

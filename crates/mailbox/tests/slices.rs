@@ -308,3 +308,32 @@ fn a_copy_is_settled_while_much_is_to_be_purged() {
     assert_eq!([n_rows(&shard, staged), n_rows(&shard, gone)], [0, 0]);
     shard.check();
 }
+
+#[test]
+fn a_renamed_inbox_goes_whole_into_the_mailbox_that_was_made_for_it() {
+    let mut shard = filled();
+    let further = |outcome: Outcome| {
+        let Outcome::Copied(copied) = outcome else { panic!("{outcome:?}") };
+        assert!(copied.next.is_some(), "more than a slice");
+        let Command::RenameMailbox(first) = rename("INBOX", "old") else { panic!("no rename") };
+        let into = Some(copied.to.expect("where they went"));
+        Command::RenameMailbox(command::RenameMailbox { further: true, into, ..first })
+    };
+    let rest = further(shard.run(rename("INBOX", "old")));
+    // Somebody else gives it another name, and its own to another mailbox.
+    shard.run(rename("old", "older"));
+    shard.create("old");
+    shard.slices(rest);
+    assert_eq!(shard.mailbox("older").n_messages, N);
+    assert_eq!(shard.mailbox("old").n_messages, 0);
+    assert_eq!(shard.mailbox("INBOX").n_messages, 0);
+    // Where it is deleted nothing goes into the other one either.
+    shard.fill("INBOX", 200);
+    shard.run(delete("old"));
+    let rest = further(shard.run(rename("INBOX", "old")));
+    shard.run(delete("old"));
+    shard.create("old");
+    assert_eq!(shard.run(rest), Outcome::Refused(Refusal::NoSuchMailbox));
+    assert_eq!(shard.mailbox("old").n_messages, 0);
+    shard.check();
+}

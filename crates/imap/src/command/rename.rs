@@ -1,7 +1,7 @@
 //! RENAME (RFC 9051 6.3.6). Renaming INBOX moves its messages, slice by slice.
 
 use mailbox::dialogue::{Question, Reply};
-use mailbox::{Command, MailboxName, Outcome, command::RenameMailbox};
+use mailbox::{Command, MailboxId, MailboxName, Outcome, command::RenameMailbox};
 
 use super::list;
 use crate::context::Context;
@@ -27,9 +27,9 @@ impl Renaming {
         list::write_old_name(cx, &Given { name: self.to.name.clone(), old_name }, "");
     }
 
-    fn ask(&self, cx: &Context, further: bool) -> Next {
+    fn ask(&self, cx: &Context, further: bool, into: Option<MailboxId>) -> Next {
         let (from, to) = (self.from.name.clone(), self.to.name.clone());
-        let rename = RenameMailbox { account: cx.account(), from, to, further };
+        let rename = RenameMailbox { account: cx.account(), from, to, further, into };
         Next::Ask(Question::Command(Box::new(Command::RenameMailbox(rename)), vec![]))
     }
 }
@@ -37,9 +37,9 @@ impl Renaming {
 impl Work for Renaming {
     fn go_on(&mut self, cx: &mut Context, reply: Option<Reply>) -> Next {
         match reply {
-            None => self.ask(cx, false),
+            None => self.ask(cx, false, None),
             Some(Reply::Outcome(Outcome::Copied(copied))) if copied.next.is_some() => {
-                self.ask(cx, true)
+                self.ask(cx, true, copied.to)
             }
             // Durability: the outcome comes from a command committed by a majority.
             Some(Reply::Outcome(Outcome::Done | Outcome::Copied(_))) => {

@@ -54,14 +54,17 @@ fn rename_inbox(ledger: &mut Ledger<'_, '_>, cmd: &RenameMailbox) -> Result<Outc
     if cmd.to.is_inbox() {
         return Err(Refusal::MailboxExists);
     }
-    let target = if cmd.further {
-        selectable(ledger, &cmd.to)?
-    } else {
-        if tree::find(ledger.rows, ledger.account, &cmd.to).is_some() {
-            return Err(Refusal::MailboxExists);
+    let target = match cmd.into {
+        Some(into) if cmd.further => into,
+        // An earlier version's frontend says no more than the name.
+        None if cmd.further => selectable(ledger, &cmd.to)?,
+        _ => {
+            if tree::find(ledger.rows, ledger.account, &cmd.to).is_some() {
+                return Err(Refusal::MailboxExists);
+            }
+            ledger.mailbox(inbox)?;
+            tree::create(ledger, &cmd.to, None)?
         }
-        ledger.mailbox(inbox)?;
-        tree::create(ledger, &cmd.to, None)?
     };
     r#move::slice(ledger, inbox, target, &UidSet::all())
 }

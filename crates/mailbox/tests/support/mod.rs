@@ -255,6 +255,10 @@ impl Shard {
                 Outcome::Expunged(expunged) => expunged.next,
                 _ => None,
             };
+            let to = match &outcome {
+                Outcome::Copied(copied) => copied.to,
+                _ => None,
+            };
             outcomes.push(outcome);
             let Some(next) = next else {
                 return outcomes;
@@ -267,7 +271,10 @@ impl Shard {
                 Command::Store(Store { uids, .. })
                 | Command::Move(Move { uids, .. })
                 | Command::Expunge(Expunge { uids, .. }) => *uids = uids.starting_at(next),
-                Command::RenameMailbox(rename) => rename.further = true,
+                Command::RenameMailbox(rename) => {
+                    rename.further = true;
+                    rename.into = to;
+                }
                 other => panic!("{other:?}"),
             }
         }
@@ -330,8 +337,8 @@ pub fn delete(text: &str) -> Command {
 }
 
 pub fn rename(from: &str, to: &str) -> Command {
-    let (from, to) = (name(from), name(to));
-    Command::RenameMailbox(RenameMailbox { account: ACCOUNT, from, to, further: false })
+    let (account, from, to) = (ACCOUNT, name(from), name(to));
+    Command::RenameMailbox(RenameMailbox { account, from, to, further: false, into: None })
 }
 
 pub fn store(of: OfMailbox, uids: UidSet, change: FlagChange) -> Command {
