@@ -55,9 +55,6 @@ pub(crate) const FIELD_NAMES_MAX: usize = 256;
 pub(crate) const FIELDS_AT_ONCE_BYTES: u64 = 64 * 1024;
 /// Octets of a body handed on at once.
 pub const SLICE_BYTES_MAX: usize = 64 * 1024;
-/// Limit: runs of known UIDs that travel with a command, to ask what became of them (some 10 octets
-/// each). More of them are asked about by themselves, so that they make no command too large.
-pub(crate) const AHEAD_RUNS_MAX: usize = 4096;
 /// Octets gathered before they are sent while a command goes on.
 pub const SEND_BYTES: usize = 32 * 1024;
 /// Seconds without input before login.

@@ -40,6 +40,12 @@ impl View {
         set(self.runs.iter().map(|run| (run.first, run.last)))
     }
 
+    /// The range in which all of them lie.
+    pub(crate) fn span(&self) -> UidSet {
+        let ends = self.runs.first().zip(self.runs.last());
+        set(ends.map(|(first, last)| (first.first, last.last)).into_iter())
+    }
+
     /// The sequence number of a message.
     pub(crate) fn seqnum(&self, uid: Uid) -> Option<u32> {
         let uid = uid.value();
@@ -149,6 +155,9 @@ mod tests {
             view.remove(&uids(&gone.iter().copied().collect::<Vec<_>>()));
             list.retain(|uid| !gone.contains(uid));
             prop_assert_eq!(view.len() as usize, list.len());
+            let ends = list.first().zip(list.last());
+            let ends = ends.map(|(first, last)| (*first, *last));
+            prop_assert_eq!(view.span(), set(ends.into_iter()));
             for uid in 1..90 {
                 let at = list.iter().position(|known| *known == uid).map(|at| at as u32 + 1);
                 prop_assert_eq!(view.seqnum(Uid::new(uid).unwrap()), at);
