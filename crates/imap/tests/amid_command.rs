@@ -41,6 +41,14 @@ fn client(store: &mut Store) -> Client {
     client
 }
 
+fn info(store: &Store, text: &str) -> MailboxInfo {
+    let name = MailboxName::parse(text, '/').unwrap();
+    match store.ask(&Query::Mailbox(command::NamedMailbox { account: ACCOUNT, name })) {
+        Answer::Mailbox(info) => *info,
+        other => panic!("{other:?}"),
+    }
+}
+
 /// Somebody else sets a flag, and the client hears of it.
 fn flag(client: &mut Client, store: &mut Store, uid: u32) {
     let change = FlagChange::Add(Flags { system: SystemFlags::FLAGGED, ..Flags::default() });
@@ -135,12 +143,46 @@ fn a_rename_of_inbox_goes_on_into_the_mailbox_it_made() {
     });
     assert!(n_asked > 1, "more than a slice");
     assert!(said.ends_with("c OK renamed\r\n"), "{said}");
-    let n_messages = |text: &str| {
-        let named = command::NamedMailbox { account: ACCOUNT, name: name(text) };
-        match store.ask(&Query::Mailbox(named)) {
-            Answer::Mailbox(info) => info.n_messages,
-            other => panic!("{other:?}"),
-        }
-    };
+    let n_messages = |text: &str| info(&store, text).n_messages;
     assert_eq!(["INBOX", "old", "older"].map(n_messages), [0, 0, 100]);
+}
+
+#[test]
+fn a_message_that_goes_between_two_pages_makes_no_other_one_be_passed_over() {
+    for (line, wanted) in [
+        ("c UID SORT (SUBJECT) UTF-8 ALL\r\n", "* SORT 1 2 3 4 5\r\n"),
+        ("c UID THREAD REFERENCES UTF-8 ALL\r\n", "* THREAD (1)(2)(3)(4)(5)\r\n"),
+    ] {
+        let mut store = Store::new();
+        let raw = |n: u32| format!("Subject: {n}\r\n\r\n").into_bytes();
+        store.append("INBOX", &(1..=5).map(raw).collect::<Vec<_>>(), &Flags::default());
+        let mut client = client(&mut store);
+        let highest = Some(info(&store, "INBOX").highest_modseq);
+        let mut n_pages = 0;
+        let said = say(&mut client, &mut store, line, &mut |_, store, question| {
+            let mut reply = store.reply(question);
+            let told = match &mut reply {
+                Reply::Answer(Answer::Sorted(uids, next, as_of)) => {
+                    n_pages += 1;
+                    (n_pages == 1).then(|| uids.truncate(2)).map(|()| (next, as_of))
+                }
+                Reply::Answer(Answer::Threads(nodes, next, as_of)) => {
+                    n_pages += 1;
+                    (n_pages == 1).then(|| nodes.truncate(2)).map(|()| (next, as_of))
+                }
+                _ => None,
+            };
+            // As if no more fitted into a page. One of those that were told goes.
+            if let Some((next, as_of)) = told {
+                (*next, *as_of) = (Some(2), highest);
+                let (account, mailbox) = (ACCOUNT, store.of("INBOX").mailbox);
+                let uids = UidSet::range(Uid::FIRST, Uid::FIRST);
+                let gone = command::Expunge { account, mailbox, uids, only_deleted: false };
+                store.apply(Command::Expunge(gone), &[]);
+            }
+            reply
+        });
+        assert_eq!(n_pages, 2);
+        assert!(said.starts_with(wanted), "{said}");
+    }
 }

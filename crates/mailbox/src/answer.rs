@@ -52,12 +52,12 @@ pub enum Answer {
     /// Search: what was found, the highest mod-sequence among it, and where to go on.
     #[n(9)]
     Found(#[n(0)] UidSet, #[n(1)] Option<ModSeq>, #[n(2)] Option<Uid>),
-    /// Sort: in order, and how many were told when there are more.
+    /// Sort: in order; when there are more, how many were told, and as of when.
     #[n(10)]
-    Sorted(#[n(0)] Vec<Uid>, #[n(1)] Option<u32>),
-    /// Thread: each thread from its root down, and how many nodes were told when there are more.
+    Sorted(#[n(0)] Vec<Uid>, #[n(1)] Option<u32>, #[cbor(n(2), default)] Option<ModSeq>),
+    /// Thread: each thread from its root down; when there are more, how many nodes were told, and as of when.
     #[n(11)]
-    Threads(#[n(0)] Vec<ThreadNode>, #[n(1)] Option<u32>),
+    Threads(#[n(0)] Vec<ThreadNode>, #[n(1)] Option<u32>, #[cbor(n(2), default)] Option<ModSeq>),
     /// Open: a mailbox, its UIDs unless it has none of its own, where to go on with them, and the first
     /// message without `\Seen` if it was wanted and lies near either end.
     #[n(12)]

@@ -23,7 +23,7 @@ use crate::answer::Answer;
 use crate::chunk::Digest;
 use crate::command::{AccountState, NamedMailbox, OfMailbox};
 use crate::flags::{Keyword, SystemFlags};
-use crate::ids::{AccountId, EmailId, ThreadId, Uid, UidValidity};
+use crate::ids::{AccountId, EmailId, ModSeq, ThreadId, Uid, UidValidity};
 use crate::ledger;
 use crate::outcome::Refusal;
 use crate::row::{self, AccountRow, MailboxRow};
@@ -196,6 +196,10 @@ pub struct Sort {
     /// A later page: so many were told already.
     #[n(3)]
     pub from: u32,
+    /// Of a later page: when the first one was made. What was expunged since counts as there, else those
+    /// behind it would move to where they are not looked for.
+    #[cbor(n(4), default)]
+    pub as_of: Option<ModSeq>,
 }
 
 /// One criterion.
@@ -269,6 +273,9 @@ pub struct Thread {
     /// A later page: so many nodes were told already.
     #[n(3)]
     pub from: u32,
+    /// As of [`Sort`].
+    #[cbor(n(4), default)]
+    pub as_of: Option<ModSeq>,
 }
 
 /// RFC 5256 3.

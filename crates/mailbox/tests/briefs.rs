@@ -93,7 +93,7 @@ fn queries(of: command::OfMailbox) -> Vec<Query> {
     let among = UidSet::all;
     let searches = keys.map(|key| Query::Search(Search { of, among: among(), key }));
     let threads = [ThreadBy::References, ThreadBy::OrderedSubject]
-        .map(|by| Query::Thread(Thread { of, uids: among(), by, from: 0 }));
+        .map(|by| Query::Thread(Thread { of, uids: among(), by, from: 0, as_of: None }));
     // Why from several on: a page ends behind a message whose row has an excerpt only.
     let listings = [1, 40, 90, 150].map(|first| {
         let uids = UidSet::range(uid(first), Uid::LAST);
@@ -160,7 +160,8 @@ fn what_was_prepared_is_not_made_again() {
     let from = SearchKey::Header("from".into(), "s1@".into());
     let search = Query::Search(Search { of, among: UidSet::all(), key: from });
     let by = ThreadBy::References;
-    let thread = Query::Thread(Thread { of, uids: UidSet::all(), by, from: 0 });
+    let uids = UidSet::all();
+    let thread = Query::Thread(Thread { of, uids, by, from: 0, as_of: None });
     for (query, n_made) in [(search, 5), (thread, 6)] {
         assert_eq!(answer(&keeping, &shard, &query), shard.ask(&query));
         assert_eq!(keeping.n_made.get(), n_made, "the last block alone");

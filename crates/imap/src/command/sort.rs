@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use mailbox::dialogue::{Question, Reply};
 use mailbox::query::{self, SortBy};
-use mailbox::{Answer, Query, Uid};
+use mailbox::{Answer, ModSeq, Query, Uid};
 
 use super::find::Finding;
 use crate::context::Context;
@@ -24,6 +24,8 @@ struct Sorting {
     left: Vec<Uid>,
     /// Where the next page begins.
     next: Option<u32>,
+    /// When the first one was made.
+    as_of: Option<ModSeq>,
     has_begun: bool,
 }
 
@@ -39,6 +41,7 @@ pub(super) fn begin(cx: &mut Context, sort: Sort) -> Parsed<Box<dyn Work>> {
         finding,
         left: Vec::new(),
         next: None,
+        as_of: None,
         has_begun: false,
     }))
 }
@@ -46,7 +49,8 @@ pub(super) fn begin(cx: &mut Context, sort: Sort) -> Parsed<Box<dyn Work>> {
 impl Sorting {
     fn ask(&self, cx: &mut Context, from: u32) -> Next {
         let (of, uids) = (cx.selected().of, self.finding.found.clone());
-        let sort = query::Sort { of, uids, order: self.order.clone(), from };
+        let (order, as_of) = (self.order.clone(), self.as_of);
+        let sort = query::Sort { of, uids, order, from, as_of };
         Next::Ask(Question::Query(Query::Sort(sort)))
     }
 
@@ -91,9 +95,10 @@ impl Work for Sorting {
             Some(Reply::Answer(Answer::Found(uids, modseq, next))) => {
                 self.finding.take(cx, (uids, modseq, next))
             }
-            Some(Reply::Answer(Answer::Sorted(mut uids, next))) => {
+            Some(Reply::Answer(Answer::Sorted(mut uids, next, as_of))) => {
                 uids.reverse();
                 (self.left, self.next) = (uids, next);
+                self.as_of = self.as_of.or(as_of);
                 return self.tell(cx);
             }
             _ => return misplaced(),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use mailbox::answer::ThreadNode;
 use mailbox::dialogue::{Question, Reply};
 use mailbox::query::{self, ThreadBy};
-use mailbox::{Answer, Query};
+use mailbox::{Answer, ModSeq, Query};
 
 use super::find::Finding;
 use crate::context::Context;
@@ -21,6 +21,8 @@ struct Threading {
     by: ThreadBy,
     finding: Finding,
     nodes: Vec<ThreadNode>,
+    /// When the first page of them was made.
+    as_of: Option<ModSeq>,
     /// Whether each node has more than one child; known once all nodes are.
     branches: Vec<bool>,
     /// Nodes told, once telling has begun.
@@ -37,6 +39,7 @@ pub(super) fn begin(cx: &mut Context, thread: Thread) -> Parsed<Box<dyn Work>> {
         by: thread.by,
         finding: Finding::new(cx, thread.key)?,
         nodes: Vec::new(),
+        as_of: None,
         branches: Vec::new(),
         n_told: None,
         open: Vec::new(),
@@ -62,7 +65,7 @@ impl Threading {
     fn ask(&self, cx: &mut Context) -> Next {
         let (of, uids) = (cx.selected().of, self.finding.found.clone());
         let from = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
-        let thread = query::Thread { of, uids, by: self.by, from };
+        let thread = query::Thread { of, uids, by: self.by, from, as_of: self.as_of };
         Next::Ask(Question::Query(Query::Thread(thread)))
     }
 
@@ -125,8 +128,9 @@ impl Work for Threading {
             Some(Reply::Answer(Answer::Found(uids, modseq, next))) => {
                 self.finding.take(cx, (uids, modseq, next))
             }
-            Some(Reply::Answer(Answer::Threads(nodes, next))) => {
+            Some(Reply::Answer(Answer::Threads(nodes, next, as_of))) => {
                 self.nodes.extend(nodes);
+                self.as_of = self.as_of.or(as_of);
                 return match next {
                     Some(_) => self.ask(cx),
                     None => self.begin_telling(cx),

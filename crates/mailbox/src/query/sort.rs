@@ -8,7 +8,7 @@ use crate::ids::Uid;
 use crate::message::Messages;
 use crate::outcome::Refusal;
 use crate::query::prefetch::Prefetch;
-use crate::query::{Sort, SortBy, SortField};
+use crate::query::{Sort, SortBy, SortField, vanished};
 use crate::row;
 use crate::rows::Source;
 use crate::state::State;
@@ -87,25 +87,29 @@ pub(super) fn answer(rows: &dyn Source, query: &Sort) -> Result<Answer, Refusal>
     let needs_metadata = order.iter().any(|by| is_in_metadata(by.field));
     let mut prefetch = Prefetch::new(rows, query.of.account);
     let mut gathered = Gathered { messages: Vec::new(), room: Room(GATHERED_BYTES_MAX) };
+    let mut gather = |uid: Uid, state: &State| {
+        let keys = needs_metadata.then(|| sort_keys(&mut prefetch, state));
+        let keys = keys.unwrap_or_default();
+        let values = order.iter().map(|by| value(by.field, state, &keys));
+        gathered.push(values.collect(), uid)
+    };
     for range in query.uids.ranges() {
         let mut fits = Ok(());
         messages.visit(rows, *range, &mut |uid, raw| {
-            let state = raw.read();
-            let keys = needs_metadata.then(|| sort_keys(&mut prefetch, &state));
-            let keys = keys.unwrap_or_default();
-            let values = order.iter().map(|by| value(by.field, &state, &keys));
-            fits = gathered.push(values.collect(), uid);
+            fits = gather(uid, &raw.read());
             fits.is_ok()
         });
         fits?;
     }
+    vanished::visit_gone(rows, query.of, (&query.uids, query.as_of), &mut gather)?;
     let mut sorted = gathered.messages;
     sorted.sort_by(|a, b| compare(&order, a, b));
     let from = query.from as usize;
     let page: Vec<Uid> = sorted.iter().skip(from).take(SORTED_MAX).map(|(_, uid)| *uid).collect();
     let end = from + page.len();
     let next = (end < sorted.len()).then_some(end as u32);
-    Ok(Answer::Sorted(page, next))
+    let as_of = next.map(|_| query.as_of.unwrap_or(row.highest_modseq));
+    Ok(Answer::Sorted(page, next, as_of))
 }
 
 /// Equal messages stay in their order in the mailbox (RFC 5256 3).

@@ -17,8 +17,9 @@ use crate::outcome::Refusal;
 use crate::query::briefs::{Briefs, Make};
 use crate::query::prefetch::Prefetch;
 use crate::query::sort::{GATHERED_BYTES_MAX, Room, sent_unix_s};
-use crate::query::{Thread, ThreadBy};
+use crate::query::{Thread, ThreadBy, vanished};
 use crate::rows::Source;
+use crate::state::State;
 
 /// Limit: nodes in one page, about 1 MiB of it.
 pub const THREADED_MAX: usize = 150_000;
@@ -113,26 +114,32 @@ pub(super) fn answer(rows: &dyn Source, query: &Thread) -> Result<Answer, Refusa
     let mut brief = Vec::new();
     let mut found = Vec::new();
     let mut room = Room(GATHERED_BYTES_MAX);
+    let mut gather = |uid: Uid, state: &State| {
+        let message = |brief: &[u8]| Message::of_brief(uid, sent_unix_s(state), brief);
+        let message = match briefs.find(state.email) {
+            Some(brief) => message(brief),
+            None => {
+                brief.clear();
+                prefetch.read(state.email, |row| make_brief(row, &mut brief));
+                message(&brief)
+            }
+        };
+        let message = message.expect("briefs are made here");
+        let fits = room.take(message.n_bytes());
+        found.push(message);
+        fits
+    };
     for range in query.uids.ranges() {
         let mut fits = Ok(());
         messages.visit(rows, *range, &mut |uid, raw| {
-            let state = raw.read();
-            let message = |brief: &[u8]| Message::of_brief(uid, sent_unix_s(&state), brief);
-            let message = match briefs.find(state.email) {
-                Some(brief) => message(brief),
-                None => {
-                    brief.clear();
-                    prefetch.read(state.email, |row| make_brief(row, &mut brief));
-                    message(&brief)
-                }
-            };
-            let message = message.expect("briefs are made here");
-            fits = room.take(message.n_bytes());
-            found.push(message);
+            fits = gather(uid, &raw.read());
             fits.is_ok()
         });
         fits?;
     }
+    vanished::visit_gone(rows, query.of, (&query.uids, query.as_of), &mut gather)?;
+    // Why: where several messages have one id, it is the first one's.
+    found.sort_unstable_by_key(|message| message.uid);
     let nodes = match query.by {
         ThreadBy::OrderedSubject => ordered_subject(found),
         ThreadBy::References => references::threads(found, room)?,
@@ -141,7 +148,8 @@ pub(super) fn answer(rows: &dyn Source, query: &Thread) -> Result<Answer, Refusa
     let page: Vec<ThreadNode> = nodes.iter().skip(from).take(THREADED_MAX).copied().collect();
     let end = from + page.len();
     let next = (end < nodes.len()).then_some(end as u32);
-    Ok(Answer::Threads(page, next))
+    let as_of = next.map(|_| query.as_of.unwrap_or(row.highest_modseq));
+    Ok(Answer::Threads(page, next, as_of))
 }
 
 /// RFC 5256 3: messages of one base subject; the first is the parent of the others.

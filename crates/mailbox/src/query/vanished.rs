@@ -2,11 +2,13 @@
 
 use crate::answer::Answer;
 use crate::command::OfMailbox;
-use crate::ids::Uid;
+use crate::ids::{ModSeq, Uid};
 use crate::message::Messages;
 use crate::outcome::Refusal;
 use crate::query::Vanished;
+use crate::row::{self, GoneRow};
 use crate::rows::Source;
+use crate::state::State;
 use crate::table::{self, Fields, Table};
 use crate::uid_set::UidSet;
 
@@ -16,7 +18,7 @@ pub(super) fn answer(rows: &dyn Source, query: &Vanished) -> Result<Answer, Refu
         return Err(Refusal::NoSuchMailbox);
     }
     if query.since >= row.expunge_floor {
-        return Ok(Answer::Vanished(logged(rows, query)));
+        return Ok(Answer::Vanished(logged(rows, query.of, (&query.known, query.since))));
     }
     // RFC 7162 3.2.5.2: below the log's floor every known UID that is absent is told.
     let mut vanished = Vec::new();
@@ -36,9 +38,26 @@ pub(super) fn answer(rows: &dyn Source, query: &Vanished) -> Result<Answer, Refu
     Ok(Answer::Vanished(UidSet::from_ranges(vanished)))
 }
 
-fn logged(rows: &dyn Source, query: &Vanished) -> UidSet {
-    let OfMailbox { account, mailbox } = query.of;
-    let Some(first) = query.since.checked_add(1) else {
+/// Visits those of some messages that were expunged since, as they were; none of those that are purged.
+pub(super) fn visit_gone(
+    rows: &dyn Source,
+    of: OfMailbox,
+    (uids, since): (&UidSet, Option<ModSeq>),
+    visit: &mut dyn FnMut(Uid, &State) -> Result<(), Refusal>,
+) -> Result<(), Refusal> {
+    let Some(since) = since else { return Ok(()) };
+    for uid in logged(rows, of, (uids, since.value())).iter() {
+        let key = table::by_uid(of.account, Table::Gone, of.mailbox, uid);
+        if let Some(gone) = row::load::<GoneRow>(rows, &key) {
+            visit(uid, &gone.state)?;
+        }
+    }
+    Ok(())
+}
+
+fn logged(rows: &dyn Source, of: OfMailbox, (known, since): (&UidSet, u64)) -> UidSet {
+    let OfMailbox { account, mailbox } = of;
+    let Some(first) = since.checked_add(1) else {
         return UidSet::new();
     };
     let from = table::by_modseq(account, Table::Expunged, mailbox, first, 0);
@@ -46,7 +65,7 @@ fn logged(rows: &dyn Source, query: &Vanished) -> UidSet {
     let mut uids = Vec::new();
     rows.scan(&from, &end, &mut |key, _| {
         let uid = Fields(key).uid();
-        if query.known.contains(uid) {
+        if known.contains(uid) {
             uids.push(uid);
         }
         true
