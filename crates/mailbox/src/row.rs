@@ -140,6 +140,12 @@ pub(crate) struct UsageRow {
     /// Subscribed names.
     #[n(8)]
     pub n_subscriptions: u32,
+    /// Octets of all names in the tree, each with those above it; `None` as long as all are short.
+    #[cbor(n(9), default)]
+    pub names_bytes: Option<u64>,
+    /// Octets of all subscribed names; `None` as long as all are short.
+    #[cbor(n(10), default)]
+    pub subscriptions_bytes: Option<u64>,
 }
 
 /// A name in the tree. It outlives its mailbox while names lie below it.

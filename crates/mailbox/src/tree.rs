@@ -18,8 +18,9 @@ pub const NODES_MAX: u32 = 10_000;
 /// Limit: octets of all names of one account, each with those above it. With as many of subscriptions and
 /// what else is told of each name, LIST stays below the 16 MiB of an answer.
 pub const NAMES_BYTES_MAX: usize = 3 * 1024 * 1024;
-/// Octets of a name that always fits: so many of each are no more than all may be. Longer ones are counted.
-pub(crate) const SHORT_NAME_BYTES: usize = NAMES_BYTES_MAX / NODES_MAX as usize;
+/// Octets of a name that always fits: as many as there may be of them, and the longest name with those above
+/// it, are no more than all may be. So nobody counts octets before there is a longer one.
+pub(crate) const SHORT_NAME_BYTES: usize = 256;
 
 /// The parent of top-level names.
 pub(crate) const ROOT: u64 = 0;
@@ -90,6 +91,8 @@ pub(crate) struct Survey {
     n_names: usize,
     /// Levels of it.
     n_levels: usize,
+    /// Octets of the longest name in it.
+    longest_bytes: usize,
 }
 
 /// Looks at all names, in one scan, which costs less than one for each node.
@@ -112,6 +115,8 @@ pub(crate) fn survey(rows: &dyn Source, account: AccountId, subtree: u64) -> Sur
             survey.bytes += bytes;
             survey.n_names += usize::from(level > 0);
             survey.n_levels = survey.n_levels.max(level);
+            let of_subtree = if level > 0 { bytes } else { 0 };
+            survey.longest_bytes = survey.longest_bytes.max(of_subtree);
             open.push((child, bytes + 1, level));
         }
     }
@@ -127,22 +132,41 @@ impl Survey {
         Ok(())
     }
 
-    /// Whether each name of the subtree may have so many octets more.
-    pub(crate) fn check_growth(&self, bytes: usize) -> Result<(), Refusal> {
-        check_bytes(self.bytes, bytes * self.n_names)
+    /// By how many octets all names of the subtree get longer, or shorter, when each does by so many.
+    pub(crate) fn growth(&self, of_each: i64) -> i64 {
+        of_each * self.n_names as i64
+    }
+
+    /// Whether a name of the subtree is short no more when each has so many octets more.
+    pub(crate) fn outgrows(&self, of_each: i64) -> bool {
+        self.longest_bytes as i64 + of_each > SHORT_NAME_BYTES as i64
     }
 }
 
-fn check_bytes(bytes: usize, more: usize) -> Result<(), Refusal> {
-    if bytes + more > NAMES_BYTES_MAX {
+/// Whether all names together may have so many octets more.
+pub(crate) fn check_bytes(ledger: &mut Ledger<'_, '_>, more: u64) -> Result<(), Refusal> {
+    let bytes = match ledger.usage.names_bytes {
+        Some(bytes) => bytes,
+        // Why once: what is refused would look at all names each time.
+        None => survey(ledger.rows, ledger.account, ROOT).bytes as u64,
+    };
+    ledger.usage.names_bytes = Some(bytes);
+    if bytes + more > NAMES_BYTES_MAX as u64 {
         return Err(Refusal::Limit("octets of mailbox names".into()));
     }
     Ok(())
 }
 
+/// Names have come, gone or changed: all together have so many octets more, or less.
+pub(crate) fn count_bytes(ledger: &mut Ledger<'_, '_>, change: i64) {
+    if let Some(bytes) = &mut ledger.usage.names_bytes {
+        *bytes = bytes.saturating_add_signed(change);
+    }
+}
+
 /// Whether there may be a name of these components and those above it that are not there yet.
 fn check_new(
-    ledger: &Ledger<'_, '_>,
+    ledger: &mut Ledger<'_, '_>,
     components: &[String],
     n_known: usize,
 ) -> Result<(), Refusal> {
@@ -150,8 +174,8 @@ fn check_new(
         return Ok(());
     }
     let missing = n_known + 1..=components.len();
-    let more = missing.map(|n_levels| name::size_bytes(&components[..n_levels])).sum();
-    check_bytes(survey(ledger.rows, ledger.account, ROOT).bytes, more)
+    let more: usize = missing.map(|n_levels| name::size_bytes(&components[..n_levels])).sum();
+    check_bytes(ledger, more as u64)
 }
 
 /// Creates a mailbox and the parents it lacks, which become mailboxes too. A `\Noselect` name gets
@@ -200,6 +224,7 @@ pub(crate) fn create(
         let is_last = level + 1 == components.len();
         ledger.usage.node += 1;
         ledger.usage.n_nodes += 1;
+        count_bytes(ledger, name::size_bytes(&components[..=level]) as i64);
         let parent = std::mem::replace(&mut node, ledger.usage.node);
         row::save(ledger.rows, table::name(account, parent, component), &node);
         let row = NodeRow { parent, component: component.clone(), mailbox: None };

@@ -9,8 +9,8 @@ use mailbox::query::Query;
 use mailbox::*;
 use support::*;
 
-/// Rows, and how often they were looked into.
-struct Counted<'s>(&'s Shard, Cell<usize>);
+/// Rows, how often they were looked into, and how many of them were passed by.
+struct Counted<'s>(&'s Shard, Cell<usize>, Cell<usize>);
 
 impl Source for Counted<'_> {
     fn row(&self, key: &[u8]) -> Option<Vec<u8>> {
@@ -20,17 +20,25 @@ impl Source for Counted<'_> {
 
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) {
         self.1.set(self.1.get() + 1);
-        self.0.rows.scan(from, to, visit);
+        self.0.rows.scan(from, to, &mut |key, value| {
+            self.2.set(self.2.get() + 1);
+            visit(key, value)
+        });
     }
 }
 
-/// How often rows are looked into by a command, and what comes of it; it is not done.
-fn looks(shard: &Shard, command: Command) -> (usize, Outcome) {
+/// How often a command looks into rows, how many it passes by, and what comes of it; it is not done.
+fn cost(shard: &Shard, command: Command) -> (usize, usize, Outcome) {
     let request = shard.clone().request(command);
-    let counted = Counted(shard, Cell::new(0));
+    let counted = Counted(shard, Cell::new(0), Cell::new(0));
     let mut rows = Rows::new(&counted, shard.digest);
     let applied = apply(&mut rows, &Entry { time: LogTime(shard.now_ms), request }, &[]);
-    (counted.1.get(), applied.outcome)
+    (counted.1.get(), counted.2.get(), applied.outcome)
+}
+
+fn looks(shard: &Shard, command: Command) -> (usize, Outcome) {
+    let (n_looks, _, outcome) = cost(shard, command);
+    (n_looks, outcome)
 }
 
 #[test]
@@ -90,6 +98,43 @@ fn long_names_come_to_an_end_before_an_answer_does() {
     }
     assert!(!limit(shard.run(rename("INBOX", &long("in", 32)))));
     shard.check();
+}
+
+#[test]
+fn names_that_are_too_many_octets_are_refused_without_a_look_at_all_others() {
+    let mut shard = Shard::with_account();
+    shard.is_checked_seldom = true;
+    for n in 0..500 {
+        shard.create(&format!("s/{n}"));
+        shard.run(subscribe(&format!("s/{n}")));
+    }
+    let limit = |outcome: &Outcome| matches!(outcome, Outcome::Refused(Refusal::Limit(_)));
+    let nth = |n: u32| long(&n.to_string(), 32);
+    for command in [create as fn(&str) -> Command, subscribe] {
+        let last = (0..1_000).find(|n| limit(&shard.run(command(&nth(*n)))));
+        let refused = nth(last.expect("it comes to an end"));
+        let (n_looks, n_passed, outcome) = cost(&shard, command(&refused));
+        assert!(limit(&outcome), "{outcome:?}");
+        assert!(n_looks < 100 && n_passed < 100, "{n_looks} looks, {n_passed} rows");
+    }
+    shard.check();
+    // Each way in which names come and go is counted.
+    let unsubscribed = Subscribe { account: ACCOUNT, name: name(&nth(3)), on: false };
+    for command in [
+        delete(&nth(2)),
+        Command::Subscribe(unsubscribed),
+        subscribe("short"),
+        create("a/b/c"),
+        rename("a/b/c", "longer/and/deeper"),
+        rename("s", "much longer"),
+        rename("1", "10000"),
+        rename("10000", "1"),
+        delete("longer/and/deeper"),
+    ] {
+        let outcome = shard.run(command.clone());
+        assert!(!matches!(outcome, Outcome::Refused(_)), "{command:?}: {outcome:?}");
+        shard.check();
+    }
 }
 
 #[test]

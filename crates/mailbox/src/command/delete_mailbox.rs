@@ -38,6 +38,7 @@ pub(crate) fn apply(ledger: &mut Ledger<'_, '_>, cmd: &NamedMailbox) -> Result<O
         ledger.rows.remove(&table::node(account, node));
         ledger.rows.remove(&table::name(account, name.parent, &name.component));
         ledger.usage.n_nodes -= 1;
+        tree::count_bytes(ledger, -(cmd.name.size_bytes() as i64));
     }
     Ok(Outcome::Done)
 }

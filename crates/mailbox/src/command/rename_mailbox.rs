@@ -24,8 +24,9 @@ pub(crate) fn apply(ledger: &mut Ledger<'_, '_>, cmd: &RenameMailbox) -> Result<
     if tree::find(ledger.rows, account, &cmd.to).is_some() {
         return Err(Refusal::MailboxExists);
     }
-    check_fit(ledger, cmd, node)?;
+    let growth = check_fit(ledger, cmd, node)?;
     let parent = tree::create_parents(ledger, &cmd.to)?;
+    tree::count_bytes(ledger, growth);
     ledger.rows.remove(&table::name(account, row.parent, &row.component));
     row.parent = parent;
     row.component = cmd.to.leaf().to_owned();
@@ -34,19 +35,24 @@ pub(crate) fn apply(ledger: &mut Ledger<'_, '_>, cmd: &RenameMailbox) -> Result<
     Ok(Outcome::Done)
 }
 
-/// Whether the names fit where they are to lie. No deeper and no longer than before they do.
-fn check_fit(ledger: &Ledger<'_, '_>, cmd: &RenameMailbox, node: u64) -> Result<(), Refusal> {
-    let n_levels = cmd.to.components().len();
-    let growth = cmd.to.size_bytes().saturating_sub(cmd.from.size_bytes());
-    let is_deeper = n_levels > cmd.from.components().len();
-    let has_children = tree::has_children(ledger.rows, ledger.account, node);
-    let is_short = !has_children && cmd.to.size_bytes() <= tree::SHORT_NAME_BYTES;
-    if is_short || !is_deeper && growth == 0 {
-        return Ok(());
+/// Whether the names fit where they are to lie; by how many octets all of them get longer.
+fn check_fit(ledger: &mut Ledger<'_, '_>, cmd: &RenameMailbox, node: u64) -> Result<i64, Refusal> {
+    let of_each = cmd.to.size_bytes() as i64 - cmd.from.size_bytes() as i64;
+    let (growth, is_counted) = if tree::has_children(ledger.rows, ledger.account, node) {
+        let n_levels = cmd.to.components().len();
+        if n_levels <= cmd.from.components().len() && of_each == 0 {
+            return Ok(0);
+        }
+        let survey = tree::survey(ledger.rows, ledger.account, node);
+        survey.check_depth(n_levels - 1)?;
+        (survey.growth(of_each), survey.outgrows(of_each))
+    } else {
+        (of_each, cmd.to.size_bytes() > tree::SHORT_NAME_BYTES)
+    };
+    if let (true, Ok(more @ 1..)) = (is_counted, u64::try_from(growth)) {
+        tree::check_bytes(ledger, more)?;
     }
-    let survey = tree::survey(ledger.rows, ledger.account, node);
-    survey.check_depth(n_levels - 1)?;
-    if growth > 0 { survey.check_growth(growth) } else { Ok(()) }
+    Ok(growth)
 }
 
 fn rename_inbox(ledger: &mut Ledger<'_, '_>, cmd: &RenameMailbox) -> Result<Outcome, Refusal> {

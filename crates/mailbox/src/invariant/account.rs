@@ -94,13 +94,31 @@ fn check_tree(
             ensure(has == Some(id.0), || format!("{special_use:?} is another mailbox's"))?;
         }
     }
-    let mut n_subscriptions = 0;
-    all(rows, &table::table(account, Table::Subscription), &mut |_, _| n_subscriptions += 1);
+    let (mut n_subscriptions, mut subscriptions_bytes) = (0, 0);
+    let prefix = table::table(account, Table::Subscription);
+    all(rows, &prefix, &mut |key, _| {
+        n_subscriptions += 1;
+        subscriptions_bytes += (key.len() - prefix.len()) as u64;
+    });
+    let known = [usage.names_bytes, usage.subscriptions_bytes];
+    let there = [names_bytes(&nodes), subscriptions_bytes];
+    let is_known = known.iter().zip(&there).all(|(known, there)| known.is_none_or(|n| n == *there));
+    ensure(is_known, || format!("names have {there:?} octets, counted {usage:?}"))?;
     let counted = (nodes.len() as u32, n_subscriptions);
     ensure(counted == (usage.n_nodes, usage.n_subscriptions), || {
         format!("has {counted:?} names and subscriptions, counted {usage:?}")
     })?;
     Ok(mailboxes)
+}
+
+/// Octets of all names, each with those above it.
+fn names_bytes(nodes: &BTreeMap<u64, NodeRow>) -> u64 {
+    let of_name = |node: &NodeRow| {
+        let above = std::iter::successors(nodes.get(&node.parent), |node| nodes.get(&node.parent));
+        let above: usize = above.map(|node| node.component.len() + 1).sum();
+        (node.component.len() + above) as u64
+    };
+    nodes.values().map(of_name).sum()
 }
 
 fn check_mailbox(
