@@ -5,7 +5,7 @@ use crate::command::OfMailbox;
 use crate::ids::Uid;
 use crate::ledger::Ledger;
 use crate::row::{self, MailboxRow};
-use crate::rows::Source;
+use crate::rows::{Rows, Source};
 use crate::table::{self, Fields, Table};
 use crate::uid_set::UidSet;
 
@@ -30,6 +30,21 @@ pub(crate) fn widen(ledger: &mut Ledger<'_, '_>, of: OfMailbox, gone: &UidSet) {
         }
         row::save(ledger.rows, key(last), &first);
     }
+}
+
+/// The UIDs that come next, up to this one, are given to no message.
+pub(crate) fn pass(rows: &mut Rows<'_>, of: OfMailbox, row: &mut MailboxRow, last: Uid) {
+    let Some(next) = Uid::new(last.value().wrapping_add(1)) else { return };
+    let key = |last: Uid| table::by_uid(of.account, Table::Gap, of.mailbox, last);
+    let mut first = row.uid_next;
+    if let Some(before) = Uid::new(first.value() - 1)
+        && let Some(begin) = row::load::<Uid>(rows, &key(before))
+    {
+        rows.remove(&key(before));
+        first = begin;
+    }
+    row::save(rows, key(last), &first);
+    row.uid_next = next;
 }
 
 /// The first gap that ends at a UID or behind it: its last and its first UID.

@@ -1,8 +1,9 @@
-//! Renumber: every mailbox gets a new, greater UIDVALIDITY, because its later history may be lost and
-//! UIDs told before may be given out again. For a shard that was forced back to what one replica had.
+//! Renumber: every mailbox gets a new, greater UIDVALIDITY, because its later history may be lost. For a
+//! shard that was forced back to what one replica had.
 
 use crate::command::{OfMailbox, ROWS_MAX, Renumber};
-use crate::ids::{AccountId, LogTime, MailboxId, UidValidity};
+use crate::gaps;
+use crate::ids::{AccountId, LogTime, MailboxId, Uid, UidValidity};
 use crate::outcome::Outcome;
 use crate::row::{self, MailboxRow, UsageRow};
 use crate::rows::{Rows, Source};
@@ -13,8 +14,14 @@ use crate::table::{self, Fields, Table};
 const AHEAD_S: u32 = 86_400;
 /// Ids that what was lost may have given out.
 const IDS_AHEAD: u64 = 1 << 32;
-/// Limit: mailboxes in one step; each takes a row, and each account two more.
-const MAILBOXES_MAX: usize = (ROWS_MAX - 8) / 3;
+/// UIDs that what was lost may have given out in a mailbox. Why not again under the new UIDVALIDITY: a
+/// session that knew the old one may name them once more before it hears of the new one, and would move or
+/// delete what came since.
+const UIDS_AHEAD: u32 = 1 << 20;
+/// Beyond it none are passed over, or they would come to their end.
+const UIDS_PASSED_MAX: u32 = 1 << 31;
+/// Limit: mailboxes in one step; each takes three rows, and each account two more.
+const MAILBOXES_MAX: usize = (ROWS_MAX - 8) / 5;
 
 pub(crate) fn apply(rows: &mut Rows<'_>, now: LogTime, cmd: &Renumber) -> Outcome {
     let mut n_left = MAILBOXES_MAX;
@@ -92,6 +99,12 @@ fn renumber(rows: &mut Rows<'_>, now: LogTime, account: AccountId, keys: Vec<Vec
         last = next;
         let next = next.try_into().expect("one more than another");
         mailbox.uid_validity = UidValidity(next);
+        let passed = mailbox.uid_next.value().saturating_add(UIDS_AHEAD - 1);
+        let passed = Uid::new(passed).filter(|last| last.value() < UIDS_PASSED_MAX);
+        if let Some(passed) = passed.filter(|_| !mailbox.deleted) {
+            let of = OfMailbox { account, mailbox: MailboxId(Fields(&key).u64(18)) };
+            gaps::pass(rows, of, &mut mailbox, passed);
+        }
         row::save(rows, key, &mailbox);
         row::save(rows, of_account.clone(), &last);
     }
