@@ -53,6 +53,10 @@ fn a_rename_does_not_look_at_each_name_below() {
         assert_eq!(outcome, Outcome::Done);
         assert!(n_looks < 100, "{to}: {n_looks} looks");
     }
+    // What gets shorter and no deeper fits, so it is not even passed by.
+    let (_, n_passed, outcome) = cost(&shard, rename("a/b", "b"));
+    assert_eq!(outcome, Outcome::Done);
+    assert!(n_passed < 100, "{n_passed} rows");
     // Three levels fit below 29 others, and not below 30.
     for (n_levels, is_done) in [(30, true), (31, false)] {
         let to: Vec<String> = (0..n_levels).map(|n| format!("x{n}")).collect();

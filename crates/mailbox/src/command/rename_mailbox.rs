@@ -40,7 +40,10 @@ fn check_fit(ledger: &mut Ledger<'_, '_>, cmd: &RenameMailbox, node: u64) -> Res
     let of_each = cmd.to.size_bytes() as i64 - cmd.from.size_bytes() as i64;
     let (growth, is_counted) = if tree::has_children(ledger.rows, ledger.account, node) {
         let n_levels = cmd.to.components().len();
-        if n_levels <= cmd.from.components().len() && of_each == 0 {
+        let is_deeper = n_levels > cmd.from.components().len();
+        // Nobody counts what gets shorter before there was a long name.
+        let is_of_interest = of_each > 0 || of_each < 0 && ledger.usage.names_bytes.is_some();
+        if !is_deeper && !is_of_interest {
             return Ok(0);
         }
         let survey = tree::survey(ledger.rows, ledger.account, node);
