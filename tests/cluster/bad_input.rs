@@ -66,12 +66,12 @@ fn imap_before_login(demo: &Demo) -> Result<()> {
     let mut line = Line::connect(&demo.at("f1", "imap")?)?;
     line.line()?;
     let cases: Vec<Case> = vec![
-        ("a long line", text(&["a NOOP ", &"x".repeat(9_000)]), "a BAD [TOOBIG]"),
+        ("a long line", text(&["a NOOP ", &"x".repeat(50_000)]), "a BAD [TOOBIG]"),
         ("a very long line", text(&["a ", &"x".repeat(LONG)]), "a BAD [TOOBIG]"),
-        ("a literal", text(&["a LOGIN {5000}"]), "a NO [TOOBIG]"),
+        ("a literal", text(&["a LOGIN {50000}"]), "a NO [TOOBIG]"),
         (
             "a literal that comes",
-            text(&["a LOGIN {5000+}\r\n", &"x".repeat(5000)]),
+            text(&["a LOGIN {50000+}\r\n", &"x".repeat(50_000)]),
             "a NO [TOOBIG]",
         ),
         ("a size beyond numbers", text(&["a LOGIN {99999999999}"]), "a NO [TOOBIG]"),
@@ -81,7 +81,7 @@ fn imap_before_login(demo: &Demo) -> Result<()> {
         ("octets beyond ASCII", b"\xff\xfe\xfd\r\n".to_vec(), "* BAD"),
         (
             "a long AUTHENTICATE",
-            text(&["a AUTHENTICATE PLAIN ", &"A".repeat(9_000)]),
+            text(&["a AUTHENTICATE PLAIN ", &"A".repeat(50_000)]),
             "a BAD [TOOBIG]",
         ),
     ];

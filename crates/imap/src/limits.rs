@@ -6,12 +6,12 @@ pub(crate) const UNASKED_BYTES_MAX: u64 = 64 * 1024;
 
 /// Octets of one command line after login, its literals not counted: 10,000 UIDs in a set fit.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
-/// Octets of one command line before login: RFC 7162 4 asks servers to take 8 KiB.
-pub const EARLY_LINE_BYTES_MAX: usize = 8 * 1024;
+/// Octets of one command line before login: ID has 30 names of 30 octets with values of 1024 (RFC 2971 3.3).
+pub const EARLY_LINE_BYTES_MAX: usize = 40 * 1024;
 /// Octets of all literals of one command after login, APPEND's messages not counted.
 pub const LITERAL_BYTES_MAX: u64 = 64 * 1024;
-/// Octets of all literals of one command before login: a name and a password, nothing more.
-pub const EARLY_LITERAL_BYTES_MAX: u64 = 4 * 1024;
+/// Octets of all literals of one command before login: what ID has beyond ASCII can be no quoted string.
+pub const EARLY_LITERAL_BYTES_MAX: u64 = 32 * 1024;
 /// Octets of a refused non-synchronising literal that are skipped; a client that sends more is
 /// not worth the traffic and is sent away.
 pub const SKIPPED_BYTES_MAX: u64 = 1 << 32;

@@ -71,7 +71,7 @@ fn answer(input: &[u8]) -> String {
 #[test]
 fn a_line_that_is_too_long_is_refused_and_the_next_is_understood() {
     let mut input = b"a ".to_vec();
-    input.resize(9000, b'x');
+    input.resize(50_000, b'x');
     input.extend_from_slice(b"\r\nb NOOP\r\n");
     assert_eq!(answer(&input), "a BAD [TOOBIG] line too long\r\nb OK done\r\n");
 }
@@ -89,8 +89,22 @@ fn a_long_line_is_fine_after_login() {
 }
 
 #[test]
+fn a_client_may_name_itself_at_length_before_login() {
+    let value = "v".repeat(1024);
+    let quoted = |n: usize| format!("\"{n:030}\" \"{value}\"");
+    let literal = |n: usize| format!("\"{n:030}\" {{1024+}}\r\n{value}");
+    let named = |pair: &dyn Fn(usize) -> String| {
+        let pairs: Vec<String> = (0..30).map(pair).collect();
+        answer(format!("a ID ({})\r\n", pairs.join(" ")).as_bytes())
+    };
+    for said in [named(&quoted), named(&literal)] {
+        assert_eq!(said, "* ID (\"name\" \"rookery\")\r\na OK done\r\n");
+    }
+}
+
+#[test]
 fn a_synchronising_literal_over_the_limit_is_refused_unread() {
-    let got = answer(b"a LOGIN {5000}\r\nb NOOP\r\n");
+    let got = answer(b"a LOGIN {50000}\r\nb NOOP\r\n");
     assert_eq!(got, "a NO [TOOBIG] literal too large\r\nb OK done\r\n");
 }
 
