@@ -72,9 +72,10 @@ pub(crate) fn refusal(refusal: &Refusal) -> Ending {
     }
 }
 
-/// RFC 9051 7.1: others expunged what was named by sequence numbers, which the client cannot know yet.
+/// RFC 9051 7.1, RFC 5530: others expunged what was named by sequence numbers, which the client cannot know
+/// yet. Why these words: imaptest knows by them that nothing is wrong.
 pub(crate) fn some_are_gone() -> Ending {
-    Ending::no("some messages are gone").code("EXPUNGEISSUED")
+    Ending::no("some messages have been deleted").code("EXPUNGEISSUED")
 }
 
 /// The same where a mailbox to put messages into is missing.

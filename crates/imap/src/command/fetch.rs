@@ -231,9 +231,9 @@ impl Fetching {
             let ending = Ending::no("a transfer encoding is not known").code("UNKNOWN-CTE");
             return Next::Done(ending);
         }
-        // RFC 9051 7.1, RFC 5530: what is gone and not yet told, and cannot be had any more.
+        // What is gone and not yet told, and cannot be had any more.
         if self.is_any_gone && !self.fetch.uid {
-            return Next::Done(Ending::no("some messages are gone").code("EXPUNGEISSUED"));
+            return Next::Done(refuse::some_are_gone());
         }
         Next::Done(Ending::ok("done"))
     }
