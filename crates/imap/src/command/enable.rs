@@ -6,7 +6,7 @@ use crate::work::{Ending, Work};
 
 pub(super) fn begin(cx: &mut Context, names: &[String]) -> Box<dyn Work> {
     let condstore_before = cx.enabled.condstore;
-    cx.out.text("* ENABLED");
+    let mut on: Vec<&str> = Vec::new();
     for name in names {
         let enabled = &mut cx.enabled;
         let (switch, name) = match name.as_str() {
@@ -20,10 +20,17 @@ pub(super) fn begin(cx: &mut Context, names: &[String]) -> Box<dyn Work> {
             "IMAP4REV2" => (&mut enabled.rev2, "IMAP4rev2"),
             _ => continue,
         };
-        if !std::mem::replace(switch, true) {
-            cx.out.text(" ");
-            cx.out.text(name);
+        *switch = true;
+        // RFC 5161 3.2: a name that is missing is not on. What was on before is told too, as often as a
+        // client asks.
+        if !on.contains(&name) {
+            on.push(name);
         }
+    }
+    cx.out.text("* ENABLED");
+    for name in on {
+        cx.out.text(" ");
+        cx.out.text(name);
     }
     cx.out.text("\r\n");
     let condstore = std::mem::replace(&mut cx.enabled.condstore, condstore_before);
