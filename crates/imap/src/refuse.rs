@@ -12,6 +12,9 @@ const SUSPENDED: &str = "the account is suspended";
 /// Why a session ends that was to read messages.
 pub(crate) const AWAY: &str = "[UNAVAILABLE] messages cannot be read now, come back later";
 
+/// Why a session ends that said of a literal what cannot be its size.
+pub(crate) const LOST: &str = "the end of that command cannot be found";
+
 /// A command that was not understood.
 pub(crate) fn fault(fault: Fault) -> Ending {
     match fault {

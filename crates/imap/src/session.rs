@@ -247,7 +247,7 @@ impl Session {
                 let ending = Ending::bad("literal size out of range");
                 let tag = parse::tag(self.input.command()).map(str::to_owned);
                 self.tell_end(tag.as_deref(), &ending);
-                self.bye("the end of that command cannot be found");
+                self.bye(refuse::LOST);
             }
         }
         self.n_this_turn += 1;

@@ -4,8 +4,9 @@ mod support;
 
 use imap::limits::{COMMANDS_PER_TURN_MAX, PENDING_BYTES_MAX, REFUSED_LOGINS_MAX};
 use imap::{Config, Session};
+use mailbox::command::NamedMailbox;
 use mailbox::dialogue::{Engine, Login, Question, Reply, Step, Trouble};
-use mailbox::{AccountId, Address, Change, Flags};
+use mailbox::{AccountId, Address, Answer, Change, Flags, MailboxName, Query};
 use proptest::prelude::*;
 
 fn session() -> Session {
@@ -121,6 +122,28 @@ fn a_literal_without_end_ends_the_connection() {
     let got = answer(b"a LOGIN {99999999999999999999+}\r\nb NOOP\r\n");
     assert!(got.starts_with("a BAD literal size out of range\r\n* BYE "), "{got}");
     assert!(!got.contains("b OK"), "{got}");
+}
+
+#[test]
+fn a_literal_without_end_ends_the_connection_amid_a_command_too() {
+    for (rest, n_messages) in [
+        (" {9223372036854775808}\r\nc NOOP\r\n", 0),
+        ("\r\nc IDLE\r\nd NOOP {9223372036854775808+}\r\nDONE\r\n", 1),
+    ] {
+        let (mut store, mut client) =
+            (support::Store::new(), support::Client::new(support::config()));
+        client.say(&mut store, b"a LOGIN ann@example.test secret\r\n");
+        let append = format!("b APPEND INBOX {{4+}}\r\ntext{rest}");
+        let said = client.say(&mut store, append.as_bytes());
+        let said = String::from_utf8(said).expect("ASCII");
+        assert!(said.ends_with("* BYE the end of that command cannot be found\r\n"), "{said}");
+        assert!(client.is_closed, "{said}");
+        let named = NamedMailbox { account: support::ACCOUNT, name: MailboxName::inbox() };
+        match store.ask(&Query::Mailbox(named)) {
+            Answer::Mailbox(info) => assert_eq!(info.n_messages, n_messages, "{said}"),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[test]

@@ -234,7 +234,9 @@ impl Append {
                     Err(fault) => self.refuse(refuse::fault(fault)),
                 }
             }
-            Gathered::TooLong | Gathered::Lost | Gathered::Skipped => self.give_up(bad.skipping(0)),
+            Gathered::TooLong | Gathered::Skipped => self.give_up(bad.skipping(0)),
+            // Nothing is appended: what came so far goes with the connection.
+            Gathered::Lost => Next::Bye(refuse::LOST),
         }
     }
 

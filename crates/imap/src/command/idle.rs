@@ -8,6 +8,7 @@ use crate::input::{Gathered, Input};
 use crate::limits::EARLY_LINE_BYTES_MAX;
 use crate::news::{News, Tell};
 use crate::parse;
+use crate::refuse;
 use crate::work::{Ending, Next, Work};
 
 /// Waits for news and for DONE.
@@ -84,10 +85,11 @@ impl Work for Idling {
                 input.take_command();
                 Next::Done(Ending { skip, ..Ending::bad("DONE expected") })
             }
-            Gathered::TooLong | Gathered::Lost | Gathered::Skipped => {
+            Gathered::TooLong | Gathered::Skipped => {
                 input.take_command();
                 Next::Done(Ending::bad("DONE expected").skipping(0))
             }
+            Gathered::Lost => Next::Bye(refuse::LOST),
         }
     }
 
