@@ -25,21 +25,43 @@ pub(super) struct Decoding {
     at: u64,
     encoding: String,
     decoder: TransferDecoder,
-    /// Of text.
-    line_ends: Option<LineEnds>,
-    /// Octets decoded in this pass.
-    n_decoded: u64,
-    /// Which decoded octets are wanted; in the second pass they are there.
+    /// Which octets to be sent are wanted; in the second pass they are there.
     wanted: Range,
     is_second_pass: bool,
-    /// NUL is among the wanted octets.
+    /// Octets of this pass, as they were encoded.
+    as_encoded: Count,
+    /// Of text, as long as no line of it ends in CRLF.
+    line_ends: Option<LineEnds>,
+}
+
+/// Octets that went by, of which some are wanted.
+#[derive(Default)]
+struct Count {
+    n_octets: u64,
+    /// NUL is among the wanted ones.
     has_nul: bool,
 }
 
-/// RFC 3516 6: text is sent with CRLF, whatever ends its lines once it is decoded.
+impl Count {
+    /// Octets that follow those before; tells which of them are wanted.
+    fn take(&mut self, octets: &[u8], wanted: Range) -> std::ops::Range<usize> {
+        let before = self.n_octets;
+        self.n_octets += octets.len() as u64;
+        let clamp = |at: u64| at.saturating_sub(before).min(octets.len() as u64) as usize;
+        let (from, to) = (clamp(wanted.start), clamp(wanted.end));
+        self.has_nul |= octets[from..to].contains(&0);
+        from..to
+    }
+}
+
+/// RFC 3516 6: text whose lines end in LF once it is decoded is sent with CRLF. Where a line ends in CRLF, an
+/// LF that stands alone is what the sender wrote, and all is sent as it was encoded.
 #[derive(Default)]
 struct LineEnds {
     is_behind_cr: bool,
+    has_crlf: bool,
+    /// Octets of this pass, with CRLF.
+    counted: Count,
 }
 
 impl LineEnds {
@@ -47,8 +69,11 @@ impl LineEnds {
     fn with_crlf(&mut self, octets: &[u8]) -> Vec<u8> {
         let mut lines = Vec::with_capacity(octets.len());
         for &byte in octets {
-            if byte == b'\n' && !self.is_behind_cr {
-                lines.push(b'\r');
+            if byte == b'\n' {
+                match self.is_behind_cr {
+                    true => self.has_crlf = true,
+                    false => lines.push(b'\r'),
+                }
             }
             lines.push(byte);
             self.is_behind_cr = byte == b'\r';
@@ -85,11 +110,10 @@ impl Decoding {
                 at: range.start,
                 encoding,
                 decoder,
-                line_ends,
-                n_decoded: 0,
                 wanted: cut(Range { start: 0, end: u64::MAX }, section.partial),
                 is_second_pass: false,
-                has_nul: false,
+                as_encoded: Count::default(),
+                line_ends,
             }),
             None => Decodable::Unknown,
         }
@@ -116,23 +140,28 @@ impl Decoding {
     }
 
     fn count(&mut self, mut decoded: Vec<u8>) -> Bytes {
+        let mut wanted = self.as_encoded.take(&decoded, self.wanted);
         if let Some(line_ends) = &mut self.line_ends {
             decoded = line_ends.with_crlf(&decoded);
+            wanted = line_ends.counted.take(&decoded, self.wanted);
+            if line_ends.has_crlf {
+                self.line_ends = None;
+            }
         }
-        let before = self.n_decoded;
-        self.n_decoded += decoded.len() as u64;
-        let clamp = |at: u64| at.saturating_sub(before).min(decoded.len() as u64) as usize;
-        let (from, to) = (clamp(self.wanted.start), clamp(self.wanted.end));
         if self.is_second_pass {
-            return Bytes::from(decoded).slice(from..to);
+            return Bytes::from(decoded).slice(wanted);
         }
-        self.has_nul |= decoded[from..to].contains(&0);
         Bytes::new()
+    }
+
+    /// What was counted of the octets that are sent.
+    fn sent(&self) -> &Count {
+        self.line_ends.as_ref().map_or(&self.as_encoded, |line_ends| &line_ends.counted)
     }
 
     /// After the first pass: octets of the whole decoded part.
     pub(super) fn size(&self) -> u64 {
-        self.n_decoded
+        self.sent().n_octets
     }
 
     /// Whether the octets are to be sent now.
@@ -142,16 +171,16 @@ impl Decoding {
 
     /// After the first pass: whether NUL is among the octets that will be sent.
     pub(super) fn has_nul(&self) -> bool {
-        self.has_nul
+        self.sent().has_nul
     }
 
     /// After the first pass: begins the second and gives how many octets it will send.
     pub(super) fn rewind(&mut self) -> u64 {
+        let end = self.size();
         self.is_second_pass = true;
-        let end = self.n_decoded;
         self.wanted = Range { start: self.wanted.start.min(end), end: self.wanted.end.min(end) };
         self.at = self.range.start;
-        self.n_decoded = 0;
+        self.as_encoded = Count::default();
         self.decoder = TransferDecoder::new(&self.encoding).expect("it was known before");
         self.line_ends = self.line_ends.take().map(|_| LineEnds::default());
         self.wanted.len()
@@ -170,6 +199,7 @@ mod tests {
             let mut lines = line_ends.with_crlf(&text[..cut]);
             lines.extend(line_ends.with_crlf(&text[cut..]));
             assert_eq!(lines, wanted, "cut at {cut}");
+            assert!(line_ends.has_crlf, "cut at {cut}");
         }
     }
 }

@@ -398,7 +398,7 @@ impl Row {
             cx.out.shared(decoding.finish());
             let item = items.get(self.n_told);
             if let (false, Some(Item::Binary(section))) = (decoding.is_second_pass(), item) {
-                let (n_octets, has_nul) = (decoding.rewind(), decoding.has_nul());
+                let (has_nul, n_octets) = (decoding.has_nul(), decoding.rewind());
                 self.name(&mut cx.out, &section.label);
                 // RFC 3516 4.3: literal8 only where it has to be.
                 cx.out.text(if has_nul { "~" } else { "" });
