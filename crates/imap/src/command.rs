@@ -163,7 +163,7 @@ fn work(cx: &mut Context, command: Command) -> Parsed<Box<dyn Work>> {
         Command::Namespace => namespace::begin(cx),
         Command::Select(select) => Box::new(select::Selecting::new(select)),
         Command::Create(create) => Box::new(create::Creating(create)),
-        Command::Delete(given) => Box::new(delete::Deleting(given)),
+        Command::Delete(given) => Box::new(delete::Deleting::new(given)),
         Command::Rename { from, to } => Box::new(rename::Renaming::new(from, to)),
         Command::Subscribe { name, on } => Box::new(subscribe::Subscribing { name, on }),
         Command::List(list) => list::begin(cx, list),

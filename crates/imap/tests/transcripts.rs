@@ -8,7 +8,8 @@
 //!
 //! `store!` knows: `deliver MAILBOX FILE [FLAGS]`, `flag MAILBOX UIDS +FLAG`,
 //! `expunge MAILBOX UIDS`, `move MAILBOX UIDS TARGET`, `create MAILBOX`, `delete MAILBOX`,
-//! `zip` (from here on the client compresses), `quota OCTETS [MESSAGES]` (`-`: without limit),
+//! `rename MAILBOX NAME`, `zip` (from here on the client compresses),
+//! `quota OCTETS [MESSAGES]` (`-`: without limit),
 //! `purge`, `suspend`, `resume`, `remove` (the account), `renumber`, `wait SECONDS`, `next TROUBLE` and
 //! `chunk TROUBLE`; a new session by `session [notls|starttls|private]` or, logged in, `login`;
 //! `timeout`, `shutdown`, `end of input`. Of what stands behind `unheard` the session does not hear.
@@ -168,10 +169,17 @@ impl Play {
         }
     }
 
+    fn rename(&mut self, from: &str, to: &str) {
+        let (account, from, to) = (ACCOUNT, parse_name(from), parse_name(to));
+        let rename = command::RenameMailbox { account, from, to, further: false, into: None };
+        self.command(Command::RenameMailbox(rename));
+    }
+
     fn change_account(&mut self, words: &[&str]) {
         match words {
             ["suspend"] => self.set_state(AccountState::Suspended),
             ["resume"] => self.set_state(AccountState::Active),
+            ["rename", from, to] => self.rename(from, to),
             ["renumber"] => self.command(Command::Renumber(Renumber { after: None })),
             ["remove"] => self.command(Command::DeleteAccount(ACCOUNT)),
             ["quota", octets, messages @ ..] => {
