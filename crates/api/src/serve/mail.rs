@@ -6,19 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::{FutureExt, Stream, StreamExt};
 use mailbox::command::{MoveAccount, MoveStep};
 use mailbox::{AccountId, Command, Query, ShardId, StoredChunk};
 use prost::Message;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::task::coop::unconstrained;
+use tokio::time::{Instant, sleep_until, timeout};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::convert::mail::{change_to_wire, chunk_ref, decode, encode};
 use crate::convert::{Malformed, id};
 use crate::dial::MESSAGE_BYTES_MAX;
-use crate::mail::{MailError, MailHandler};
+use crate::mail::{Changes, MailError, MailHandler};
 use crate::proto::mail as wire;
 use crate::proto::mail::mail_server::Mail;
 use crate::tls::{Peer, Role};
@@ -28,6 +29,10 @@ use wire::{chunk_response, maildrop_response, propose_response, query_response};
 
 /// Limit: changes in one message of a watch; those that are there at once travel together.
 const CHANGES_PER_MESSAGE_MAX: usize = 64;
+
+/// How long changes gather after some were told. Those that come after a pause are told at once: IDLE waits
+/// for them.
+const TELL_AFTER: Duration = Duration::from_millis(5);
 
 /// Limit: requests of one stream that are answered at once; above it nothing more is read.
 const RUNNING_MAX: usize = 4096;
@@ -117,8 +122,8 @@ impl Mail for MailService {
                 Ok(changes) => {
                     // The first message is empty: it says that the subscription stands.
                     let first = futures_util::stream::iter([wire::WatchResponse::default()]);
-                    let batches = changes.ready_chunks(CHANGES_PER_MESSAGE_MAX).map(batch);
-                    Box::pin(first.chain(batches).map(Ok).take_until(Box::pin(stopped)))
+                    let told = first.chain(messages(changes));
+                    Box::pin(told.map(Ok).take_until(Box::pin(stopped)))
                 }
                 Err(error) => {
                     Box::pin(futures_util::stream::once(async move { Ok(failed(error)) }))
@@ -368,6 +373,30 @@ fn may_ask(role: Option<Role>, query: &Query) -> bool {
     }
 }
 
+/// Changes as they are told. Those of one account come one by one, and each message costs both ends as much
+/// as a small request.
+fn messages(changes: Changes) -> impl Stream<Item = wire::WatchResponse> + Send {
+    let begun = (changes.peekable(), None::<Instant>);
+    futures_util::stream::unfold(begun, |(mut changes, quiet_until)| async move {
+        Pin::new(&mut changes).peek().await?;
+        if let Some(until) = quiet_until.filter(|until| Instant::now() < *until) {
+            sleep_until(until).await;
+        }
+        let mut some = Vec::new();
+        // Why unconstrained: a task that had its share of time is told that nothing is there.
+        while some.len() < CHANGES_PER_MESSAGE_MAX
+            && let Some(Some(change)) = unconstrained(changes.next()).now_or_never()
+        {
+            some.push(change);
+        }
+        // Why not after a full one: more may wait already, and who is too far behind is cut off.
+        let is_full = some.len() == CHANGES_PER_MESSAGE_MAX;
+        let quiet_until = (!is_full).then(|| Instant::now() + TELL_AFTER);
+        Some((batch(some), (changes, quiet_until)))
+    })
+    .fuse()
+}
+
 /// Changes that were there at once as one message; an error ends it.
 fn batch(changes: Vec<Result<(u64, mailbox::Change), MailError>>) -> wire::WatchResponse {
     let mut message = wire::WatchResponse::default();
@@ -386,11 +415,14 @@ fn batch(changes: Vec<Result<(u64, mailbox::Change), MailError>>) -> wire::Watch
 #[cfg(test)]
 mod tests {
     use async_trait::async_trait;
-    use mailbox::{Answer, ChunkRef, Outcome};
-    use tokio::time::Instant;
+    use mailbox::command::OfMailbox;
+    use mailbox::{Answer, Change, ChunkRef, MailboxId, ModSeq, Outcome};
+    use tokio::sync::mpsc;
+    use tokio::time::sleep;
+    use tokio_stream::wrappers::UnboundedReceiverStream;
 
     use super::*;
-    use crate::mail::{Changes, Leadership};
+    use crate::mail::Leadership;
 
     /// Has no majority, and never will.
     struct Silent;
@@ -468,5 +500,61 @@ mod tests {
         assert!(matches!(service.room(LARGE_QUERY_BYTES), Ok(None)));
         drop(nearly_all);
         assert!(service.room(LARGE_QUERY_BYTES + 1).is_ok());
+    }
+
+    type Sender = mpsc::UnboundedSender<Result<(u64, Change), MailError>>;
+
+    fn change(sender: &Sender, log_index: u64) {
+        let of = OfMailbox { account: AccountId([1; 16]), mailbox: MailboxId(1) };
+        let change = Change { of, highest_modseq: ModSeq::new(log_index).unwrap() };
+        sender.send(Ok((log_index, change))).unwrap();
+    }
+
+    fn indexes(message: &wire::WatchResponse) -> Vec<u64> {
+        message.changes.iter().map(|change| change.log_index).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn news_after_a_pause_are_told_at_once_and_those_behind_them_together() {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let mut told = Box::pin(messages(Box::pin(UnboundedReceiverStream::new(receiver))));
+        assert!(told.next().now_or_never().is_none());
+        for round in 0..3 {
+            let first = 10 * round + 1;
+            change(&sender, first);
+            let message = told.next().now_or_never().expect("told at once").unwrap();
+            assert_eq!(indexes(&message), [first]);
+            let began = Instant::now();
+            change(&sender, first + 1);
+            assert!(told.next().now_or_never().is_none(), "a message for each");
+            change(&sender, first + 2);
+            let message = told.next().await.unwrap();
+            assert_eq!(indexes(&message), [first + 1, first + 2]);
+            assert!(began.elapsed() <= TELL_AFTER + Duration::from_millis(1));
+            sleep(TELL_AFTER * 2).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_changes_are_told_in_their_order_to_the_end_and_full_messages_do_not_wait() {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let mut told = Box::pin(messages(Box::pin(UnboundedReceiverStream::new(receiver))));
+        let n = 20 * CHANGES_PER_MESSAGE_MAX as u64 + 1;
+        for log_index in 1..=n {
+            change(&sender, log_index);
+        }
+        sender.send(Err(MailError::Unavailable)).unwrap();
+        drop(sender);
+        let (began, mut all) = (Instant::now(), Vec::new());
+        let mut error = None;
+        while let Some(message) = told.next().await {
+            assert!(error.is_none(), "the error is the last word");
+            all.extend(indexes(&message));
+            error = message.error;
+        }
+        assert_eq!(all, (1..=n).collect::<Vec<_>>());
+        assert_eq!(error, Some(MailError::Unavailable.into()));
+        assert!(began.elapsed() < TELL_AFTER, "{:?}", began.elapsed());
+        assert!(told.next().await.is_none());
     }
 }
