@@ -56,12 +56,21 @@ impl Timing {
         })
     }
 
+    /// Whoever acknowledged what was sent so lately is sent no heartbeat, which would say nothing new.
+    ///
+    /// openraft allows less than `election_min` without a heartbeat and a tick, which is 13/64 of one. This
+    /// is two thirds of that, and nothing where the times are so tight that each heartbeat is needed.
+    fn acknowledged(&self) -> Duration {
+        self.election_min.saturating_sub(self.heartbeat * 77 / 64) * 2 / 3
+    }
+
     /// What openraft is told.
     pub(crate) fn config(&self, group: String) -> openraft::Config {
         let ms = |duration: Duration| duration.as_millis() as u64;
         openraft::Config {
             cluster_name: group,
             heartbeat_interval: ms(self.heartbeat),
+            heartbeat_min_interval: Some(ms(self.acknowledged())),
             election_timeout_min: ms(self.election_min),
             election_timeout_max: ms(self.election_max),
             install_snapshot_timeout: ms(SNAPSHOT),
@@ -95,5 +104,24 @@ mod tests {
         assert!(!is_silent(0) && !is_silent(1_799));
         assert!(is_silent(1_800) && is_silent(2_999));
         assert!(!is_silent(3_000) && is_silent(4_200));
+    }
+
+    #[test]
+    fn heartbeats_are_left_out_as_far_as_openraft_allows() {
+        let of = |heartbeat, election_min| Timing {
+            heartbeat: Duration::from_millis(heartbeat),
+            election_min: Duration::from_millis(election_min),
+            election_max: Duration::from_millis(election_min + election_min / 2),
+            ..Timing::default()
+        };
+        let least = |timing: &Timing| timing.config("a".into()).heartbeat_min_interval;
+        assert_eq!(least(&Timing::default()), Some(79));
+        assert_eq!(least(&of(150, 180)), Some(0));
+        for heartbeat in (10..200).step_by(7) {
+            for election_min in heartbeat + 1..4 * heartbeat {
+                let timing = of(heartbeat, election_min);
+                assert!(timing.config("a".into()).validate().is_ok(), "{timing:?}");
+            }
+        }
     }
 }
