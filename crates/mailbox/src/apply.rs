@@ -24,10 +24,12 @@ pub(crate) fn apply(rows: &mut Rows<'_>, entry: &Entry, inline: &[ChunkRef]) -> 
 
 /// Log time is the greatest of all times seen.
 fn advance(rows: &mut Rows<'_>, time: LogTime) -> LogTime {
-    let mut shard: ShardRow = row::load(rows, &table::shard()).unwrap_or_default();
+    let key = table::shard();
+    let (shard, seen) = row::load_seen::<ShardRow>(rows, &key);
+    let mut shard = shard.unwrap_or_default();
     if time.0 > shard.time_ms {
         shard.time_ms = time.0;
-        row::save(rows, table::shard(), &shard);
+        row::save_over(rows, key, seen.as_deref(), &shard);
     }
     LogTime(shard.time_ms)
 }

@@ -104,20 +104,20 @@ pub(crate) fn relations(message: &NewMessage) -> Result<Relations<'_>, Refusal> 
 /// One more message has this content.
 pub(crate) fn refer(ledger: &mut Ledger<'_, '_>, email: EmailId) {
     let key = table::content(ledger.account, email);
-    let mut content: ContentRow =
-        row::load(ledger.rows, &key).expect("a message's content outlives it");
+    let (content, seen) = row::load_seen::<ContentRow>(ledger.rows, &key);
+    let mut content = content.expect("a message's content outlives it");
     content.n_references += 1;
-    row::save(ledger.rows, key, &content);
+    row::save_over(ledger.rows, key, seen.as_deref(), &content);
 }
 
 /// One message less has this content; the last takes it along.
 pub(crate) fn release(ledger: &mut Ledger<'_, '_>, email: EmailId) {
     let key = table::content(ledger.account, email);
-    let mut content: ContentRow =
-        row::load(ledger.rows, &key).expect("a message's content outlives it");
+    let (content, seen) = row::load_seen::<ContentRow>(ledger.rows, &key);
+    let mut content = content.expect("a message's content outlives it");
     content.n_references -= 1;
     if content.n_references > 0 {
-        row::save(ledger.rows, key, &content);
+        row::save_over(ledger.rows, key, seen.as_deref(), &content);
         return;
     }
     ledger.rows.remove(&key);
@@ -128,8 +128,8 @@ pub(crate) fn release(ledger: &mut Ledger<'_, '_>, email: EmailId) {
     if let Some(metadata) = ledger.rows.row(&key) {
         let relations = Relations::of_metadata(&metadata);
         leave_thread(ledger, &relations.expect("metadata are sound where they are let in"));
+        ledger.rows.remove_known(key, &metadata);
     }
-    ledger.rows.remove(&key);
 }
 
 /// The thread of the oldest of its relatives, else a new one. THREADID is immutable, so two threads
@@ -140,19 +140,19 @@ fn join_thread(ledger: &mut Ledger<'_, '_>, relations: &Relations<'_>) -> Thread
         .iter()
         .map(|id| {
             let key = table::thread(ledger.account, id);
-            let row = row::load::<ThreadRow>(ledger.rows, &key);
-            (key, row)
+            let (row, seen) = row::load_seen::<ThreadRow>(ledger.rows, &key);
+            (key, row, seen)
         })
         .collect();
-    let known = rows.iter().filter_map(|(_, row)| row.as_ref().map(|row| row.thread)).min();
+    let known = rows.iter().filter_map(|(_, row, _)| row.as_ref().map(|row| row.thread)).min();
     let thread = known.unwrap_or_else(|| {
         ledger.usage.thread += 1;
         ThreadId(ledger.usage.thread)
     });
-    for (key, row) in rows {
+    for (key, row, seen) in rows {
         let mut row = row.unwrap_or(ThreadRow { thread, n_references: 0 });
         row.n_references += 1;
-        row::save(ledger.rows, key, &row);
+        row::save_over(ledger.rows, key, seen.as_deref(), &row);
     }
     thread
 }
@@ -160,12 +160,13 @@ fn join_thread(ledger: &mut Ledger<'_, '_>, relations: &Relations<'_>) -> Thread
 fn leave_thread(ledger: &mut Ledger<'_, '_>, relations: &Relations<'_>) {
     for id in thread_ids(relations) {
         let key = table::thread(ledger.account, &id);
-        if let Some(mut row) = row::load::<ThreadRow>(ledger.rows, &key) {
+        let (row, seen) = row::load_seen::<ThreadRow>(ledger.rows, &key);
+        if let Some(mut row) = row {
             row.n_references -= 1;
             if row.n_references == 0 {
                 ledger.rows.remove(&key);
             } else {
-                row::save(ledger.rows, key, &row);
+                row::save_over(ledger.rows, key, seen.as_deref(), &row);
             }
         }
     }

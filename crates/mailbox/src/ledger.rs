@@ -22,6 +22,8 @@ const MODSEQ_MAX: u64 = i64::MAX as u64;
 struct Kept<T> {
     row: T,
     was: Option<T>,
+    /// Its octets, if it was there.
+    seen: Option<Vec<u8>>,
 }
 
 /// See the module's head.
@@ -32,6 +34,7 @@ pub(crate) struct Ledger<'r, 'a> {
     pub account: AccountId,
     pub usage: UsageRow,
     usage_was: UsageRow,
+    usage_seen: Option<Vec<u8>>,
     quota: Quota,
     mailboxes: BTreeMap<MailboxId, Kept<MailboxRow>>,
     keywords: BTreeMap<MailboxId, Kept<KeywordsRow>>,
@@ -60,7 +63,8 @@ impl<'r, 'a> Ledger<'r, 'a> {
 
     /// For housekeeping: whatever the state of the account, and without quota.
     pub(crate) fn reopen(rows: &'r mut Rows<'a>, now: LogTime, account: AccountId) -> Self {
-        let usage: UsageRow = row::load(rows, &table::usage(account)).unwrap_or_default();
+        let (usage, usage_seen) = row::load_seen::<UsageRow>(rows, &table::usage(account));
+        let usage = usage.unwrap_or_default();
         let n_writes_before = rows.n_writes();
         Self {
             rows,
@@ -68,6 +72,7 @@ impl<'r, 'a> Ledger<'r, 'a> {
             account,
             usage_was: usage.clone(),
             usage,
+            usage_seen,
             quota: Quota::default(),
             mailboxes: BTreeMap::new(),
             keywords: BTreeMap::new(),
@@ -88,16 +93,19 @@ impl<'r, 'a> Ledger<'r, 'a> {
         }
         for (id, kept) in &self.keywords {
             if kept.was.as_ref() != Some(&kept.row) && !kept.row.keywords.is_empty() {
-                row::save(rows, table::keywords(account, *id), &kept.row);
+                let key = table::keywords(account, *id);
+                row::save_over(rows, key, kept.seen.as_deref(), &kept.row);
             }
         }
         for (id, kept) in &self.mailboxes {
             if kept.was.as_ref() != Some(&kept.row) {
-                row::save(rows, table::mailbox(account, *id), &kept.row);
+                let key = table::mailbox(account, *id);
+                row::save_over(rows, key, kept.seen.as_deref(), &kept.row);
             }
         }
         if self.usage != self.usage_was {
-            row::save(rows, table::usage(account), &self.usage);
+            let key = table::usage(account);
+            row::save_over(rows, key, self.usage_seen.as_deref(), &self.usage);
         }
         if self.upload_bytes != 0 {
             let mut shard: ShardRow = row::load(rows, &table::shard()).unwrap_or_default();
@@ -128,8 +136,9 @@ impl<'r, 'a> Ledger<'r, 'a> {
             Entry::Occupied(entry) => Some(&mut entry.into_mut().row),
             Entry::Vacant(entry) => {
                 let key = table::mailbox(self.account, id);
-                let row: MailboxRow = row::load(self.rows, &key)?;
-                Some(&mut entry.insert(Kept { was: Some(row.clone()), row }).row)
+                let (row, seen) = row::load_seen::<MailboxRow>(self.rows, &key);
+                let row = row?;
+                Some(&mut entry.insert(Kept { was: Some(row.clone()), row, seen }).row)
             }
         }
     }
@@ -141,7 +150,8 @@ impl<'r, 'a> Ledger<'r, 'a> {
 
     /// Adds a mailbox.
     pub(crate) fn insert_mailbox(&mut self, id: MailboxId, row: MailboxRow) {
-        self.mailboxes.insert(id, Kept { row, was: None });
+        let seen = self.rows.row(&table::mailbox(self.account, id));
+        self.mailboxes.insert(id, Kept { row, was: None, seen });
     }
 
     /// Removes the row of a mailbox at once.
@@ -235,8 +245,9 @@ impl<'r, 'a> Ledger<'r, 'a> {
             return Err(Refusal::Limit("keywords of a message".into()));
         }
         let kept = self.keywords.entry(id).or_insert_with(|| {
-            let was: Option<KeywordsRow> = row::load(self.rows, &table::keywords(self.account, id));
-            Kept { row: was.clone().unwrap_or_default(), was }
+            let key = table::keywords(self.account, id);
+            let (was, seen) = row::load_seen::<KeywordsRow>(self.rows, &key);
+            Kept { row: was.clone().unwrap_or_default(), was, seen }
         });
         let known = &mut kept.row.keywords;
         let keywords = flags.keywords.iter().filter_map(|keyword| {
@@ -288,7 +299,8 @@ fn change_chunk(
         return;
     }
     let key = table::chunk(digest, account);
-    let mut row: ChunkRow = row::load(rows, &key).unwrap_or(ChunkRow { n_references: 0, raw_len });
+    let (row, seen) = row::load_seen::<ChunkRow>(rows, &key);
+    let mut row = row.unwrap_or(ChunkRow { n_references: 0, raw_len });
     row.n_references = row
         .n_references
         .checked_add_signed(change)
@@ -296,6 +308,6 @@ fn change_chunk(
     if row.n_references == 0 {
         rows.remove(&key);
     } else {
-        row::save(rows, key, &row);
+        row::save_over(rows, key, seen.as_deref(), &row);
     }
 }

@@ -262,7 +262,7 @@ pub(crate) fn change(ledger: &mut Ledger<'_, '_>, mailbox: MailboxId, found: &Fo
     let key = table::by_uid(account, Table::State, mailbox, found.uid);
     match found.staged {
         Some(_) => ledger.rows.put_new(key, new.write()),
-        None => ledger.rows.put_known(key, &found.row, new.write()),
+        None => ledger.rows.put_known(key, Some(&found.row), new.write()),
     }
     let index = table::by_modseq(account, Table::Modseq, mailbox, new.modseq, found.uid.value());
     ledger.rows.put_new(index, table::marker());

@@ -342,6 +342,15 @@ pub(crate) fn load<T: for<'b> Decode<'b, ()>>(rows: &dyn Source, key: &[u8]) -> 
     rows.row(key).map(|value| read(&value))
 }
 
+/// Reads a row, and gives its octets for [`save_over`].
+pub(crate) fn load_seen<T: for<'b> Decode<'b, ()>>(
+    rows: &dyn Source,
+    key: &[u8],
+) -> (Option<T>, Option<Vec<u8>>) {
+    let seen = rows.row(key);
+    (seen.as_deref().map(read), seen)
+}
+
 /// Reads the value of a row.
 pub(crate) fn read<T: for<'b> Decode<'b, ()>>(value: &[u8]) -> T {
     codec::decode(value).expect("rows are written by this crate and verified when read")
@@ -350,6 +359,17 @@ pub(crate) fn read<T: for<'b> Decode<'b, ()>>(value: &[u8]) -> T {
 /// Writes a row.
 pub(crate) fn save<T: Encode<()>>(rows: &mut Rows<'_>, key: Vec<u8>, value: &T) {
     rows.put(key, codec::encode(value));
+}
+
+/// Writes over a row that still is as it was seen, or still is not there. Why: each command writes the same
+/// few rows, and whoever writes one has just read it.
+pub(crate) fn save_over<T: Encode<()>>(
+    rows: &mut Rows<'_>,
+    key: Vec<u8>,
+    seen: Option<&[u8]>,
+    value: &T,
+) {
+    rows.put_known(key, seen, codec::encode(value));
 }
 
 /// The first rows, at most `n_max`, whose keys begin with `prefix`.

@@ -98,10 +98,10 @@ impl<'a> Rows<'a> {
         self.changes.insert(key, Some(value));
     }
 
-    /// Writes over a row that is known to hold this, without looking.
-    pub(crate) fn put_known(&mut self, key: Vec<u8>, before: &[u8], value: Vec<u8>) {
-        debug_assert!(self.row(&key).as_deref() == Some(before), "the row is another one");
-        self.leave(&key, Some(before));
+    /// Writes over a row that is known to hold this, or known not to be there, without looking.
+    pub(crate) fn put_known(&mut self, key: Vec<u8>, before: Option<&[u8]>, value: Vec<u8>) {
+        debug_assert!(self.row(&key).as_deref() == before, "the row is another one");
+        self.leave(&key, before);
         self.n_writes += 1;
         self.touched.push(&key);
         self.changes.insert(key, Some(value));
@@ -263,4 +263,53 @@ fn lanes(key: &[u8], value: &[u8]) -> [u64; 4] {
         *lane = u64::from_be_bytes(bytes.try_into().expect("chunks of eight"));
     }
     lanes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(byte: u8) -> Vec<u8> {
+        vec![byte; 3]
+    }
+
+    /// All that is told of some writes to a source with rows 1 and 2.
+    fn told(write: fn(&mut Rows<'_>)) -> String {
+        let source: BTreeMap<_, _> = [1, 2].map(|byte| (key(byte), vec![byte])).into();
+        let mut digest = RowDigest::default();
+        source.iter().for_each(|(key, value)| digest.add(key, value));
+        let mut rows = Rows::new(&source, digest);
+        rows.keep_before();
+        write(&mut rows);
+        let touched: Vec<_> = rows.take_touched().keys().map(<[u8]>::to_vec).collect();
+        let (n_writes, new_keys, before) =
+            (rows.n_writes(), rows.take_new_keys(), rows.take_before());
+        let (changes, digest) = rows.into_changes();
+        format!("{touched:?} {n_writes} {new_keys:?} {before:?} {changes:?} {digest}")
+    }
+
+    #[test]
+    fn what_is_written_without_a_look_is_as_if_it_had_been_looked_at() {
+        let looking = told(|rows| {
+            rows.put(key(1), vec![10]);
+            rows.put(key(1), vec![11]);
+            rows.remove(&key(2));
+            rows.put(key(2), vec![20]);
+            rows.put(key(3), vec![30]);
+            rows.put(key(3), vec![31]);
+            rows.put(key(4), vec![40]);
+            rows.remove(&key(4));
+        });
+        let knowing = told(|rows| {
+            rows.put_known(key(1), Some(&[1]), vec![10]);
+            rows.put_known(key(1), Some(&[10]), vec![11]);
+            rows.remove_known(key(2), &[2]);
+            rows.put_known(key(2), None, vec![20]);
+            rows.put_known(key(3), None, vec![30]);
+            rows.put_known(key(3), Some(&[30]), vec![31]);
+            rows.put_known(key(4), None, vec![40]);
+            rows.remove_known(key(4), &[40]);
+        });
+        assert_eq!(looking, knowing);
+    }
 }

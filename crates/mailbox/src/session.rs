@@ -53,8 +53,8 @@ pub(crate) fn admit(rows: &mut Rows<'_>, request: &Request, now: LogTime) -> Adm
         return Admission::Refused(Refusal::NoSuchSession);
     };
     let key = table::session(id);
-    let known = row::load::<SessionRow>(rows, &key).filter(|row| !row.dropped);
-    let Some(mut session) = known else {
+    let (known, seen) = row::load_seen::<SessionRow>(rows, &key);
+    let Some(mut session) = known.filter(|row| !row.dropped) else {
         return Admission::Refused(Refusal::NoSuchSession);
     };
     if request.sequence < session.mark {
@@ -79,7 +79,7 @@ pub(crate) fn admit(rows: &mut Rows<'_>, request: &Request, now: LogTime) -> Adm
             Admission::Execute(id)
         }
     };
-    row::save(rows, key, &session);
+    row::save_over(rows, key, seen.as_deref(), &session);
     admission
 }
 
