@@ -161,7 +161,8 @@ impl Applier {
                     break;
                 }
             }
-            let (new_keys, before) = (rows.take_new_keys(), rows.take_before());
+            let (mut new_keys, before) = (rows.take_new_keys(), rows.take_before());
+            new_keys.sort_unstable();
             let (rows, digest) = rows.into_changes();
             applied.digest = digest;
             Batch { changed: Changed { rows, new_keys, before }, applied, results }
@@ -238,7 +239,7 @@ impl Applier {
             }
             let lag = {
                 let mut dirty = self.0.checkpoints.dirty();
-                dirty.note(&batch.changed.rows, n_done);
+                dirty.note(&batch.changed.rows, &batch.changed.new_keys, n_done);
                 let (log_id, digest) = (batch.applied.log_id, batch.applied.digest);
                 let lag = store.commit(batch.changed, &places, batch.applied);
                 let lag = lag.map_err(io::Error::other)?;

@@ -90,7 +90,7 @@ impl Applied {
 #[derive(Default)]
 pub(crate) struct Changed {
     pub rows: RowChanges,
-    /// Keys that had no row before.
+    /// Keys that had no row before, in their order.
     pub new_keys: Vec<Vec<u8>>,
     /// What rows were before, as far as that is known.
     pub before: RowChanges,

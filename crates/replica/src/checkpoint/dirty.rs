@@ -1,7 +1,7 @@
 //! Which rows changed since the last checkpoint.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashSet};
+use std::collections::{BinaryHeap, HashMap};
 
 use foldhash::fast::RandomState;
 use mailbox::RowChanges;
@@ -25,8 +25,10 @@ const OVERHEAD_BYTES: usize = 48;
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Dirty {
+    /// True for a row that came while its key was here: when it goes too, the checkpoint need not know.
+    ///
     /// Why bounded: a table that grows is copied whole, and whoever commits waits for it.
-    young: HashSet<Vec<u8>, RandomState>,
+    young: HashMap<Vec<u8>, bool, RandomState>,
     /// Those before, in no order; some are there more than once.
     old: Vec<Vec<Vec<u8>>>,
     key_bytes: usize,
@@ -35,24 +37,44 @@ pub(crate) struct Dirty {
 }
 
 impl Dirty {
-    /// A batch is about to be written. The lock is held until it is.
-    pub fn note(&mut self, changes: &RowChanges, n_entries: usize) {
+    /// A batch is about to be written. The lock is held until it is. `new_keys`, in their order, are those
+    /// that had no row before it.
+    pub fn note(&mut self, changes: &RowChanges, new_keys: &[Vec<u8>], n_entries: usize) {
         self.entries += n_entries as u64;
+        let mut new_keys = new_keys.iter().peekable();
         for (key, value) in changes {
             self.bytes += key.len() + value.as_ref().map_or(0, Vec::len);
-            self.insert(key);
+            let is_new = new_keys.next_if(|new| *new == key).is_some();
+            self.note_key(key, is_new, value.is_none());
         }
     }
 
     pub fn insert(&mut self, key: &[u8]) {
-        if self.young.contains(key) {
-            return;
+        self.note_key(key, false, false);
+    }
+
+    fn note_key(&mut self, key: &[u8], is_new: bool, is_gone: bool) {
+        match self.young.get(key).copied() {
+            // Invariant: there was no row when it was noted here, and where the checkpoint has one all the
+            // same, the key is among the old ones or those that were taken.
+            Some(true) if is_gone => {
+                self.young.remove(key);
+                self.key_bytes -= key.len() + OVERHEAD_BYTES;
+            }
+            Some(_) => {}
+            None if is_new && is_gone => {}
+            None => {
+                if self.young.len() >= YOUNG_KEYS {
+                    self.age();
+                }
+                self.key_bytes += key.len() + OVERHEAD_BYTES;
+                self.young.insert(key.to_vec(), is_new);
+            }
         }
-        if self.young.len() >= YOUNG_KEYS {
-            self.old.push(self.young.drain().collect());
-        }
-        self.key_bytes += key.len() + OVERHEAD_BYTES;
-        self.young.insert(key.to_vec());
+    }
+
+    fn age(&mut self) {
+        self.old.push(self.young.drain().map(|(key, _)| key).collect());
     }
 
     /// What was taken and could not be written changed as well. Why no look at any key: whoever commits waits
@@ -61,7 +83,7 @@ impl Dirty {
         taken.old.append(&mut self.old);
         self.old = taken.old;
         if !taken.young.is_empty() {
-            self.old.push(taken.young.into_iter().collect());
+            self.old.push(taken.young.into_keys().collect());
         }
         self.key_bytes += taken.key_bytes;
         self.bytes += taken.bytes;
@@ -75,7 +97,7 @@ impl Dirty {
 
     /// All keys in their order, each once.
     pub fn keys(&self) -> Vec<&[u8]> {
-        let all = self.old.iter().flatten().chain(&self.young);
+        let all = self.old.iter().flatten().chain(self.young.keys());
         let mut keys: Vec<&[u8]> = all.map(Vec::as_slice).collect();
         keys.sort_unstable();
         keys.dedup();
@@ -85,7 +107,7 @@ impl Dirty {
     /// The same, for whoever has time: others get their turn meanwhile.
     pub fn keys_in_turns(&self, turns: &mut Turns) -> impl Iterator<Item = &[u8]> + use<'_> {
         let mut runs = Vec::with_capacity(self.old.len() + 1);
-        let young: Vec<&[u8]> = self.young.iter().map(Vec::as_slice).collect();
+        let young: Vec<&[u8]> = self.young.keys().map(Vec::as_slice).collect();
         let old = self.old.iter().map(|keys| keys.iter().map(Vec::as_slice).collect());
         for mut keys in old.chain([young]) {
             keys.sort_unstable();
@@ -127,6 +149,10 @@ impl Dirty {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -174,5 +200,146 @@ mod tests {
         assert!(!dirty.is_due(&upkeep, 1));
         (0..n_keys + 1).for_each(|n| dirty.insert(&n.to_be_bytes()));
         assert!(dirty.is_due(&upkeep, 1));
+    }
+    #[derive(Clone, Copy, Debug)]
+    enum Write {
+        Put,
+        /// Of a key that has no row.
+        PutNew,
+        Remove,
+    }
+
+    #[derive(Clone, Debug)]
+    enum Event {
+        Commit(Vec<(u8, Write)>),
+        /// Many other keys change.
+        Age,
+        /// A checkpoint is begun,
+        Take,
+        /// and is there,
+        Written,
+        /// or cannot be written.
+        Failed,
+    }
+
+    fn events() -> impl Strategy<Value = Vec<Event>> {
+        let write = prop_oneof![Just(Write::Put), Just(Write::PutNew), Just(Write::Remove)];
+        let writes = prop::collection::vec((0..6_u8, write), 1..6);
+        let event = prop_oneof![
+            8 => writes.prop_map(Event::Commit),
+            1 => Just(Event::Age),
+            2 => Just(Event::Take),
+            1 => Just(Event::Written),
+            1 => Just(Event::Failed),
+        ];
+        prop::collection::vec(event, 1..60)
+    }
+
+    type Map = BTreeMap<Vec<u8>, Vec<u8>>;
+
+    #[derive(Default)]
+    struct World {
+        rows: Map,
+        checkpoint: Map,
+        dirty: Dirty,
+        /// What was taken, and the rows as they were then.
+        under_way: Option<(Dirty, Map)>,
+        n_commits: u32,
+    }
+
+    impl World {
+        /// As `mailbox::Rows` tells of its changes.
+        fn commit(&mut self, writes: &[(u8, Write)]) {
+            self.n_commits += 1;
+            let value = self.n_commits.to_be_bytes().to_vec();
+            let (mut changes, mut new_keys) = (RowChanges::new(), Vec::new());
+            for &(key, write) in writes {
+                let key = vec![key];
+                let in_rows = self.rows.contains_key(&key);
+                let is_there = changes.get(&key).map_or(in_rows, Option::is_some);
+                match write {
+                    Write::Remove if !is_there => continue,
+                    Write::PutNew if is_there => continue,
+                    Write::PutNew if !changes.contains_key(&key) => new_keys.push(key.clone()),
+                    Write::Put | Write::PutNew | Write::Remove => {}
+                }
+                let is_put = !matches!(write, Write::Remove);
+                changes.insert(key, is_put.then(|| value.clone()));
+            }
+            new_keys.sort();
+            self.dirty.note(&changes, &new_keys, 1);
+            for (key, value) in changes {
+                match value {
+                    Some(value) => drop(self.rows.insert(key, value)),
+                    None => drop(self.rows.remove(&key)),
+                }
+            }
+        }
+
+        fn happens(&mut self, event: &Event) {
+            match event {
+                Event::Commit(writes) => self.commit(writes),
+                Event::Age => self.dirty.age(),
+                Event::Take if self.under_way.is_none() => {
+                    let taken = std::mem::take(&mut self.dirty);
+                    self.under_way = Some((taken, self.rows.clone()));
+                }
+                Event::Take => {}
+                Event::Written => {
+                    let Some((taken, view)) = self.under_way.take() else { return };
+                    for key in taken.keys() {
+                        match view.get(key) {
+                            Some(value) => {
+                                self.checkpoint.insert(key.to_vec(), value.clone());
+                            }
+                            None => drop(self.checkpoint.remove(key)),
+                        }
+                    }
+                }
+                Event::Failed => {
+                    let Some((taken, _)) = self.under_way.take() else { return };
+                    self.dirty.give_back(taken);
+                }
+            }
+        }
+
+        fn is_noted(&self, key: &[u8]) -> bool {
+            let taken = self.under_way.as_ref().map(|(taken, _)| taken);
+            [Some(&self.dirty), taken].into_iter().flatten().any(|of| of.keys().contains(&key))
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn where_rows_and_checkpoint_differ_is_noted_and_the_next_one_has_all(events in events()) {
+            let mut world = World::default();
+            for event in &events {
+                world.happens(event);
+                for key in (0..6_u8).map(|key| [key]) {
+                    let is_same = world.rows.get(&key[..]) == world.checkpoint.get(&key[..]);
+                    prop_assert!(is_same || world.is_noted(&key), "{key:?} after {event:?}");
+                }
+            }
+            for event in [Event::Written, Event::Take, Event::Written] {
+                world.happens(&event);
+            }
+            prop_assert_eq!(&world.checkpoint, &world.rows);
+            prop_assert_eq!((world.dirty.keys().len(), world.dirty.key_bytes), (0, 0));
+        }
+    }
+
+    #[test]
+    fn what_came_and_went_since_is_not_noted() {
+        let mut world = World::default();
+        world.commit(&[(1, Write::PutNew)]);
+        world.commit(&[(1, Write::Put), (2, Write::PutNew), (2, Write::Remove)]);
+        assert_eq!(world.dirty.keys(), [[1_u8]]);
+        world.commit(&[(1, Write::Remove)]);
+        assert_eq!((world.dirty.keys().len(), world.dirty.key_bytes), (0, 0));
+        // The checkpoint under way has it.
+        world.commit(&[(1, Write::PutNew)]);
+        world.happens(&Event::Take);
+        world.commit(&[(1, Write::Remove)]);
+        assert_eq!(world.dirty.keys(), [[1_u8]]);
     }
 }

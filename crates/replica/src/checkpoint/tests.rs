@@ -15,7 +15,7 @@ fn anywhere() -> HasRoom {
 fn commit(checkpoints: &Checkpoints, store: &Arc<Store>, key: u8) -> Applied {
     let rows = RowChanges::from([(vec![key], Some(vec![key]))]);
     let mut dirty = checkpoints.dirty();
-    dirty.note(&rows, 1);
+    dirty.note(&rows, &[], 1);
     let mut applied = store.applied();
     applied.digest.add(&[key], &[key]);
     let leader_id = LeaderId { term: 1, node_id: 1 };
