@@ -26,7 +26,7 @@ const NAME_BYTES: usize = 25;
 const MANY: usize = 32;
 
 /// Which briefs these are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Kind {
     /// Header fields, as SEARCH compares them.
     Texts,
@@ -39,7 +39,7 @@ pub(crate) enum Kind {
 const KINDS: [Kind; 3] = [Kind::Texts, Kind::Relations, Kind::Envelopes];
 
 /// Names the briefs of neighbouring contents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Block {
     account: AccountId,
     /// The number of its first content, divided by [`CONTENTS`].

@@ -7,7 +7,7 @@
 
 mod file;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -24,6 +24,11 @@ use crate::store::{RowView, Store};
 const BYTES_MAX: usize = 64 << 20;
 /// What a block costs besides its octets.
 const OVERHEAD_BYTES: usize = 160;
+/// Limit: blocks of one store that were put off, of half a million messages. Others are made by whoever asks
+/// for them.
+const PUT_OFF_MAX: usize = 4096;
+/// Limit: how many of them are made at once, some 0.3 s of work for which other upkeep waits.
+const MADE_AT_ONCE: usize = 512;
 
 /// Of all replicas of a disk.
 #[derive(Default)]
@@ -44,6 +49,15 @@ pub(crate) struct StoreBriefs {
     all: Arc<Briefs>,
     store: u64,
     file: OnceLock<BriefsFile>,
+    put_off: Mutex<PutOff>,
+}
+
+/// Blocks that nobody asks for here, to be made when nothing else is to be done.
+#[derive(Default)]
+struct PutOff {
+    blocks: BTreeSet<Block>,
+    /// How far the rows were when it was last asked whether there is time.
+    next_index: Option<u64>,
 }
 
 impl StoreBriefs {
@@ -54,7 +68,7 @@ impl StoreBriefs {
             kept.n_stores += 1;
             kept.n_stores
         };
-        Self { all, store, file: OnceLock::new() }
+        Self { all, store, file: OnceLock::new(), put_off: Mutex::default() }
     }
 
     /// They are in this file as well from now on, those of the same rows that it has among them.
@@ -104,6 +118,20 @@ impl StoreBriefs {
         }
     }
 
+    /// These are to be made later, if they can be kept.
+    fn put_off(&self, blocks: Vec<Block>) {
+        if self.file.get().is_none() {
+            return;
+        }
+        let mut put_off = self.those_put_off();
+        let n_more = PUT_OFF_MAX.saturating_sub(put_off.blocks.len());
+        put_off.blocks.extend(blocks.into_iter().take(n_more));
+    }
+
+    fn those_put_off(&self) -> MutexGuard<'_, PutOff> {
+        self.put_off.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// These rows are something else from now on.
     pub fn change(&self, changes: &RowChanges) {
         let blocks = || changes.keys().filter_map(|key| Block::changed_by(key)).flatten();
@@ -129,22 +157,53 @@ impl Drop for StoreBriefs {
 
 /// Makes the briefs of mailboxes that are being filled, while their rows are still at hand: whoever searches
 /// such a one first would have each of them read from the disk. Where queries are answered (`is_asked`) they
-/// are kept in memory; elsewhere in the file alone, for the time when this replica leads.
+/// are kept in memory; elsewhere they are put off, and then kept in the file alone, for the time when this
+/// replica leads.
 pub(crate) fn prepare(store: &Arc<Store>, came: &RowChanges, is_asked: bool) {
+    let blocks = Block::completed_by(came);
+    if !is_asked {
+        store.own_briefs().put_off(blocks);
+        return;
+    }
     let mut turns = Turns::begin();
-    for block in Block::completed_by(came) {
-        // Why one for each: what is overwritten while there is a view has to be kept.
-        let view = store.view();
-        let made = catch_unwind(AssertUnwindSafe(|| match is_asked {
-            true => mailbox::prepare(&view, &block),
-            false => mailbox::prepare(&Filed(&view), &block),
-        }));
-        if made.is_err() {
-            // Why nothing more: whoever asks makes them, and finds what is wrong.
+    for block in blocks {
+        if !make(store, |view| mailbox::prepare(view, &block)) {
             return;
         }
         turns.pause();
     }
+}
+
+/// Whether some were put off, and nothing was committed since this was asked last.
+pub(crate) fn is_time(store: &Store) -> bool {
+    let next_index = Some(store.applied().next_index());
+    let mut put_off = store.own_briefs().those_put_off();
+    let is_quiet = std::mem::replace(&mut put_off.next_index, next_index) == next_index;
+    is_quiet && !put_off.blocks.is_empty()
+}
+
+/// Makes some of those that were put off, as long as nothing is committed.
+pub(crate) fn make_some(store: &Arc<Store>) {
+    let next_index = store.applied().next_index();
+    let mut turns = Turns::begin();
+    for _ in 0..MADE_AT_ONCE {
+        if store.applied().next_index() != next_index {
+            return;
+        }
+        let block = store.own_briefs().those_put_off().blocks.pop_first();
+        let Some(block) = block else { return };
+        if !make(store, |view| mailbox::prepare(&Filed(view), &block)) {
+            return;
+        }
+        turns.pause();
+    }
+}
+
+/// False if it cannot be done, and so nothing more: whoever asks makes them, and finds what is wrong.
+fn make(store: &Arc<Store>, prepare: impl FnOnce(&RowView)) -> bool {
+    // Why one for each block: what is overwritten while there is a view has to be kept.
+    let view = store.view();
+    catch_unwind(AssertUnwindSafe(|| prepare(&view))).is_ok()
 }
 
 /// A view whose briefs are those of the file alone.
@@ -214,6 +273,23 @@ mod tests {
 
     fn block(account: u8, email: u64) -> Block {
         Block::changed_by(&key(account, email)).unwrap()[0]
+    }
+
+    #[test]
+    fn no_more_is_put_off_than_may_be_and_nothing_that_cannot_be_kept() {
+        let (dir, briefs) = (tempfile::tempdir().unwrap(), StoreBriefs::new(Arc::default()));
+        let blocks = |from: u64| -> Vec<Block> {
+            (from..from + 3000).map(|n| block(1, n << 7)).collect()
+        };
+        let n_put_off = || briefs.those_put_off().blocks.len();
+        briefs.put_off(blocks(0));
+        assert_eq!(n_put_off(), 0, "there is no file");
+        briefs.keep_in(&dir.path().join("briefs"));
+        briefs.put_off(blocks(0));
+        briefs.put_off(blocks(0));
+        assert_eq!(n_put_off(), 3000, "each once");
+        briefs.put_off(blocks(3000));
+        assert_eq!(n_put_off(), PUT_OFF_MAX);
     }
 
     #[test]

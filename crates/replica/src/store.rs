@@ -174,6 +174,11 @@ impl Store {
         self.briefs.keep_in(path);
     }
 
+    /// Its briefs.
+    pub fn own_briefs(&self) -> &StoreBriefs {
+        &self.briefs
+    }
+
     /// How far the rows are.
     pub fn applied(&self) -> Applied {
         lock(&self.commit).clone()
@@ -210,7 +215,7 @@ impl Store {
     }
 
     /// Has what was committed so far written to the index, and does not wait for it. Queries are prepared for
-    /// what came, above all where they are answered (`is_asked`).
+    /// what came, at once where they are answered (`is_asked`).
     pub fn begin_settling(self: &Arc<Self>, blocking: Blocking, is_asked: bool) {
         self.pending.write().unwrap_or_else(PoisonError::into_inner).call();
         let store = self.clone();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::time::Instant;
 
+use crate::briefs;
 use crate::checkpoint::Checkpoint;
 use crate::confirm::Verdict;
 use crate::core::Core;
@@ -432,7 +433,18 @@ impl Core {
             let keep = if is_pinning { 0 } else { upkeep.keep_entries };
             self.purge(keep).await;
         }
+        self.make_briefs().await;
         self.claim.disk.collect_in_turn().await;
+    }
+
+    /// Makes briefs that were put off, if nothing is committed.
+    async fn make_briefs(&self) {
+        let store = self.applying.store();
+        if briefs::is_time(&store) {
+            let made = self.claim.disk.blocking().run_aside(move || briefs::make_some(&store));
+            // Why the result is dropped: what is not made here is made by whoever asks for it.
+            drop(made.await);
+        }
     }
 
     /// Writes a checkpoint of what is applied now. `None` if it cannot, or could not a moment ago: a full

@@ -450,6 +450,18 @@ fn briefs_outlive_the_process_and_are_forgotten_when_rows_change() {
         };
         let store = open();
         commit(&store, 0..300);
+        if !is_asked {
+            assert_eq!(n_kept(&store.view()), [0, 0, 0], "nobody asks here");
+            assert!(!briefs::is_time(&store), "it was not asked before");
+            let leader_id = crate::raft::LeaderId { term: 1, node_id: 1 };
+            let log_id = Some(crate::raft::LogId { leader_id, index: 7 });
+            let applied = Applied { log_id, ..Applied::default() };
+            store.commit((RowChanges::new(), Vec::new()), &[], applied).unwrap();
+            assert!(!briefs::is_time(&store), "something was committed");
+            assert!(briefs::is_time(&store), "nothing was since");
+            briefs::make_some(&store);
+            assert!(!briefs::is_time(&store), "all are made");
+        }
         drop(store);
         let store = open();
         let before = store.view();
