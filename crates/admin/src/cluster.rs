@@ -1,6 +1,6 @@
 //! The cluster as a whole: forming it, and how it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -34,6 +34,7 @@ pub struct InitRequest {
 /// Forms a cluster, once.
 pub async fn init(target: &Target, request: &InitRequest) -> Result<()> {
     let n_replicas = request.n_replicas;
+    check_names(&request.nodes)?;
     check_copies(n_replicas, request.nodes.len())?;
     let init = ClusterInit {
         disks: request.nodes.iter().map(|name| (name.clone(), None)).collect(),
@@ -42,6 +43,18 @@ pub async fn init(target: &Target, request: &InitRequest) -> Result<()> {
         settings: BTreeMap::new(),
     };
     target.admin()?.cluster_init(&init).await.context("form cluster")
+}
+
+/// Whether each is the name of another node: one that is named twice would count as two, and has one copy.
+fn check_names(names: &[String]) -> Result<()> {
+    if let Some(name) = names.iter().find(|name| !api::tls::is_name(name)) {
+        bail!("--nodes: {name:?} is no name of a node: write them as n1,n2,n3");
+    }
+    let mut seen = BTreeSet::new();
+    if let Some(name) = names.iter().find(|name| !seen.insert(*name)) {
+        bail!("--nodes: {name} is named twice");
+    }
+    Ok(())
 }
 
 /// Whether so many nodes can have so many copies; the cluster would make fewer without a word.
@@ -622,6 +635,20 @@ mod tests {
         }
         for (n_replicas, n_nodes) in [(1, 1), (1, 2), (3, 3), (5, 7)] {
             check_copies(n_replicas, n_nodes).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_cluster_is_formed_of_nodes_that_are_named_once() {
+        let said = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            check_names(&names).err().map(|error| error.to_string())
+        };
+        assert_eq!(said(&["n1", "n2", "n3"]), None);
+        assert_eq!(said(&["n1", "n2", "n2"]).unwrap(), "--nodes: n2 is named twice");
+        for names in [["n1", ""], ["n1", " n2"], ["n1", "n2:7400"]] {
+            let said = said(&names).unwrap();
+            assert!(said.contains("is no name of a node"), "{said}");
         }
     }
 
