@@ -6,10 +6,14 @@ use std::path::Path;
 
 use yaml_rust2::{Yaml, YamlLoader};
 
-fn documents(name: &str) -> Vec<Yaml> {
+fn text(name: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests lies in the root");
     let text = std::fs::read_to_string(root.join("deploy/kubernetes").join(name));
-    YamlLoader::load_from_str(&text.expect("it is there")).expect("it is YAML")
+    text.expect("it is there")
+}
+
+fn documents(name: &str) -> Vec<Yaml> {
+    YamlLoader::load_from_str(&text(name)).expect("it is YAML")
 }
 
 fn of_kind<'a>(all: &'a [Yaml], kind: &str) -> &'a Yaml {
@@ -192,4 +196,17 @@ fn an_operator_has_a_pod_with_an_identity() {
     let template = &of_kind(&nodes, "StatefulSet")["spec"]["template"]["spec"];
     assert_eq!(container["image"], template["containers"][0]["image"]);
     assert_eq!(names(&container["volumeMounts"]), names(&pod["spec"]["volumes"]));
+}
+
+/// Without `--whole` it succeeds while copies are missing, and emptying the next disk may cost a majority.
+#[test]
+fn operators_are_told_to_wait_until_every_copy_is_whole() {
+    let mut n_told = 0;
+    for name in ["node.yaml", "frontend.yaml", "ctl.yaml"] {
+        for rest in text(name).split("cluster health").skip(1) {
+            assert!(rest.starts_with(" --whole"), "{name}: {rest}");
+            n_told += 1;
+        }
+    }
+    assert!(n_told > 0, "they are told nothing");
 }
