@@ -104,9 +104,9 @@ impl Disks {
         let mut labels = Vec::with_capacity(config.data_dirs.len());
         let mut dead = None;
         for path in &config.data_dirs {
-            let label = match config.require_mounts && !mounts::is_mounted(path) {
-                true => Err(away(path)),
-                false => read_label(path, &config.name),
+            let label = match mounts::away(config, path) {
+                Some(why) => Err(Refusal { error: directory(path, &why), is_dead: true }),
+                None => read_label(path, &config.name),
             };
             match label {
                 Ok(label) => labels.push((path, label)),
@@ -310,10 +310,25 @@ fn start_id(text: Option<&str>) -> u64 {
     text.and_then(|text| u64::from_str_radix(text, 16).ok()).unwrap_or_default()
 }
 
-/// Of a directory that no disk is mounted on, which is no reason for the others to stand still.
-fn away(path: &Path) -> Refusal {
-    let text = "no file system is mounted there: mount its disk, or set require_mounts = false";
-    Refusal { error: directory(path, &text), is_dead: true }
+/// Whether a directory says that this node belongs to a cluster.
+pub(crate) fn is_member(config: &Config) -> bool {
+    let label_of = |path: &PathBuf| read_label(path, &config.name).ok().flatten();
+    config.data_dirs.iter().filter_map(label_of).any(|label| label.cluster.is_some())
+}
+
+/// Whether a directory is not there, or is empty and cannot become a disk: it may be the one below the mount
+/// point of a disk that is away. One that holds anything is judged by that.
+pub(crate) fn is_missing(path: &Path, node: &str) -> bool {
+    let is_gone = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
+    if fs::metadata(path).err().is_some_and(is_gone) {
+        return true;
+    }
+    if !matches!(read_label(path, node), Ok(None)) {
+        return false;
+    }
+    // Why so: this is how a disk begins, and what is left of it is no disk yet.
+    let refused = |error: io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    fs::create_dir(path.join(DISK_NEW)).err().is_some_and(refused)
 }
 
 /// The label of a directory, `None` if the directory is empty.
@@ -442,4 +457,69 @@ pub(crate) fn random() -> Result<[u8; 16], Error> {
 pub(crate) fn random_u64() -> Result<u64, Error> {
     let [a, b, c, d, e, f, g, h, ..] = random()?;
     Ok(u64::from_be_bytes([a, b, c, d, e, f, g, h]).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    /// A directory of n1 that never had any replica.
+    fn labelled(path: &Path, cluster: Option<ClusterId>) {
+        fs::create_dir(path).unwrap();
+        format(path, "n1", NodeId([1; 16]), cluster).unwrap();
+    }
+
+    fn opened(dirs: &[&Path]) -> Result<Vec<PathBuf>, Error> {
+        let text = format!("name = \"n1\"\ndata_dirs = {dirs:?}\nidentity_dir = \"i\"");
+        let disks = Disks::open(&Config::parse(&text).unwrap(), &DiskOptions::default())?;
+        Ok(disks.dirs.iter().map(|dir| dir.path.clone()).collect())
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_is_away_keeps_no_member_of_a_cluster_down() {
+        let home = tempfile::tempdir().unwrap();
+        let path = |name: &str| home.path().join(name);
+        let (whole, gone) = (path("whole"), path("gone"));
+        labelled(&whole, Some(ClusterId([2; 16])));
+        let found = opened(&[&gone, &whole]).unwrap();
+        assert_eq!(found, [whole]);
+        assert!(!gone.exists());
+        // Who belongs to none yet has named a directory that nobody made.
+        let fresh = path("fresh");
+        labelled(&fresh, None);
+        let said = opened(&[&fresh, &gone]).unwrap_err().to_string();
+        assert!(said.contains("create it first"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn nor_does_an_empty_one_that_is_somebody_elses() {
+        let home = tempfile::tempdir().unwrap();
+        let path = |name: &str| home.path().join(name);
+        let (whole, fresh, shut) = (path("whole"), path("fresh"), path("shut"));
+        fs::create_dir(&shut).unwrap();
+        fs::set_permissions(&shut, fs::Permissions::from_mode(0o555)).unwrap();
+        if fs::create_dir(shut.join("x")).is_ok() {
+            eprintln!("skipped: root may write everywhere");
+            return;
+        }
+        labelled(&whole, Some(ClusterId([2; 16])));
+        let found = opened(&[&shut, &whole]).unwrap();
+        assert_eq!(found, [whole]);
+        labelled(&fresh, None);
+        let said = opened(&[&fresh, &shut]).unwrap_err().to_string();
+        assert!(said.contains("Permission denied"), "{said}");
+    }
+
+    /// What becomes a disk is not taken for one that is away.
+    #[tokio::test]
+    async fn a_disk_that_was_added_is_made() {
+        let home = tempfile::tempdir().unwrap();
+        let (whole, added) = (home.path().join("whole"), home.path().join("added"));
+        labelled(&whole, Some(ClusterId([2; 16])));
+        fs::create_dir(&added).unwrap();
+        let found = opened(&[&whole, &added]).unwrap();
+        assert_eq!(found, [whole, added]);
+    }
 }

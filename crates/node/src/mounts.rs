@@ -1,14 +1,15 @@
-//! Data directories that are mount points, where `require_mounts` says that they are: what lies below one
-//! whose disk is away is no disk.
+//! Data directories whose disk is away: what lies below its mount point is no disk. `require_mounts` says
+//! that each is a mount point.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use crate::config::Config;
+use crate::disks;
 
 /// How long a start waits for disks to be mounted: longer than a controller takes to find its disks after the
 /// power came back, and shorter than anybody waits before he looks. A disk that comes later counts as lost.
@@ -27,15 +28,23 @@ pub(crate) fn is_mounted(path: &Path) -> bool {
     }
 }
 
+/// Why the disk of a directory counts as away, in words that say what to do; `None` where it does not.
+pub(crate) fn away(config: &Config, path: &Path) -> Option<&'static str> {
+    if config.require_mounts && !is_mounted(path) {
+        return Some("no file system is mounted there: mount its disk, or set require_mounts = false");
+    }
+    // Why only a member: before that it is a directory that nobody made, or gave to the node.
+    let is_away = disks::is_member(config) && disks::is_missing(path, &config.name);
+    is_away.then_some("it is not there, or not the node's to write to: mount its disk, or make it")
+}
+
 /// Waits until what has to be mounted is, but not for ever.
 pub(crate) async fn awaited(config: &Config) {
-    let away = || -> Option<&PathBuf> {
-        config.data_dirs.iter().find(|path| config.require_mounts && !is_mounted(path))
-    };
-    let Some(path) = away() else { return };
+    let first = || config.data_dirs.iter().find(|path| away(config, path).is_some());
+    let Some(path) = first() else { return };
     tracing::warn!(path = %path.display(), "waiting for a disk to be mounted");
     let deadline = Instant::now() + PATIENCE;
-    while away().is_some() && Instant::now() < deadline {
+    while first().is_some() && Instant::now() < deadline {
         sleep(LOOK_EVERY).await;
     }
 }
