@@ -79,6 +79,30 @@ fn postfix_delivers_large_small_and_utf8_over_inet_and_unix() -> Result<()> {
     Ok(())
 }
 
+/// Postfix says of a line that it does not know that nothing uses it.
+#[test]
+fn the_example_has_no_word_that_postfix_does_not_know() -> Result<()> {
+    if !is_there("postconf") {
+        skipped("postfix is not installed");
+        return Ok(());
+    }
+    let home = tempfile::tempdir()?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("tests lies in the root")?;
+    let example = std::fs::read_to_string(root.join("deploy/postfix.cf"))?;
+    std::fs::write(home.path().join("main.cf"), &example)?;
+    std::fs::write(home.path().join("master.cf"), "")?;
+    let mut postconf = Command::new("postconf");
+    let read = postconf.arg("-c").arg(home.path()).arg("-n").output().context("run postconf")?;
+    ensure!(read.status.success(), "postconf: {read:?}");
+    let complaint = String::from_utf8_lossy(&read.stderr);
+    ensure!(!complaint.contains("unused parameter"), "{complaint}");
+    let known = String::from_utf8_lossy(&read.stdout);
+    for line in example.lines().filter(|line| !line.starts_with('#')) {
+        ensure!(known.lines().any(|known| known == line), "{line} is not in {known}");
+    }
+    Ok(())
+}
+
 /// RFC 6531: what Postfix was told in UTF-8 it tells us in UTF-8, and POP3 gives it like that.
 fn beyond_ascii(demo: &Demo, postfix: &Postfix) -> Result<()> {
     demo.ctl_with_input(&["account", "add", BEYOND_ASCII], PASSWORD)?;
@@ -116,11 +140,12 @@ fn with_socket(demo: &Demo, socket: &Path) -> Result<toml::Table> {
     Ok(config)
 }
 
+fn is_there(program: &str) -> bool {
+    let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output();
+    found.is_ok_and(|found| found.status.success())
+}
+
 fn missing() -> Option<String> {
-    let is_there = |program: &str| {
-        let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output();
-        found.is_ok_and(|found| found.status.success())
-    };
     // SAFETY: geteuid(2) only tells.
     if unsafe { libc::geteuid() } != 0 {
         return Some("Postfix starts as root only".into());
