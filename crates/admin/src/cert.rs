@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail};
 use rcgen::{
@@ -22,9 +23,14 @@ pub const CERT_FILE: &str = "cert.pem";
 /// An identity's key.
 pub const KEY_FILE: &str = "key.pem";
 
-/// First and last year of what is issued. Renewal is a new `ctl cert issue`; the far end keeps a
-/// forgotten one from stopping a mail store.
+/// First and last year of the authority and of identities. Renewal is a new `ctl cert issue`; the far end
+/// keeps a forgotten one from stopping a mail store.
 const VALID_YEARS: (i32, i32) = (2024, 2054);
+
+/// Limit: of what mail clients see. Those of Apple refuse a certificate that is valid for longer, also one of
+/// a private authority.
+const SERVER_DAYS_MAX: u64 = 825;
+const DAY_S: u64 = 86_400;
 
 /// What a process is in the cluster; part of the name its certificate proves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -75,8 +81,14 @@ pub fn issue_identity(authority: &Path, role: Role, name: &str, out: &Path) -> R
     issue(authority, params, out)
 }
 
-/// Issues a certificate for mail clients to see, for tests and demos; a provider uses a public one.
+/// Issues a certificate for mail clients to see, for tests and demos; a provider uses a public one. It is
+/// valid for two years and a quarter.
 pub fn issue_server(authority: &Path, hosts: &[String], out: &Path) -> Result<()> {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).context("read the clock")?;
+    issue(authority, server_params(hosts, since_1970)?, out)
+}
+
+fn server_params(hosts: &[String], since_1970: Duration) -> Result<CertificateParams> {
     let first = hosts.first().context("no host name given")?;
     let names = hosts.iter().map(|host| match host.parse::<IpAddr>() {
         Ok(address) => Ok(SanType::IpAddress(address)),
@@ -84,7 +96,11 @@ pub fn issue_server(authority: &Path, hosts: &[String], out: &Path) -> Result<()
     });
     let mut params = params(first, names.collect::<Result<_>>()?)?;
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    issue(authority, params, out)
+    // Why from yesterday: clocks of clients may be behind. The last second counts.
+    let yesterday = (since_1970.as_secs() / DAY_S).saturating_sub(1);
+    params.not_before = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(yesterday * DAY_S);
+    params.not_after = params.not_before + Duration::from_secs(SERVER_DAYS_MAX * DAY_S - 1);
+    Ok(params)
 }
 
 fn issue(authority: &Path, params: CertificateParams, out: &Path) -> Result<()> {
@@ -166,6 +182,19 @@ mod tests {
             assert!(!out.exists(), "{name}");
         }
         issue_identity(&ca, Role::Node, "n-1", &out).unwrap();
+    }
+
+    #[test]
+    fn what_mail_clients_see_is_valid_from_yesterday_and_for_825_days() {
+        // 29 February 2028, at noon.
+        let now = Duration::from_secs(1_835_438_400);
+        let params = server_params(&["imap.example.test".to_owned()], now).unwrap();
+        assert_eq!(params.not_before, rcgen::date_time_ymd(2028, 2, 28));
+        let end = rcgen::date_time_ymd(2030, 6, 2);
+        assert_eq!(params.not_after + Duration::from_secs(1), end);
+        // Identities are nobody's business but the cluster's.
+        let identity = super::params("n1.node.rookery.internal", Vec::new()).unwrap();
+        assert_eq!(identity.not_after, rcgen::date_time_ymd(2054, 1, 1));
     }
 
     #[test]
