@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::cluster::{self, ClusterStatus};
 use crate::follow::{self, AWAY_MAX, Left};
+use crate::show::say;
 use crate::target::Target;
 
 /// `rookery ctl disk`
@@ -62,7 +63,7 @@ async fn list(target: &Target) -> Result<()> {
             ]);
         }
     }
-    println!("{table}");
+    say(table);
     Ok(())
 }
 
@@ -90,7 +91,9 @@ async fn retire(target: &Target, said: &str, no_wait: bool) -> Result<()> {
     let disk = find(placement, said)?;
     target.admin()?.retire_disk(disk).await.context("retire disk")?;
     if no_wait {
-        println!("disk {disk} is being emptied: `rookery ctl cluster status` shows how far it is");
+        say(format_args!(
+            "disk {disk} is being emptied: `rookery ctl cluster status` shows how far it is"
+        ));
         return Ok(());
     }
     let left = |status: &ClusterStatus| {
@@ -103,7 +106,9 @@ async fn retire(target: &Target, said: &str, no_wait: bool) -> Result<()> {
     follow::until(target, left).await.with_context(|| {
         format!("disk {disk} stays on its way out, and is emptied as soon as that can be done")
     })?;
-    println!("disk {disk} is empty: take its directory out of data_dirs at the next restart");
+    say(format_args!(
+        "disk {disk} is empty: take its directory out of data_dirs at the next restart"
+    ));
     Ok(())
 }
 
@@ -142,7 +147,9 @@ async fn scrub(target: &Target, said: &str) -> Result<()> {
         })
     };
     follow::until_at_last(target, left).await?;
-    println!("disk {disk} is verified; {n_damaged} damages found and healed since {node} started");
+    say(format_args!(
+        "disk {disk} is verified; {n_damaged} damages found and healed since {node} started"
+    ));
     Ok(())
 }
 

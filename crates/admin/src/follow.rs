@@ -8,6 +8,7 @@ use api::admin::{Phase, Replacement};
 use tokio::time::Instant;
 
 use crate::cluster::{self, ClusterStatus};
+use crate::show::say;
 use crate::target::Target;
 
 /// How often the cluster is asked.
@@ -59,11 +60,13 @@ async fn look(
                 let Left::Still(text) = left(&status)? else { return Ok(()) };
                 if told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
                     told = Some(Instant::now());
-                    println!("{text}");
-                    status.replacements().iter().for_each(|one| println!("  {}", line(one)));
+                    say(&text);
+                    for one in status.replacements() {
+                        say(format_args!("  {}", line(one)));
+                    }
                     if waiting != status.waiting() {
                         waiting = status.waiting().to_vec();
-                        waiting.iter().for_each(|one| println!("  waits: {one}"));
+                        waiting.iter().for_each(|one| say(format_args!("  waits: {one}")));
                     }
                 }
                 let waits = status.replacements().is_empty() && !status.waiting().is_empty();

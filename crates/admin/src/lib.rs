@@ -32,6 +32,7 @@ use group::Groups;
 use mailbox::answer::GroupRecord;
 use mailbox::{Address, ShardId};
 use rename::Who;
+use show::say;
 use target::{Target, TargetArgs};
 
 /// `rookery ctl`
@@ -338,19 +339,20 @@ async fn of_cluster(target: &Target, verb: ClusterVerb) -> Result<ExitCode> {
         ClusterVerb::Init { nodes, shards, replicas } => {
             let (n_shards, n_replicas) = (shards, replicas);
             cluster::init(target, &cluster::InitRequest { nodes, n_shards, n_replicas }).await?;
-            println!("the cluster is formed");
+            say("the cluster is formed");
         }
         ClusterVerb::Status { json } => show::status(&cluster::status(target).await?, json)?,
         ClusterVerb::Health { whole } => {
             if let Err(error) = cluster::health(target, whole).await {
-                println!("not healthy: {error:#}");
+                say(format_args!("not healthy: {error:#}"));
                 return Ok(ExitCode::FAILURE);
             }
-            println!("healthy");
+            say("healthy");
         }
         ClusterVerb::Set { name, value } => {
             target.admin()?.set(&name, value.as_deref()).await.context("set")?;
-            println!("{name} is {}", value.as_deref().unwrap_or("what it is when nobody says"));
+            let value = value.as_deref().unwrap_or("what it is when nobody says");
+            say(format_args!("{name} is {value}"));
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -416,24 +418,28 @@ async fn of_account(target: &Target, verb: AccountVerb) -> Result<ExitCode> {
 /// Says what came of a move.
 fn relocated(name: &str, shard: u32, moved: &relocate::Relocated) {
     if let Some(other) = moved.called_off {
-        println!("{name} stays on shard {shard}: its move to shard {other} is called off");
+        say(format_args!("{name} stays on shard {shard}: its move to shard {other} is called off"));
         for other in &moved.unreached {
-            println!("  shard {other} may keep what came there: repeat this when it answers");
+            say(format_args!(
+                "  shard {other} may keep what came there: repeat this when it answers"
+            ));
         }
         return;
     }
     let (n_rows, mib, ms) = (moved.n_rows, moved.n_bytes >> 20, moved.frozen.as_millis());
-    println!("{name} is on shard {shard}: {n_rows} rows and {mib} MiB were copied");
-    println!("  for {ms} ms its mail could be read and not changed");
+    say(format_args!("{name} is on shard {shard}: {n_rows} rows and {mib} MiB were copied"));
+    say(format_args!("  for {ms} ms its mail could be read and not changed"));
 }
 
 /// Says what became of the groups that an address was in.
 fn regrouped(groups: &[GroupRecord], old: &str, new: Option<&Address>) {
     for GroupRecord { address, members } in groups {
         match new {
-            _ if members.is_empty() => println!("group {address} has no member left and is gone"),
-            Some(new) => println!("group {address} has {new} instead of {old}"),
-            None => println!("group {address} has {old} no more"),
+            _ if members.is_empty() => {
+                say(format_args!("group {address} has no member left and is gone"))
+            }
+            Some(new) => say(format_args!("group {address} has {new} instead of {old}")),
+            None => say(format_args!("group {address} has {old} no more")),
         }
     }
 }
@@ -449,7 +455,7 @@ async fn of_group(target: &Target, verb: GroupVerb) -> Result<ExitCode> {
         GroupVerb::List { json } => show::groups(&groups.list().await?, json)?,
         GroupVerb::Show { address } => {
             for member in groups.members(&parse_address(&address)?).await? {
-                println!("{member}");
+                say(member);
             }
         }
         GroupVerb::Delete { address } => groups.delete(&parse_address(&address)?).await?,

@@ -12,6 +12,7 @@ use comfy_table::presets::NOTHING;
 use crate::cluster;
 use crate::follow::{self, Left};
 use crate::shard;
+use crate::show::say;
 use crate::target::Target;
 
 /// `rookery ctl node`
@@ -52,9 +53,9 @@ pub(crate) async fn run(target: &Target, verb: NodeVerb) -> Result<()> {
         NodeVerb::Drain { name, no_wait } => {
             target.admin()?.drain(&name, false).await.context("drain")?;
             if no_wait {
-                println!(
+                say(format_args!(
                     "{name} is being emptied: `rookery ctl cluster status` shows how far it is"
-                );
+                ));
                 return Ok(());
             }
             emptied(target, &name).await.with_context(|| {
@@ -63,12 +64,12 @@ pub(crate) async fn run(target: &Target, verb: NodeVerb) -> Result<()> {
                      node undrain {name}` calls it off"
                 )
             })?;
-            println!("{name} is empty");
+            say(format_args!("{name} is empty"));
             Ok(())
         }
         NodeVerb::Undrain { name } => {
             target.admin()?.drain(&name, true).await.context("undrain")?;
-            println!("{name} takes replicas again");
+            say(format_args!("{name} takes replicas again"));
             Ok(())
         }
         NodeVerb::Remove { name } => {
@@ -79,7 +80,7 @@ pub(crate) async fn run(target: &Target, verb: NodeVerb) -> Result<()> {
                 bail!("no node {name}; there are {}", names.join(", "));
             }
             target.admin()?.remove_node(&name).await.context("remove node")?;
-            println!("{name} has left: stop it; its disks are refused from now on");
+            say(format_args!("{name} has left: stop it; its disks are refused from now on"));
             Ok(())
         }
     }
@@ -113,7 +114,7 @@ async fn list(target: &Target) -> Result<()> {
             led.get(name).copied().unwrap_or_default().to_string(),
         ]);
     }
-    println!("{table}");
+    say(table);
     Ok(())
 }
 
@@ -134,12 +135,12 @@ async fn add(target: &Target, name: &str) -> Result<()> {
         let status = cluster::status(target).await?;
         let placement = status.known()?;
         let Some(to_move) = share(placement, name)? else { break };
-        println!("shard {} moves from {} to {name}", to_move.shard, to_move.from);
+        say(format_args!("shard {} moves from {} to {name}", to_move.shard, to_move.from));
         let old = shard::leaves(placement, &to_move);
         target.admin()?.move_replica(&to_move).await.context("move replica")?;
         follow::until(target, |status| shard::moved(status.known()?, &to_move, old)).await?;
     }
-    println!("{name} has its share");
+    say(format_args!("{name} has its share"));
     Ok(())
 }
 

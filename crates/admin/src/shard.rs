@@ -8,6 +8,7 @@ use mailbox::ShardId;
 
 use crate::cluster::{self, ClusterStatus};
 use crate::follow::{self, Left};
+use crate::show::say;
 use crate::target::Target;
 
 /// Copies of a shard unless somebody wants others: one may be lost, and two are still a majority.
@@ -62,7 +63,7 @@ pub(crate) async fn run(target: &Target, verb: ShardVerb) -> Result<()> {
         ShardVerb::List => {
             let status = cluster::status(target).await?;
             let placement = status.known()?;
-            println!("{}", status.shard_table(placement));
+            say(status.shard_table(placement));
             Ok(())
         }
         ShardVerb::Add { replicas } => {
@@ -75,7 +76,7 @@ pub(crate) async fn run(target: &Target, verb: ShardVerb) -> Result<()> {
                 Ok(if led { Left::Done } else { Left::Still(format!("shard {shard} begins")) })
             };
             follow::until(target, led).await?;
-            println!("shard {shard} is there");
+            say(format_args!("shard {shard} is there"));
             Ok(())
         }
         ShardVerb::Move { shard, from, to, disk, no_wait } => {
@@ -84,11 +85,13 @@ pub(crate) async fn run(target: &Target, verb: ShardVerb) -> Result<()> {
             let old = leaves(cluster::status(target).await?.known()?, &to_move);
             target.admin()?.move_replica(&to_move).await.context("move replica")?;
             if no_wait {
-                println!("shard {shard} moves: `rookery ctl cluster status` shows how far it is");
+                say(format_args!(
+                    "shard {shard} moves: `rookery ctl cluster status` shows how far it is"
+                ));
                 return Ok(());
             }
             follow::until(target, |status| moved(status.known()?, &to_move, old)).await?;
-            println!("shard {shard} has its replica on {}", to_move.to);
+            say(format_args!("shard {shard} has its replica on {}", to_move.to));
             Ok(())
         }
         ShardVerb::Recover { shards, node, i_accept_data_loss } => {
@@ -142,10 +145,10 @@ async fn recover(target: &Target, shard: ShardId, node: &str, accepted: bool) ->
     let status = cluster::status(target).await?;
     let is_alone = status.known()?.shard(shard).is_some_and(|shard| shard.replicas.len() == 1);
     if is_alone && status.leads(shard) == Some(node) {
-        println!("shard {shard} goes on with the replica on {node} already");
+        say(format_args!("shard {shard} goes on with the replica on {node} already"));
         return Ok(());
     }
-    println!("{}", status.losses(shard, node)?);
+    say(status.losses(shard, node)?);
     if !accepted {
         bail!(
             "nothing was done: repeat it with --i-accept-data-loss when the others are lost for good"
@@ -162,10 +165,10 @@ async fn recover(target: &Target, shard: ShardId, node: &str, accepted: bool) ->
         })
     })
     .await?;
-    println!("shard {shard} goes on with the replica on {node}");
-    println!("  wipe the disks of the lost nodes before they come back");
-    println!("  restart the frontends, so that no open session goes on with old UIDs");
-    println!("  its other replicas are made anew as soon as there are disks for them");
+    say(format_args!("shard {shard} goes on with the replica on {node}"));
+    say("  wipe the disks of the lost nodes before they come back");
+    say("  restart the frontends, so that no open session goes on with old UIDs");
+    say("  its other replicas are made anew as soon as there are disks for them");
     Ok(())
 }
 

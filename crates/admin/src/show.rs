@@ -1,5 +1,7 @@
 //! What operators see: tables for people, JSON for programs.
 
+use std::fmt::Display;
+use std::io::{self, Write as _};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
@@ -12,6 +14,17 @@ use serde_json::{Value, json};
 use crate::cluster::ClusterStatus;
 use crate::explain::Explanation;
 use crate::message::MessageStatus;
+
+/// A line for whoever reads standard output. What is done goes on when nobody does any more: `| head` is no
+/// reason to leave a node half drained.
+pub fn say(text: impl Display) {
+    if let Err(error) = writeln!(io::stdout(), "{text}")
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        eprintln!("rookery: write to standard output: {error}");
+        std::process::exit(1);
+    }
+}
 
 /// `ctl account list`
 pub fn accounts(all: &[(ShardId, AccountRecord)], as_json: bool) -> Result<()> {
@@ -31,7 +44,7 @@ pub fn accounts(all: &[(ShardId, AccountRecord)], as_json: bool) -> Result<()> {
             shard.to_string(),
         ]);
     }
-    println!("{table}");
+    say(table);
     Ok(())
 }
 
@@ -51,7 +64,7 @@ pub fn groups(all: &[GroupRecord], as_json: bool) -> Result<()> {
     for group in all {
         table.add_row([group.address.to_string(), members(group).join(" ")]);
     }
-    println!("{table}");
+    say(table);
     Ok(())
 }
 
@@ -63,7 +76,7 @@ pub fn account(shard: ShardId, record: &AccountRecord, as_json: bool) -> Result<
     }
     for (key, value) in value.as_object().into_iter().flatten() {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        println!("{key:<20}{text}");
+        say(format_args!("{key:<20}{text}"));
     }
     Ok(())
 }
@@ -73,7 +86,7 @@ pub fn status(status: &ClusterStatus, as_json: bool) -> Result<()> {
     if as_json {
         return print_json(&status.to_json());
     }
-    println!("{}", status.tables());
+    say(status.tables());
     Ok(())
 }
 
@@ -83,7 +96,7 @@ pub fn message(status: &MessageStatus, as_json: bool) -> Result<()> {
         return print_json(&status.to_json());
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    println!("{}", status.table(u64::try_from(now.as_millis()).unwrap_or(u64::MAX)));
+    say(status.table(u64::try_from(now.as_millis()).unwrap_or(u64::MAX)));
     Ok(())
 }
 
@@ -92,7 +105,7 @@ pub fn explanation(explanation: &Explanation, as_json: bool) -> Result<()> {
     if as_json {
         return print_json(&explanation.to_json());
     }
-    println!("{}", explanation.text());
+    say(explanation.text());
     Ok(())
 }
 
@@ -112,6 +125,6 @@ fn account_json(shard: ShardId, record: &AccountRecord) -> Value {
 }
 
 fn print_json(value: &Value) -> Result<()> {
-    println!("{}", serde_json::to_string_pretty(value).context("write JSON")?);
+    say(serde_json::to_string_pretty(value).context("write JSON")?);
     Ok(())
 }
