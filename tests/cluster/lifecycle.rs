@@ -127,7 +127,8 @@ fn an_account_lives_through_every_verb_of_ctl() -> Result<()> {
     demo.ctl_with_input(&["account", "passwd", "renamed@example.test"], "pass-two")?;
     ensure!(Imap::login(&imap, "renamed@example.test", "pass-one").is_err(), "old password works");
     Imap::login(&imap, "renamed@example.test", "pass-two")?;
-    ctl(&["account", "quota", "renamed@example.test", "--messages", "1"])?;
+    let limits = ctl(&["account", "quota", "renamed@example.test", "--messages", "1"])?;
+    ensure!(limits.contains("any number of octets and 1 messages"), "limits: {limits}");
     let refused = deliver(&lmtp, "renamed@example.test", "five").expect_err("over quota");
     ensure!(refused.to_string().contains("452 4.2.2"), "over quota: {refused}");
     ctl(&["account", "suspend", "renamed@example.test"])?;

@@ -237,7 +237,7 @@ enum AccountVerb {
         #[arg(long)]
         json: bool,
     },
-    /// Delete an account with all its mail
+    /// Delete an account with all its mail, at once and for good; what `suspend` does can be undone
     Delete {
         /// Login and address
         name: String,
@@ -392,7 +392,9 @@ async fn of_account(target: &Target, verb: AccountVerb) -> Result<ExitCode> {
             accounts.set_state(&parse_address(&name)?, state).await?;
         }
         AccountVerb::Quota { name, quota } => {
-            accounts.set_quota(&parse_address(&name)?, (&quota).into()).await?;
+            let quota = Quota::from(&quota);
+            accounts.set_quota(&parse_address(&name)?, quota).await?;
+            say(format_args!("{name} may have {}", show::limits(&quota)));
         }
         AccountVerb::List { json } => {
             let mut all = Vec::new();

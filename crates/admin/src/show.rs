@@ -9,6 +9,7 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use mailbox::ShardId;
 use mailbox::answer::{AccountRecord, GroupRecord};
+use mailbox::command::Quota;
 use serde_json::{Value, json};
 
 use crate::cluster::ClusterStatus;
@@ -81,6 +82,16 @@ pub fn account(shard: ShardId, record: &AccountRecord, as_json: bool) -> Result<
     Ok(())
 }
 
+/// What an account may have, in words.
+pub fn limits(quota: &Quota) -> String {
+    let words = |most: Option<u64>, what: &str| match most {
+        Some(n) => format!("{n} {what}"),
+        None => format!("any number of {what}"),
+    };
+    let octets = words(quota.storage_bytes, "octets");
+    format!("{octets} and {}", words(quota.n_messages, "messages"))
+}
+
 /// `ctl cluster status`
 pub fn status(status: &ClusterStatus, as_json: bool) -> Result<()> {
     if as_json {
@@ -127,4 +138,18 @@ fn account_json(shard: ShardId, record: &AccountRecord) -> Value {
 fn print_json(value: &Value) -> Result<()> {
     say(serde_json::to_string_pretty(value).context("write JSON")?);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever sets one limit hears that the other is gone.
+    #[test]
+    fn both_limits_of_an_account_are_told() {
+        let quota = Quota { storage_bytes: None, n_messages: Some(100) };
+        assert_eq!(limits(&quota), "any number of octets and 100 messages");
+        let quota = Quota { storage_bytes: Some(7), n_messages: None };
+        assert_eq!(limits(&quota), "7 octets and any number of messages");
+    }
 }
