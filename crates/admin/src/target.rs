@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use api::admin::AdminClient;
+use api::admin::{AdminClient, Presence, Status};
 use api::client::{Client, ClientConfig};
 use api::fault::FaultClient;
 use api::tls::{Identity, Role};
@@ -80,8 +80,10 @@ impl Target {
         let deadline = Instant::now() + FIRST_ANSWER_DEADLINE;
         while !client.ready().await {
             if Instant::now() > deadline {
-                let called = self.admin()?.roll_call(ROLL_CALL_DEADLINE).await;
-                bail!("no node of a formed cluster answered:{}", presences(&called));
+                let admin = self.admin_within(ROLL_CALL_DEADLINE)?;
+                let status = admin.status(false).await.ok();
+                let called = admin.roll_call(ROLL_CALL_DEADLINE).await;
+                bail!(no_placement(status, &called));
             }
             tokio::time::sleep(FIRST_ANSWER_POLL).await;
         }
@@ -113,9 +115,28 @@ impl Target {
     }
 }
 
+/// Why no node told where everything is.
+fn no_placement(status: Option<Status>, called: &[Presence]) -> String {
+    // Why: a node of a cluster that does not know its placement yet gives no status.
+    if status.is_some_and(|status| status.placement.is_none()) {
+        return "no cluster was formed yet: `rookery ctl cluster init --nodes ...`".into();
+    }
+    format!("no node of a formed cluster answered:{}", presences(called))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_forgot_to_form_a_cluster_is_told_so() {
+        let called = [Presence { node: "n1:7400".into(), absence: None }];
+        let said = no_placement(Some(Status::default()), &called);
+        assert_eq!(said, "no cluster was formed yet: `rookery ctl cluster init --nodes ...`");
+        // One that was just started and has lost its peers answers as well.
+        let said = no_placement(None, &called);
+        assert_eq!(said, "no node of a formed cluster answered:\n  n1:7400: answers");
+    }
 
     #[test]
     fn a_seed_that_is_no_endpoint_is_refused_before_anybody_waits() {
