@@ -158,7 +158,7 @@ pub const SETTINGS: [Setting; 20] = [
         "lmtp_unix",
         "{ path = file, mode = \"0660\" }",
         "off",
-        "Set this where the MTA delivers from the same machine; it must be able to write there.",
+        "Set this where the MTA delivers from the same machine; `mode` must let it write to the file.",
     ),
     setting("http", "address:port", "off", "Set this for /healthz, /readyz and /metrics."),
     setting(

@@ -84,7 +84,8 @@ pub const SETTINGS: &[Setting] = &[
         "data_dirs",
         "list of directories",
         "required",
-        "Add one for each further disk; each must be a disk of its own.",
+        "Add one for each further disk; each must be a disk of its own. Replicas stay where they are until \
+         `rookery ctl shard move` with the node both as `--from` and as `--to`.",
     ),
     setting(
         "require_mounts",
@@ -99,7 +100,12 @@ pub const SETTINGS: &[Setting] = &[
         "required",
         "Set it to where ca.pem, cert.pem, key.pem are.",
     ),
-    setting("listen", "address:port", "[::]:7400", "Change it when the port is taken."),
+    setting(
+        "listen",
+        "address:port",
+        "[::]:7400",
+        "Change it when the port is taken, and to 0.0.0.0:7400 where there is no IPv6.",
+    ),
     setting(
         "advertise",
         "host:port",
