@@ -141,6 +141,8 @@ fn nodes_are_a_stateful_set_with_a_name_and_a_disk_each() {
     // The init container writes one behind the rest.
     let zoned = node::Config::parse(&format!("{text}zone = \"rack-a\"\n")).expect("valid");
     assert_eq!(zoned.zone, "rack-a");
+    let init = &set["spec"]["template"]["spec"]["initContainers"][0]["command"][2];
+    assert!(init.as_str().expect("a script").starts_with("set -e\n"), "a missing file is told");
     let ports = ports(set);
     assert!(ports.contains(&("grpc".into(), config.listen.port().into())));
     assert!(ports.contains(&("http".into(), config.http.expect("probes").port().into())));
