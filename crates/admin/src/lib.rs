@@ -120,7 +120,7 @@ enum CertVerb {
         #[arg(long)]
         out: PathBuf,
     },
-    /// Issue a certificate for mail clients to see (tests; a provider uses a public one)
+    /// Issue a certificate for mail clients to see, for two years (tests; a provider uses a public one)
     Server {
         /// Names and addresses of the frontend
         #[arg(long, required = true, value_delimiter = ',')]
@@ -141,7 +141,8 @@ enum ClusterVerb {
         /// Their names, separated by commas
         #[arg(long, required = true, value_delimiter = ',')]
         nodes: Vec<String>,
-        /// Data shards; more can be added later
+        /// Data shards; more can be added later. The index of each replica may take 64 MiB of its node's
+        /// memory
         #[arg(long, default_value_t = 16)]
         shards: u32,
         /// Copies of everything, on as many nodes
