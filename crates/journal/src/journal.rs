@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -22,17 +23,29 @@ use crate::shared::{Shared, SyncHealth};
 use crate::storage::Storage;
 use crate::writer::Writer;
 
+/// Whoever drops a journal does not wait for a disk that has not answered for so long.
+const HUNG_AFTER: Duration = Duration::from_secs(2);
+/// Whether it answers is looked at this often meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
 /// One disk's append-only stream. Shared by all replicas on the disk; all methods take `&self`.
 ///
-/// Dropping it answers what is queued, writes a mark, and joins the writer.
+/// Dropping it answers what is queued, writes a mark, and joins the writer. A writer whose disk hangs is left
+/// to itself: it ends when the disk answers, and has its files until then.
 pub struct Journal {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<WriterThread>,
     /// The writer itself, if it has no thread.
     inline: Option<Mutex<Writer>>,
     scrub: Mutex<Scrub>,
     /// Where the next collection begins, if the one before did not come to the end.
     collecting: Mutex<Option<SegmentId>>,
+}
+
+struct WriterThread {
+    handle: JoinHandle<()>,
+    /// Nothing comes; it closes when the thread ends.
+    ended: Mutex<mpsc::Receiver<()>>,
 }
 
 /// How full the disk is.
@@ -82,9 +95,14 @@ impl Journal {
         let is_threaded = options.threaded;
         let opened = recover::open(storage, options)?;
         let (thread, inline) = if is_threaded {
+            let (ends, ended) = mpsc::channel();
             let thread = std::thread::Builder::new().name("journal".to_owned());
-            let started = thread.spawn(move || opened.writer.run());
-            (Some(started.map_err(Error::io("start the writer"))?), None)
+            let started = thread.spawn(move || {
+                let _ends: mpsc::Sender<()> = ends;
+                opened.writer.run();
+            });
+            let handle = started.map_err(Error::io("start the writer"))?;
+            (Some(WriterThread { handle, ended: Mutex::new(ended) }), None)
         } else {
             (None, Some(Mutex::new(opened.writer)))
         };
@@ -333,9 +351,16 @@ impl Drop for Journal {
         self.pump();
         self.mark();
         self.shared.queue.close();
-        if let Some(thread) = self.thread.take() {
-            // A writer that panicked has already lost its callers' answers; nothing to add.
-            drop(thread.join());
+        let Some(WriterThread { handle, ended }) = self.thread.take() else { return };
+        let ended = ended.into_inner().unwrap_or_else(PoisonError::into_inner);
+        while ended.recv_timeout(LOOK_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
+            let pending_since = self.shared.sync_health().pending_since;
+            if pending_since.is_some_and(|since| since.elapsed() > HUNG_AFTER) {
+                tracing::warn!(disk = %self.shared.disk, "disk hangs, its writer is left to itself");
+                return;
+            }
         }
+        // A writer that panicked has already lost its callers' answers; nothing to add.
+        drop(handle.join());
     }
 }

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use journal::{Journal, Options};
+use journal::{Error, Journal, Options, Written};
 
 use crate::door::{Door, Hanging, PATIENCE, wait_until_nothing_is_pending};
 use crate::model::{AMPLE, blob, entry, formatted, options, vote};
@@ -82,6 +83,25 @@ fn a_disk_that_hangs_in_a_frame_or_a_mark_is_seen_to_hang() {
     assert!(journal.last_sync().pending_since.is_some());
     held.release();
     wait_until_nothing_is_pending(&journal);
+}
+
+#[test]
+fn a_journal_whose_disk_hangs_is_let_go_of_and_what_was_queued_is_answered_later() {
+    let (door, journal) = hanging(Options { mark_after: PATIENCE * 9, ..options() });
+    let held = door.hold("sync");
+    let (answer, answered) = channel();
+    let done = move |result: Result<Vec<Written>, Error>| drop(answer.send(result));
+    journal.append(vec![vote(1, "late")], Box::new(done)).unwrap();
+    held.wait();
+    let (tell, gone) = channel();
+    std::thread::spawn(move || {
+        drop(journal);
+        tell.send(()).unwrap_or_default();
+    });
+    gone.recv_timeout(PATIENCE).expect("it waits for the disk");
+    assert!(answered.try_recv().is_err(), "it is not synced");
+    held.release();
+    answered.recv_timeout(PATIENCE).unwrap().unwrap();
 }
 
 #[test]
