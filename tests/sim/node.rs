@@ -83,6 +83,7 @@ fn open_disk(world: &Arc<World>, name: &str) -> Result<Option<Arc<Disk>>, String
         fill_bytes_per_s: None,
         storage: Some(storage),
         clock: Some(Arc::new(move || clock.wall())),
+        has_others: false,
     };
     match Disk::open(&dir, options) {
         Ok(disk) => Ok(Some(disk)),

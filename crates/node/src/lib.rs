@@ -162,7 +162,8 @@ impl Node {
                 .map_err(|error| Error::Directory(format!("wipe for a drill: {error}")))?;
         }
         let fill_bytes_per_s = Some(u64::from(config.fill_mib_s) << 20);
-        let options = DiskOptions { fill_bytes_per_s, ..DiskOptions::default() };
+        let has_others = config.data_dirs.len() > 1;
+        let options = DiskOptions { fill_bytes_per_s, has_others, ..DiskOptions::default() };
         let disks = disks::Disks::open(&config, &options)?;
         let known = Arc::new(Known::new(disks.cluster));
         let own = config.advertised();

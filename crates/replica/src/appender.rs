@@ -5,9 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use journal::{Journal, Record, Written};
 use tokio::sync::oneshot;
 
+use crate::apart::Apart;
+
 /// The journal, with patience.
 pub(crate) struct Appender {
     pub journal: Journal,
+    /// How what lies in it is read.
+    pub apart: Apart,
 }
 
 impl Appender {

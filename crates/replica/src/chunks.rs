@@ -12,7 +12,7 @@ use journal::{Pointer, Record, ReplicaId};
 use mailbox::{ChunkRef, Digest, StoredChunk};
 use openraft::ServerState;
 use openraft::metrics::WaitError;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 pub(crate) use self::throttle::Throttle;
 use crate::codec::{self, Reader};
@@ -20,7 +20,6 @@ use crate::core::Core;
 use crate::disk::Disk;
 use crate::error::ChunkError;
 use crate::handler::{bad, refused};
-use crate::local::Mark;
 use crate::log;
 use crate::network::Peer;
 use crate::replica::Replica;
@@ -40,10 +39,15 @@ const LATER: u8 = 2;
 
 impl Replica {
     /// One chunk, verified: from this disk, or else from a peer, and then kept here again. Only when no
-    /// peer has it either, it is looked for in the whole journal.
+    /// peer has it either, it is looked for in the whole journal. A disk that hangs is not waited for.
     pub async fn chunk(&self, chunk: &ChunkRef) -> Result<StoredChunk, ChunkError> {
         let core = self.core().map_err(|_| ChunkError::Unavailable)?;
-        if let Some(stored) = core.located(&chunk.digest).await {
+        let patience = self.inner.config.timing.disk_hung;
+        let (located, hangs) = match timeout(patience, core.located(&chunk.digest)).await {
+            Ok(located) => (located, false),
+            Err(_) => (None, true),
+        };
+        if let Some(stored) = located {
             return Ok(stored);
         }
         let mut error = ChunkError::Unavailable;
@@ -51,13 +55,18 @@ impl Replica {
             match core.fetch(&peer, &[chunk.digest]).await {
                 Ok(found) => {
                     if let Some(stored) = found.into_iter().next() {
-                        core.keep(std::slice::from_ref(&stored)).await;
+                        if !hangs {
+                            core.keep(std::slice::from_ref(&stored)).await;
+                        }
                         return Ok(stored);
                     }
                     error = ChunkError::Missing;
                 }
                 Err(_) => continue,
             }
+        }
+        if hangs {
+            return Err(error);
         }
         core.search(&chunk.digest).await.ok_or(error)
     }
@@ -76,13 +85,13 @@ impl Replica {
         let Ok(core) = self.core() else { return Vec::new() };
         let (disk, store) = (core.claim.disk.clone(), core.applying.store());
         drop(core);
-        let blocking = disk.blocking();
+        let apart = disk.apart().clone();
         let read = move || {
             let read = |digest: &Digest| view::read_located(&disk, &store, digest);
             digests.iter().filter_map(read).collect()
         };
         // Why none: whoever needs one asks for it.
-        blocking.run(read).await.unwrap_or_default()
+        apart.serve(read).await.unwrap_or_default()
     }
 }
 
@@ -119,8 +128,8 @@ impl Core {
         read: impl FnOnce(&Disk, &Store) -> Option<StoredChunk> + Send + 'static,
     ) -> Option<StoredChunk> {
         let (disk, store) = (self.claim.disk.clone(), self.applying.store());
-        let blocking = disk.blocking();
-        blocking.run(move || right(&disk, &store, read(&disk, &store)?)).await.ok()?
+        let apart = disk.apart().clone();
+        apart.serve(move || right(&disk, &store, read(&disk, &store)?)).await.ok()?
     }
 
     /// Whose bodies are all here, unless some are known to be missing.
@@ -190,7 +199,7 @@ impl Core {
             let store = self.applying.store();
             // Why aside: it waits for whoever writes to the index.
             let place = move || store.place(&places);
-            if !matches!(self.claim.disk.blocking().run(place).await, Ok(Ok(()))) {
+            if !matches!(self.claim.disk.apart().serve(place).await, Ok(Ok(()))) {
                 return Err(NotKept::NotNow);
             }
         }
@@ -234,10 +243,10 @@ impl Core {
         let store = self.applying.store();
         let is_there = store.applied().next_index() >= below;
         let list = move || store.bodies(after, LIST_MAX);
-        let found = self.claim.disk.blocking().run(list).await.map_err(refused)?;
+        let found = self.claim.disk.apart().serve(list).await.map_err(refused)?;
         let found = found.map_err(refused)?;
         let mut out = Vec::with_capacity(1 + 36 * found.len());
-        out.put_u8(u8::from(is_there && !self.applying.local.is_marked(Mark::Incomplete)));
+        out.put_u8(u8::from(is_there && !self.care.is_incomplete()));
         for (digest, pointer) in found {
             out.put_slice(&digest.0);
             out.put_u32(pointer.len);

@@ -1,18 +1,21 @@
 //! One disk of a node: its journal, and beside it the indexes and checkpoints of its replicas.
 
+mod space;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use journal::{
-    DiskId, Journal, RealStorage, Record, RecoveredReplica, ReplicaId, SegmentId, SpaceLevel,
-    Storage, Usage,
+    DiskId, Journal, RealStorage, Record, RecoveredReplica, ReplicaId, SegmentId, Storage,
 };
 use mailbox::{Digest, LogTime, ShardId};
 use tokio::sync::{Notify, watch};
 
+use self::space::Lately;
+use crate::apart::Apart;
 use crate::appender::Appender;
 use crate::blocking::Blocking;
 use crate::briefs::Briefs;
@@ -25,17 +28,6 @@ use crate::raft::LogId;
 use crate::scrub::Ledger;
 use crate::state::Applying;
 use crate::upkeep::Upkeep;
-
-/// Space is asked for this often at most: the reserve is larger than what arrives meanwhile.
-const SPACE_AGE_MAX: Duration = Duration::from_millis(20);
-
-/// Below so much free space nothing is written to an index: what a round of all replicas' rows, and the
-/// segments sled makes for them, may take.
-const INDEX_ROOM_BYTES: u64 = 64 << 20;
-
-/// Besides that, so many segments of the journal are left free by whoever writes a large file: the next one,
-/// and the one after it while the first is emptied.
-const ROOM_SEGMENTS: u64 = 2;
 
 /// What time it is.
 pub type Clock = Arc<dyn Fn() -> LogTime + Send + Sync>;
@@ -58,6 +50,8 @@ pub struct DiskOptions {
     pub storage: Option<Arc<dyn Storage>>,
     /// Tells the time, if the system's clock shall not: a simulated clock.
     pub clock: Option<Clock>,
+    /// Other disks are in use here as well: whoever waits for this one keeps no thread that serves them.
+    pub has_others: bool,
 }
 
 impl Default for DiskOptions {
@@ -69,6 +63,7 @@ impl Default for DiskOptions {
             fill_bytes_per_s: None,
             storage: None,
             clock: None,
+            has_others: false,
         }
     }
 }
@@ -93,6 +88,8 @@ pub struct Disk {
     hurried: Notify,
     /// A drill rehearses a full disk.
     pretends_full: AtomicBool,
+    /// How full it was.
+    lately: Arc<Mutex<Lately>>,
 }
 
 #[derive(Default)]
@@ -111,8 +108,6 @@ struct State {
     /// Nobody votes but the replicas of this group.
     held_but: Option<ShardId>,
     collected_at: Option<tokio::time::Instant>,
-    /// When it was last looked how much space there is, and what came of it.
-    space: Option<(tokio::time::Instant, SpaceLevel)>,
 }
 
 /// A replica's place on its disk; while it lives, nobody else gets it.
@@ -186,7 +181,10 @@ impl Disk {
         for damage in &recovered.damaged {
             ledger.condemn(damage.segment, damage.offset);
         }
-        let appender = Appender { journal };
+        let blocking = Blocking { is_threaded: options.journal.threaded };
+        let apart = Apart::new(blocking, options.has_others);
+        let lately = if apart.has_others() { Lately::of(&journal) } else { Lately::default() };
+        let appender = Appender { journal, apart };
         let mut state = State::default();
         for (ReplicaId(id), replica) in recovered.replicas {
             if replica.is_dead {
@@ -217,6 +215,7 @@ impl Disk {
             closing: watch::Sender::new(false),
             hurried: Notify::new(),
             pretends_full: AtomicBool::new(false),
+            lately: Arc::new(Mutex::new(lately)),
         };
         for replica in dead {
             // What a crash left after it died.
@@ -265,72 +264,6 @@ impl Disk {
         entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|file| file.len()).sum()
     }
 
-    /// How full it is.
-    pub fn usage(&self) -> Result<Usage, Error> {
-        let usage = self.journal().usage()?;
-        match self.pretends_full.load(Ordering::Relaxed) {
-            true => Ok(Usage { free_bytes: 0, space: SpaceLevel::Hard, ..usage }),
-            false => Ok(usage),
-        }
-    }
-
-    /// Whether growth has to be refused; as it was a moment ago.
-    pub fn refuses_growth(&self) -> bool {
-        self.space() > SpaceLevel::Ample
-    }
-
-    /// Whether the journal refuses bodies, now or soon; as it was a moment ago.
-    pub(crate) fn refuses_bodies(&self) -> bool {
-        self.space() >= SpaceLevel::Hard
-    }
-
-    /// What the free bytes mean, as they were a moment ago. Ample if they cannot be told.
-    fn space(&self) -> SpaceLevel {
-        if self.pretends_full.load(Ordering::Relaxed) {
-            return SpaceLevel::Hard;
-        }
-        let mut state = self.lock();
-        match state.space {
-            Some((at, space)) if at.elapsed() < SPACE_AGE_MAX => space,
-            _ => {
-                let space = self.journal().usage().map_or(SpaceLevel::Ample, |usage| usage.space);
-                state.space = Some((tokio::time::Instant::now(), space));
-                space
-            }
-        }
-    }
-
-    /// Whether an index may grow here. An index that found no room has to be built anew, which takes more.
-    pub(crate) fn has_room_for_index(&self) -> bool {
-        // Why: a simulated disk has its indexes elsewhere.
-        let is_elsewhere = self.options.storage.is_some();
-        is_elsewhere || self.free_bytes() >= INDEX_ROOM_BYTES
-    }
-
-    /// Whether a file of this size may be written that nobody needs now: growth goes on behind it.
-    pub(crate) fn has_room_to_spare(&self, bytes: u64) -> bool {
-        // Why: a simulated disk has its checkpoints elsewhere.
-        let is_elsewhere = self.options.storage.is_some();
-        is_elsewhere || self.free_bytes() > bytes + self.options.journal.soft_free_bytes
-    }
-
-    /// Whether a file of this size may be written at all. Why not the last of what there is: indexes, and the
-    /// journal when it goes on, would find none; and what is broken off halfway was in vain.
-    pub(crate) fn has_room_for(&self, bytes: u64) -> bool {
-        let is_elsewhere = self.options.storage.is_some();
-        let kept_free = INDEX_ROOM_BYTES + ROOM_SEGMENTS * self.options.journal.segment_bytes;
-        is_elsewhere || self.free_bytes() > bytes + kept_free
-    }
-
-    fn free_bytes(&self) -> u64 {
-        self.journal().usage().map_or(u64::MAX, |usage| usage.free_bytes)
-    }
-
-    /// Counts as full, or as full as it is: a rehearsal.
-    pub fn pretend_full(&self, full: bool) {
-        self.pretends_full.store(full, Ordering::Relaxed);
-    }
-
     /// True after a write or sync error, for ever.
     pub fn is_poisoned(&self) -> bool {
         self.journal().is_poisoned()
@@ -339,6 +272,11 @@ impl Disk {
     /// For how long something has waited for a sync that did not complete.
     pub fn sync_pending(&self) -> Duration {
         self.journal().last_sync().pending_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// For how long it has not answered: to a sync, or to a read that one of its replicas waits for.
+    pub fn unanswered(&self) -> Duration {
+        self.sync_pending().max(self.apart().pending())
     }
 
     /// The journal, for scrubbing and figures.
@@ -453,6 +391,11 @@ impl Disk {
 
     pub(crate) fn blocking(&self) -> Blocking {
         Blocking { is_threaded: self.options.journal.threaded }
+    }
+
+    /// How it is asked while somebody waits.
+    pub(crate) fn apart(&self) -> &Apart {
+        &self.appender.apart
     }
 
     /// The segment with bodies that lie elsewhere than before this start.

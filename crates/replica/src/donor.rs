@@ -69,9 +69,9 @@ fn is_whole(entry: &Entry) -> bool {
 
 impl Core {
     /// Answers a request for an entry.
-    pub fn serve_entry(&self, meta: Bytes) -> Result<PeerResponse, PeerError> {
+    pub async fn serve_entry(&self, meta: Bytes) -> Result<PeerResponse, PeerError> {
         let log_id = Reader(meta).log_id().map_err(bad)?;
-        let entry = self.applying.log.exactly(log_id).filter(is_whole);
+        let entry = self.applying.log.exactly(log_id).await.filter(is_whole);
         let entry = entry.ok_or_else(|| refused("no such entry here"))?;
         let mut meta = Vec::with_capacity(codec::entry_meta_len(&entry));
         codec::put_entry(&mut meta, &entry);

@@ -71,7 +71,7 @@ impl Replica {
             kind::SNAPSHOT_END => receive::end(&core, request.meta).await?,
             kind::CHUNKS => return core.serve_chunks(request.meta).await,
             kind::CHUNK_LIST => core.serve_list(request.meta).await?,
-            kind::ENTRY => return core.serve_entry(request.meta),
+            kind::ENTRY => return core.serve_entry(request.meta).await,
             kind::COMPARE => core.serve_compare(request.meta)?,
             kind::REBUILD => core.serve_rebuild(request.meta)?,
             kind::SEEN => core.tell_seen(from).await?,
@@ -87,7 +87,7 @@ impl Replica {
             return Err(refused("bodies are missing here"));
         }
         let config = &self.inner.config;
-        if config.disk.sync_pending() > config.timing.disk_hung {
+        if config.disk.unanswered() > config.timing.disk_hung {
             return Err(refused("the disk hangs"));
         }
         Ok(())

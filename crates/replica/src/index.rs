@@ -5,11 +5,13 @@
 //! pass.
 
 mod filling;
+mod leaving;
 mod redo;
 mod sled;
 
 use std::path::Path;
 
+pub(crate) use self::leaving::Leaving;
 pub(crate) use self::sled::SledIndex;
 
 /// The engine could not read or write. The index is then given up and built anew.

@@ -5,6 +5,7 @@
 //! synced on a majority and applied here; a [`View`] from [`Replica::read`] contains everything
 //! acknowledged before it was asked for. Only this crate knows openraft and sled.
 
+mod apart;
 mod appender;
 mod blocking;
 mod briefs;

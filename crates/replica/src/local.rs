@@ -12,11 +12,13 @@ use journal::{Pointer, ReplicaId, SegmentId};
 use mailbox::Digest;
 use tokio::sync::oneshot;
 
-use crate::checkpoint::{Checkpoint, Checkpoints, Want, Writing, is_damage, make_dir, sync_dir};
+use crate::checkpoint::{
+    Checkpoint, Checkpoints, HasRoom, Want, Writing, is_damage, make_dir, sync_dir,
+};
 use crate::codec::Reader;
 use crate::disk::Disk;
 use crate::error::Error;
-use crate::index::{self, IndexError};
+use crate::index::{self, Index, IndexError, Leaving};
 use crate::log::Log;
 use crate::store::{Applied, Changed, Store};
 
@@ -49,13 +51,14 @@ impl Local {
         let dir = self.disk.checkpoint_dir(self.replica);
         let blocking = self.disk.blocking();
         let disk = self.disk.clone();
-        let has_room = Arc::new(move |bytes, want| match want {
+        let has_room: HasRoom = Arc::new(move |bytes, want| match want {
             Want::Some => disk.has_room_to_spare(bytes),
             Want::Much => disk.has_room_for(bytes),
         });
-        let upkeep = &self.disk.options().upkeep;
-        let checkpoints = Checkpoints::open(&dir, blocking, upkeep, has_room)
-            .map_err(Error::io("open checkpoints"))?;
+        let upkeep = self.disk.options().upkeep.clone();
+        let open = move || Checkpoints::open(&dir, blocking, &upkeep, has_room);
+        let opened = blocking.run(open).await.and_then(|opened| opened);
+        let checkpoints = opened.map_err(Error::io("open checkpoints"))?;
         if checkpoints.is_doubted() {
             self.disk.found_bad_checkpoint(self.replica);
         }
@@ -63,8 +66,10 @@ impl Local {
             Some(Ok(store)) => {
                 // Why: the bodies of the last entries were copied to where they are synced for sure,
                 // and what the index says of them is overwritten.
+                let (this, to) = (self.clone(), store.clone());
                 let moved = self.disk.resynced().into_iter().collect();
-                self.relocate(&store, moved).map_err(Error::io("find bodies again"))?;
+                let relocated = blocking.run(move || this.relocate(&to, moved)).await;
+                relocated.and_then(|done| done).map_err(Error::io("find bodies again"))?;
                 return Ok((store, checkpoints));
             }
             Some(Err(Distrust::Stale(why))) => {
@@ -128,8 +133,7 @@ impl Local {
             return Err(Distrust::Damaged("its rows are not those of its peers".into()));
         }
         let bad = |error: IndexError| Distrust::Damaged(error.to_string());
-        let cache_bytes = self.disk.options().index_cache_bytes;
-        let index = index::open(&path, cache_bytes).map_err(bad)?;
+        let index = self.open_index(&path).map_err(bad)?;
         let store = Store::open(index, self.replica, self.disk.briefs()).map_err(bad)?;
         let applied = store.applied();
         if note.as_ref().is_some_and(|note| note.applied != applied) {
@@ -163,6 +167,14 @@ impl Local {
         }
         store.keep_briefs_in(&briefs_path(&path));
         Ok(store)
+    }
+
+    fn open_index(&self, path: &Path) -> Result<Box<dyn Index>, IndexError> {
+        let index = index::open(path, self.disk.options().index_cache_bytes)?;
+        if !self.disk.apart().has_others() {
+            return Ok(index);
+        }
+        Ok(Box::new(Leaving::new(index)))
     }
 
     /// The index there is must not be trusted again: its rows are not those of its peers.
@@ -213,8 +225,7 @@ impl Local {
         let old = generations(&dir);
         let path = dir.join(old.last().map_or(1, |newest| newest + 1).to_string());
         std::fs::create_dir_all(&dir)?;
-        let cache_bytes = self.disk.options().index_cache_bytes;
-        let index = index::open(&path, cache_bytes).map_err(io::Error::other)?;
+        let index = self.open_index(&path).map_err(io::Error::other)?;
         let store = Store::open(index, self.replica, self.disk.briefs());
         let store = store.map_err(io::Error::other)?;
         if let Some(checkpoint) = checkpoint {

@@ -1,6 +1,8 @@
 //! The Raft log of one replica: entries lie in the disk's journal, here is where they lie, and the
 //! youngest of them once more in memory, so that followers are fed without a read.
 
+mod read;
+
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
@@ -9,11 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_util::Stream;
-use journal::{Blob, Pointer, Record, ReplicaId, Stored, Written};
+use journal::{Blob, Pointer, Record, ReplicaId, Written};
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
 use tokio::sync::Notify;
 
+use self::read::Bodies;
 use crate::appender::Appender;
 use crate::codec;
 use crate::donor::Donor;
@@ -71,35 +74,6 @@ struct Slot {
     pointer: Option<Pointer>,
     /// Where its bodies are, until it is applied.
     blobs: Box<[Pointer]>,
-}
-
-/// Whether an entry is of use without its bodies.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Bodies {
-    Needed,
-    Dispensable,
-}
-
-/// Why an entry cannot be read back.
-#[derive(Debug)]
-struct Unread {
-    error: io::Error,
-    /// It is not there as it was written. Else nobody looked: the process may have too many files open.
-    is_damaged: bool,
-}
-
-impl Unread {
-    fn damaged<E: Into<Box<dyn std::error::Error + Send + Sync>>>(why: E) -> Self {
-        Self { error: io::Error::other(why), is_damaged: true }
-    }
-}
-
-impl From<journal::Error> for Unread {
-    fn from(error: journal::Error) -> Self {
-        let is_damaged =
-            matches!(error, journal::Error::Corrupt { .. } | journal::Error::Missing { .. });
-        Self { error: io::Error::other(error), is_damaged }
-    }
 }
 
 /// What recovery knows of a log.
@@ -328,22 +302,6 @@ impl Log {
         *self.inner.donor.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(donor));
     }
 
-    /// Exactly this entry, if it is here and whole.
-    pub fn exactly(&self, log_id: LogId) -> Option<Entry> {
-        let pointer = {
-            let state = self.lock();
-            let slot = state.slot(log_id.index)?;
-            if slot.leader_id != log_id.leader_id {
-                return None;
-            }
-            if let Some(entry) = state.cached(log_id.index) {
-                return Some(entry.clone());
-            }
-            slot.pointer?
-        };
-        self.read(log_id.index, pointer).ok().filter(|entry| entry.log_id == log_id)
-    }
-
     /// Writes a vote and an entry behind all others, when nobody else writes.
     pub async fn force(&self, vote: Vote, entry: Entry) -> io::Result<()> {
         self.clone().save_vote(&vote).await?;
@@ -379,106 +337,13 @@ impl Log {
             };
             if let Some(pointer) = pointer {
                 // Why: they were taken before, and the entry came from memory.
-                drop(self.read_bare(index, pointer));
+                drop(self.read_bare(index, pointer).await);
                 let mut state = self.lock();
                 let slot = state.slot_mut(index);
                 return Ok(slot.map(|slot| std::mem::take(&mut slot.blobs)).unwrap_or_default());
             }
             written.await;
         }
-    }
-
-    /// A page of entries: up to `PAGE_BYTES_MAX`, at least one. Rotten bodies are left out only
-    /// if they are not `needed`.
-    async fn page(
-        &self,
-        start: u64,
-        end: u64,
-        (bytes_max, needed): (usize, Bodies),
-    ) -> io::Result<Vec<Entry>> {
-        let mut found = Vec::new();
-        let mut bytes = 0;
-        for index in start..end {
-            let pointer = {
-                let state = self.lock();
-                let Some(slot) = state.slot(index) else { break };
-                if let Some(entry) = state.cached(index) {
-                    bytes += size_bytes(entry);
-                    found.push(entry.clone());
-                    None
-                } else {
-                    slot.pointer
-                }
-            };
-            if let Some(pointer) = pointer {
-                let entry = match self.read(index, pointer) {
-                    Ok(entry) => entry,
-                    Err(unread) => {
-                        let found = self.replace(index, (pointer, needed), &unread).await;
-                        found.ok_or(unread.error)?
-                    }
-                };
-                bytes += size_bytes(&entry);
-                found.push(entry);
-            }
-            if bytes >= bytes_max {
-                break;
-            }
-        }
-        Ok(found)
-    }
-
-    /// Reads an entry back, verified.
-    fn read(&self, index: u64, pointer: Pointer) -> Result<Entry, Unread> {
-        let Stored { record, blobs } = self.inner.appender.journal.read_record(pointer)?;
-        let Record::Append { replica, index: found, meta, blobs: bodies } = record else {
-            return Err(Unread::damaged("not an entry"));
-        };
-        if replica != self.inner.replica || found != index {
-            return Err(Unread::damaged("another replica's entry"));
-        }
-        let mut bytes = bodies.into_iter().map(|blob| blob.bytes);
-        let entry = codec::read_entry(index, meta, &mut bytes).map_err(Unread::damaged)?;
-        if let Some(slot) = self.lock().slot_mut(index) {
-            slot.blobs = blobs.into();
-        }
-        Ok(entry)
-    }
-
-    /// An entry that cannot be read back: without its bodies, or from a peer.
-    async fn replace(
-        &self,
-        index: u64,
-        (pointer, needed): (Pointer, Bodies),
-        unread: &Unread,
-    ) -> Option<Entry> {
-        let leader_id = self.lock().slot(index)?.leader_id;
-        let donor = self.inner.donor.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(donor) = &donor
-            && unread.is_damaged
-        {
-            donor.found_damage(pointer);
-        }
-        if needed == Bodies::Dispensable
-            && let Some(entry) = self.read_bare(index, pointer)
-        {
-            return Some(entry);
-        }
-        donor?.entry(LogId { leader_id, index }).await
-    }
-
-    /// An entry whose bodies may have rotted: they are empty. Where they lie is still told.
-    fn read_bare(&self, index: u64, pointer: Pointer) -> Option<Entry> {
-        let found = self.inner.appender.journal.read_entry(pointer);
-        let (replica, found, meta, blobs) = found.ok()?;
-        if replica != self.inner.replica || found != index {
-            return None;
-        }
-        let entry = codec::read_bare_entry(index, meta).ok()?;
-        if let Some(slot) = self.lock().slot_mut(index) {
-            slot.blobs = blobs.into();
-        }
-        Some(entry)
     }
 
     /// Hands records to the journal and waits until they are synced.

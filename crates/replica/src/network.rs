@@ -18,7 +18,7 @@ use openraft::raft::{
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use tokio::time::Instant;
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Part};
 use crate::codec::{self, BadBytes, Reader};
 use crate::confirm::Memory;
 use crate::pace::{Followers, Following, Paced};
@@ -88,6 +88,17 @@ impl Network {
             return Err(refused(error));
         }
         Ok(())
+    }
+}
+
+impl Network {
+    /// A piece of a checkpoint file. Why aside: it comes from the disk.
+    async fn piece(&self, part: &Arc<Part>, offset: u64) -> Result<Bytes, PeerError> {
+        let applying = self.applying.upgrade().ok_or_else(|| refused("replica stopped"))?;
+        let (part, blocking) = (part.clone(), applying.local.disk.blocking());
+        drop(applying);
+        let read = blocking.run(move || part.bytes_at(offset, PIECE_BYTES)).await;
+        read.and_then(|read| read).map_err(refused)
     }
 }
 
@@ -205,7 +216,7 @@ impl Peer {
         for (number, part) in files.parts().iter().enumerate() {
             let mut offset = reader.u64().map_err(refused)?.min(part.len);
             while offset < part.len {
-                let bytes = part.bytes_at(offset, PIECE_BYTES).map_err(refused)?;
+                let bytes = self.network.piece(part, offset).await?;
                 let mut piece = Vec::with_capacity(12);
                 piece.put_u32(number as u32);
                 piece.put_u64(offset);

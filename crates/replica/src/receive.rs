@@ -169,8 +169,9 @@ pub(crate) async fn end(core: &Arc<Core>, meta: Bytes) -> Result<Bytes, PeerErro
 /// Installs what was received, and answers with this replica's vote.
 async fn install(core: &Core, (vote, snapshot): (Vote, Snapshot)) -> Result<Bytes, PeerError> {
     let installed = core.raft.install_full_snapshot(vote, snapshot).await.map_err(refused)?;
+    let dir = incoming(core);
     // Why the result is dropped: what stays is removed when the next snapshot comes.
-    drop(std::fs::remove_dir_all(incoming(core)));
+    drop(core.claim.disk.blocking().run(move || std::fs::remove_dir_all(dir)).await);
     let mut out = Vec::new();
     codec::put_vote(&mut out, &installed.vote);
     Ok(out.into())

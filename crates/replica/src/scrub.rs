@@ -96,7 +96,10 @@ impl Disk {
     /// at an eighth of that while clients write.
     pub async fn scrub(self: Arc<Self>, bytes_per_s: u64) {
         let pace = Pace { bytes_per_s: Some(bytes_per_s) };
-        self.ledger().recall(self.dir());
+        let dir = self.dir().to_path_buf();
+        // Why the result is dropped: without the note the times are only told as unknown.
+        let left = self.blocking().run(move || ledger::left(&dir)).await.unwrap_or_default();
+        self.ledger().recall(left);
         while !self.is_closing() {
             let began = Instant::now();
             self.pass(&pace).await;
@@ -239,7 +242,9 @@ impl Disk {
         drop(core);
         for part in current.iter().flat_map(|current| current.parts()) {
             // Why some other hash: what cannot be read is healed like what reads wrong.
-            let (end, stored) = part.hashed().unwrap_or_else(|_| (part.len, [0; 32].into()));
+            let this = part.clone();
+            let hashed = self.blocking().run(move || this.hashed()).await.and_then(|read| read);
+            let (end, stored) = hashed.unwrap_or_else(|_| (part.len, [0; 32].into()));
             let (mut hasher, mut at) = (blake3::Hasher::new(), 0);
             while at < end {
                 let (part, len) = (part.clone(), (end - at).min(STEP_BYTES));

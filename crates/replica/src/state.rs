@@ -13,6 +13,7 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
 use tokio::sync::{broadcast, watch};
 
+use crate::apart::Asking;
 use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::compare::Samples;
 use crate::index::IndexError;
@@ -115,6 +116,27 @@ impl Applying {
 #[derive(Clone)]
 pub(crate) struct Applier(pub Arc<Applying>);
 
+/// The rows as apply reads them: each that comes says that the disk answers.
+struct Asked<'s> {
+    store: &'s Store,
+    asking: &'s Asking,
+}
+
+impl Source for Asked<'_> {
+    fn row(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.asking.goes_on();
+        self.store.row(key)
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) {
+        self.asking.goes_on();
+        self.store.scan(from, to, &mut |key, value| {
+            self.asking.goes_on();
+            visit(key, value)
+        });
+    }
+}
+
 /// What came of one batch before it was written.
 struct Batch {
     changed: Changed,
@@ -131,11 +153,18 @@ struct Done {
 
 impl Applier {
     /// Applies these entries from the first on; gives how many were done, at least one.
-    fn run(&self, store: &Store, entries: &[EntryResponder<Types>]) -> io::Result<Batch> {
+    fn run(
+        &self,
+        (store, asking): (&Store, &Asking),
+        entries: &[EntryResponder<Types>],
+    ) -> io::Result<Batch> {
         let ran = catch_unwind(AssertUnwindSafe(|| {
             let mut applied = store.applied();
-            let mut rows = Rows::new(store, applied.digest);
-            if store.has_views() {
+            let source = Asked { store, asking };
+            let mut rows = Rows::new(&source, applied.digest);
+            // Why also without a view: one may come before this is committed, where nobody is to wait for the
+            // disk.
+            if store.has_views() || self.0.local.disk.apart().has_others() {
                 rows.keep_before();
             }
             let mut results = Vec::with_capacity(entries.len());
@@ -168,6 +197,43 @@ impl Applier {
             Batch { changed: Changed { rows, new_keys, before }, applied, results }
         }));
         ran.map_err(|panic| io::Error::other(words(&*panic)))
+    }
+
+    /// The same where nobody waits for the disk who does something else as well; gives the entries back.
+    async fn run_apart(
+        &self,
+        store: &Arc<Store>,
+        entries: Vec<EntryResponder<Types>>,
+    ) -> io::Result<(Batch, Vec<EntryResponder<Types>>)> {
+        let (this, store) = (self.clone(), store.clone());
+        let run = move |asking: &Asking| (this.run((&store, asking), &entries), entries);
+        let (batch, entries) = self.0.local.disk.apart().look(run).await?;
+        Ok((batch?, entries))
+    }
+
+    /// Takes what a batch of so many entries changed.
+    async fn commit(
+        &self,
+        store: &Arc<Store>,
+        (changed, applied, n_done): (Changed, Applied, usize),
+        places: Vec<(Digest, Pointer)>,
+    ) -> io::Result<Lag> {
+        let (this, to) = (self.clone(), store.clone());
+        let commit = move || -> io::Result<Lag> {
+            // Order: whoever has the turn may wait for the disk, so the others are locked after it.
+            let turn = to.turn();
+            let mut dirty = this.0.checkpoints.dirty();
+            dirty.note(&changed.rows, &changed.new_keys, n_done);
+            let (log_id, digest) = (applied.log_id, applied.digest);
+            let lag = to.commit_in(&turn, changed, &places, applied);
+            let lag = lag.map_err(io::Error::other)?;
+            this.0.samples.note(log_id, digest);
+            Ok(lag)
+        };
+        if store.is_free() {
+            return commit();
+        }
+        self.0.local.disk.apart().look(move |_| commit()).await?
     }
 
     /// Tells everybody what was done. What changed much is answered when nobody writes to the index.
@@ -231,21 +297,15 @@ impl Applier {
         let is_asked = entries.iter().any(|(_, responder)| responder.is_some());
         while !entries.is_empty() {
             let store = self.0.store();
-            let batch = self.run(&store, &entries)?;
+            let batch;
+            (batch, entries) = self.run_apart(&store, entries).await?;
             let n_done = batch.results.len();
             let mut places = Vec::new();
             for (entry, _) in &entries[..n_done] {
                 places.append(&mut self.places(entry).await?);
             }
-            let lag = {
-                let mut dirty = self.0.checkpoints.dirty();
-                dirty.note(&batch.changed.rows, &batch.changed.new_keys, n_done);
-                let (log_id, digest) = (batch.applied.log_id, batch.applied.digest);
-                let lag = store.commit(batch.changed, &places, batch.applied);
-                let lag = lag.map_err(io::Error::other)?;
-                self.0.samples.note(log_id, digest);
-                lag
-            };
+            let taken = (batch.changed, batch.applied, n_done);
+            let lag = self.commit(&store, taken, places).await?;
             self.answer(&store, entries.drain(..n_done).zip(batch.results));
             self.keep_up(&store, lag, is_asked).await?;
             if !entries.is_empty() {
@@ -345,7 +405,12 @@ impl RaftStateMachine<Types> for Applier {
             installed.map(|store| (store, turn))
         };
         let (store, turn) = blocking.run(install).await??;
-        *self.0.store.write().unwrap_or_else(PoisonError::into_inner) = store;
+        let before = {
+            let mut current = self.0.store.write().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *current, store)
+        };
+        // Why not here: to let go of an index may wait for the disk.
+        blocking.begin(move || drop(before));
         drop(turn);
         self.0.next_index.send_replace(next_index);
         Ok(())

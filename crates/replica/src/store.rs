@@ -8,6 +8,7 @@
 //! it is about to overwrite. A view that lives so long that this grows beyond a limit is given up.
 
 mod aside;
+mod commit;
 mod forget;
 mod pages;
 mod undo;
@@ -25,7 +26,7 @@ use mailbox::{Block, Digest, RowChanges, RowDigest, Source};
 use tokio::sync::watch;
 
 use self::pages::{Laid, Page};
-use self::undo::{Before, Left, Undo, Was};
+use self::undo::{Undo, Was};
 use crate::blocking::Blocking;
 use crate::briefs::{self, Briefs, StoreBriefs};
 use crate::codec::{self, Reader};
@@ -116,7 +117,10 @@ pub(crate) enum Lost {
 /// The rows of one replica in their index.
 pub(crate) struct Store {
     index: Box<dyn Index>,
-    /// Held while a commit is under way and while a view is opened.
+    /// Held by whoever commits, and by who keeps others from it. It may wait for the disk, so nobody locks
+    /// this who is not to; it is locked before all but `writing`.
+    turn: Mutex<()>,
+    /// Held while a view is opened, and for what is changed at once by a commit.
     commit: Mutex<Applied>,
     /// What the index does not have yet.
     pending: RwLock<Pending>,
@@ -157,6 +161,7 @@ impl Store {
         };
         Ok(Arc::new(Self {
             index,
+            turn: Mutex::default(),
             commit: Mutex::new(applied),
             pending: RwLock::new(Pending::new(replica)),
             writing: Mutex::default(),
@@ -187,31 +192,6 @@ impl Store {
     /// Whether a read or write failed: the index has to be rebuilt.
     pub fn is_damaged(&self) -> bool {
         self.damaged.load(Ordering::Relaxed)
-    }
-
-    /// Takes what some entries changed, with the place of their bodies, all or nothing. Gives how far the
-    /// index is behind now.
-    pub fn commit(
-        self: &Arc<Self>,
-        changed: impl Into<Changed>,
-        places: &[(Digest, Pointer)],
-        applied: Applied,
-    ) -> Result<Lag, IndexError> {
-        let Changed { rows: changes, new_keys, before } = changed.into();
-        let mut at = lock(&self.commit);
-        let (version, left) = self.keep_before(&changes, before)?;
-        undo::let_go(self, left);
-        lock(&self.recent).change(&changes);
-        // Invariant: after what was before is kept, so that whoever made briefs of it sees that it changed.
-        self.briefs.change(&changes);
-        let lag = {
-            let mut pending = self.pending.write().unwrap_or_else(PoisonError::into_inner);
-            pending.commit((changes, new_keys), places, &applied);
-            pending.lag()
-        };
-        *at = applied;
-        lock(&self.undo).version = version;
-        Ok(lag)
     }
 
     /// Has what was committed so far written to the index, and does not wait for it. Queries are prepared for
@@ -414,33 +394,6 @@ impl Store {
     /// Bytes of rows kept for views.
     pub fn kept_bytes(&self) -> usize {
         lock(&self.undo).kept_bytes()
-    }
-
-    /// Keeps the old values of rows that views may still want. Gives the version to be, and what views that
-    /// expired left.
-    fn keep_before(
-        &self,
-        changes: &RowChanges,
-        mut before: RowChanges,
-    ) -> Result<(u64, Left), IndexError> {
-        let mut undo = lock(&self.undo);
-        let version = undo.version + 1;
-        if !undo.has_views() {
-            return Ok((version, Left::Little));
-        }
-        for key in changes.keys() {
-            if !undo.is_wanted(key) {
-                continue;
-            }
-            let value = match before.remove(key) {
-                Some(value) => value,
-                // Why: a view that came meanwhile.
-                None => self.known(key)?,
-            };
-            undo.keep(key, Before { version, value });
-        }
-        let left = undo.expire(version);
-        Ok((version, left))
     }
 
     fn pending(&self) -> RwLockReadGuard<'_, Pending> {

@@ -320,7 +320,7 @@ fn alone_for(status: &Status, leads_since: &mut Option<Instant>) -> Duration {
 
 /// Tells openraft whether to campaign and to send heartbeats.
 fn steer(inner: &Inner, core: &Core, alone: Duration) {
-    let is_hung = inner.config.disk.sync_pending() > inner.config.timing.disk_hung;
+    let is_hung = inner.config.disk.unanswered() > inner.config.timing.disk_hung;
     let care = &core.care;
     care.alone_ms.store(alone.as_millis() as u64, Ordering::Relaxed);
     let campaigns = !is_hung && care.may_vote() && !care.is_incomplete();

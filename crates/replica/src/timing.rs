@@ -22,7 +22,7 @@ pub struct Timing {
     pub propose: Duration,
     /// A request to a peer that carries entries or bodies is given up by then.
     pub peer: Duration,
-    /// A disk that did not sync for so long, while something waits for it, leads no more.
+    /// A disk that did not answer for so long, to a sync or to what a replica reads, leads no more.
     pub disk_hung: Duration,
 }
 

@@ -44,6 +44,19 @@ impl View {
         self.rows.applied().digest
     }
 
+    /// Has something done with it: here and now, or, if this thread serves other disks as well, on one that
+    /// may wait for this disk. `None` if that panicked.
+    pub async fn apart<T: Send + 'static>(
+        self,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Option<T> {
+        let apart = self.disk.apart().clone();
+        if !apart.has_others() {
+            return Some(work(&self));
+        }
+        apart.serve(move || work(&self)).await.ok()
+    }
+
     /// Reads; every use of the view should be in here, because a read that cannot go on unwinds.
     pub fn read<T>(
         &self,

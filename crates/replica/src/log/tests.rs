@@ -5,6 +5,8 @@ use mailbox::StoredChunk;
 use openraft::storage::RaftLogStorage as _;
 
 use super::*;
+use crate::apart::Apart;
+use crate::blocking::Blocking;
 use crate::raft::{Payload, Proposal};
 
 const DISK_BYTES: u64 = 1 << 20;
@@ -25,7 +27,8 @@ fn open(storage: &SimStorage, recovered: RecoveredLog) -> Log {
         ..Options::default()
     };
     let (journal, _) = Journal::open(Arc::new(storage.clone()), options).unwrap();
-    Log::new(Arc::new(Appender { journal }), ReplicaId(1), recovered)
+    let apart = Apart::new(Blocking { is_threaded: false }, false);
+    Log::new(Arc::new(Appender { journal, apart }), ReplicaId(1), recovered)
 }
 
 fn entry(index: u64) -> Entry {
@@ -119,9 +122,10 @@ async fn an_entry_that_nobody_looked_at_for_want_of_a_descriptor_is_not_damaged(
     let entries = vec![(entry(1).log_id, pointer)];
     let log = open(&storage, RecoveredLog { entries, ..RecoveredLog::default() });
     storage.fail(Operation::Open, 1, Fault::NoDescriptor);
-    let is_damaged = |at| log.read(1, at).err().unwrap().is_damaged;
+    let unread = |at| log.read(1, at).now_or_never().unwrap().err().unwrap();
+    let is_damaged = |at| unread(at).is_damaged;
     assert!(!is_damaged(pointer));
-    assert_eq!(log.read(1, pointer).unwrap().log_id, entry(1).log_id);
+    assert_eq!(log.read(1, pointer).await.unwrap().log_id, entry(1).log_id);
     let cut = Pointer { len: pointer.len - 1, ..pointer };
     let gone = Pointer { segment: SegmentId(99), ..pointer };
     assert!(is_damaged(cut) && is_damaged(gone));

@@ -37,7 +37,7 @@ pub struct ScrubStatus {
 
 /// One segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Times {
+pub(crate) struct Times {
     /// When scrub first knew of it.
     seen: LogTime,
     /// When it was last read to `end`.
@@ -191,11 +191,16 @@ impl Ledger {
     }
 
     /// Takes over the times that an earlier start left, unless it knows newer ones.
-    pub fn recall(&mut self, dir: &Path) {
-        for (segment, times) in read(dir).unwrap_or_default() {
+    pub fn recall(&mut self, left: BTreeMap<SegmentId, Times>) {
+        for (segment, times) in left {
             self.times.entry(segment).or_insert(times);
         }
     }
+}
+
+/// The times that an earlier start left, if it did.
+pub(super) fn left(dir: &Path) -> BTreeMap<SegmentId, Times> {
+    read(dir).unwrap_or_default()
 }
 
 /// Writes the note. It is a cache: nobody waits for it to be durable.
@@ -250,7 +255,7 @@ mod tests {
         let note = ledger.end_pass(LogTime(8_000));
         keep(dir.path(), &note).unwrap();
         let mut again = Ledger::default();
-        again.recall(dir.path());
+        again.recall(left(dir.path()));
         assert_eq!(again.times, ledger.times);
         let place = |offset, len| Pointer { segment: SegmentId(4), offset, len };
         assert_eq!(again.verified_at(place(90, 10)), Some(LogTime(7_000)));

@@ -35,7 +35,7 @@ impl Store {
         let settled = self.locate(digest)?;
         // Why locked: an entry that brings the body again must come wholly before or wholly after,
         // else the place it brought would be forgotten too.
-        let _nobody_commits = lock(&self.commit);
+        let _nobody_commits = self.turn();
         if is_live(&Aside(self)) {
             return Ok(false);
         }

@@ -1,0 +1,188 @@
+//! What one disk is asked while somebody waits. A disk that hangs keeps the threads that ask it: they are
+//! none of those that serve other disks as well, and there are only so many of them.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
+
+use crate::blocking::Blocking;
+
+/// Limit: threads that wait for one disk for others than its own replicas. The runtime has 512 for all disks.
+const PLACES_MAX: usize = 32;
+
+/// How a disk is asked; clones are of the same disk.
+#[derive(Clone)]
+pub(crate) struct Apart {
+    blocking: Blocking,
+    /// The threads that wait here serve other disks as well.
+    has_others: bool,
+    places: Arc<Semaphore>,
+    asked: Arc<Mutex<Asked>>,
+}
+
+#[derive(Default)]
+struct Asked {
+    n_begun: u64,
+    /// What is under way, and when the disk last answered to it.
+    since: BTreeMap<u64, Instant>,
+}
+
+/// The disk is asked as long as this lives.
+pub(crate) struct Asking {
+    asked: Arc<Mutex<Asked>>,
+    number: u64,
+}
+
+impl Asking {
+    /// What was asked for last was answered; the next thing is asked for.
+    pub fn goes_on(&self) {
+        lock(&self.asked).since.insert(self.number, Instant::now());
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        lock(&self.asked).since.remove(&self.number);
+    }
+}
+
+impl Apart {
+    /// For one disk, which is or is not the only one.
+    pub fn new(blocking: Blocking, has_others: bool) -> Self {
+        let has_others = has_others && blocking.is_threaded;
+        let places = Arc::new(Semaphore::new(PLACES_MAX));
+        Self { blocking, has_others, places, asked: Arc::default() }
+    }
+
+    /// Whether the threads that wait here serve other disks as well.
+    pub fn has_others(&self) -> bool {
+        self.has_others
+    }
+
+    /// For how long something that was looked for was not answered.
+    pub fn pending(&self) -> Duration {
+        let oldest = lock(&self.asked).since.values().min().copied();
+        oldest.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// Looks for something that is mostly in memory, for a replica of the disk: on this thread if it serves
+    /// no other disk.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Asking) -> T + Send + 'static,
+    ) -> io::Result<T> {
+        if !self.has_others {
+            return Ok(look(&self.begin()));
+        }
+        let this = self.clone();
+        self.blocking.run(move || look(&this.begin())).await
+    }
+
+    /// Reads what somebody else wants: on a thread that may block, of which there are so many.
+    pub async fn serve<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<T> {
+        let place = self.places.clone().acquire_owned().await.map_err(io::Error::other)?;
+        let read = move || {
+            let _place = place;
+            read()
+        };
+        self.blocking.run(read).await
+    }
+
+    fn begin(&self) -> Asking {
+        let mut asked = lock(&self.asked);
+        asked.n_begun += 1;
+        let number = asked.n_begun;
+        asked.since.insert(number, Instant::now());
+        Asking { asked: self.asked.clone(), number }
+    }
+}
+
+fn lock(asked: &Mutex<Asked>) -> MutexGuard<'_, Asked> {
+    asked.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    const COMES: Duration = Duration::from_secs(30);
+
+    #[tokio::test]
+    async fn who_looks_at_the_only_disk_does_so_here_and_now() {
+        let apart = Apart::new(Blocking { is_threaded: true }, false);
+        let here = std::thread::current().id();
+        let looked = apart.look(move |_| std::thread::current().id() == here);
+        assert!(looked.now_or_never().unwrap().unwrap());
+        assert_eq!(apart.pending(), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_keeps_no_thread_that_serves_others_and_is_seen_to_hang() {
+        let apart = Apart::new(Blocking { is_threaded: true }, true);
+        let (go, may_go) = channel::<()>();
+        let this = apart.clone();
+        let looking = tokio::spawn(async move {
+            let hang = move |asking: &Asking| {
+                may_go.recv().unwrap();
+                asking.goes_on();
+                may_go.recv().is_err()
+            };
+            this.look(hang).await.unwrap()
+        });
+        let long = Duration::from_millis(20);
+        let seen = async {
+            while apart.pending() < long {
+                tokio::task::yield_now().await;
+            }
+        };
+        // This runtime has one thread: were it kept, nothing would be seen.
+        tokio::time::timeout(COMES, seen).await.unwrap();
+        let before = apart.pending();
+        go.send(()).unwrap();
+        let goes_on = async {
+            while apart.pending() >= before {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(COMES, goes_on).await.unwrap();
+        drop(go);
+        assert!(looking.await.unwrap());
+        assert_eq!(apart.pending(), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn only_so_many_threads_wait_for_one_disk() {
+        let apart = Apart::new(Blocking { is_threaded: true }, true);
+        let (began, mut begun) = tokio::sync::mpsc::unbounded_channel();
+        let mut ends = Vec::new();
+        let mut readers = tokio::task::JoinSet::new();
+        for _ in 0..=PLACES_MAX {
+            let (end, ended) = channel::<()>();
+            let (this, began) = (apart.clone(), began.clone());
+            ends.push(end);
+            let read = move || {
+                began.send(()).unwrap();
+                ended.recv().unwrap_or_default();
+            };
+            readers.spawn(async move { this.serve(read).await.unwrap() });
+        }
+        for _ in 0..PLACES_MAX {
+            begun.recv().await.unwrap();
+        }
+        assert_eq!(apart.places.available_permits(), 0);
+        assert!(begun.recv().now_or_never().is_none(), "one of them waits");
+        drop(ends);
+        while readers.join_next().await.is_some() {}
+        assert!(begun.recv().now_or_never().flatten().is_some(), "it had its turn");
+    }
+}
