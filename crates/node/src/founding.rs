@@ -142,7 +142,7 @@ async fn give_members(
     let member = |seat: &Seat| Member { node: seat.node.clone(), disk_id: seat.disk_id.0 };
     let members = (FIRST_REPLICA..).zip(&seats).map(|(id, seat)| (id, member(seat))).collect();
     running.replica.initialize(members).await.map_err(refuse::meta)?;
-    shared.learn_local(running);
+    shared.learn_local(running).await;
     tracing::info!(%cluster, "cluster begun");
     Ok(())
 }

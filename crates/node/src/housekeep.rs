@@ -91,7 +91,9 @@ async fn has_work(running: &Arc<Running>, now: LogTime, request: &Request) -> bo
         let effect = view.read(|source, _| mailbox::has_effect(source, digest, &entry));
         effect.unwrap_or(false)
     });
-    tried.await.unwrap_or(false)
+    // Why not for longer: the shards on other disks wait for their turn while one hangs.
+    let tried = tokio::time::timeout(LOOK_EVERY, tried).await;
+    tried.is_ok_and(|tried| tried.unwrap_or(false))
 }
 
 fn now() -> LogTime {

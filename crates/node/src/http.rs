@@ -69,5 +69,5 @@ fn lacks_copies(shared: &Shared) -> bool {
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> String {
-    crate::metrics::text(&shared)
+    crate::metrics::text(&shared).await
 }

@@ -52,6 +52,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::config::{Config, SETTINGS, Setting};
 pub use self::error::Error;
+use self::lookup::Lookups;
 use self::shared::{Known, Shared};
 
 /// A running node. Dropping it without [`Node::stopped`] leaves its tasks running.
@@ -165,6 +166,8 @@ impl Node {
         let has_others = config.data_dirs.len() > 1;
         let options = DiskOptions { fill_bytes_per_s, has_others, ..DiskOptions::default() };
         let disks = disks::Disks::open(&config, &options)?;
+        let of_one = |dir: &disks::DataDir| (dir.disk_id, Lookups::new(disks.dirs.len()));
+        let lookups = disks.dirs.iter().map(of_one).collect();
         let known = Arc::new(Known::new(disks.cluster));
         let own = config.advertised();
         let seeds = if config.join.is_empty() { vec![own] } else { config.join.clone() };
@@ -179,7 +182,7 @@ impl Node {
         let inner = GrpcTransport::new(identity.clone(), config.bind, known.resolver(), lane_of);
         let transport = fault::Cuttable { inner, gate: gates.peers.clone() };
         Ok(Shared {
-            lookups: Default::default(),
+            lookups,
             in_flight: Semaphore::new(config.in_flight_mib as usize * 1024),
             config,
             disks,

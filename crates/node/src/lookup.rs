@@ -1,5 +1,6 @@
 //! Questions for which much is looked through: so many at once, on threads that may block, and each no
-//! longer than somebody waits for its answer. What else blocks has threads left.
+//! longer than somebody waits for its answer. What else blocks has threads left. Each disk has places of its
+//! own: one that hangs keeps them.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ const MAILBOXES_PER_CORE_MAX: usize = 2;
 /// at once. Each is over soon, so who only lists messages or mailboxes does not wait behind searches.
 const PAGES_MAX: usize = 64;
 
-/// The places there are.
+/// The places there are for the replicas of a disk.
 pub(crate) struct Lookups {
     mailboxes: Arc<Semaphore>,
     pages: Arc<Semaphore>,
@@ -23,17 +24,14 @@ pub(crate) struct Lookups {
 #[derive(Clone)]
 pub(crate) struct Place(Option<Arc<OwnedSemaphorePermit>>);
 
-impl Default for Lookups {
-    fn default() -> Self {
-        let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self {
-            mailboxes: Arc::new(Semaphore::new(n_cores * MAILBOXES_PER_CORE_MAX)),
-            pages: Arc::new(Semaphore::new(PAGES_MAX)),
-        }
-    }
-}
-
 impl Lookups {
+    /// For one of so many disks.
+    pub fn new(n_disks: usize) -> Self {
+        let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let share = |n_places: usize| Arc::new(Semaphore::new(n_places.div_ceil(n_disks.max(1))));
+        Self { mailboxes: share(n_cores * MAILBOXES_PER_CORE_MAX), pages: share(PAGES_MAX) }
+    }
+
     fn places(&self, query: &Query) -> Option<Arc<Semaphore>> {
         match Effort::of(query) {
             Effort::Little => None,
@@ -57,6 +55,11 @@ impl Lookups {
 }
 
 impl Place {
+    /// Whether the question needs one.
+    pub fn is_needed(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Reads on this thread, or on one that may block. `read` is told whether its result is still wanted:
     /// not when this future was dropped. It keeps the place to its end.
     pub async fn run<T: Send + 'static>(
@@ -96,7 +99,7 @@ mod tests {
 
     #[tokio::test]
     async fn so_many_look_through_mailboxes_and_those_that_are_given_up_end() {
-        let lookups = Lookups::default();
+        let lookups = Lookups::new(1);
         let n_places = lookups.mailboxes.available_permits();
         let (began, mut begun) = tokio::sync::mpsc::unbounded_channel();
         let mut readers = tokio::task::JoinSet::new();
@@ -114,11 +117,12 @@ mod tests {
             begun.recv().await.unwrap();
         }
         assert!(lookups.free_place(&search()).is_none(), "it waits");
+        assert!(Lookups::new(999).free_place(&search()).is_some(), "another disk has its own");
         let little = Query::Account(AccountId([1; 16]));
         assert_eq!(lookups.place(&little).await.run(|_| Some(1)).await, Some(1));
-        assert!(lookups.place(&little).await.0.is_none());
+        assert!(!lookups.place(&little).await.is_needed());
         let names = lookups.place(&Query::Mailboxes(AccountId([1; 16]))).await;
-        assert!(names.0.is_some(), "who lists a tree keeps no thread that others wait for");
+        assert!(names.is_needed(), "who lists a tree keeps no thread that others wait for");
         assert_eq!(names.run(|_| Some(1)).await, Some(1), "nor does it wait for searches");
         readers.abort_all();
         let free = timeout(COMES, lookups.mailboxes.acquire_many(n_places as u32));

@@ -15,7 +15,7 @@ use replica::{Role, View};
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::lookup::Place;
+use crate::lookup::{Lookups, Place};
 use crate::refuse;
 use crate::replicas::Running;
 use crate::shared::{Shared, lock};
@@ -50,6 +50,10 @@ impl Mail {
         }
     }
 
+    fn lookups(&self, running: &Running) -> Result<&Lookups, MailError> {
+        self.0.lookups.get(&running.disk_id).ok_or(MailError::Unavailable)
+    }
+
     /// Why: until every mailbox has its new UIDVALIDITY, a client would take another history for the one it
     /// knows.
     fn refuse_if_forced(&self, shard: ShardId) -> Result<(), MailError> {
@@ -71,15 +75,22 @@ impl Mail {
     }
 
     /// Why here, not where it is applied: earlier versions apply the same log.
-    fn refuse_if_lasting(&self, running: &Running, expires: LogTime) -> Result<(), MailError> {
+    async fn refuse_if_lasting(
+        &self,
+        running: &Running,
+        expires: LogTime,
+    ) -> Result<(), MailError> {
         // Why first the clock, which costs nothing: log time is ahead of it only where one leapt.
         if !is_lasting(expires, now()) || running.replica.status().role != Role::Leader {
             return Ok(());
         }
         let view = running.replica.local_view().map_err(refuse::propose)?;
-        let digest = view.digest();
-        let log_time = view.read(|source, _| log_time(&mut Rows::new(source, digest)));
-        let log_time = log_time.map_err(|_| MailError::Unavailable)?;
+        let read = |view: &View| {
+            let digest = view.digest();
+            view.read(|source, _| log_time(&mut Rows::new(source, digest)))
+        };
+        let log_time = view.apart(read).await.and_then(Result::ok);
+        let log_time = log_time.ok_or(MailError::Unavailable)?;
         if is_lasting(expires, log_time) {
             tracing::debug!(shard = %running.replica.shard(), "refused: it expires too late");
             return Err(MailError::Invalid);
@@ -114,7 +125,7 @@ impl MailHandler for Mail {
         let running = self.running(shard)?;
         self.refuse_if_forced(shard)?;
         self.refuse_if_draining(&running)?;
-        self.refuse_if_lasting(&running, request.expires)?;
+        self.refuse_if_lasting(&running, request.expires).await?;
         if chunks.iter().any(|chunk| chunk.bytes.len() > CHUNK_BYTES_MAX) {
             return Err(MailError::TooLarge);
         }
@@ -132,7 +143,8 @@ impl MailHandler for Mail {
         let (response, view) = proposed.map_err(refuse::propose)?;
         let outcome = outcome(&response)?;
         // Why no wait: the outcome would wait too, and the question can be asked by itself.
-        let Some(place) = self.0.lookups.free_place(&then) else { return Ok((outcome, None)) };
+        let place = self.lookups(&running).ok().and_then(|places| places.free_place(&then));
+        let Some(place) = place else { return Ok((outcome, None)) };
         Ok((outcome, answer(view, Arc::new(then), place).await))
     }
 
@@ -145,7 +157,7 @@ impl MailHandler for Mail {
         let running = self.running(shard)?;
         self.refuse_if_forced(shard)?;
         // Why before there is a view: what is overwritten is kept for that.
-        let place = self.0.lookups.place(&query).await;
+        let place = self.lookups(&running)?.place(&query).await;
         let query = Arc::new(query);
         for _ in 0..VIEWS_MAX {
             let view = match linearizable {
@@ -175,7 +187,8 @@ impl MailHandler for Mail {
         }
         let is_little =
             digests.len() <= READ_HERE_BODIES_MAX && BESIDE_BYTES_MAX - left <= READ_HERE_BYTES_MAX;
-        let chunks = if is_little {
+        // Why not with several disks: one that hangs would hold up those who ask the others.
+        let chunks = if is_little && self.0.config.data_dirs.len() == 1 {
             digests.iter().filter_map(|digest| running.replica.stored_chunk(digest)).collect()
         } else {
             running.replica.stored_chunks(digests).await
@@ -316,6 +329,12 @@ async fn forward(
 
 /// `None`: the view was lost, another one helps.
 async fn answer(view: View, query: Arc<Query>, place: Place) -> Option<Answer> {
+    if !place.is_needed() {
+        let read = move |view: &View| {
+            view.read(|rows, bodies| mailbox::answer(rows, bodies, &query)).ok()
+        };
+        return view.apart(read).await.flatten();
+    }
     let read = move |is_wanted: &dyn Fn() -> bool| {
         let answered =
             view.read_while(is_wanted, |rows, bodies| mailbox::answer(rows, bodies, &query));

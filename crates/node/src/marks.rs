@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use api::meta::{MetaError, Report};
 use api::placement::{DiskId, META_SHARD, Placement};
+use replica::View;
 
 use crate::meta::{self, Command};
 use crate::report;
@@ -67,12 +68,16 @@ async fn note_all(
     let told = reports.flat_map(|report| &report.disks);
     let told: Vec<(DiskId, u64)> =
         told.filter_map(|disk| Some((disk.disk_id, disk.n_synced?))).collect();
-    let news = view.read(|rows, _| {
-        let is_new = |(disk_id, now): &(DiskId, u64)| {
-            meta::mark(rows, *disk_id).is_none_or(|marked| marked < *now)
-        };
-        told.into_iter().filter(is_new).collect::<Vec<_>>()
-    });
+    let read = move |view: &View| {
+        view.read(|rows, _| {
+            let is_new = |(disk_id, now): &(DiskId, u64)| {
+                meta::mark(rows, *disk_id).is_none_or(|marked| marked < *now)
+            };
+            told.into_iter().filter(is_new).collect::<Vec<_>>()
+        })
+    };
+    let news = view.apart(read).await;
+    let news = news.ok_or_else(|| MetaError::Unavailable("its rows could not be read".into()))?;
     let news = news.map_err(|error| MetaError::Unavailable(error.to_string()))?;
     for marks in news.chunks(MARKS_MAX) {
         shared.propose_meta(&Command::NoteMarks(marks.to_vec())).await?;

@@ -46,7 +46,7 @@ impl Shared {
         let running = self.meta_leader()?;
         let bytes = mailbox::codec::encode(command);
         let response = running.replica.propose(bytes, Vec::new()).await.map_err(refuse::meta)?;
-        self.learn_local(&running);
+        self.learn_local(&running).await;
         match mailbox::codec::decode(&response) {
             Ok(Outcome::Refused(why)) => Err(MetaError::Refused(why)),
             Ok(Outcome::NoCluster) => Err(MetaError::NoCluster),
@@ -57,11 +57,11 @@ impl Shared {
 
     /// Takes the placement from the rows here; before there is one, what is known of the group itself,
     /// so that its other members hear of it.
-    pub fn learn_local(&self, running: &Running) {
+    pub async fn learn_local(&self, running: &Running) {
         let Ok(view) = running.replica.local_view() else { return };
-        match view.read(|rows, _| meta::placement(rows)) {
-            Ok(Some(placement)) => self.known.learn(Arc::new(placement)),
-            Ok(None) => {
+        match view.apart(|view| view.read(|rows, _| meta::placement(rows))).await {
+            Some(Ok(Some(placement))) => self.known.learn(Arc::new(placement)),
+            Some(Ok(None)) => {
                 let status = running.replica.status();
                 if let Some(cluster) = self.known.cluster()
                     && !status.voters.is_empty()
@@ -69,7 +69,8 @@ impl Shared {
                     self.known.learn(Arc::new(self.provisional(cluster, &status)));
                 }
             }
-            Err(error) => tracing::warn!(%error, "placement not read"),
+            Some(Err(error)) => tracing::warn!(%error, "placement not read"),
+            None => tracing::warn!("placement not read"),
         }
     }
 
@@ -114,7 +115,7 @@ pub(crate) async fn follow_local(shared: Arc<Shared>) {
                 (status.applied, status.voters.len())
             };
             if seen.replace(now) != Some(now) {
-                shared.learn_local(&running);
+                shared.learn_local(&running).await;
             }
             tokio::select! {
                 () = shared.stop.cancelled() => return,

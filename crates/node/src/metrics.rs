@@ -4,15 +4,19 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use api::placement::{DiskId, ReplicaRole, Shard};
 use mailbox::ShardId;
-use replica::{Role, Status, Usage};
+use replica::{Role, Status, Usage, View};
 
 use crate::meta;
 use crate::replicas::Running;
 use crate::scrub;
 use crate::shared::Shared;
+
+/// How long what the meta group remembers is waited for.
+const MARKS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// One sample: its label, if it has one, and its value.
 type Sample = (Option<(&'static str, String)>, u64);
@@ -23,7 +27,8 @@ type Key = (ShardId, u64);
 struct Page(String);
 
 /// All of it.
-pub(crate) fn text(shared: &Shared) -> String {
+pub(crate) async fn text(shared: &Shared) -> String {
+    let marks = marks(shared).await;
     let mut page = Page(String::with_capacity(8192));
     page.one("rookery_node_admitted", "1 when the cluster took this node.", shared.is_admitted());
     page.one("rookery_node_draining", "1 when it hands its shards over.", shared.is_draining());
@@ -43,7 +48,7 @@ pub(crate) fn text(shared: &Shared) -> String {
     page.family("rookery_node_chunk_bytes_read_total", "counter", help, sample);
     replicas(&mut page, shared);
     copies(&mut page, shared);
-    disks(&mut page, shared);
+    disks(&mut page, shared, marks);
     scrub::metrics(shared, &mut page.0);
     page.0
 }
@@ -144,7 +149,7 @@ fn lag(replica: u64, status: &Status) -> u64 {
     if is_self { 0 } else { status.last_log_index.saturating_sub(matched) }
 }
 
-fn disks(page: &mut Page, shared: &Shared) {
+fn disks(page: &mut Page, shared: &Shared, marks: Option<Vec<Sample>>) {
     let dirs = &shared.disks.dirs;
     let poisoned = dirs
         .iter()
@@ -176,7 +181,10 @@ fn disks(page: &mut Page, shared: &Shared) {
     });
     let help = "Batches in the journal that are synced, since the disk was new.";
     page.family("rookery_journal_batches_total", "counter", help, synced);
-    marks(page, shared);
+    if let Some(marks) = marks {
+        let help = "Batches the cluster knows each disk to have; with fewer it is refused.";
+        page.family("rookery_disk_marked_batches", "counter", help, marks.into_iter());
+    }
     let pending = dirs.iter().filter_map(|dir| {
         let pending = dir.disk.as_ref()?.sync_pending().as_millis();
         let pending = u64::try_from(pending).unwrap_or(u64::MAX);
@@ -187,18 +195,19 @@ fn disks(page: &mut Page, shared: &Shared) {
 }
 
 /// Where the meta group has a replica: what it remembers of all disks.
-fn marks(page: &mut Page, shared: &Shared) {
-    let Some(view) = shared.meta_replica().and_then(|it| it.replica.local_view().ok()) else {
-        return;
-    };
+async fn marks(shared: &Shared) -> Option<Vec<Sample>> {
+    let view = shared.meta_replica()?.replica.local_view().ok()?;
     let placement = shared.known.placement();
-    let disks = placement.nodes.iter().flat_map(|node| &node.disks);
-    let marks = view.read(|rows, _| {
-        let mark = |id: DiskId| Some((Some(("disk", id.to_string())), meta::mark(rows, id)?));
-        disks.filter_map(|disk| mark(disk.disk_id)).collect::<Vec<Sample>>()
-    });
-    let help = "Batches the cluster knows each disk to have; with fewer it is refused.";
-    page.family("rookery_disk_marked_batches", "counter", help, marks.into_iter().flatten());
+    let read = move |view: &View| {
+        let disks = placement.nodes.iter().flat_map(|node| &node.disks);
+        let marks = view.read(|rows, _| {
+            let mark = |id: DiskId| Some((Some(("disk", id.to_string())), meta::mark(rows, id)?));
+            disks.filter_map(|disk| mark(disk.disk_id)).collect::<Vec<Sample>>()
+        });
+        marks.unwrap_or_default()
+    };
+    // Why not for longer: what else there is to tell is told while the disk they are on hangs.
+    tokio::time::timeout(MARKS_PATIENCE, view.apart(read)).await.ok().flatten()
 }
 
 impl Page {

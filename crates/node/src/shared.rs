@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use api::meta::{MetaClient, Report};
-use api::placement::{ClusterId, Node, Placement};
+use api::placement::{ClusterId, DiskId, Node, Placement};
 use api::{Resolver, peer::PeerTransport};
 use mailbox::ChunkRef;
 use tokio::sync::{Semaphore, watch};
@@ -28,8 +28,8 @@ pub(crate) struct Shared {
     pub known: Arc<Known>,
     pub transport: Arc<dyn PeerTransport>,
     pub meta_client: MetaClient,
-    /// Questions for which much is looked through.
-    pub lookups: Lookups,
+    /// Questions for which much is looked through, on each disk.
+    pub lookups: BTreeMap<DiskId, Lookups>,
     /// KiB of requests under way.
     pub in_flight: Semaphore,
     /// How the nodes are; kept by the leader of the meta group.
