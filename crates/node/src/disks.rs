@@ -3,17 +3,21 @@
 //! A directory holds a label (whose disk this is) and the disk itself. An empty directory becomes a
 //! new disk; it never stands in for the one that was there before.
 
+mod ask;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use api::placement::{ClusterId, DiskId, DiskState, META_SHARD, NodeId};
 use replica::{Disk, DiskOptions};
 use serde::{Deserialize, Serialize};
 
+use self::ask::Asked;
 use crate::config::Config;
 use crate::error::Error;
 use crate::mounts;
@@ -27,6 +31,15 @@ const DISK: &str = "disk";
 const DISK_NEW: &str = "disk.new";
 /// What a fresh file system has in its root.
 const LOST_AND_FOUND: &str = "lost+found";
+/// Written to a disk that is to be opened, and taken away.
+const PROBE: &str = "rookery-probe";
+/// How long a disk may take to say whose it is, and to write so little that it is seen to live, where there
+/// are others. As long as one is waited for that is not mounted yet.
+const LABEL_PATIENCE: Duration = Duration::from_secs(30);
+/// How long it may take to be opened then: what was not checkpointed is read once, some GiB at most.
+const OPEN_PATIENCE: Duration = Duration::from_secs(300);
+/// How long it may take to write its label.
+const NOTE_PATIENCE: Duration = Duration::from_secs(10);
 /// Version of the label's form.
 const VERSION: u32 = 1;
 
@@ -101,18 +114,7 @@ impl Disks {
     /// Opens every data directory. One disk that cannot be opened does not keep the others down; one of
     /// which not even the label can be read is left out, and counts as lost for that.
     pub fn open(config: &Config, options: &DiskOptions) -> Result<Self, Error> {
-        let mut labels = Vec::with_capacity(config.data_dirs.len());
-        let mut dead = None;
-        for path in &config.data_dirs {
-            let label = match mounts::away(config, path) {
-                Some(why) => Err(Refusal { error: directory(path, &why), is_dead: true }),
-                None => read_label(path, &config.name),
-            };
-            match label {
-                Ok(label) => labels.push((path, label)),
-                Err(refusal) => dead = Some(refusal.of_disk()?),
-            }
-        }
+        let (labels, mut dead) = read_labels(config)?;
         let known = labels.iter().filter_map(|(_, label)| label.as_ref());
         let node_id = agreed(known.clone().map(|label| label.node_id.clone()), "nodes")?;
         let cluster = agreed(known.filter_map(|label| label.cluster.clone()), "clusters")?;
@@ -125,7 +127,7 @@ impl Disks {
             },
         };
         let cluster: Option<ClusterId> = cluster.and_then(|text| text.parse().ok());
-        let mut dirs = Vec::with_capacity(labels.len());
+        let (mut dirs, mut opening) = (Vec::with_capacity(labels.len()), Vec::new());
         for (path, label) in labels {
             let label = match label {
                 Some(label) => label,
@@ -134,7 +136,20 @@ impl Disks {
             let disk_id = label.disk_id.parse().map_err(|error| directory(path, &error))?;
             let is_dead = AtomicBool::new(false);
             let mut dir = DataDir { path: path.clone(), disk_id, disk: None, label, is_dead };
-            if let Err(refusal) = dir.open(options).and_then(|()| dir.note_start()) {
+            let options = options.clone();
+            let open = move || {
+                let opened = dir.open(&options).and_then(|()| dir.note_start());
+                (dir, opened)
+            };
+            opening.push((path, Asked::begin(open).map_err(|error| directory(path, &error))?));
+        }
+        let deadline = deadline(config, OPEN_PATIENCE);
+        for (path, asked) in opening {
+            let Some((mut dir, opened)) = asked.by(deadline) else {
+                dead = Some(silent(path).of_disk()?);
+                continue;
+            };
+            if let Err(refusal) = opened {
                 dead = Some(refusal.of_disk()?);
                 dir.disk = None;
             }
@@ -184,8 +199,16 @@ impl Disks {
 
     /// Writes a label on every usable disk; an error if none is left.
     fn note(&self, label: impl Fn(&DataDir) -> Label) -> Result<(), Error> {
+        let mut writing = Vec::new();
         for dir in self.dirs.iter().filter(|dir| !dir.has_failed()) {
-            if let Err(refusal) = write_label(&dir.path, &label(dir)) {
+            let (path, label) = (dir.path.clone(), label(dir));
+            let asked = Asked::begin(move || write_label(&path, &label));
+            writing.push((dir, asked.map_err(|error| directory(&dir.path, &error))?));
+        }
+        let deadline = (self.dirs.len() > 1).then(|| Instant::now() + NOTE_PATIENCE);
+        for (dir, asked) in writing {
+            let written = asked.by(deadline).unwrap_or_else(|| Err(silent(&dir.path)));
+            if let Err(refusal) = written {
                 let error = refusal.of_disk()?;
                 dir.is_dead.store(true, Ordering::Relaxed);
                 if self.dirs.iter().all(DataDir::has_failed) {
@@ -331,6 +354,77 @@ pub(crate) fn is_missing(path: &Path, node: &str) -> bool {
     fs::create_dir(path.join(DISK_NEW)).err().is_some_and(refused)
 }
 
+/// Of a directory whose disk is away, which is no reason for the others to stand still.
+fn away(path: &Path, why: &str) -> Refusal {
+    Refusal { error: directory(path, &why), is_dead: true }
+}
+
+/// Of a directory whose disk hangs, which is no reason for the others to stand still.
+fn silent(path: &Path) -> Refusal {
+    let text = "its disk does not answer: look after it, then start this node again";
+    Refusal { error: directory(path, &text), is_dead: true }
+}
+
+/// By when a disk is to answer, if the node has others.
+fn deadline(config: &Config, patience: Duration) -> Option<Instant> {
+    (config.data_dirs.len() > 1).then(|| Instant::now() + patience)
+}
+
+/// Directories with their labels; an empty one has none.
+type Labels<'c> = Vec<(&'c PathBuf, Option<Label>)>;
+
+/// All directories that can be used, and why the last of the others is not.
+fn read_labels(config: &Config) -> Result<(Labels<'_>, Option<Error>), Error> {
+    let mut asking = Vec::with_capacity(config.data_dirs.len());
+    for path in &config.data_dirs {
+        let (of, node, must_be_mounted) =
+            (path.clone(), config.name.clone(), config.require_mounts);
+        let ask = move || {
+            if must_be_mounted && !mounts::is_mounted(&of) {
+                return (Err(away(&of, mounts::NOT_MOUNTED)), false);
+            }
+            let label = read_label(&of, &node);
+            if matches!(label, Ok(Some(_))) {
+                probe(&of);
+                return (label, false);
+            }
+            (label, is_missing(&of, &node))
+        };
+        asking.push((path, Asked::begin(ask).map_err(|error| directory(path, &error))?));
+    }
+    let deadline = deadline(config, LABEL_PATIENCE);
+    let mut answers = Vec::with_capacity(asking.len());
+    for (path, asked) in asking {
+        let answer = asked.by(deadline).unwrap_or_else(|| (Err(silent(path)), false));
+        answers.push((path, answer));
+    }
+    // Why only a member: before that it is a directory that nobody made, or gave to the node.
+    let is_of_cluster =
+        |label: &Result<Option<Label>, Refusal>| matches!(label, Ok(Some(label)) if label.cluster.is_some());
+    let is_member = answers.iter().any(|(_, (label, _))| is_of_cluster(label));
+    let (mut labels, mut dead) = (Vec::with_capacity(answers.len()), None);
+    for (path, (label, is_missing)) in answers {
+        match if is_missing && is_member { Err(away(path, mounts::MISSING)) } else { label } {
+            Ok(label) => labels.push((path, label)),
+            Err(refusal) => dead = Some(refusal.of_disk()?),
+        }
+    }
+    Ok((labels, dead))
+}
+
+/// Writes a little, so that a disk that hangs does so here. What comes of it does not matter: whoever opens
+/// the disk finds what is wrong.
+fn probe(path: &Path) {
+    let file = path.join(PROBE);
+    let write = || -> io::Result<()> {
+        fs::write(&file, "")?;
+        // Durability: none is wanted; a disk that syncs lives.
+        fs::File::open(&file)?.sync_all()?;
+        fs::remove_file(&file)
+    };
+    drop(write());
+}
+
 /// The label of a directory, `None` if the directory is empty.
 fn read_label(path: &Path, node: &str) -> Result<Option<Label>, Refusal> {
     let entries = fs::read_dir(path).map_err(|error| match error.kind() {
@@ -345,7 +439,7 @@ fn read_label(path: &Path, node: &str) -> Result<Option<Label>, Refusal> {
             return read_label_file(path, node).map(Some);
         }
         // What a crash during formatting leaves is no disk yet.
-        if ![DISK_NEW, LABEL_NEW, LOST_AND_FOUND].contains(&name.as_str()) {
+        if ![DISK_NEW, LABEL_NEW, LOST_AND_FOUND, PROBE].contains(&name.as_str()) {
             found = Some(name);
         }
     }

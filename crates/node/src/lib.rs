@@ -37,7 +37,7 @@ mod supervise;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use api::client::ClientConfig;
 use api::meta::MetaClient;
@@ -54,6 +54,9 @@ pub use self::config::{Config, SETTINGS, Setting};
 pub use self::error::Error;
 use self::lookup::Lookups;
 use self::shared::{Known, Shared};
+
+/// How long what runs here may take to end once it is told to.
+const END_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A running node. Dropping it without [`Node::stopped`] leaves its tasks running.
 pub struct Node {
@@ -144,7 +147,11 @@ impl Node {
         }
         stop.cancel();
         replicas::stop_all(&self.shared).await;
-        while self.tasks.join_next().await.is_some() {}
+        let joined = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(END_PATIENCE, joined).await.is_err() {
+            tracing::warn!("not all that runs here ends: it may wait for a disk that hangs");
+            self.tasks.abort_all();
+        }
         tracing::info!(node = self.shared.name(), "node stopped");
         match Arc::try_unwrap(self.shared) {
             Ok(shared) => shared.fatal.into_inner().map_or(Ok(()), Err),

@@ -3,10 +3,10 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::config::Config;
 use crate::disks;
@@ -28,23 +28,36 @@ pub(crate) fn is_mounted(path: &Path) -> bool {
     }
 }
 
-/// Why the disk of a directory counts as away, in words that say what to do; `None` where it does not.
-pub(crate) fn away(config: &Config, path: &Path) -> Option<&'static str> {
-    if config.require_mounts && !is_mounted(path) {
-        return Some("no file system is mounted there: mount its disk, or set require_mounts = false");
-    }
-    // Why only a member: before that it is a directory that nobody made, or gave to the node.
-    let is_away = disks::is_member(config) && disks::is_missing(path, &config.name);
-    is_away.then_some("it is not there, or not the node's to write to: mount its disk, or make it")
+/// Why the disk of a directory counts as away, in words that say what to do.
+pub(crate) const NOT_MOUNTED: &str =
+    "no file system is mounted there: mount its disk, or set require_mounts = false";
+pub(crate) const MISSING: &str = "it is not there, or not the node's to write to: mount its disk, or make it";
+
+/// The first directory whose disk is away.
+fn first_away(config: &Config) -> Option<PathBuf> {
+    let is_away = |path: &&PathBuf| {
+        let is_below = config.require_mounts && !is_mounted(path);
+        is_below || (disks::is_missing(path, &config.name) && disks::is_member(config))
+    };
+    config.data_dirs.iter().find(is_away).cloned()
 }
 
 /// Waits until what has to be mounted is, but not for ever.
 pub(crate) async fn awaited(config: &Config) {
-    let first = || config.data_dirs.iter().find(|path| away(config, path).is_some());
-    let Some(path) = first() else { return };
-    tracing::warn!(path = %path.display(), "waiting for a disk to be mounted");
     let deadline = Instant::now() + PATIENCE;
-    while first().is_some() && Instant::now() < deadline {
+    let mut is_told = false;
+    loop {
+        let of = config.clone();
+        let look = tokio::task::spawn_blocking(move || first_away(&of));
+        // Why no longer than that: of a disk that hangs whoever opens it finds out.
+        let Ok(Ok(Some(path))) = timeout_at(deadline, look).await else { return };
+        if !is_told {
+            tracing::warn!(path = %path.display(), "waiting for a disk to be mounted");
+            is_told = true;
+        }
+        if Instant::now() >= deadline {
+            return;
+        }
         sleep(LOOK_EVERY).await;
     }
 }

@@ -10,6 +10,7 @@ use api::placement::{DiskId, META_SHARD, Placement, Replica as Placed, ReplicaRo
 use futures_util::{StreamExt, stream};
 use mailbox::ShardId;
 use replica::{Disk, Machine, MailMachine, Member, Replica, ReplicaConfig, Role, Timing};
+use tokio::task::JoinHandle;
 
 use crate::leases::Leases;
 use crate::machine::MetaMachine;
@@ -27,6 +28,12 @@ const COMPARE_EVERY: Duration = Duration::from_millis(500);
 
 /// How long one replica may take to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// A disk that has not answered for so long is not waited for.
+const HANGS_AFTER: Duration = Duration::from_secs(2);
+/// Whether it answers is looked at this often while it is waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long a disk may take to note that a replica is gone; it is asked again later.
+const FORGET_PATIENCE: Duration = Duration::from_secs(10);
 /// First pause before a replica that failed is started again.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// Longest such pause.
@@ -97,6 +104,11 @@ impl Replicas {
 
     pub fn remove(&self, shard: ShardId, replica_id: u64) -> Option<Arc<Running>> {
         self.write().remove(&(shard, replica_id))
+    }
+
+    /// Whether somebody starts it just now.
+    fn is_begun(&self, key: (ShardId, u64)) -> bool {
+        lock(&self.begun).contains_key(&key)
     }
 
     /// Whether a replica that failed before may be tried again.
@@ -198,7 +210,7 @@ async fn start_all(shared: &Arc<Shared>, found: Vec<Found<Arc<Disk>>>) {
         let key = (found.shard, found.replica_id);
         // Why: between the meta group and the others somebody may have asked for one.
         if !shared.stop.is_cancelled() && shared.replicas.exactly(key.0, key.1).is_none() {
-            start(shared, key.0, key.1, &found.disk).await;
+            start_unless_it_hangs(shared, key, &found.disk).await;
         }
         lock(&shared.replicas.to_start).remove(&key);
         tokio::time::sleep(STAGGER).await;
@@ -242,16 +254,61 @@ pub(crate) async fn start_one(
     if let Some(running) = shared.replicas.exactly(shard, replica_id) {
         return Some(running);
     }
-    start(shared, shard, replica_id, disk).await
+    start_unless_it_hangs(shared, (shard, replica_id), disk).await
 }
 
-/// The same, for who made sure that nobody else starts it.
-async fn start(
+/// The same, for who made sure that nobody else begins to start one. Those on other disks do not wait for a
+/// disk that hangs: its replicas are started when it answers.
+async fn start_unless_it_hangs(
     shared: &Arc<Shared>,
-    shard: ShardId,
-    replica_id: u64,
+    key: (ShardId, u64),
     disk: &Arc<Disk>,
 ) -> Option<Arc<Running>> {
+    if hangs(disk) || shared.replicas.is_begun(key) {
+        return None;
+    }
+    let starting = start(Arc::clone(shared), key, Arc::clone(disk));
+    unless_it_hangs(starting, || hangs(disk)).await.flatten()
+}
+
+fn hangs(disk: &Disk) -> bool {
+    disk.unanswered() > HANGS_AFTER
+}
+
+/// Waits for work, and gives it up if nobody waits for this any more. `None`: the disk it needs hangs, and it
+/// goes on by itself.
+async fn unless_it_hangs<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+    hangs: impl Fn() -> bool,
+) -> Option<T> {
+    let mut working = Working(Some(tokio::spawn(work)));
+    loop {
+        let task = working.0.as_mut()?;
+        tokio::select! {
+            done = task => return done.ok(),
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        if hangs() {
+            working.0 = None;
+        }
+    }
+}
+
+/// It ends with this, unless it is taken out.
+struct Working<T>(Option<JoinHandle<T>>);
+
+impl<T> Drop for Working<T> {
+    fn drop(&mut self) {
+        self.0.iter().for_each(JoinHandle::abort);
+    }
+}
+
+async fn start(
+    shared: Arc<Shared>,
+    (shard, replica_id): (ShardId, u64),
+    disk: Arc<Disk>,
+) -> Option<Arc<Running>> {
+    let (shared, disk) = (&shared, &disk);
     if disk.is_poisoned() || !shared.replicas.may_start((shard, replica_id)) {
         return None;
     }
@@ -348,7 +405,8 @@ async fn start_placed(shared: &Arc<Shared>, placement: &Placement) {
 /// replica, after the group's own log said so. Its id never comes back.
 async fn destroy_removed(shared: &Shared, placement: &Placement) {
     for dir in &shared.disks.dirs {
-        let Some(disk) = dir.disk.as_ref().filter(|disk| !disk.is_poisoned()) else { continue };
+        let is_well = |disk: &&Arc<Disk>| !disk.is_poisoned() && !hangs(disk);
+        let Some(disk) = dir.disk.as_ref().filter(is_well) else { continue };
         for (replica_id, shard) in disk.replicas() {
             let placed = placement.shard(shard).into_iter().flat_map(|shard| &shard.replicas);
             let is_ours = |one: &Placed| one.replica_id == replica_id && one.disk_id == dir.disk_id;
@@ -358,9 +416,14 @@ async fn destroy_removed(shared: &Shared, placement: &Placement) {
             if let Some(running) = shared.replicas.exactly(shard, replica_id) {
                 stop_one(shared, &running).await;
             }
-            match disk.forget(replica_id).await {
-                Ok(()) => tracing::info!(%shard, replica_id, "replica removed, as it is replaced"),
-                Err(error) => tracing::warn!(%shard, replica_id, %error, "replica not removed yet"),
+            match tokio::time::timeout(FORGET_PATIENCE, disk.forget(replica_id)).await {
+                Ok(Ok(())) => {
+                    tracing::info!(%shard, replica_id, "replica removed, as it is replaced");
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(%shard, replica_id, %error, "replica not removed yet");
+                }
+                Err(_) => tracing::warn!(%shard, replica_id, "replica not removed yet: no answer"),
             }
         }
     }
@@ -387,7 +450,30 @@ pub(crate) async fn begin_group(running: &Running, replicas: &[Placed]) {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::oneshot;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_disk_that_hangs_goes_on_and_so_does_what_was_begun() {
+        let (answer, answered) = oneshot::channel::<u8>();
+        let (tell, told) = oneshot::channel();
+        let work = async move { tell.send(answered.await.unwrap()).unwrap() };
+        assert_eq!(unless_it_hangs(work, || true).await, None);
+        answer.send(7).unwrap();
+        assert_eq!(told.await, Ok(7));
+
+        let slow = async { tokio::time::sleep(Duration::from_secs(600)).await };
+        assert_eq!(unless_it_hangs(slow, || false).await, Some(()));
+        let (kept, is_given_up) = oneshot::channel::<()>();
+        let never = async move {
+            let _kept = kept;
+            std::future::pending::<()>().await;
+        };
+        let waiting = unless_it_hangs(never, || false);
+        drop(tokio::time::timeout(Duration::from_secs(1), waiting).await);
+        assert!(is_given_up.await.is_err(), "nobody waits for it");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn some_replicas_start_at_once_the_largest_first() {

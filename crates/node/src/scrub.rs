@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::admin::{ChunkCopy, ReplicaCopies};
 use api::meta::{DiskScrub, MetaError};
@@ -12,6 +13,9 @@ use crate::refuse;
 use crate::replicas::Running;
 use crate::shared::Shared;
 
+/// How long it may take to end.
+const END_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Scrubs every disk, each at its own pace, until the node stops.
 pub(crate) async fn scrub(shared: Arc<Shared>) {
     let bytes_per_s = u64::from(shared.config.scrub_mib_s) << 20;
@@ -20,7 +24,8 @@ pub(crate) async fn scrub(shared: Arc<Shared>) {
         disks.iter().map(|disk| tokio::spawn(disk.clone().scrub(bytes_per_s))).collect();
     shared.stop.cancelled().await;
     disks.iter().for_each(|disk| disk.stop_scrub());
-    futures_util::future::join_all(scrubs).await;
+    // Why not for ever: one whose disk hangs does not end.
+    drop(tokio::time::timeout(END_PATIENCE, futures_util::future::join_all(scrubs)).await);
 }
 
 /// How it stands on each disk.

@@ -219,7 +219,7 @@ impl Disk {
         };
         for replica in dead {
             // What a crash left after it died.
-            if let Err(error) = this.remove_files(replica) {
+            if let Err(error) = remove_dirs(&this.dirs_of(replica)) {
                 tracing::warn!(replica, %error, "files of a dead replica cannot be removed");
             }
         }
@@ -299,19 +299,16 @@ impl Disk {
             state.logs.remove(&replica);
             state.dead.insert(replica);
         }
-        self.remove_files(replica).map_err(Error::io("remove a replica's files"))?;
+        let dirs = self.dirs_of(replica);
+        let removed = self.blocking().run(move || remove_dirs(&dirs)).await.and_then(|done| done);
+        removed.map_err(Error::io("remove a replica's files"))?;
         self.lock().known.remove(&replica);
         drop(leaving);
         Ok(())
     }
 
-    fn remove_files(&self, replica: u64) -> std::io::Result<()> {
-        for dir in [self.checkpoint_dir(replica), self.index_dir(replica)] {
-            if dir.exists() {
-                std::fs::remove_dir_all(dir)?;
-            }
-        }
-        Ok(())
+    fn dirs_of(&self, replica: u64) -> [PathBuf; 2] {
+        [self.checkpoint_dir(replica), self.index_dir(replica)]
     }
 
     /// Until [`Disk::release`], replicas here do not vote, except those of one group: whoever opened the
@@ -542,6 +539,13 @@ impl Disk {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn remove_dirs(dirs: &[PathBuf]) -> std::io::Result<()> {
+    for dir in dirs.iter().filter(|dir| dir.exists()) {
+        std::fs::remove_dir_all(dir)?;
+    }
+    Ok(())
 }
 
 fn not_opened(error: std::io::Error) -> Error {
