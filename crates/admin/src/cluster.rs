@@ -135,6 +135,8 @@ pub(crate) fn presences(called: &[Presence]) -> String {
 const CATCH_UP_MAX: Duration = Duration::from_secs(4);
 /// How often they are looked at meanwhile.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// A disk that has not answered for so long hangs.
+const HANGS_AFTER_MS: u64 = 2_000;
 
 /// Fails with what is missing until every shard has a leader that a majority follows; with `whole`, until
 /// every copy of everything there was when this was asked is present on every placed replica.
@@ -225,6 +227,12 @@ impl ClusterStatus {
     /// How long the process of a node runs.
     pub fn uptime_ms(&self, name: &str) -> Option<u64> {
         self.node(name).filter(|node| node.reachable).map(|node| node.uptime_ms)
+    }
+
+    /// For how long a disk of a node has not answered, if it hangs.
+    pub fn hung_for(&self, node: &str, disk: DiskId) -> Option<Duration> {
+        let unanswered_ms = self.scrub(node, disk)?.unanswered_ms;
+        (unanswered_ms > HANGS_AFTER_MS).then(|| Duration::from_millis(unanswered_ms))
     }
 
     /// What scrub found on a disk of a node.
@@ -409,18 +417,16 @@ impl ClusterStatus {
                 (true, false) => "up",
             };
             for disk in &node.node.disks {
+                let scrub = node.scrubs.iter().find(|one| one.disk_id == disk.disk_id);
                 table.add_row([
                     node.node.name.clone(),
                     node.node.address.clone(),
                     state.to_owned(),
                     disk.path.clone(),
-                    disk_words(node.reachable, disk),
+                    disk_words(node.reachable, disk, scrub),
                     format!("{:.1} GiB", disk.free_bytes as f64 / f64::from(1 << 30)),
                     disk.start_count.to_string(),
-                    node.scrubs
-                        .iter()
-                        .find(|one| one.disk_id == disk.disk_id)
-                        .map_or(String::new(), scrub_words),
+                    scrub.map_or(String::new(), scrub_words),
                 ]);
             }
         }
@@ -519,9 +525,13 @@ impl ClusterStatus {
     }
 }
 
-/// A disk of a node that says how it is may be full.
-fn disk_words(is_told: bool, disk: &Disk) -> String {
+/// A disk of a node that says how it is may be full, or hang.
+fn disk_words(is_told: bool, disk: &Disk, scrub: Option<&DiskScrub>) -> String {
+    let unanswered_ms = scrub.map_or(0, |scrub| scrub.unanswered_ms);
     match disk.state {
+        DiskState::Ok | DiskState::Draining if is_told && unanswered_ms > HANGS_AFTER_MS => {
+            format!("HANGS for {} s", unanswered_ms / 1000)
+        }
         DiskState::Ok if is_told && disk.is_full() => "FULL".to_owned(),
         state => format!("{state:?}").to_lowercase(),
     }
@@ -608,6 +618,7 @@ fn scrub_json(scrub: &DiskScrub) -> Value {
         "oldest_unverified_ms": scrub.oldest_unverified_ms,
         "passes": scrub.n_passes,
         "differing_replicas": scrub.n_differing,
+        "unanswered_ms": scrub.unanswered_ms,
     })
 }
 
@@ -704,6 +715,12 @@ mod tests {
         status.status.nodes[2].replicas[0].state = ReplicaState::Starting;
         let shown = status.tables();
         assert!(shown.contains("FULL"), "their disks have one byte: {shown}");
+        let disk_id = status.status.nodes[0].node.disks[0].disk_id;
+        let hangs = DiskScrub { disk_id, unanswered_ms: 3_999, ..DiskScrub::default() };
+        status.status.nodes[0].scrubs = vec![hangs];
+        assert!(status.tables().contains("HANGS for 3 s"), "{}", status.tables());
+        let name = status.status.nodes[0].node.name.clone();
+        assert!(status.hung_for(&name, disk_id).is_some());
         for words in ["n1 (NOT RUNNING)", "n2 (FAILED)", "n3 (starting)"] {
             assert!(shown.contains(words), "{shown}");
         }

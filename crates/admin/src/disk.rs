@@ -74,6 +74,7 @@ fn state(status: &ClusterStatus, node: &str, disk: &Disk) -> &'static str {
         (DiskState::Retired, _, _) => "retired",
         (_, false, _) => "AWAY",
         (_, true, None) => "GONE",
+        (_, true, _) if status.hung_for(node, disk.disk_id).is_some() => "HANGS",
         (DiskState::Draining, _, _) => "retiring",
         (DiskState::Ok, true, Some(told)) if told.is_full() => "FULL",
         (DiskState::Ok, _, _) => "ok",

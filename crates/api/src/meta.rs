@@ -75,6 +75,8 @@ pub struct DiskScrub {
     pub n_passes: u64,
     /// Members of the shards led from this disk whose rows differ from the leader's.
     pub n_differing: u64,
+    /// For how long the disk has not answered, in milliseconds; 0 while it does.
+    pub unanswered_ms: u64,
 }
 
 /// The placement, if it is newer than the one a reporting node knows.

@@ -52,6 +52,7 @@ pub(crate) fn report(shared: &Shared) -> Vec<DiskScrub> {
             oldest_unverified_ms,
             n_passes,
             n_differing: here.map(|running| running.replica.status().n_differing).sum(),
+            unanswered_ms: u64::try_from(disk.unanswered().as_millis()).unwrap_or(u64::MAX),
         }
     };
     disks.map(one).collect()

@@ -269,6 +269,7 @@ impl From<&DiskScrub> for wire::DiskScrub {
             oldest_unverified_ms: scrub.oldest_unverified_ms,
             n_passes: scrub.n_passes,
             n_differing: scrub.n_differing,
+            unanswered_ms: scrub.unanswered_ms,
         }
     }
 }
@@ -286,6 +287,7 @@ impl TryFrom<wire::DiskScrub> for DiskScrub {
             oldest_unverified_ms: wire.oldest_unverified_ms,
             n_passes: wire.n_passes,
             n_differing: wire.n_differing,
+            unanswered_ms: wire.unanswered_ms,
         })
     }
 }

@@ -131,7 +131,12 @@ fn report() -> Report {
         received_bytes: 10,
         is_recovered: true,
     };
-    let scrub = DiskScrub { disk_id: DiskId([1; 16]), n_damaged: 9, ..DiskScrub::default() };
+    let scrub = DiskScrub {
+        disk_id: DiskId([1; 16]),
+        n_damaged: 9,
+        unanswered_ms: 7,
+        ..DiskScrub::default()
+    };
     Report {
         node: "n2".into(),
         disks: vec![disk],

@@ -22,6 +22,8 @@ use crate::meta::Command;
 
 /// A report older than this says that the node is away.
 pub(super) const FRESH: Duration = Duration::from_secs(4);
+/// A disk that has not answered for so long hangs.
+const HANGS_AFTER: Duration = Duration::from_secs(2);
 /// A replica that does not run on a good disk for so long cannot run there.
 pub(super) const UNWELL_PATIENCE: Duration = Duration::from_secs(30);
 /// Entries by which a learner may be behind when it begins to vote, a second's worth under load,
@@ -328,6 +330,9 @@ impl<'a> Scene<'a> {
             (_, Some(report)) => match find(&report.disks, disk_id) {
                 None => Condition::Lost("disk gone"),
                 Some(told) if told.state == DiskState::Poisoned => Condition::Lost("disk failed"),
+                Some(_) if hung_for(report, disk_id) >= Some(self.replace_after) => {
+                    Condition::Lost("disk hangs")
+                }
                 Some(_) if state != Some(DiskState::Ok) => Condition::Leaving("disk is emptied"),
                 Some(_) if known.draining => Condition::Leaving("node is emptied"),
                 Some(_) => Condition::Good,
@@ -395,6 +400,12 @@ fn learner_of(shard: &Shard) -> Option<&Replica> {
 fn voters_of(shard: &Shard) -> BTreeSet<u64> {
     let voters = shard.replicas.iter().filter(|one| one.role == ReplicaRole::Voter);
     voters.map(|one| one.replica_id).collect()
+}
+
+/// For how long a disk has not answered its node, if it hangs.
+pub(super) fn hung_for(report: &Report, disk_id: DiskId) -> Option<Duration> {
+    let told = report.scrubs.iter().find(|told| told.disk_id == disk_id)?;
+    Some(Duration::from_millis(told.unanswered_ms)).filter(|pending| *pending > HANGS_AFTER)
 }
 
 fn find(disks: &[Disk], disk_id: DiskId) -> Option<&Disk> {

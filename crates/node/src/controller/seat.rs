@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use api::placement::{Disk, DiskId, DiskState, Node, Placement, Replica, ReplicaRole, Shard};
 
-use super::plan::{Condition, Scene};
+use super::plan::{Condition, Scene, hung_for};
 use crate::meta::command::Seat;
 
 /// What each disk and node carries, with what is planned in this round.
@@ -70,10 +70,12 @@ impl Seats {
 
 /// Whether a disk takes replicas now.
 pub(super) fn takes(scene: &Scene<'_>, node: &Node, disk: &Disk) -> bool {
-    let told = scene
-        .fresh(&node.name)
+    let report = scene.fresh(&node.name);
+    let told = report
         .and_then(|report| report.disks.iter().find(|told| told.disk_id == disk.disk_id));
+    let hangs = report.is_some_and(|report| hung_for(report, disk.disk_id).is_some());
     disk.state == DiskState::Ok
         && scene.place(&node.name, disk.disk_id) == Condition::Good
         && told.is_some_and(|told| !told.is_full())
+        && !hangs
 }

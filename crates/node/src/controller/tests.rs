@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use api::admin::Phase;
-use api::meta::{MemberChange, MemberVerb, ReplicaReport, ReplicaState, Report};
+use api::meta::{DiskScrub, MemberChange, MemberVerb, ReplicaReport, ReplicaState, Report};
 use api::placement::{
     ClusterId, Disk, DiskId, DiskState, META_SHARD, Node, NodeId, Placement, ReplicaRole,
 };
@@ -586,6 +586,12 @@ fn a_place_is_good_only_by_its_node_own_word() {
     assert_eq!(scene.place("n1", disk_id(1, 0)), Condition::Good);
     assert_eq!(scene.place("n3", disk_id(3, 0)), Condition::Away);
     assert_eq!(scene.place("n1", disk_id(3, 0)), Condition::Lost("disk removed"));
+    for (secs, condition) in [(599, Condition::Good), (600, Condition::Lost("disk hangs"))] {
+        let (mut heard, disk_id) = (heard.clone(), disk_id(1, 0));
+        let hangs = DiskScrub { disk_id, unanswered_ms: secs * 1000, ..DiskScrub::default() };
+        heard.get_mut("n1").unwrap().report.scrubs.push(hangs);
+        assert_eq!(Scene { heard: &heard, ..scene }.place("n1", disk_id), condition);
+    }
 }
 
 #[test]
