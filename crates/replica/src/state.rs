@@ -80,7 +80,7 @@ impl Applying {
         }
         let is_live = |rows: &dyn Source| self.machine.is_chunk_live(rows, digest);
         let ask = || {
-            if store.is_due() && self.local.disk.has_room_for_index() {
+            if store.is_due() && self.local.disk.takes_rows() {
                 // Why: what is forgotten waits for the index beside what was committed.
                 store.settle()?;
             }
@@ -265,7 +265,7 @@ impl Applier {
     async fn keep_up(&self, store: &Arc<Store>, lag: Lag, is_asked: bool) -> io::Result<()> {
         let disk = &self.0.local.disk;
         match lag {
-            Lag::Due if disk.has_room_for_index() => {
+            Lag::Due if disk.takes_rows() => {
                 store.begin_settling(disk.blocking(), is_asked);
             }
             Lag::Little | Lag::Due | Lag::Behind => {}

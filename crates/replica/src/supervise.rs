@@ -426,7 +426,7 @@ impl Core {
         let is_due = self.applying.checkpoints.dirty().is_due(upkeep, self.claim.replica);
         let store = self.applying.store();
         // Why: without room the rows are better off in memory, and come from the log after a kill.
-        if store.is_stale() && self.claim.disk.has_room_for_index() {
+        if store.is_stale() && self.claim.disk.takes_rows() {
             self.settle(store).await;
         }
         if (is_due || is_pinning) && self.checkpoint().await {

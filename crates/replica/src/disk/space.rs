@@ -17,6 +17,9 @@ const SPACE_AGE_MAX: Duration = Duration::from_millis(20);
 /// segments sled makes for them, may take.
 const INDEX_ROOM_BYTES: u64 = 64 << 20;
 
+/// A disk that has not answered for so long gets no rows for an index unless it has to.
+const SILENT_AFTER: Duration = Duration::from_secs(1);
+
 /// Besides that, so many segments of the journal are left free by whoever writes a large file: the next one,
 /// and the one after it while the first is emptied.
 const ROOM_SEGMENTS: u64 = 2;
@@ -77,6 +80,12 @@ impl Disk {
         is_elsewhere || self.free_bytes() >= INDEX_ROOM_BYTES
     }
 
+    /// Whether rows are to be written to an index here now. Why not while the disk is silent: all indexes of
+    /// the process write by the same few threads of sled's, and those that hang are missing to the others.
+    pub(crate) fn takes_rows(&self) -> bool {
+        self.has_room_for_index() && self.unanswered() < SILENT_AFTER
+    }
+
     /// Whether a file of this size may be written that nobody needs now: growth goes on behind it.
     pub(crate) fn has_room_to_spare(&self, bytes: u64) -> bool {
         // Why: a simulated disk has its checkpoints elsewhere.
@@ -130,4 +139,39 @@ impl Disk {
 
 fn lock(lately: &Mutex<Lately>) -> MutexGuard<'_, Lately> {
     lately.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::apart::Asking;
+    use crate::disk::DiskOptions;
+
+    #[tokio::test]
+    async fn an_index_gets_no_rows_while_its_disk_is_silent() {
+        let dir = tempfile::tempdir().unwrap();
+        Disk::format(dir.path()).unwrap();
+        let journal = journal::Options { reserve_segments: 0, ..journal::Options::default() };
+        let options = DiskOptions { journal, has_others: true, ..DiskOptions::default() };
+        let disk = Disk::open(dir.path(), options).unwrap();
+        assert!(disk.takes_rows() && disk.usage().unwrap().total_bytes > 0);
+        let (go, may_go) = channel::<()>();
+        let apart = disk.apart().clone();
+        let silent = tokio::spawn(async move {
+            let hang = move |_: &Asking| may_go.recv().is_err();
+            apart.look(hang).await.unwrap()
+        });
+        while disk.unanswered() < SILENT_AFTER {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(!disk.takes_rows());
+        drop(go);
+        assert!(silent.await.unwrap());
+        while disk.unanswered() >= SILENT_AFTER {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(disk.takes_rows());
+    }
 }
