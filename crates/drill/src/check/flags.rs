@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::ledger::{AT_THE_END, Birth, Ledger, Place, PlaceFacts, outcome};
 use super::{Promise, Verdicts, at};
-use crate::history::{Event, FlagChange, Operation};
+use crate::history::{Event, FlagChange, Operation, Reply, Verdict};
 
 pub(super) fn check(ledger: &Ledger<'_>, verdicts: &mut Verdicts) {
     for read in &ledger.reads {
@@ -17,7 +17,7 @@ pub(super) fn check(ledger: &Ledger<'_>, verdicts: &mut Verdicts) {
                 continue;
             }
             let mut names: BTreeSet<&str> = seen.iter().map(String::as_str).collect();
-            names.extend(ever_written(ledger, facts));
+            names.extend(ever_written(ledger, place));
             for flag in names {
                 let is_set = seen.contains(flag);
                 let may = allowed(ledger, place, flag, (read.start, read.end), CARRIES_MAX);
@@ -61,26 +61,25 @@ impl May {
 }
 
 /// Names of all flags that were changed here, or where the message came from.
-fn ever_written<'a>(ledger: &Ledger<'a>, facts: &PlaceFacts<'a>) -> BTreeSet<&'a str> {
+fn ever_written<'a>(ledger: &Ledger<'a>, mut place: Place<'a>) -> BTreeSet<&'a str> {
     let mut names = BTreeSet::new();
-    let mut facts = Some(facts);
     for _ in 0..CARRIES_MAX {
-        let Some(here) = facts else { break };
+        let Some(here) = ledger.places.get(&place) else { break };
         for event in &here.stores {
             if let Operation::Store { flags, .. } = &event.operation {
                 names.extend(flags.iter().map(String::as_str));
             }
         }
-        facts = match here.birth {
-            Some(Birth::Carried(_, from)) => ledger.places.get(&from),
+        match birth(ledger, place, here) {
+            Some(Birth::Carried(_, from)) => place = from,
             Some(Birth::Delivered(event)) => {
                 if let Operation::Deliver { flags, .. } = &event.operation {
                     names.extend(flags.iter().map(String::as_str));
                 }
-                None
+                break;
             }
-            None => None,
-        };
+            None => break,
+        }
     }
     names
 }
@@ -108,42 +107,55 @@ fn allowed(
         }
     }
     if settled.is_empty() {
-        let first = initial(ledger, place, facts, flag, carries);
+        let first = initial(ledger, place, flag, end, carries);
         may.set |= first.set;
         may.clear |= first.clear;
     }
     may
 }
 
-/// The value a message came to its place with.
-fn initial(
-    ledger: &Ledger<'_>,
-    place: Place<'_>,
-    facts: &PlaceFacts<'_>,
-    flag: &str,
-    carries: usize,
-) -> May {
-    let delivery = match facts.birth {
+/// The value a message came to its place with, which it did before this time.
+fn initial(ledger: &Ledger<'_>, place: Place<'_>, flag: &str, end: u64, carries: usize) -> May {
+    let facts = ledger.places.get(&place);
+    match facts.and_then(|facts| birth(ledger, place, facts)) {
         Some(Birth::Carried(event, from)) if carries > 0 => {
-            return allowed(ledger, from, flag, (event.start_us, event.end_us), carries - 1);
+            // Why: what nobody answered may be done at any time until it shows.
+            let by = match event.verdict {
+                Verdict::Unknown { .. } => end,
+                _ => event.end_us,
+            };
+            allowed(ledger, from, flag, (event.start_us, by), carries - 1)
         }
-        Some(Birth::Carried(..)) => None,
-        Some(Birth::Delivered(event)) => Some(event),
-        None => only_delivery(ledger, place, facts.token),
-    };
-    let Some(Operation::Deliver { flags, .. }) = delivery.map(|event| &event.operation) else {
-        return May::EITHER;
-    };
-    let mut may = May::default();
-    may.add(flags.contains(flag));
-    may
+        Some(Birth::Delivered(Event { operation: Operation::Deliver { flags, .. }, .. })) => {
+            let mut may = May::default();
+            may.add(flags.contains(flag));
+            may
+        }
+        _ => May::EITHER,
+    }
 }
 
-/// A message nobody told the UID of came by its delivery if it can have come in no other way.
-fn only_delivery<'a>(ledger: &Ledger<'a>, place: Place<'_>, token: &str) -> Option<&'a Event> {
-    let facts = ledger.tokens.get(&(place.0, token))?;
-    match facts.deliveries[..] {
-        [only] if !facts.carried_to.contains(place.1) => Some(only),
+/// How a message came to its place: as was told, or if it can have come in one way only.
+fn birth<'a>(ledger: &Ledger<'a>, place: Place<'_>, facts: &PlaceFacts<'a>) -> Option<Birth<'a>> {
+    if let Some(told) = facts.birth {
+        return Some(told);
+    }
+    let of_token = ledger.tokens.get(&(place.0, facts.token))?;
+    // What told its UID put it elsewhere.
+    let is_told = |event: &Event| {
+        matches!(event.verdict, Verdict::Acknowledged { reply: Reply::Placed(_) })
+    };
+    let is_here = |event: &Event| match &event.operation {
+        Operation::Deliver { mailbox, .. } => mailbox == place.1,
+        _ => false,
+    };
+    let delivered = of_token.deliveries.iter().copied();
+    let delivered = delivered.filter(|event| is_here(event) && !is_told(event));
+    let carried = of_token.carries.iter().filter(|carry| carry.to == place.1);
+    let carried = carried.map(|carry| Birth::Carried(carry.event, carry.from));
+    let mut ways = delivered.map(Birth::Delivered).chain(carried);
+    match (ways.next(), ways.next()) {
+        (Some(only), None) => Some(only),
         _ => None,
     }
 }

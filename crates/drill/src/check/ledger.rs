@@ -59,8 +59,15 @@ pub(super) struct TokenFacts<'a> {
     pub deliveries: Vec<&'a Event>,
     /// COPYs: of which place, and whether acknowledged as done.
     pub copies: Vec<(Place<'a>, bool)>,
-    /// Mailboxes something was moved or copied to, or may have been.
-    pub carried_to: BTreeSet<&'a str>,
+    /// Moves and copies of it, done or perhaps done, that told no UIDs.
+    pub carries: Vec<Carry<'a>>,
+}
+
+/// A move or copy of one message under a UID nobody told.
+pub(super) struct Carry<'a> {
+    pub event: &'a Event,
+    pub from: Place<'a>,
+    pub to: &'a str,
 }
 
 /// A message that is in a mailbox under a UID nobody told.
@@ -203,11 +210,11 @@ impl<'a> Ledger<'a> {
         let (Operation::Move { from, .. } | Operation::Copy { from, .. }) = &event.operation else {
             return;
         };
-        for target in targets.iter().filter(|target| may_be_done(event, target).is_some()) {
-            let facts = self.tokens.entry((to.0, &target.token)).or_default();
-            facts.carried_to.insert(to.1);
-        }
         let Verdict::Acknowledged { reply: Reply::Placed(placed) } = &event.verdict else {
+            for target in targets.iter().filter(|target| may_be_done(event, target).is_some()) {
+                let facts = self.tokens.entry((to.0, &target.token)).or_default();
+                facts.carries.push(Carry { event, from: (to.0, from, target.uid), to: to.1 });
+            }
             return;
         };
         self.validities.push((to, placed.uid_validity, event.end_us));

@@ -150,6 +150,36 @@ fn flags_travel_with_a_moved_message() {
 }
 
 #[test]
+fn flags_travel_with_a_message_of_which_nobody_told_where_it_went() {
+    let flagged = |change: &str| {
+        let begun = story().deliver((1, 2), "t1", placed(1));
+        begun.store((3, 4), (1, "t1"), change, done())
+    };
+    for verdict in [unknown(), done()] {
+        let moved = || flagged("+ \\Seen").move_((5, 6), (1, "t1"), verdict.clone());
+        moved().finally(&[], &["7 t1 \\Seen"]).is_legal();
+        moved().finally(&[], &["7 t1"]).breaks(Promise::LastFlagWins, &["Archive", "\\Seen"]);
+        moved().read((7, 8), "Archive", &["7 t1"]).breaks(Promise::LastFlagWins, &["\\Seen"]);
+        let wrong = moved().finally(&[], &["7 t1 \\Seen \\Draft"]);
+        wrong.breaks(Promise::LastFlagWins, &["\\Draft"]);
+        let copied = || flagged("+ \\Seen").copy((5, 6), (1, "t1"), verdict.clone());
+        copied().finally(&["1 t1 \\Seen"], &["7 t1 \\Seen"]).is_legal();
+        let wrong = copied().finally(&["1 t1 \\Seen"], &["7 t1"]);
+        wrong.breaks(Promise::LastFlagWins, &["Archive", "\\Seen"]);
+    }
+    // What nobody answered may be done long after it was given up, and take a later value along.
+    for end in ["7 t1 \\Seen", "7 t1"] {
+        let moved = flagged("+ \\Seen").move_((5, 6), (1, "t1"), unknown());
+        let moved = moved.store((7, 8), (1, "t1"), "- \\Seen", done());
+        moved.finally(&[], &[end]).is_legal();
+        // It can have come in either of two ways, with either value.
+        let moved = flagged("+ \\Seen").copy((5, 6), (1, "t1"), unknown());
+        let moved = moved.store((7, 8), (1, "t1"), "- \\Seen", done());
+        moved.copy((9, 10), (1, "t1"), unknown()).finally(&["1 t1"], &[end]).is_legal();
+    }
+}
+
+#[test]
 fn uids_ascend_and_are_not_reused() {
     let told = story().deliver((1, 2), "t1", placed(5)).deliver((3, 4), "t2", placed(4));
     told.breaks(Promise::NumbersAscend, &["UID 4", "UID 5"]);
