@@ -14,6 +14,7 @@ pub(super) fn check(ledger: &Ledger<'_>, verdicts: &mut Verdicts) {
     }
     for reads in reads.values() {
         check_counters(reads, verdicts);
+        check_modseqs(reads, verdicts);
         check_changes_count(reads, verdicts);
         check_new_uids(ledger, reads, verdicts);
     }
@@ -102,6 +103,68 @@ fn check_counters_ascend(reads: &[&Read<'_>], verdicts: &mut Verdicts) {
 fn counters(read: &Read<'_>) -> [(&'static str, Option<u64>); 2] {
     let uid_next = read.view.uid_next.map(u64::from);
     [("UIDNEXT", uid_next), ("HIGHESTMODSEQ", read.view.highest_modseq)]
+}
+
+/// A message's MODSEQ never decreases, and stands for one set of flags (RFC 7162 3.1): whoever has seen
+/// both asks for neither again. What a look tells of one message is of one moment, whatever came between.
+fn check_modseqs(reads: &[&Read<'_>], verdicts: &mut Verdicts) {
+    let mut known = BTreeMap::new();
+    for read in reads {
+        let (account, mailbox) = read.key;
+        for message in &read.view.messages {
+            let (Some(modseq), Some(flags)) = (message.modseq, &message.flags) else { continue };
+            let (before, told_by) =
+                *known.entry((message.uid, modseq)).or_insert((flags, read.end));
+            if before != flags {
+                let sentence = format!(
+                    "{account} {mailbox}: UID {} has MODSEQ {modseq} at {} and at {}, but other \
+                     flags: {before:?} and {flags:?}",
+                    message.uid,
+                    at(told_by),
+                    at(read.end)
+                );
+                let subject = format!("modseq {account} {mailbox} {}", message.uid);
+                verdicts.say(Promise::NumbersAscend, subject, sentence);
+            }
+        }
+    }
+    check_modseqs_ascend(reads, verdicts);
+}
+
+/// From any look to any that began after it ended.
+fn check_modseqs_ascend(reads: &[&Read<'_>], verdicts: &mut Verdicts) {
+    let mut by_start = reads.to_vec();
+    by_start.sort_by_key(|read| read.start);
+    let mut ended = reads.iter().peekable();
+    // By UID the greatest so far, and when it was told.
+    let mut greatest: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+    for later in by_start {
+        while let Some(read) = ended.next_if(|read| read.end < later.start) {
+            for message in &read.view.messages {
+                if let Some(modseq) = message.modseq {
+                    let known = greatest.entry(message.uid).or_default();
+                    *known = (*known).max((modseq, read.end));
+                }
+            }
+        }
+        let (account, mailbox) = later.key;
+        for message in &later.view.messages {
+            let (Some(new), Some((old, told_by))) = (message.modseq, greatest.get(&message.uid))
+            else {
+                continue;
+            };
+            if new < *old {
+                let sentence = format!(
+                    "{account} {mailbox}: MODSEQ of UID {} was {old} at {} and is {new} at {}",
+                    message.uid,
+                    at(*told_by),
+                    at(later.end)
+                );
+                let subject = format!("modseq {account} {mailbox} {}", message.uid);
+                verdicts.say(Promise::NumbersAscend, subject, sentence);
+            }
+        }
+    }
 }
 
 /// Arrival, change of flags and expunge each raise HIGHESTMODSEQ.

@@ -249,6 +249,31 @@ fn counters_never_go_back_and_count_every_change() {
 }
 
 #[test]
+fn the_modseq_of_a_message_never_goes_back_and_counts_every_change() {
+    let look = |line: &str, modseq| {
+        let mut look = view(&[line]);
+        look.messages[0].modseq = Some(modseq);
+        look
+    };
+    let begun = |modseq| {
+        let told = story().deliver((1, 2), "t1", done());
+        let told = told.look((3, 5), "INBOX", look("1 t1", modseq));
+        told.store((4, 9), (1, "t1"), "+ \\Seen", unknown())
+    };
+    let then = |line, modseq| begun(7).look((6, 8), "INBOX", look(line, modseq));
+    then("1 t1 \\Seen", 8).is_legal();
+    then("1 t1", 7).is_legal();
+    // A change that changes nothing may count or not.
+    then("1 t1", 8).is_legal();
+    then("1 t1", 6).breaks(Promise::NumbersAscend, &["MODSEQ of UID 1 was 7", "is 6"]);
+    then("1 t1 \\Seen", 7).breaks(Promise::NumbersAscend, &["UID 1 has MODSEQ 7", "\\Seen"]);
+    // Neither began after the other ended: either may have looked first.
+    begun(8).look((4, 6), "INBOX", look("1 t1", 7)).is_legal();
+    let told = begun(7).look((4, 6), "INBOX", look("1 t1 \\Seen", 7));
+    told.breaks(Promise::NumbersAscend, &["UID 1 has MODSEQ 7", "\\Seen"]);
+}
+
+#[test]
 fn another_uidvalidity_is_caught() {
     let other = View { uid_validity: 10, ..view(&[]) };
     let told = story().look((1, 2), "INBOX", view(&[])).look((3, 4), "INBOX", other);
