@@ -5,6 +5,8 @@ pub mod imap;
 pub mod line;
 pub mod lmtp;
 pub mod pop3;
+#[cfg(test)]
+pub(crate) mod script;
 
 use std::io;
 

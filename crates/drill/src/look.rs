@@ -55,16 +55,31 @@ pub(crate) fn look(imap: &mut Imap, mailbox: &str, bodies: Bodies<'_>) -> Result
 fn read_whole(imap: &mut Imap, message: &mut ViewedMessage) -> Result<()> {
     let answer = imap.run(&format!("UID FETCH {} (BODY.PEEK[])", message.uid))?;
     let last = answer.last().context("no response")?;
-    let is_refused = status(&last.text) != "OK" && !last.text.contains("[EXPUNGEISSUED]");
-    ensure!(!is_refused, "UID FETCH: {}", last.text);
+    if status(&last.text) != "OK" {
+        ensure!(last.text.contains("[EXPUNGEISSUED]"), "UID FETCH: {}", last.text);
+        return Ok(());
+    }
     let wanted = format!("UID {}", message.uid);
     let found = answer.iter().find(|line| line.text.contains(&wanted) && !line.literals.is_empty());
-    if let Some(octets) = found.and_then(|line| line.literals.first()) {
-        let known = message::read(octets);
-        // Why: octets in which our own first line is not found are damaged beyond recognition.
-        message.digest = Some(known.map_or("not a message of ours".into(), |(_, digest)| digest));
-    }
+    message.digest = match found.and_then(|line| line.literals.first()) {
+        Some(octets) => {
+            let known = message::read(octets);
+            // Why: octets in which our own first line is not found are damaged beyond recognition.
+            Some(known.map_or("not a message of ours".into(), |(_, digest)| digest))
+        }
+        None => is_still_there(imap, message.uid)?.then(|| "no octets".into()),
+    };
     Ok(())
+}
+
+/// Whether a message is there after it was asked for. Why NOOP first: then the session is told of
+/// expunges (RFC 9051 7.5.1), and what was gone before is not found any more.
+fn is_still_there(imap: &mut Imap, uid: u32) -> Result<bool> {
+    imap.ok("NOOP")?;
+    let found = imap.ok(&format!("UID SEARCH UID {uid}"))?;
+    let uid = uid.to_string();
+    let mut told = found.iter().filter(|line| line.text.starts_with("* SEARCH"));
+    Ok(told.any(|line| line.text.split_whitespace().skip(2).any(|word| word == uid)))
 }
 
 /// One line of a FETCH with an envelope, in which the subject is the token.
@@ -119,6 +134,41 @@ pub(crate) fn uids_of_set(set: &str) -> Option<Vec<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::script::serve_imap;
+
+    /// What a look makes of a message whose body is answered like this, and which then is there or not.
+    fn digest_of(body: &'static str, is_there: bool) -> Result<Option<String>> {
+        let endpoint = serve_imap(move |command| {
+            let answer = match command {
+                "UID FETCH 7 (BODY.PEEK[])" => body,
+                "UID SEARCH UID 7" if is_there => "* SEARCH 7\r\nOK",
+                _ => "OK",
+            };
+            Some(answer.into())
+        });
+        let mut imap = Imap::open(&endpoint, "anna", "secret")?;
+        let (token, flags) = ("t1".into(), None);
+        let mut message = ViewedMessage { uid: 7, token, digest: None, flags, modseq: None };
+        read_whole(&mut imap, &mut message)?;
+        Ok(message.digest)
+    }
+
+    #[test]
+    fn a_message_answered_without_octets_is_damaged_unless_it_is_gone() {
+        let nil = "* 1 FETCH (UID 7 BODY[] NIL)\r\nOK";
+        for body in ["OK", nil, "* 1 FETCH (UID 7 BODY[] \"\")\r\nOK"] {
+            assert_eq!(digest_of(body, true).expect("a look"), Some("no octets".into()), "{body}");
+            assert_eq!(digest_of(body, false).expect("a look"), None, "{body}");
+        }
+        let octets = "* 1 FETCH (UID 7 BODY[] {3}\r\nxyz)\r\nOK";
+        let seen = digest_of(octets, true).expect("a look");
+        assert_eq!(seen, Some("not a message of ours".into()));
+        for is_there in [true, false] {
+            let gone = digest_of("NO [EXPUNGEISSUED] gone", is_there);
+            assert_eq!(gone.expect("a look"), None);
+            assert!(digest_of("NO [UNAVAILABLE] later", is_there).is_err());
+        }
+    }
 
     #[test]
     fn a_fetched_line_is_read() {
