@@ -1,4 +1,5 @@
-//! A POP3 client: fetches the oldest messages and takes away those that are its own.
+//! A POP3 client: fetches some messages and takes away those that are its own. Now and then it goes away
+//! without a word instead.
 
 use anyhow::{Context as _, Result};
 
@@ -11,6 +12,8 @@ use crate::message;
 const THINK_MS: (u64, u64) = (400, 900);
 /// Messages fetched in one session.
 const FETCHED_MAX: usize = 5;
+/// So many of 100 sessions end without QUIT.
+const LEAVES_PERCENT: u64 = 10;
 const INBOX: &str = "INBOX";
 
 pub(super) fn run(mut hand: Hand) {
@@ -31,7 +34,8 @@ pub(super) fn run(mut hand: Hand) {
                 continue;
             }
         };
-        take_away(&hand, &mut session, found);
+        let leaves = hand.dice.percent(LEAVES_PERCENT);
+        take_away(&hand, &mut session, found, leaves);
     }
 }
 
@@ -40,7 +44,7 @@ fn seen(view: View) -> Reply {
     if view.messages.is_empty() { Reply::Done } else { Reply::Viewed(view) }
 }
 
-/// Reads the oldest messages; which of them, by their numbers, are this client's.
+/// Reads messages next to each other; which of them, by their numbers, are this client's.
 fn fetch(hand: &mut Hand, session: &mut Option<Pop3>) -> Result<(View, Vec<(u32, Target)>)> {
     let all = hand.site.pop3.clone();
     let endpoint = hand.endpoint(&all).context("no POP3")?;
@@ -50,7 +54,10 @@ fn fetch(hand: &mut Hand, session: &mut Option<Pop3>) -> Result<(View, Vec<(u32,
     let listed = pop3.lines("UIDL")?;
     let mut view = View::default();
     let mut mine = Vec::new();
-    for line in listed.iter().take(FETCHED_MAX) {
+    // Why not the oldest: those may be some that the sorter leaves alone for ever.
+    let spare = listed.len().saturating_sub(FETCHED_MAX) as u64;
+    let first = hand.dice.range(0, spare) as usize;
+    for line in listed.iter().skip(first).take(FETCHED_MAX) {
         let line = String::from_utf8_lossy(line).into_owned();
         let (number, name) = line.split_once(' ').context("UIDL without a space")?;
         let (validity, uid) = name.split_once('.').context("UIDL is not UIDVALIDITY.UID")?;
@@ -73,18 +80,27 @@ fn fetch(hand: &mut Hand, session: &mut Option<Pop3>) -> Result<(View, Vec<(u32,
     Ok((view, mine))
 }
 
-/// DELE and QUIT; only QUIT does it.
-fn take_away(hand: &Hand, session: &mut Option<Pop3>, mine: Vec<(u32, Target)>) {
+/// DELE and QUIT; only QUIT does it (RFC 1939 6).
+fn take_away(hand: &Hand, session: &mut Option<Pop3>, mine: Vec<(u32, Target)>, leaves: bool) {
     let Some(pop3) = session.as_mut() else { return };
     let start = hand.now_us();
     let marked =
         mine.iter().try_for_each(|(number, _)| pop3.ok(&format!("DELE {number}")).map(drop));
-    let done = marked.and_then(|()| pop3.ok("QUIT").map(drop));
-    let answered = match done {
-        Ok(()) => Ok(Reply::Done),
+    if marked.is_ok() && leaves && !mine.is_empty() {
+        // Why nothing is written down: nothing was asked for, and so nothing may be missing.
+        *session = None;
+        return;
+    }
+    let answered = match marked.map(|()| pop3.ok("QUIT")) {
+        Ok(Ok(_)) => Ok(Reply::Done),
         // Why: after a failed QUIT some may be gone.
-        Err(error) => Err(match hand.failed(&error, session) {
+        Ok(Err(error)) => Err(match hand.failed(&error, session) {
             Verdict::Refused { why } => Verdict::Unknown { why },
+            other => other,
+        }),
+        // Why: this session will not say QUIT any more.
+        Err(error) => Err(match hand.failed(&error, session) {
+            Verdict::Unknown { why } => Verdict::Refused { why },
             other => other,
         }),
     };
@@ -96,9 +112,67 @@ fn take_away(hand: &Hand, session: &mut Option<Pop3>, mine: Vec<(u32, Target)>) 
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::check::check;
+    use crate::client::script::serve;
     use crate::history::{Event, History, Record};
+    use crate::work::hand::of_anna;
+
+    /// What is written down of a message taken away from a server that answers like this, or ends the
+    /// connection.
+    fn taken_away(
+        dele: Option<&'static str>,
+        quit: Option<&'static str>,
+        leaves: bool,
+    ) -> Vec<Verdict> {
+        let endpoint = serve("+OK\r\n", move |line| match line {
+            "DELE 1" => dele.map(str::to_owned),
+            "QUIT" => quit.map(str::to_owned),
+            _ => Some("+OK\r\n".into()),
+        });
+        let hand = of_anna(Vec::new(), vec![endpoint.clone()]);
+        let mut session = Some(Pop3::open(&endpoint, "anna", "secret").expect("a session"));
+        let mine = vec![(1, Target { uid: 7, token: "t1".into() })];
+        take_away(&hand, &mut session, mine, leaves);
+        hand.recorder.history().events().map(|event| event.verdict.clone()).collect()
+    }
+
+    #[test]
+    fn without_quit_nothing_may_be_taken_away() {
+        let ok = Some("+OK\r\n");
+        let none = Some("-ERR no\r\n");
+        assert!(matches!(taken_away(ok, ok, false)[..], [Verdict::Acknowledged { .. }]));
+        for dele in [none, None] {
+            assert!(matches!(taken_away(dele, ok, false)[..], [Verdict::Refused { .. }]));
+        }
+        for quit in [none, None] {
+            assert!(matches!(taken_away(ok, quit, false)[..], [Verdict::Unknown { .. }]));
+        }
+        assert!(taken_away(ok, None, true).is_empty());
+    }
+
+    #[test]
+    fn every_message_is_fetched_some_time() {
+        let endpoint = serve("+OK\r\n", |line| {
+            let all: String = (1..=12).map(|n| format!("{n} 9.{n}\r\n")).collect();
+            Some(match line.split_once(' ') {
+                None if line == "UIDL" => format!("+OK\r\n{all}.\r\n"),
+                Some(("RETR", n)) => format!("+OK\r\nX-Drill-Token: t{n}\r\n.\r\n"),
+                _ => "+OK\r\n".into(),
+            })
+        });
+        let mut hand = of_anna(Vec::new(), vec![endpoint]);
+        let mut seen = BTreeSet::new();
+        for _ in 0..100 {
+            let (view, _) = fetch(&mut hand, &mut None).expect("a session");
+            assert_eq!(view.messages.len(), FETCHED_MAX);
+            seen.extend(view.messages.iter().map(|message| message.uid));
+        }
+        let all: BTreeSet<u32> = (1..=12).collect();
+        assert_eq!(seen, all);
+    }
 
     #[test]
     fn an_empty_maildrop_tells_nothing_of_uidvalidity() {
@@ -118,7 +192,7 @@ mod tests {
                 mailbox: INBOX.into(),
                 token: "t1".into(),
                 digest: digest.clone(),
-                flags: std::collections::BTreeSet::new(),
+                flags: BTreeSet::new(),
             },
             verdict: Verdict::Acknowledged { reply: Reply::Done },
         });

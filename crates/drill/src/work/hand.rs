@@ -123,3 +123,20 @@ pub(super) fn verdict_of(why: String) -> Verdict {
     let is_open = ["may or may not", "Outcome not known"].iter().any(|words| why.contains(words));
     if is_open { Verdict::Unknown { why } } else { Verdict::Refused { why } }
 }
+
+/// A client of `anna` by herself, for tests.
+#[cfg(test)]
+pub(super) fn of_anna(imap: Vec<Endpoint>, pop3: Vec<Endpoint>) -> Hand {
+    let (name, password) = ("anna".to_owned(), "secret".to_owned());
+    Hand {
+        id: 0,
+        others: vec![name.clone()],
+        canary: Canary { name, password },
+        shares: 0,
+        site: Site { imap, pop3, lmtp: Vec::new(), mailboxes: ["INBOX".into(), "Archive".into()] },
+        first: 0,
+        recorder: Arc::new(Recorder::begin(None).expect("in memory")),
+        over: Arc::default(),
+        dice: Dice::new(1),
+    }
+}
