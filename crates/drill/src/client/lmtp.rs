@@ -33,22 +33,42 @@ impl Lmtp {
     /// One transaction; a reply for each recipient in order, that to DATA's end, or the one that
     /// refused it earlier. A transaction that ended early is reset.
     pub fn transaction(&mut self, to: &[&str], message: &[u8]) -> Result<Vec<String>> {
+        let (replies, done) = self.answered(to, message);
+        done.map(|()| replies.into_iter().flatten().collect())
+    }
+
+    /// The same; those that were answered before it failed have their replies (RFC 2033 4.2).
+    pub fn answered(&mut self, to: &[&str], message: &[u8]) -> (Vec<Option<String>>, Result<()>) {
+        let mut replies = vec![None; to.len()];
+        let done = self.transact(to, message, &mut replies);
+        (replies, done)
+    }
+
+    fn transact(
+        &mut self,
+        to: &[&str],
+        message: &[u8],
+        replies: &mut [Option<String>],
+    ) -> Result<()> {
         self.command("MAIL FROM:<>", "250")?;
-        let mut replies = Vec::with_capacity(to.len());
-        for recipient in to {
+        let mut accepted = Vec::with_capacity(to.len());
+        for (recipient, slot) in to.iter().zip(replies) {
             self.line.send(format!("RCPT TO:<{recipient}>\r\n").as_bytes())?;
-            replies.push(self.reply()?);
+            let reply = self.reply()?;
+            match reply.starts_with('2') {
+                true => accepted.push(slot),
+                false => *slot = Some(reply),
+            }
         }
-        if !replies.iter().any(|reply| reply.starts_with('2')) {
-            self.command("RSET", "250")?;
-            return Ok(replies);
+        if accepted.is_empty() {
+            return self.command("RSET", "250").map(drop);
         }
         self.command("DATA", "354")?;
         self.line.send(&stuffed(message))?;
-        for slot in replies.iter_mut().filter(|reply| reply.starts_with('2')) {
-            *slot = self.reply()?;
+        for slot in accepted {
+            *slot = Some(self.reply()?);
         }
-        Ok(replies)
+        Ok(())
     }
 
     /// Connects to an MTA and says EHLO.
@@ -128,4 +148,51 @@ fn stuffed(message: &[u8]) -> Vec<u8> {
     }
     out.extend_from_slice(b".\r\n");
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::is_lost;
+    use crate::client::script::serve;
+
+    /// Two recipients, of which a second one with another name is refused; the replies to the message.
+    fn server(replies: &'static str) -> Lmtp {
+        let mut has_begun = false;
+        let endpoint = serve("220 ready\r\n", move |line| {
+            let begins = |words: &str| line.starts_with(words);
+            if begins("DATA") {
+                has_begun = true;
+                return Some("354 go on\r\n".into());
+            }
+            Some(match has_begun {
+                true if line == "." => replies.into(),
+                true if line == "text" => String::new(),
+                // Whoever says more than the message after it is sent away.
+                true => return None,
+                false if begins("RCPT TO:<nobody>") => "550 no\r\n".into(),
+                false => "250 fine\r\n".into(),
+            })
+        });
+        Lmtp::open(&endpoint).expect("a session")
+    }
+
+    #[test]
+    fn replies_are_those_of_each_recipient_in_order() {
+        let mut lmtp = server("250 first\r\n452 second\r\n");
+        let replies = lmtp.transaction(&["anna", "nobody", "otto"], b"text\r\n");
+        assert_eq!(replies.expect("it was answered"), ["250 first", "550 no", "452 second"]);
+        let refused = server("").transaction(&["nobody"], b"text\r\n");
+        assert_eq!(refused.expect("it was answered"), ["550 no"]);
+    }
+
+    #[test]
+    fn a_reply_that_came_before_the_connection_broke_counts() {
+        let mut lmtp = server("250 first\r\n");
+        lmtp.set_deadline(Duration::from_millis(200)).expect("a socket");
+        let (replies, done) = lmtp.answered(&["anna", "nobody", "otto"], b"text\r\n");
+        let told = |words: &str| Some(words.to_owned());
+        assert_eq!(replies, [told("250 first"), told("550 no"), None]);
+        assert!(is_lost(&done.expect_err("one reply is missing")));
+    }
 }

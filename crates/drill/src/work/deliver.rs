@@ -33,17 +33,18 @@ pub(super) fn run(mut hand: Hand) {
 fn deliver(hand: &mut Hand, session: &mut Option<Lmtp>, token: &str, to: &[String]) {
     let (octets, digest) = message::compose(token, &mut hand.dice);
     let start = hand.now_us();
-    let verdicts = match transaction(hand, session, to, &octets) {
-        Ok(replies) => replies.into_iter().map(verdict).collect(),
-        Err(error) => {
-            let verdict = hand.failed(&error, session);
-            // Why: what a transaction that failed half way left of the session is not known.
-            if session.take().is_some() && error.to_string().contains(": 421 ") {
-                hand.disconnected();
-            }
-            vec![verdict; to.len()]
+    let (replies, done) = transaction(hand, session, to, &octets);
+    let failed = done.err().map(|error| {
+        let verdict = hand.failed(&error, session);
+        // Why: what a transaction that failed half way left of the session is not known.
+        if session.take().is_some() && error.to_string().contains(": 421 ") {
+            hand.disconnected();
         }
-    };
+        verdict
+    });
+    let unanswered = failed.unwrap_or_else(|| Verdict::Unknown { why: "no reply".into() });
+    // What was answered before the rest failed is answered.
+    let verdicts = replies.into_iter().map(|reply| reply.map_or(unanswered.clone(), verdict));
     let end_us = hand.now_us();
     for (account, verdict) in to.iter().zip(verdicts) {
         let operation = Operation::Deliver {
@@ -63,19 +64,24 @@ fn transaction(
     session: &mut Option<Lmtp>,
     to: &[String],
     octets: &[u8],
-) -> Result<Vec<String>> {
+) -> (Vec<Option<String>>, Result<()>) {
     let lmtp = match session {
         Some(lmtp) => lmtp,
-        None => {
-            let all = hand.site.lmtp.clone();
-            let endpoint = hand.endpoint(&all).context("no LMTP")?;
-            let mut lmtp = Lmtp::open(endpoint)?;
-            lmtp.set_deadline(ANSWER_DEADLINE)?;
-            session.insert(lmtp)
-        }
+        None => match open(hand) {
+            Ok(lmtp) => session.insert(lmtp),
+            Err(error) => return (vec![None; to.len()], Err(error)),
+        },
     };
     let to: Vec<&str> = to.iter().map(String::as_str).collect();
-    lmtp.transaction(&to, octets)
+    lmtp.answered(&to, octets)
+}
+
+fn open(hand: &mut Hand) -> Result<Lmtp> {
+    let all = hand.site.lmtp.clone();
+    let endpoint = hand.endpoint(&all).context("no LMTP")?;
+    let mut lmtp = Lmtp::open(endpoint)?;
+    lmtp.set_deadline(ANSWER_DEADLINE)?;
+    Ok(lmtp)
 }
 
 fn verdict(reply: String) -> Verdict {
