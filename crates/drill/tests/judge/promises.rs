@@ -1,7 +1,7 @@
 //! For each promise: a history that breaks it is caught, a legal one as close to it as can be passes.
 
 use crate::support::{Story, carried, changed, done, placed, refused, unknown, view};
-use drill::{Copies, Promise, Record, ReplicaState, Verdict, View};
+use drill::{Copies, Fault, Promise, Record, ReplicaState, Verdict, View};
 
 fn story() -> Story {
     Story::default()
@@ -385,4 +385,42 @@ fn an_idle_that_is_not_told_is_caught() {
     told(1, 14).breaks(Promise::NewsArrive, &["client 77", "11.000000s"]);
     // What began to arrive before it waited was there to be seen before.
     told(3, 40).is_legal();
+}
+
+#[test]
+fn an_idle_need_not_be_told_by_a_store_that_is_away() {
+    let second = 1_000_000;
+    let told = || {
+        let mut told = story().deliver((2 * second, 3 * second), "t1", done());
+        let (account, mailbox) = ("anna".into(), "INBOX".into());
+        let (client, start_us, end_us, is_told) = (77, second, 23 * second, true);
+        let idle = Record::Idle { client, account, mailbox, start_us, end_us, is_told };
+        told.history.records.push(idle);
+        told
+    };
+    told().breaks(Promise::NewsArrive, &["client 77", "20.000000s"]);
+    let hurt = |start_us, end_us| {
+        let mut told = told();
+        let (start_us, end_us) = (start_us * second, end_us * second);
+        let fault = Fault { name: "n1 crashed".into(), start_us, end_us };
+        told.history.records.push(Record::Fault(fault));
+        told
+    };
+    hurt(1, 14).is_legal();
+    hurt(20, 24).is_legal();
+    hurt(1, 12).breaks(Promise::NewsArrive, &["client 77", "11.000000s"]);
+    hurt(1, 2).breaks(Promise::NewsArrive, &["client 77", "20.000000s"]);
+    hurt(24, 25).breaks(Promise::NewsArrive, &["client 77", "20.000000s"]);
+    // Nobody got anything done in this account for as long.
+    let silent = |until: u64| {
+        let time = ((until - 1) * second, until * second);
+        told().read(time, "INBOX", &["1 t1"]).read((time.1, 23 * second), "INBOX", &["1 t1"])
+    };
+    silent(22).is_legal();
+    let busy = (4..=22).fold(told(), |told, n| {
+        let half = second / 2;
+        let told = told.read((n * second - second, n * second - half), "INBOX", &["1 t1"]);
+        told.read((n * second - half, n * second), "INBOX", &["1 t1"])
+    });
+    busy.breaks(Promise::NewsArrive, &["client 77", "20.000000s"]);
 }
