@@ -78,15 +78,20 @@ pub fn check(history: &History) -> Vec<Violation> {
     verdicts.found
 }
 
-/// Accounts that something was done in and nobody looked into in the end: what they lost is not known.
+/// Accounts with a mailbox that something was done in and nobody looked into in the end: what they lost is
+/// not known.
 pub(crate) fn unread(history: &History) -> BTreeSet<&str> {
-    let mut accounts: BTreeSet<&str> = history.events().map(|one| one.account.as_str()).collect();
+    let mut mailboxes = BTreeSet::new();
+    for event in history.events() {
+        let account = event.account.as_str();
+        mailboxes.extend(event.operation.mailboxes().map(|mailbox| (account, mailbox)));
+    }
     for record in &history.records {
-        if let Record::Final { account, .. } = record {
-            accounts.remove(account.as_str());
+        if let Record::Final { account, mailbox, .. } = record {
+            mailboxes.remove(&(account.as_str(), mailbox.as_str()));
         }
     }
-    accounts
+    mailboxes.into_iter().map(|(account, _)| account).collect()
 }
 
 fn check_convergence(history: &History, verdicts: &mut Verdicts) {

@@ -172,6 +172,20 @@ pub enum Operation {
     },
 }
 
+impl Operation {
+    /// The mailboxes it is about.
+    pub(crate) fn mailboxes(&self) -> impl Iterator<Item = &str> {
+        let (one, other) = match self {
+            Self::Deliver { mailbox, .. }
+            | Self::Store { mailbox, .. }
+            | Self::Expunge { mailbox, .. }
+            | Self::Read { mailbox } => (mailbox, None),
+            Self::Move { from, to, .. } | Self::Copy { from, to, .. } => (from, Some(to)),
+        };
+        std::iter::once(one).chain(other).map(String::as_str)
+    }
+}
+
 /// A message as a client knows it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Target {

@@ -231,6 +231,12 @@ mod tests {
         assert_eq!(checked(&whole).expect("it can be judged"), ExitCode::SUCCESS);
         whole.records.pop();
         assert_eq!(checked(&whole).expect("it can be judged"), ExitCode::FAILURE);
+        // INBOX was looked into, Archive was not.
+        let mut half = history(&["t1"]);
+        let Some(Record::Event(event)) = half.records.first().cloned() else { unreachable!() };
+        let operation = Operation::Read { mailbox: "Archive".into() };
+        half.records.push(Record::Event(Event { operation, ..event }));
+        assert_eq!(checked(&half).expect("it can be judged"), ExitCode::FAILURE);
         let said = checked(&History::default()).expect_err("nothing was done in it").to_string();
         assert!(said.ends_with("nothing was done in it"), "{said}");
     }

@@ -10,6 +10,8 @@ use tokio::time::Instant;
 
 use crate::args::Options;
 use crate::check::{check, unread};
+use crate::client::imap::Imap;
+use crate::client::line::Endpoint;
 use crate::cluster::Cluster;
 use crate::dice::Dice;
 use crate::history::{History, Record};
@@ -284,22 +286,35 @@ impl Repair {
     }
 }
 
-/// Reads every message of every mailbox whole.
+/// Reads every message of every mailbox whole. An account that cannot be read keeps none of the others from
+/// being read; the first error is told.
 pub(crate) fn last_looks(site: &Site, canaries: &[Canary], recorder: &Recorder) -> Result<()> {
+    let mut done = Ok(());
     for (k, canary) in canaries.iter().enumerate() {
         let endpoint = site.imap.get(k % site.imap.len().max(1)).context("no IMAP")?;
-        let mut imap = crate::client::imap::Imap::open(endpoint, &canary.name, &canary.password)?;
-        for mailbox in &site.mailboxes {
-            let mut view = look(&mut imap, mailbox, Bodies::All)?;
-            for _ in 1..LAST_LOOKS_MAX {
-                if view.messages.iter().all(|message| message.digest.is_some()) {
-                    break;
-                }
-                view = look(&mut imap, mailbox, Bodies::All)?;
+        let looked = last_looks_into(endpoint, canary, &site.mailboxes, recorder);
+        done = done.and(looked.with_context(|| canary.name.clone()));
+    }
+    done
+}
+
+fn last_looks_into(
+    endpoint: &Endpoint,
+    canary: &Canary,
+    mailboxes: &[String],
+    recorder: &Recorder,
+) -> Result<()> {
+    let mut imap = Imap::open(endpoint, &canary.name, &canary.password)?;
+    for mailbox in mailboxes {
+        let mut view = look(&mut imap, mailbox, Bodies::All)?;
+        for _ in 1..LAST_LOOKS_MAX {
+            if view.messages.iter().all(|message| message.digest.is_some()) {
+                break;
             }
-            let (account, mailbox) = (canary.name.clone(), mailbox.clone());
-            recorder.record(Record::Final { account, mailbox, view });
+            view = look(&mut imap, mailbox, Bodies::All)?;
         }
+        let (account, mailbox) = (canary.name.clone(), mailbox.clone());
+        recorder.record(Record::Final { account, mailbox, view });
     }
     Ok(())
 }

@@ -90,6 +90,7 @@ pub(super) struct Ledger<'a> {
     pub placements: Vec<(Place<'a>, &'a Event)>,
     /// UIDVALIDITY as told, with the time it was told.
     pub validities: Vec<(MailboxKey<'a>, u32, u64)>,
+    /// Accounts of which every mailbox was looked into in the end.
     pub has_final: BTreeSet<&'a str>,
 }
 
@@ -110,6 +111,9 @@ impl<'a> Ledger<'a> {
                 | Record::Replica(_)
                 | Record::Copies(_) => {}
             }
+        }
+        for account in super::unread(history) {
+            ledger.has_final.remove(account);
         }
         ledger.reads.sort_by_key(|read| (read.end, read.start));
         ledger.learn_from_reads(verdicts);

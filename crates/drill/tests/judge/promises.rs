@@ -325,6 +325,21 @@ fn a_move_that_shows_at_one_end_shows_at_the_other() {
 }
 
 #[test]
+fn what_may_be_in_a_mailbox_that_nobody_read_in_the_end_is_not_called_lost() {
+    let begun = story().deliver((1, 2), "t1", placed(1));
+    let begun = begun.deliver((1, 2), "t2", placed(2)).move_((3, 4), (1, "t1"), carried(1, 7));
+    let mut told = begun.finally(&["2 t2"], &[]);
+    told.breaks(Promise::MoveIsAtomic, &["t1", "nowhere"]);
+    told.history.records.pop();
+    told.is_legal();
+    // What was read is judged all the same.
+    let begun = story().deliver((1, 2), "t1", placed(1)).deliver((1, 2), "t2", placed(2));
+    let mut told = begun.move_((3, 4), (1, "t1"), carried(1, 7)).finally(&[], &[]);
+    told.history.records.pop();
+    told.breaks(Promise::NothingLost, &["UID 2", "t2"]);
+}
+
+#[test]
 fn a_copy_is_a_second_message() {
     let begun = || story().deliver((1, 2), "t1", placed(1)).copy((3, 4), (1, "t1"), carried(1, 7));
     begun().finally(&["1 t1"], &["7 t1"]).is_legal();
