@@ -167,8 +167,14 @@ impl Histories {
 
 impl Options {
     pub(crate) fn scenarios(&self) -> Vec<Scenario> {
-        let all = || Scenario::value_variants().to_vec();
-        if self.only.is_empty() { all() } else { self.only.clone() }
+        let mut chosen = Vec::new();
+        // Why each once: a history is named after its scenario and round.
+        for scenario in &self.only {
+            if !chosen.contains(scenario) {
+                chosen.push(*scenario);
+            }
+        }
+        if chosen.is_empty() { Scenario::value_variants().to_vec() } else { chosen }
     }
 
     pub(crate) fn n_runs(&self) -> u64 {
@@ -279,6 +285,19 @@ mod tests {
         assert_eq!("17".parse(), Ok(Seed::Number(17)));
         assert_eq!("n1:14000".parse(), Ok(Seed::Node("n1:14000".into())));
         assert!("n1".parse::<Seed>().is_err());
+    }
+
+    #[test]
+    fn a_scenario_named_twice_is_run_once() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            options: Options,
+        }
+        let line = ["drill", "--only", "bit-rot,leader-crash,bit-rot"];
+        let options = <Line as clap::Parser>::try_parse_from(line).expect("a command").options;
+        assert_eq!(options.scenarios(), [Scenario::BitRot, Scenario::LeaderCrash]);
+        assert_eq!(options.n_runs(), 2);
     }
 
     #[test]
