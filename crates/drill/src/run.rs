@@ -1,5 +1,7 @@
 //! One drill from the first canary to the verdict.
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -218,12 +220,14 @@ impl Run<'_> {
     }
 }
 
-/// Names and the password of canaries that nobody has used yet.
+/// Names and the password of canaries that nobody has used yet. Why not from the dice alone: another drill
+/// with the same seed may run at the same time, and would remove these.
 pub(crate) fn name_canaries(dice: &Dice, n: u32, domain: &str) -> (Vec<String>, String) {
-    let mut dice = dice.fork(u64::from(std::process::id()));
-    let id = dice.next() as u32;
+    // Its keys are random, and others each time.
+    let mut dice = dice.fork(RandomState::new().hash_one(n));
+    let id = dice.next();
     let password = format!("{:016x}", dice.next());
-    ((1..=n).map(|n| format!("drill-{id:08x}-{n}@{domain}")).collect(), password)
+    ((1..=n).map(|n| format!("drill-{id:016x}-{n}@{domain}")).collect(), password)
 }
 
 /// Waits until every client works.
@@ -334,6 +338,14 @@ mod tests {
             operation: Operation::Read { mailbox: "INBOX".into() },
             verdict: Verdict::Acknowledged { reply: Reply::Viewed(View::default()) },
         }));
+    }
+
+    #[test]
+    fn two_drills_with_one_seed_have_canaries_of_their_own() {
+        let named = || name_canaries(&Dice::new(1), 2, "drill.invalid");
+        let ((names, password), (others, other)) = (named(), named());
+        assert!(names.len() == 2 && names.iter().all(|name| !others.contains(name)));
+        assert_ne!(password, other);
     }
 
     #[tokio::test(start_paused = true)]
