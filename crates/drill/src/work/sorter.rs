@@ -26,8 +26,7 @@ const FLAGS: [&str; 4] = ["\\Seen", "\\Flagged", "\\Answered", "$Drilled"];
 type Known = BTreeMap<String, BTreeMap<u32, String>>;
 
 pub(super) fn run(hand: Hand) {
-    let known = Known::new();
-    Sorter { hand, session: None, selected: None, known, open: BTreeSet::new(), n_sent: 0 }.run();
+    Sorter::new(hand).run();
 }
 
 struct Sorter {
@@ -41,6 +40,11 @@ struct Sorter {
 }
 
 impl Sorter {
+    fn new(hand: Hand) -> Self {
+        let (known, open) = (Known::new(), BTreeSet::new());
+        Self { hand, session: None, selected: None, known, open, n_sent: 0 }
+    }
+
     fn run(mut self) {
         while !self.hand.is_over() {
             if self.session.is_none() {
@@ -51,9 +55,9 @@ impl Sorter {
             self.hand.think(THINK_MS.0, THINK_MS.1);
             let mailbox = self.hand.mailbox(35);
             let mailbox = mailbox.as_str();
-            let n_known = self.known.get(mailbox).map_or(0, BTreeMap::len);
+            let n_usable = self.usable(mailbox).len();
             match self.hand.dice.range(0, 99) {
-                _ if n_known > MAILBOX_MAX => self.expunge(mailbox, CLEARED),
+                _ if n_usable > MAILBOX_MAX => self.expunge(mailbox, CLEARED),
                 0..=24 => self.look(mailbox),
                 25..=39 => self.append(),
                 40..=59 => self.store(mailbox),
@@ -119,12 +123,16 @@ impl Sorter {
         self.hand.note(start, operation, answered);
     }
 
-    /// Some messages it may do something to; each only once in a row.
+    /// The messages it may do something to.
+    fn usable(&self, mailbox: &str) -> Vec<Target> {
+        let known = self.known.get(mailbox).into_iter().flatten();
+        let usable = known.filter(|(_, token)| !self.open.contains(*token));
+        usable.map(|(uid, token)| Target { uid: *uid, token: token.clone() }).collect()
+    }
+
+    /// Some of them; each only once in a row.
     fn targets(&mut self, mailbox: &str, n: usize) -> Vec<Target> {
-        let Some(known) = self.known.get(mailbox) else { return Vec::new() };
-        let usable = known.iter().filter(|(_, token)| !self.open.contains(*token));
-        let usable: Vec<Target> =
-            usable.map(|(uid, token)| Target { uid: *uid, token: token.clone() }).collect();
+        let usable = self.usable(mailbox);
         let spare = usable.len().saturating_sub(n) as u64;
         let first = if n == CLEARED { 0 } else { self.hand.dice.range(0, spare) as usize };
         usable.into_iter().skip(first).take(n).collect()
@@ -258,7 +266,42 @@ fn numbers(text: &str, code: &str) -> Result<Placed> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+    use std::time::Duration;
+
     use super::*;
+    use crate::client::script::serve_imap;
+    use crate::work::hand::of_anna;
+
+    #[test]
+    fn messages_it_may_not_touch_do_not_keep_it_from_working() {
+        let mut hand = of_anna(Vec::new(), Vec::new());
+        let over = Arc::clone(&hand.over);
+        let endpoint = serve_imap(move |command| {
+            // The last that a look asks for.
+            if command.starts_with("STATUS ") {
+                over.store(true, Ordering::Relaxed);
+            }
+            let is_select = command.starts_with("SELECT ");
+            Some(if is_select { "* OK [UIDVALIDITY 9]\r\nOK".into() } else { "OK".into() })
+        });
+        let over = Arc::clone(&hand.over);
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_secs(10));
+            over.store(true, Ordering::Relaxed);
+        });
+        hand.site.imap = vec![endpoint];
+        let recorder = Arc::clone(&hand.recorder);
+        let mut sorter = Sorter::new(hand);
+        let all: BTreeMap<u32, String> =
+            (1..=MAILBOX_MAX as u32 + 1).map(|uid| (uid, format!("t{uid}"))).collect();
+        sorter.open = all.values().cloned().collect();
+        let mailboxes = sorter.hand.site.mailboxes.clone();
+        sorter.known = mailboxes.into_iter().map(|mailbox| (mailbox, all.clone())).collect();
+        sorter.run();
+        assert!(recorder.acknowledged(0) > 0);
+    }
 
     #[test]
     fn where_messages_were_put_is_read() {
