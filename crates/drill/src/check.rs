@@ -10,6 +10,7 @@ mod ledger;
 pub(crate) mod news;
 mod numbers;
 mod reads;
+mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -33,7 +34,7 @@ pub enum Promise {
     StaysExpunged,
     /// The last acknowledged value of a flag wins.
     LastFlagWins,
-    /// UIDs ascend and are not reused; UIDVALIDITY, UIDNEXT and HIGHESTMODSEQ behave.
+    /// UIDs ascend, are told and are not reused; UIDVALIDITY, UIDNEXT and HIGHESTMODSEQ behave.
     NumbersAscend,
     /// Reads see every change acknowledged before they began.
     ReadsAreCurrent,
@@ -72,6 +73,7 @@ pub fn check(history: &History) -> Vec<Violation> {
     flags::check(&ledger, &mut verdicts);
     numbers::check(&ledger, &mut verdicts);
     counts::check(&ledger, &mut verdicts);
+    told::check(history, &ledger, &mut verdicts);
     news::check(history, &mut verdicts);
     check_convergence(history, &mut verdicts);
     check_copies(history, &mut verdicts);

@@ -1,7 +1,7 @@
 //! For each promise: a history that breaks it is caught, a legal one as close to it as can be passes.
 
-use crate::support::{Story, carried, changed, done, placed, refused, unknown, view};
-use drill::{Copies, Fault, Promise, Record, ReplicaState, Verdict, View};
+use crate::support::{Story, ack, carried, changed, done, placed, refused, unknown, view};
+use drill::{Copies, Fault, Placed, Promise, Record, ReplicaState, Reply, Verdict, View};
 
 fn story() -> Story {
     Story::default()
@@ -337,6 +337,48 @@ fn what_may_be_in_a_mailbox_that_nobody_read_in_the_end_is_not_called_lost() {
     let mut told = begun.move_((3, 4), (1, "t1"), carried(1, 7)).finally(&[], &[]);
     told.history.records.pop();
     told.breaks(Promise::NothingLost, &["UID 2", "t2"]);
+}
+
+#[test]
+fn where_messages_went_is_told_each_time() {
+    let begun = || {
+        let begun = story().deliver((1, 2), "t1", placed(1)).deliver((1, 2), "t2", placed(2));
+        begun.move_((3, 4), (1, "t1"), carried(1, 7)).of_client(77)
+    };
+    let copied = || begun().copy((5, 6), (2, "t2"), done());
+    let told = copied().of_client(77);
+    told.breaks(Promise::NumbersAscend, &["UID 2", "t2", "not told of"]);
+    // Nobody ever told that client.
+    copied().is_legal();
+    // It was gone, or may have been: there was nothing to tell.
+    let gone = |verdict| begun().expunge((3, 4), (2, "t2"), verdict);
+    for verdict in [done(), unknown()] {
+        gone(verdict).copy((5, 6), (2, "t2"), changed(&[])).of_client(77).is_legal();
+    }
+    let kept = gone(refused()).copy((5, 6), (2, "t2"), changed(&[])).of_client(77);
+    kept.breaks(Promise::NumbersAscend, &["UID 2", "t2", "not told of"]);
+}
+
+#[test]
+fn what_is_there_is_not_left_out_of_a_move_or_copy() {
+    let nothing = || {
+        let (uid_validity, uids, sources) = (9, Vec::new(), Vec::new());
+        ack(Reply::Placed(Placed { uid_validity, uids, sources }))
+    };
+    let sent = || story().deliver((1, 3), "t1", placed(1));
+    let told = sent().move_((4, 6), (1, "t1"), nothing()).finally(&["1 t1"], &[]);
+    told.breaks(Promise::NothingLost, &["UID 1", "t1", "left out"]);
+    let told = sent().copy((4, 6), (1, "t1"), nothing()).finally(&["1 t1"], &[]);
+    told.breaks(Promise::NothingLost, &["UID 1", "t1", "left out"]);
+    // Not yet there, gone before, or gone meanwhile.
+    sent().move_((2, 6), (1, "t1"), nothing()).finally(&["1 t1"], &[]).is_legal();
+    for (start, end) in [(4, 5), (5, 8)] {
+        let moved = sent().move_((4, 6), (1, "t1"), nothing());
+        moved.expunge((start, end), (1, "t1"), done()).finally(&[], &[]).is_legal();
+    }
+    let moved = sent().move_((4, 6), (1, "t1"), nothing());
+    let told = moved.expunge((7, 8), (1, "t1"), done()).finally(&[], &[]);
+    told.breaks(Promise::NothingLost, &["left out"]);
 }
 
 #[test]

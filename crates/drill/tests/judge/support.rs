@@ -143,6 +143,14 @@ impl Story {
         self
     }
 
+    /// The last operation was another one of that client.
+    pub fn of_client(mut self, client: u32) -> Self {
+        if let Some(Record::Event(event)) = self.history.records.last_mut() {
+            event.client = client;
+        }
+        self
+    }
+
     /// What is there in the end.
     pub fn finally(mut self, inbox: &[&str], archive: &[&str]) -> Self {
         for (mailbox, messages) in [("INBOX", inbox), ("Archive", archive)] {
