@@ -21,6 +21,8 @@ use crate::work::Canary;
 const STATUS_PATIENCE: Duration = Duration::from_millis(800);
 /// Copies that a shard has at least before it is hurt.
 const COPIES_MIN: usize = 3;
+/// How long copies may be made, if they are: some TB, as fast as nodes bring them.
+const FILLED_WITHIN: Duration = Duration::from_secs(4 * 3600);
 /// How often something that is waited for is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -100,14 +102,32 @@ impl Cluster {
     pub async fn until<T>(
         &self,
         patience: Duration,
+        satisfies: impl FnMut(&Snapshot) -> Result<T>,
+    ) -> Result<T> {
+        self.wait(patience, Deadline::new(patience, patience), satisfies).await
+    }
+
+    /// The same; patience begins anew whenever a replica has got more of the bodies it misses.
+    pub async fn until_filled<T>(
+        &self,
+        patience: Duration,
+        satisfies: impl FnMut(&Snapshot) -> Result<T>,
+    ) -> Result<T> {
+        self.wait(patience, Deadline::new(patience, FILLED_WITHIN), satisfies).await
+    }
+
+    async fn wait<T>(
+        &self,
+        patience: Duration,
+        mut deadline: Deadline,
         mut satisfies: impl FnMut(&Snapshot) -> Result<T>,
     ) -> Result<T> {
-        let deadline = Instant::now() + patience;
         loop {
             let snapshot = self.snapshot().await;
+            deadline.note(snapshot.missing(), Instant::now());
             match satisfies(&snapshot) {
                 Ok(found) => return Ok(found),
-                Err(error) if Instant::now() > deadline => {
+                Err(error) if Instant::now() > deadline.at => {
                     return Err(error.context(format!("not within {} s", patience.as_secs())));
                 }
                 Err(_) => tokio::time::sleep(LOOK_EVERY).await,
@@ -118,7 +138,7 @@ impl Cluster {
     /// Waits until every copy of everything is where it belongs.
     pub async fn whole(&self, patience: Duration) -> Result<()> {
         let mut committed = BTreeMap::new();
-        self.until(patience, move |snapshot| snapshot.check_whole(&mut committed)).await
+        self.until_filled(patience, move |snapshot| snapshot.check_whole(&mut committed)).await
     }
 
     /// Waits until all replicas of each shard are at the same entry, and tells what they hold there.
@@ -216,7 +236,43 @@ impl Cluster {
     }
 }
 
+/// A deadline that moves on while copies are made.
+struct Deadline {
+    patience: Duration,
+    at: Instant,
+    /// It moves no further.
+    last: Instant,
+    /// By shard and replica: how many chunks it missed when it missed fewest.
+    fewest: BTreeMap<(u32, u64), u64>,
+}
+
+impl Deadline {
+    fn new(patience: Duration, longest: Duration) -> Self {
+        let now = Instant::now();
+        let (at, last) = (now + patience, now + longest.max(patience));
+        Self { patience, at, last, fewest: BTreeMap::new() }
+    }
+
+    /// Takes how many chunks each replica misses. Why fewer than ever: what a write adds for a moment and a
+    /// peer brings then is no progress.
+    fn note(&mut self, missing: impl Iterator<Item = ((u32, u64), u64)>, now: Instant) {
+        for (replica, n) in missing {
+            let fewest = self.fewest.entry(replica).or_insert(n);
+            if n < *fewest {
+                *fewest = n;
+                self.at = (now + self.patience).min(self.last).max(self.at);
+            }
+        }
+    }
+}
+
 impl Snapshot {
+    /// How many chunks each replica misses.
+    fn missing(&self) -> impl Iterator<Item = ((u32, u64), u64)> {
+        let replicas = self.nodes.values().flat_map(|node| &node.replicas);
+        replicas.map(|one| ((one.shard.0, one.replica_id), one.n_missing_chunks))
+    }
+
     fn reports<'a>(
         &'a self,
         shard: &'a Shard,
@@ -333,5 +389,33 @@ impl Snapshot {
             digest: digest(report),
         };
         Some(reports.into_iter().map(state).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_begins_anew_while_copies_are_made() {
+        let patience = Duration::from_secs(60);
+        let mut deadline = Deadline::new(patience, Duration::from_secs(600));
+        let start = deadline.at - patience;
+        let at = |seconds| start + Duration::from_secs(seconds);
+        deadline.note([((1, 1), 0), ((1, 2), 500)].into_iter(), at(10));
+        assert_eq!(deadline.at, at(60), "nothing was brought yet");
+        deadline.note([((1, 1), 0), ((1, 2), 400)].into_iter(), at(50));
+        assert_eq!(deadline.at, at(110));
+        // What one that had all misses for a moment is no progress when it comes.
+        deadline.note([((1, 1), 5), ((1, 2), 400)].into_iter(), at(60));
+        deadline.note([((1, 1), 0), ((1, 2), 400)].into_iter(), at(70));
+        assert_eq!(deadline.at, at(110));
+        deadline.note([((1, 1), 0), ((1, 2), 399)].into_iter(), at(590));
+        assert_eq!(deadline.at, at(600), "not for ever");
+        let mut fixed = Deadline::new(patience, patience);
+        let end = fixed.at;
+        fixed.note([((1, 2), 500)].into_iter(), start);
+        fixed.note([((1, 2), 1)].into_iter(), at(50));
+        assert_eq!(fixed.at, end);
     }
 }

@@ -200,7 +200,7 @@ impl Stage<'_> {
         self.back(&node, since).await?;
         self.record(format!("{node} lost its disk"), start_us);
         // The copies on it are not only back, they are elsewhere: on a disk with a new name.
-        let replaced = self.cluster.until(WHOLE_PATIENCE, |snapshot| {
+        let replaced = self.cluster.until_filled(WHOLE_PATIENCE, |snapshot| {
             let lost = snapshot
                 .placement
                 .shards
