@@ -190,6 +190,45 @@ impl Cluster {
         Ok(all)
     }
 
+    /// The same, after every disk was verified from end to end, and healed if that does not take longer:
+    /// damage may lie where nobody has read since.
+    pub async fn healed_copies(
+        &self,
+        canaries: &[Canary],
+        mailboxes: &[String],
+        patience: Duration,
+    ) -> Result<Vec<history::Copies>> {
+        self.scrub_all(patience).await?;
+        let deadline = Instant::now() + patience;
+        loop {
+            let all = self.copies(canaries, mailboxes).await?;
+            let is_good = |one: &history::Copies| one.missing.is_empty() && one.damaged.is_empty();
+            if all.iter().all(is_good) || Instant::now() > deadline {
+                return Ok(all);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn scrub_all(&self, patience: Duration) -> Result<()> {
+        let placement = self.snapshot().await.placement;
+        let placed = placement.shards.iter().flat_map(|shard| &shard.replicas);
+        let disks: BTreeSet<(&str, DiskId)> =
+            placed.map(|one| (one.node.as_str(), one.disk_id)).collect();
+        let mut begun = Vec::new();
+        for (node, disk) in disks {
+            begun.push((node, disk, self.scrub(node, disk).await?));
+        }
+        let verified = self.until(patience, |snapshot| {
+            for (node, disk, n_passes) in &begun {
+                let told = snapshot.scrubbed(node, *disk)?;
+                ensure!(told.n_passes >= *n_passes, "disk {disk} on {node} is not verified yet");
+            }
+            Ok(())
+        });
+        verified.await
+    }
+
     /// Creates accounts for a drill; all have the same password.
     pub async fn create_canaries(&self, names: &[String], password: &str) -> Result<Vec<Canary>> {
         let client = self.target.client().await?;

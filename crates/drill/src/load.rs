@@ -76,13 +76,17 @@ impl Load {
         self.runtime.block_on(self.ground.cluster.whole(patience))
     }
 
-    /// Lets the clients finish, waits until all replicas are level, reads everything, and judges.
+    /// Lets the clients finish, waits until all replicas are level, has all copies verified, reads
+    /// everything, and judges.
     pub fn end(self, patience: Duration) -> Result<Judged> {
         let Self { runtime, ground, canaries, crew, recorder } = self;
         ensure!(crew.stop() == 0, "a client of the load panicked");
         runtime.block_on(async {
             let states = ground.cluster.rest(patience).await?;
             states.into_iter().for_each(|state| recorder.record(Record::Replica(state)));
+            let (cluster, mailboxes) = (&ground.cluster, &ground.site.mailboxes);
+            let copies = cluster.healed_copies(&canaries, mailboxes, patience).await?;
+            copies.into_iter().for_each(|one| recorder.record(Record::Copies(one)));
             last_looks(&ground.site, &canaries, &recorder).context("read everything")?;
             ground.cluster.remove_canaries(&canaries).await
         })?;
