@@ -355,12 +355,15 @@ impl Client {
         let command =
             Command::Store(Store { account, mailbox: id, uids, change, unchanged_since: None });
         let start = self.frontend.world.moment();
-        let answered = self.command(command, Vec::new()).await.map(|outcome| match outcome {
-            Outcome::Stored(stored) => {
-                Reply::Changed { uids: stored.messages.iter().map(|m| m.uid.value()).collect() }
-            }
-            _ => Reply::Done,
-        });
+        let answered = match self.drops(Bug::DropStores) {
+            true => Ok(Reply::Changed { uids: vec![target.uid] }),
+            false => self.command(command, Vec::new()).await.map(|outcome| match outcome {
+                Outcome::Stored(stored) => {
+                    Reply::Changed { uids: stored.messages.iter().map(|m| m.uid.value()).collect() }
+                }
+                _ => Reply::Done,
+            }),
+        };
         let (mailbox, flags) = (mailbox.into(), BTreeSet::from([name.to_owned()]));
         let operation = Operation::Store { mailbox, targets: vec![target], change: how, flags };
         self.note(start, operation, answered);
@@ -425,15 +428,23 @@ impl Client {
         let OfMailbox { account, mailbox: id } = self.account.of_mailbox(mailbox);
         let command = Command::Expunge(Expunge { account, mailbox: id, uids, only_deleted: false });
         let start = self.frontend.world.moment();
-        let answered = self.command(command, Vec::new()).await.map(|outcome| match outcome {
-            Outcome::Expunged(expunged) => {
-                Reply::Changed { uids: expunged.uids.iter().map(Uid::value).collect() }
-            }
-            _ => Reply::Done,
-        });
+        let answered = match self.drops(Bug::DropExpunges) {
+            true => Ok(Reply::Changed { uids: vec![target.uid] }),
+            false => self.command(command, Vec::new()).await.map(|outcome| match outcome {
+                Outcome::Expunged(expunged) => {
+                    Reply::Changed { uids: expunged.uids.iter().map(Uid::value).collect() }
+                }
+                _ => Reply::Done,
+            }),
+        };
         self.forget(mailbox, target.uid);
         let (mailbox, targets) = (mailbox.into(), vec![target]);
         self.note(start, Operation::Expunge { mailbox, targets }, answered);
+    }
+
+    /// Whether a bug that is planted strikes now.
+    fn drops(&self, bug: Bug) -> bool {
+        self.frontend.world.plan.bug == Some(bug) && self.dice.chance(200)
     }
 
     fn forget(&mut self, mailbox: &str, uid: u32) {

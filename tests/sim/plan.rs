@@ -23,10 +23,14 @@ pub enum Bug {
     CampaignIncomplete,
     /// A disk that has fewer batches than it had is used as it is.
     TrustOldDisks,
+    /// Some STOREs are acknowledged and never done.
+    DropStores,
+    /// Some expunges are.
+    DropExpunges,
 }
 
 impl Bug {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::AckBeforeSync,
         Self::SkipChecksum,
         Self::ReuseUid,
@@ -35,6 +39,8 @@ impl Bug {
         Self::StaleReads,
         Self::CampaignIncomplete,
         Self::TrustOldDisks,
+        Self::DropStores,
+        Self::DropExpunges,
     ];
 
     /// The promises it breaks, one of which has to be named.
@@ -52,6 +58,8 @@ impl Bug {
             }
             Self::CampaignIncomplete => &["EveryCopyIsWhole", "not within"],
             Self::TrustOldDisks => &["NothingLost", "ReadsAreCurrent", "NumbersAscend"],
+            Self::DropStores => &["LastFlagWins"],
+            Self::DropExpunges => &["StaysExpunged"],
         }
     }
 
