@@ -89,7 +89,10 @@ impl Cluster {
         // Why a copy: what could not be called off stays noted.
         let drained = self.drained().clone();
         for node in drained {
-            self.drain(&node, true).await?;
+            let undone = self.drain(&node, true).await;
+            undone.with_context(|| {
+                format!("node {node} is left drained (rookery ctl node undrain {node})")
+            })?;
         }
         Ok(())
     }
@@ -257,7 +260,9 @@ impl Cluster {
 
     /// Removes them with all their mail. One that cannot be removed keeps none of the others.
     pub async fn remove_canaries(&self, canaries: &[Canary]) -> Result<()> {
-        let client = self.target.client().await.context("canaries are left behind")?;
+        let names = |left: &[&str]| format!("canaries are left behind: {}", left.join(", "));
+        let all: Vec<&str> = canaries.iter().map(|canary| canary.name.as_str()).collect();
+        let client = self.target.client().await.with_context(|| names(&all))?;
         let (mut left, mut why) = (Vec::new(), None);
         for canary in canaries {
             let removing = async {
@@ -269,7 +274,7 @@ impl Cluster {
             }
         }
         match why {
-            Some(why) => Err(why.context(format!("canaries are left behind: {}", left.join(", ")))),
+            Some(why) => Err(why.context(names(&left))),
             None => Ok(()),
         }
     }

@@ -18,6 +18,7 @@ mod recorder;
 mod report;
 mod run;
 mod scenario;
+mod stop;
 mod tls;
 mod watch;
 mod work;
@@ -35,6 +36,7 @@ use check::unread;
 use keeper::Keeper;
 use report::Report;
 use run::Ground;
+use stop::Stop;
 
 pub use args::{Drill, Options};
 pub use availability::{Availability, ClientAvailability, availability};
@@ -77,7 +79,8 @@ async fn on_file(file: &Path, domain: &str, options: &Options) -> Result<ExitCod
 
 async fn on_ground(ground: &Ground, options: &Options) -> Result<ExitCode> {
     try_files(&[options.json.as_deref(), options.html.as_deref()])?;
-    let report = run::run(ground, options).await.context("drill")?;
+    let stop = Stop::listen()?;
+    let report = run::run(ground, options, &stop).await.context("drill")?;
     tell(&report, options.json.as_deref(), options.html.as_deref())
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use api::fault::Fault;
 use tokio::time::Instant;
 
@@ -22,6 +22,7 @@ use crate::progress::Progress;
 use crate::recorder::Recorder;
 use crate::report::{Report, ScenarioReport};
 use crate::scenario::{Scenario, Stage};
+use crate::stop::Stop;
 use crate::work::{Canary, Crew, Member, Site};
 
 /// A cluster that is not whole by then before a drill is not fit for one.
@@ -52,18 +53,17 @@ pub(crate) struct Ground {
 }
 
 /// Runs all scenarios as often as asked; their reports.
-pub(crate) async fn run(ground: &Ground, options: &Options) -> Result<Report> {
+pub(crate) async fn run(ground: &Ground, options: &Options, stop: &Stop) -> Result<Report> {
     let progress = Progress::new(options.n_runs());
     progress.say("is every node fit for a drill?");
-    check_allowed(&ground.cluster).await?;
-    ground.cluster.whole(FIT_PATIENCE).await.context("the cluster is not whole: no drill")?;
+    stop.or(check_fit(&ground.cluster)).await?;
     let seed = options.random_seed();
     let dir = options.histories()?;
     let mut report = Report::new(seed, dir.path().to_owned());
     let scenarios = options.scenarios();
     let rounds = (0..options.repeat).flat_map(|round| scenarios.iter().map(move |it| (round, *it)));
     for (round, scenario) in rounds {
-        let run = Run { ground, options, progress: &progress, scenario, round, seed };
+        let run = Run { ground, options, stop, progress: &progress, scenario, round, seed };
         match run.run(dir.path()).await {
             Ok(one) => {
                 progress.done(&one);
@@ -81,20 +81,21 @@ pub(crate) async fn run(ground: &Ground, options: &Options) -> Result<Report> {
     Ok(report)
 }
 
-/// A drill that could not hurt every node is not begun.
-async fn check_allowed(cluster: &Cluster) -> Result<()> {
+/// A drill that could not hurt every node, or of a cluster that is hurt already, is not begun.
+async fn check_fit(cluster: &Cluster) -> Result<()> {
     let snapshot = cluster.snapshot().await;
     for node in &snapshot.placement.nodes {
         if let Err(error) = cluster.inflict(&node.name, &Fault::Probe).await {
             bail!("node {}: {error}", node.name);
         }
     }
-    Ok(())
+    cluster.whole(FIT_PATIENCE).await.context("the cluster is not whole: no drill")
 }
 
 struct Run<'a> {
     ground: &'a Ground,
     options: &'a Options,
+    stop: &'a Stop,
     progress: &'a Progress,
     scenario: Scenario,
     /// Counted from 0.
@@ -107,23 +108,23 @@ impl Run<'_> {
         let (name, round) = (self.scenario.name(), self.round + 1);
         self.progress.begin(self.scenario, round);
         // Why each time: what the one before took may not be back, and with this one's a majority be gone.
-        let whole = self.ground.cluster.whole(FIT_PATIENCE).await;
-        whole.context("the cluster is not whole: nothing more is hurt")?;
+        let whole = async {
+            let whole = self.ground.cluster.whole(FIT_PATIENCE).await;
+            whole.context("the cluster is not whole: nothing more is hurt")
+        };
+        self.stop.or(whole).await?;
         let salt = u64::from(self.round) * 100 + self.scenario as u64;
         let dice = Dice::new(self.seed).fork(salt);
         let file = histories.join(format!("{name}-{round}.jsonl"));
         let recorder = Arc::new(Recorder::begin(Some(&file))?);
+        // Why to its end, whoever wants it sooner: what was made has to be known to be removed.
         let canaries = self.create_canaries(&dice).await?;
-        let run = tokio::select! {
-            repair = self.with_canaries(&canaries, &recorder, dice) => repair,
-            stopped = stopped() => stopped.and_then(|()| bail!("stopped; no verdict")),
-        };
+        let run = self.stop.or(self.with_canaries(&canaries, &recorder, dice)).await;
         let undrained = self.ground.cluster.undrain().await;
         // Why before the error: a drill that fails leaves no accounts behind either.
         let removed = self.ground.cluster.remove_canaries(&canaries).await;
-        let mut repair = run?;
-        repair.trouble.extend(undrained.err().map(|error| format!("{error:#}")));
-        repair.trouble.extend(removed.err().map(|error| format!("{error:#}")));
+        let left = [undrained.err(), removed.err()].into_iter().flatten();
+        let repair = with_left(run, left.map(|error| format!("{error:#}")).collect())?;
         let history = recorder.history();
         self.progress.say("judging");
         Ok(self.judge(&history, repair, file))
@@ -261,16 +262,16 @@ pub(crate) async fn at_work(
     }
 }
 
-/// Completes at Ctrl-C or SIGTERM: the canaries are removed before the drill ends.
-async fn stopped() -> Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt()).context("listen for Ctrl-C")?;
-    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+/// What could not be taken back after a run is told whatever came of the run.
+fn with_left(run: Result<Repair>, left: Vec<String>) -> Result<Repair> {
+    match run {
+        Ok(mut repair) => {
+            repair.trouble.extend(left);
+            Ok(repair)
+        }
+        Err(error) if left.is_empty() => Err(error),
+        Err(error) => Err(anyhow!("{error:#}; {}", left.join("; "))),
     }
-    Ok(())
 }
 
 /// What became of the clients and the cluster.
@@ -346,6 +347,19 @@ mod tests {
         let ((names, password), (others, other)) = (named(), named());
         assert!(names.len() == 2 && names.iter().all(|name| !others.contains(name)));
         assert_ne!(password, other);
+    }
+
+    #[test]
+    fn what_is_left_behind_is_told_of_a_drill_that_was_broken_off_too() {
+        let left = || vec!["node n2 is left drained".to_owned(), "canaries are left".to_owned()];
+        let repair = with_left(Ok(Repair::default()), left()).ok().unwrap();
+        assert_eq!(repair.trouble, left());
+        let stopped = || Err(anyhow!("no answer").context("stopped"));
+        let said = with_left(stopped(), left()).err().unwrap();
+        let want = "stopped: no answer; node n2 is left drained; canaries are left";
+        assert_eq!(format!("{said:#}"), want);
+        let said = with_left(stopped(), Vec::new()).err().unwrap();
+        assert_eq!(format!("{said:#}"), "stopped: no answer");
     }
 
     #[tokio::test(start_paused = true)]

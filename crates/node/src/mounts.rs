@@ -37,7 +37,7 @@ pub(crate) const MISSING: &str = "it is not there, or not the node's to write to
 fn first_away(config: &Config) -> Option<PathBuf> {
     let is_away = |path: &&PathBuf| {
         let is_below = config.require_mounts && !is_mounted(path);
-        is_below || (disks::is_missing(path, &config.name) && disks::is_member(config))
+        is_below || (disks::is_member(config) && disks::is_missing(path, &config.name))
     };
     config.data_dirs.iter().find(is_away).cloned()
 }
