@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -9,6 +10,8 @@ use tests::demo::{Demo, rookery};
 
 /// Scenarios of the test; `ROOKERY_DRILL` names others, separated by commas.
 const SCENARIOS: &str = "leader-crash,leader-drain";
+/// For a drill to notice that nobody is there.
+const SAID_WITHIN: Duration = Duration::from_secs(40);
 
 fn drill(arguments: &[&str], paths: &[&Path]) -> Result<Output> {
     Command::new(rookery()).arg("drill").args(arguments).args(paths).output().context("run drill")
@@ -20,7 +23,7 @@ fn said(output: &Output) -> String {
 
 #[test]
 fn a_drill_of_a_demo_finds_every_promise_kept_and_leaves_nothing_behind() -> Result<()> {
-    let demo = Demo::start(&["--no-sample-mail", "--accounts", "0"])?;
+    let mut demo = Demo::start(&["--no-sample-mail", "--accounts", "0"])?;
     let out = demo.dir().join("histories");
     let (json, html) = (demo.dir().join("report.json"), demo.dir().join("report.html"));
     let file = demo.cluster_file();
@@ -54,7 +57,22 @@ fn a_drill_of_a_demo_finds_every_promise_kept_and_leaves_nothing_behind() -> Res
     let checked = drill(&["check"], &[&out])?;
     ensure!(checked.status.success(), "the same histories: {}", said(&checked));
     let first = scenarios.split(',').next().context("no scenario")?;
-    a_planted_loss_is_found(&out.join(format!("{first}-1.jsonl")))
+    a_planted_loss_is_found(&out.join(format!("{first}-1.jsonl")))?;
+    demo.end()?;
+    a_drill_of_nothing_ends(&file, &json)
+}
+
+/// Where nobody answers it says so, and the report of a drill before it does not stay.
+fn a_drill_of_nothing_ends(file: &Path, json: &Path) -> Result<()> {
+    let begun = Instant::now();
+    let done = drill(&["--cluster"], &[file, Path::new("--json"), json])?;
+    let said = said(&done);
+    ensure!(!done.status.success(), "it passed without a cluster: {said}");
+    ensure!(said.contains("no node of a formed cluster answered"), "{said}");
+    ensure!(begun.elapsed() < SAID_WITHIN, "it took {:?}", begun.elapsed());
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(json)?)?;
+    ensure!(report["passed"] == false, "the report of the drill before is still there");
+    Ok(())
 }
 
 /// Takes one message out of what was there in the end.

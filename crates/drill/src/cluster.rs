@@ -47,6 +47,11 @@ impl Cluster {
         Ok(Self { target, admin, faults, drained: Mutex::default() })
     }
 
+    /// Waits until a node tells where everything is, and not for ever.
+    pub async fn reach(&self) -> Result<()> {
+        self.target.client().await.map(drop)
+    }
+
     /// Asks every node how it is.
     pub async fn snapshot(&self) -> Snapshot {
         let mut placement = self.faults.placement().await;

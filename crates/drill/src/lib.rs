@@ -59,7 +59,10 @@ pub fn run(drill: Drill) -> Result<ExitCode> {
     runtime.context("start runtime")?.block_on(async {
         match drill.ground.cluster_file() {
             Some(file) => on_file(file, &drill.ground.domain, &drill.options).await,
-            None => on_ground(&drill.ground.ground(&drill.options)?, &drill.options).await,
+            None => {
+                let ground = drill.ground.ground(&drill.options)?;
+                on_ground(&ground, &drill.options, None).await
+            }
         }
     })
 }
@@ -71,17 +74,32 @@ pub async fn on_cluster_file(file: &Path, options: &Options) -> Result<ExitCode>
 
 async fn on_file(file: &Path, domain: &str, options: &Options) -> Result<ExitCode> {
     let ground = args::of_file(&ClusterFile::read(file)?, domain)?;
-    let keeper = Keeper::start(file)?;
-    let done = on_ground(&ground, options).await;
-    drop(keeper);
-    done
+    on_ground(&ground, options, Some(file)).await
 }
 
-async fn on_ground(ground: &Ground, options: &Options) -> Result<ExitCode> {
-    try_files(&[options.json.as_deref(), options.html.as_deref()])?;
+/// Drills; nodes of this cluster file that die are started again.
+async fn on_ground(ground: &Ground, options: &Options, kept: Option<&Path>) -> Result<ExitCode> {
+    let seed = options.random_seed();
+    let (json, html) = (options.json.as_deref(), options.html.as_deref());
+    begin_files(seed, json, html)?;
     let stop = Stop::listen()?;
-    let report = run::run(ground, options, &stop).await.context("drill")?;
-    tell(&report, options.json.as_deref(), options.html.as_deref())
+    // Why before all else: whoever waits for a cluster that is not there waits for ever, and nodes of a demo
+    // that has ended are not to be started.
+    stop.or(ground.cluster.reach()).await.context("drill")?;
+    let keeper = kept.map(Keeper::start).transpose()?;
+    let report = run::run(ground, options, seed, &stop).await.context("drill");
+    let told = report.and_then(|report| tell(&report, json, html));
+    drop(keeper);
+    told
+}
+
+/// Makes sure that reports can be written. What a drill before this one wrote is not of this one, which may
+/// be killed before it has a report.
+fn begin_files(seed: u64, json: Option<&Path>, html: Option<&Path>) -> Result<()> {
+    try_files(&[json, html])?;
+    // Why only those: what was written elsewhere, as into a pipe, cannot be replaced.
+    let is_file = |path: &&Path| path.is_file();
+    write_files(&Report::unfinished(seed), json.filter(is_file), html.filter(is_file))
 }
 
 /// Makes sure that reports can be written, before hours are spent on them.
@@ -103,6 +121,11 @@ fn tell(report: &Report, json: Option<&Path>, html: Option<&Path>) -> Result<Exi
         report.seed,
         report.verdict()
     );
+    write_files(report, json, html)?;
+    Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn write_files(report: &Report, json: Option<&Path>, html: Option<&Path>) -> Result<()> {
     if let Some(path) = json {
         fs::write(path, report.to_json()?).with_context(|| format!("write {}", path.display()))?;
     }
@@ -110,7 +133,7 @@ fn tell(report: &Report, json: Option<&Path>, html: Option<&Path>) -> Result<Exi
         let page = report::page(report);
         fs::write(path, page).with_context(|| format!("write {}", path.display()))?;
     }
-    Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(())
 }
 
 fn check_again(path: &Path) -> Result<ExitCode> {
@@ -220,6 +243,20 @@ mod tests {
         assert!(said.to_string().starts_with("write "), "{said}");
         let kept = fs::read_to_string(&there).expect("it was written");
         assert_eq!(kept, "of the last drill");
+    }
+
+    #[test]
+    fn a_drill_that_ends_without_a_report_leaves_none_that_passed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (json, html) = (dir.path().join("json"), dir.path().join("html"));
+        let report = report(&history(&["t1"]));
+        tell(&report, Some(&json), Some(&html)).expect("it can be written");
+        begin_files(8, Some(&json), Some(&html)).expect("it can be written");
+        let read = |path: &Path| fs::read_to_string(path).expect("it was written");
+        let value: serde_json::Value = serde_json::from_str(&read(&json)).expect("JSON");
+        assert_eq!(value["passed"], false);
+        assert_eq!(value["seed"], 8);
+        assert!(read(&html).contains("Not finished") && !read(&html).contains("Passed."));
     }
 
     #[test]

@@ -218,6 +218,12 @@ impl Report {
         Self { seed, version, histories, scenarios: Vec::new(), broken_off: None }
     }
 
+    /// What is told as long as nothing else is.
+    pub(crate) fn unfinished(seed: u64) -> Self {
+        let broken_off = Some("a run that has not ended, or never came to its end".into());
+        Self { broken_off, ..Self::new(seed, PathBuf::new()) }
+    }
+
     /// In one line.
     pub(crate) fn verdict(&self) -> String {
         match &self.broken_off {

@@ -53,11 +53,15 @@ pub(crate) struct Ground {
 }
 
 /// Runs all scenarios as often as asked; their reports.
-pub(crate) async fn run(ground: &Ground, options: &Options, stop: &Stop) -> Result<Report> {
+pub(crate) async fn run(
+    ground: &Ground,
+    options: &Options,
+    seed: u64,
+    stop: &Stop,
+) -> Result<Report> {
     let progress = Progress::new(options.n_runs());
     progress.say("is every node fit for a drill?");
     stop.or(check_fit(&ground.cluster)).await?;
-    let seed = options.random_seed();
     let dir = options.histories()?;
     let mut report = Report::new(seed, dir.path().to_owned());
     let scenarios = options.scenarios();
