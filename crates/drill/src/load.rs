@@ -65,7 +65,7 @@ impl Load {
         self.recorder.record(Record::Fault(Fault { name, start_us, end_us }));
     }
 
-    /// Waits until each client got so many more operations acknowledged.
+    /// Waits until each client got so many more operations done.
     pub fn progress(&self, n_operations: u64, patience: Duration) -> Result<()> {
         let members = &self.crew.members;
         self.runtime.block_on(at_work(members, &self.recorder, n_operations, patience))

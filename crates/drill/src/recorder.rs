@@ -19,7 +19,29 @@ pub(crate) struct Recorder {
 struct State {
     file: Option<File>,
     history: History,
-    n_acknowledged: Vec<u64>,
+    /// By client.
+    done: Vec<Done>,
+}
+
+/// What one client got done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Done {
+    /// Operations that were acknowledged.
+    pub n_acknowledged: u64,
+    /// Those among them that change something.
+    pub n_changed: u64,
+    /// Changes that were asked for and not acknowledged.
+    pub n_failed: u64,
+}
+
+impl Done {
+    fn count(&mut self, event: &Event) {
+        let is_change = !matches!(event.operation, Operation::Read { .. });
+        let is_done = matches!(event.verdict, Verdict::Acknowledged { .. });
+        self.n_acknowledged += u64::from(is_done);
+        self.n_changed += u64::from(is_change && is_done);
+        self.n_failed += u64::from(is_change && !is_done);
+    }
 }
 
 impl Recorder {
@@ -28,7 +50,7 @@ impl Recorder {
         let create =
             |path: &Path| File::create(path).with_context(|| format!("create {}", path.display()));
         let file = file.map(create).transpose()?;
-        let state = State { file, history: History::default(), n_acknowledged: Vec::new() };
+        let state = State { file, history: History::default(), done: Vec::new() };
         Ok(Self { began: Instant::now(), state: Mutex::new(state) })
     }
 
@@ -46,13 +68,12 @@ impl Recorder {
             tracing::warn!(%error, "history not written any more");
             state.file = None;
         }
-        if let Record::Event(Event { client, verdict: Verdict::Acknowledged { .. }, .. }) = &record
-        {
-            let client = *client as usize;
-            if state.n_acknowledged.len() <= client {
-                state.n_acknowledged.resize(client + 1, 0);
+        if let Record::Event(event) = &record {
+            let client = event.client as usize;
+            if state.done.len() <= client {
+                state.done.resize(client + 1, Done::default());
             }
-            state.n_acknowledged[client] += 1;
+            state.done[client].count(event);
         }
         state.history.records.push(record);
     }
@@ -64,9 +85,9 @@ impl Recorder {
         self.record(Record::Event(Event { client, account, start_us, end_us, operation, verdict }));
     }
 
-    /// How many operations of each client were acknowledged so far.
-    pub fn acknowledged(&self, client: u32) -> u64 {
-        self.lock().n_acknowledged.get(client as usize).copied().unwrap_or(0)
+    /// What a client got done so far.
+    pub fn done(&self, client: u32) -> Done {
+        self.lock().done.get(client as usize).copied().unwrap_or_default()
     }
 
     /// Everything so far.

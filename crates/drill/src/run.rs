@@ -19,17 +19,17 @@ use crate::dice::Dice;
 use crate::history::{History, Record};
 use crate::look::{Bodies, look};
 use crate::progress::Progress;
-use crate::recorder::Recorder;
+use crate::recorder::{Done, Recorder};
 use crate::report::{Report, ScenarioReport};
 use crate::scenario::{Scenario, Stage};
 use crate::stop::Stop;
-use crate::work::{Canary, Crew, Member, Site};
+use crate::work::{Canary, Crew, Member, Role, Site};
 
 /// A cluster that is not whole by then before a drill is not fit for one.
 const FIT_PATIENCE: Duration = Duration::from_secs(60);
 /// How long the clients may take until each of them works.
 const WARM_PATIENCE: Duration = Duration::from_secs(60);
-/// Acknowledged operations after which a client counts as working.
+/// Operations that a client got done when it counts as working.
 const WARM_OPERATIONS: u64 = 3;
 /// How long clients go on before a fault.
 const CALM: Duration = Duration::from_secs(2);
@@ -241,18 +241,32 @@ pub(crate) async fn warm(crew: &Crew, recorder: &Recorder) -> Result<()> {
     warmed.context("is its port right?")
 }
 
-/// Waits until each client got so many more operations acknowledged.
+/// Whether a client got so many operations more done. A store that answers reads and refuses every change does
+/// not work: who is there to change something has to. The POP3 client may find no message that it may take
+/// away; then none that it tried to may have stayed.
+pub(crate) fn has_worked(role: Role, since: Done, now: Done, n_operations: u64) -> bool {
+    let is_served = now.n_acknowledged >= since.n_acknowledged + n_operations;
+    let has_changed = now.n_changed > since.n_changed;
+    match role {
+        Role::Sorter => now.n_changed >= since.n_changed + n_operations,
+        Role::Collect => is_served && (has_changed || now.n_failed == since.n_failed),
+        Role::Deliver | Role::Reader | Role::Idle => is_served,
+    }
+}
+
+/// Waits until each client got so many more operations done.
 pub(crate) async fn at_work(
     members: &[Member],
     recorder: &Recorder,
     n_operations: u64,
     patience: Duration,
 ) -> Result<()> {
-    let count = |one: &Member| recorder.acknowledged(one.id);
-    let goals: Vec<_> = members.iter().map(|one| (one, count(one) + n_operations)).collect();
+    let begun: Vec<_> = members.iter().map(|one| (one, recorder.done(one.id))).collect();
     let deadline = Instant::now() + patience;
     loop {
-        let idle = goals.iter().find(|(one, goal)| count(one) < *goal);
+        let idle = begun.iter().find(|(one, since)| {
+            !has_worked(one.role, *since, recorder.done(one.id), n_operations)
+        });
         match idle {
             None => return Ok(()),
             Some((one, _)) if Instant::now() > deadline => bail!(
@@ -332,7 +346,6 @@ fn last_looks_into(
 mod tests {
     use super::*;
     use crate::history::{Event, Operation, Reply, Verdict, View};
-    use crate::work::Role;
 
     fn acknowledge(recorder: &Recorder, client: u32) {
         recorder.record(Record::Event(Event {
@@ -343,6 +356,24 @@ mod tests {
             operation: Operation::Read { mailbox: "INBOX".into() },
             verdict: Verdict::Acknowledged { reply: Reply::Viewed(View::default()) },
         }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_works_no_more_is_named() {
+        let recorder = Recorder::begin(None).unwrap();
+        let member = |id, role| Member { id, role, account: "anna".into() };
+        let members = [member(0, Role::Reader), member(1, Role::Idle)];
+        // What was done before does not count.
+        (0..5).for_each(|_| members.iter().for_each(|one| acknowledge(&recorder, one.id)));
+        let work = async { (0..2).for_each(|_| acknowledge(&recorder, 0)) };
+        let (asked, ()) =
+            tokio::join!(at_work(&members, &recorder, 2, Duration::from_secs(9)), work);
+        let said = asked.unwrap_err().to_string();
+        assert_eq!(said, "client 1 (IDLE) of anna gets nothing done in 9s");
+        let work = async { members.iter().for_each(|one| acknowledge(&recorder, one.id)) };
+        let (asked, ()) =
+            tokio::join!(at_work(&members, &recorder, 1, Duration::from_secs(9)), work);
+        assert!(asked.is_ok());
     }
 
     #[test]
@@ -366,21 +397,25 @@ mod tests {
         assert_eq!(format!("{said:#}"), "stopped: no answer");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_client_that_works_no_more_is_named() {
+    #[test]
+    fn a_store_that_only_answers_reads_does_not_work() {
         let recorder = Recorder::begin(None).unwrap();
-        let member = |id, role| Member { id, role, account: "anna".into() };
-        let members = [member(0, Role::Sorter), member(1, Role::Idle)];
-        // What was done before does not count.
-        (0..5).for_each(|_| members.iter().for_each(|one| acknowledge(&recorder, one.id)));
-        let work = async { (0..2).for_each(|_| acknowledge(&recorder, 0)) };
-        let (asked, ()) =
-            tokio::join!(at_work(&members, &recorder, 2, Duration::from_secs(9)), work);
-        let said = asked.unwrap_err().to_string();
-        assert_eq!(said, "client 1 (IDLE) of anna gets nothing done in 9s");
-        let work = async { members.iter().for_each(|one| acknowledge(&recorder, one.id)) };
-        let (asked, ()) =
-            tokio::join!(at_work(&members, &recorder, 1, Duration::from_secs(9)), work);
-        assert!(asked.is_ok());
+        let changes = |verdict: Verdict| {
+            let (mailbox, targets) = ("INBOX".into(), Vec::new());
+            let expunge = Operation::Expunge { mailbox, targets };
+            recorder.event((0, "anna"), 1, expunge, verdict);
+        };
+        let refused = || Verdict::Refused { why: "no majority".into() };
+        let works = |role, since| has_worked(role, since, recorder.done(0), 2);
+        let begun = recorder.done(0);
+        (0..9).for_each(|_| acknowledge(&recorder, 0));
+        assert!(works(Role::Reader, begun) && works(Role::Collect, begun));
+        assert!(!works(Role::Sorter, begun), "it changed nothing");
+        (0..3).for_each(|_| changes(refused()));
+        assert!(!works(Role::Sorter, begun) && !works(Role::Collect, begun), "all was refused");
+        changes(Verdict::Acknowledged { reply: Reply::Done });
+        assert!(works(Role::Collect, begun) && !works(Role::Sorter, begun));
+        changes(Verdict::Acknowledged { reply: Reply::Done });
+        assert!(works(Role::Sorter, begun));
     }
 }
