@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use api::admin::{AdminClient, NodeStatus};
 use api::fault::{Fault, FaultClient};
 use api::meta::{DiskScrub, MetaError, ReplicaReport, ReplicaState};
-use api::placement::{DiskId, META_SHARD, Placement, ReplicaRole, Shard};
+use api::placement::{DiskId, META_SHARD, Placement, Replica, ReplicaRole, Shard};
 use tokio::time::Instant;
 
 use crate::history;
@@ -339,9 +339,30 @@ impl Snapshot {
         leaders.max_by_key(|(_, one)| one.term).map(|(node, _)| node)
     }
 
-    /// How many shards a node leads, the meta group included.
-    pub fn n_led(&self, node: &str) -> usize {
-        self.placement.shards.iter().filter(|shard| self.leader(shard) == Some(node)).count()
+    /// Every shard that this node could lead, from this disk if one is said, was seen to be led by another;
+    /// `seen` are those that were. Why not that it leads none: who cannot be asked tells of none.
+    pub fn check_led_by_others(
+        &self,
+        node: &str,
+        disk: Option<DiskId>,
+        seen: &mut BTreeSet<u32>,
+    ) -> Result<()> {
+        let is_there =
+            |one: &Replica| one.node == node && disk.is_none_or(|disk| one.disk_id == disk);
+        let mut open = None;
+        for shard in self.placement.shards.iter().filter(|one| one.replicas.iter().any(is_there)) {
+            let leader = self.leader(shard);
+            if leader.is_some_and(|leader| leader != node) {
+                seen.insert(shard.shard.0);
+            } else if !seen.contains(&shard.shard.0) {
+                open = open.or(Some((shard.shard, leader)));
+            }
+        }
+        match open {
+            None => Ok(()),
+            Some((shard, Some(_))) => bail!("{node} still leads shard {shard}"),
+            Some((shard, None)) => bail!("nobody is seen to lead shard {shard}"),
+        }
     }
 
     /// The node that leads most of these shards, each counted as often as is said.

@@ -1,7 +1,7 @@
 //! What a drill does to a cluster, by name. Each scenario returns when the fault is over; that everything
 //! is whole again is waited for, and measured, by who runs it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -139,9 +139,9 @@ impl Stage<'_> {
         let node = self.busiest().await?;
         let start_us = self.recorder.now_us();
         self.cluster.drain(&node, false).await?;
-        let emptied = self.cluster.until(DRAIN_PATIENCE, |snapshot| match snapshot.n_led(&node) {
-            0 => Ok(()),
-            n => bail!("{node} still leads {n} shards"),
+        // Why all at once: as long as it is drained none may come back.
+        let emptied = self.cluster.until(DRAIN_PATIENCE, |snapshot| {
+            snapshot.check_led_by_others(&node, None, &mut BTreeSet::new())
         });
         let emptied = emptied.await;
         self.cluster.drain(&node, true).await?;
@@ -177,6 +177,7 @@ impl Stage<'_> {
         let known = self.cluster.snapshot().await.scrubbed(&node, disk)?.n_damaged;
         let fault = Fault::Rot { disk, n_bits: ROT_BITS, seed: self.dice.next() };
         let n_bits = self.inflict(&node, &fault).await?;
+        ensure!(n_bits > 0, "no bit of {node} could be turned over");
         self.record(format!("{n_bits} bits turned over on {node}"), start_us);
         let n_passes = self.cluster.scrub(&node, disk).await?;
         let healed = self.cluster.until(SCRUB_PATIENCE, |snapshot| {
@@ -187,7 +188,7 @@ impl Stage<'_> {
             Ok(told.n_damaged - known.min(told.n_damaged))
         });
         match healed.await? {
-            0 if n_bits > 0 => bail!("{n_bits} bits turned over and scrub found nothing"),
+            0 => bail!("{n_bits} bits turned over and scrub found nothing"),
             _ => Ok(()),
         }
     }
@@ -268,11 +269,16 @@ impl Stage<'_> {
         let start_us = self.recorder.now_us();
         self.inflict(node, fault).await?;
         let until = Instant::now() + duration;
-        let led = self.cluster.until(duration, |snapshot| match snapshot.n_led(node) {
-            0 => Ok(()),
-            n => bail!("{node} ({what}) still leads {n} shards"),
+        // Why: what lies on its other disks it may go on to lead.
+        let disk = match fault {
+            Fault::FillDisk { disk, .. } => Some(*disk),
+            _ => None,
+        };
+        let mut seen = BTreeSet::new();
+        let led = self.cluster.until(duration, |snapshot| {
+            snapshot.check_led_by_others(node, disk, &mut seen)
         });
-        let led = led.await;
+        let led = led.await.with_context(|| format!("{node} {what}"));
         tokio::time::sleep_until(until).await;
         self.record(format!("{node} {what}"), start_us);
         led
@@ -287,5 +293,90 @@ impl Stage<'_> {
     fn record(&self, name: String, start_us: u64) {
         let end_us = self.recorder.now_us();
         self.recorder.record(Record::Fault(history::Fault { name, start_us, end_us }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use api::admin::NodeStatus;
+    use api::meta::{ReplicaReport, ReplicaState};
+    use api::placement::{DiskId, Placement, Replica, ReplicaRole, Shard};
+
+    use super::*;
+    use crate::cluster::Snapshot;
+
+    /// One of three copies.
+    fn report(replica_id: u64, state: ReplicaState, term: u64) -> ReplicaReport {
+        ReplicaReport {
+            shard: META_SHARD,
+            replica_id,
+            disk_id: DiskId::default(),
+            state,
+            term,
+            leader: None,
+            last_log: 0,
+            committed: 0,
+            applied: 0,
+            digest: [0; 32],
+            n_missing_chunks: 0,
+            n_chunks: 0,
+            chunk_bytes: 0,
+            followers: Vec::new(),
+            voters: Vec::new(),
+            learners: Vec::new(),
+            is_joint: false,
+            missing_bytes: 0,
+            received_bytes: 0,
+            is_recovered: false,
+        }
+    }
+
+    /// Of n1, n2 and n3 those that answer, with what their replicas say that they are.
+    fn snapshot(answers: &[(u64, ReplicaState, u64)]) -> Snapshot {
+        let replica = |replica_id| Replica {
+            replica_id,
+            node: format!("n{replica_id}"),
+            disk_id: DiskId::default(),
+            role: ReplicaRole::Voter,
+            replaces: None,
+        };
+        let shard = Shard {
+            shard: META_SHARD,
+            replicas: (1..=3).map(replica).collect(),
+            leader: None,
+            n_wanted: 3,
+            forced: None,
+            outcasts: Vec::new(),
+        };
+        let placement = Placement { shards: vec![shard], ..Placement::default() };
+        let nodes = answers.iter().map(|(id, state, term)| {
+            let replicas = vec![report(*id, *state, *term)];
+            (format!("n{id}"), NodeStatus { replicas, ..NodeStatus::default() })
+        });
+        Snapshot { nodes: nodes.collect(), placement: Arc::new(placement) }
+    }
+
+    #[test]
+    fn who_cannot_be_asked_is_not_taken_for_one_that_leads_nothing() {
+        use ReplicaState::{Follower, Leader};
+        let mut seen = BTreeSet::new();
+        let mut said = |answers: &[(u64, ReplicaState, u64)]| {
+            let checked = snapshot(answers).check_led_by_others("n1", None, &mut seen);
+            checked.err().map(|error| error.to_string())
+        };
+        let before = [(1, Leader, 4), (2, Follower, 4), (3, Follower, 4)];
+        assert_eq!(said(&before).as_deref(), Some("n1 still leads shard 0"));
+        let paused = [(2, Follower, 4), (3, Follower, 4)];
+        assert_eq!(said(&paused).as_deref(), Some("nobody is seen to lead shard 0"));
+        // Cut off from its peers alone it may take itself for the leader still.
+        assert_eq!(said(&[(1, Leader, 4), (2, Leader, 5), (3, Follower, 5)]), None);
+        // What was seen once is not asked for again.
+        assert_eq!(said(&paused), None);
+        // What lies on another disk is not hurt.
+        let other = Some(DiskId([1; 16]));
+        let checked = snapshot(&before).check_led_by_others("n1", other, &mut BTreeSet::new());
+        assert!(checked.is_ok());
     }
 }
