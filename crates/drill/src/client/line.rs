@@ -56,6 +56,8 @@ impl Line {
         let stream = TcpStream::connect_timeout(&at, CONNECT_DEADLINE)
             .with_context(|| format!("connect {address}"))?;
         stream.set_read_timeout(Some(READ_DEADLINE))?;
+        // Why: a server that takes nothing is as silent as one that says nothing.
+        stream.set_write_timeout(Some(READ_DEADLINE))?;
         stream.set_nodelay(true)?;
         let stream = match &endpoint.tls {
             None => Stream::Plain(stream),
@@ -102,12 +104,13 @@ impl Line {
         self.n_received
     }
 
-    /// Changes how long a read waits.
+    /// Changes how long a read waits; a write waits as long, and not less than usual.
     pub fn set_deadline(&mut self, deadline: Duration) -> Result<()> {
         let tcp = match self.stream.get_ref() {
             Stream::Plain(tcp) => tcp,
             Stream::Tls(tls) => tls.get_ref(),
         };
+        tcp.set_write_timeout(Some(deadline.max(READ_DEADLINE)))?;
         Ok(tcp.set_read_timeout(Some(deadline))?)
     }
 }
@@ -140,5 +143,25 @@ impl Write for Stream {
             Self::Plain(tcp) => tcp.flush(),
             Self::Tls(tls) => tls.flush(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_takes_nothing_is_not_waited_for_for_ever() {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut line = Line::connect(&server.local_addr().unwrap().to_string()).unwrap();
+        for (deadline_s, patience_s) in [(90, 90), (1, 30)] {
+            line.set_deadline(Duration::from_secs(deadline_s)).unwrap();
+            let Stream::Plain(tcp) = line.stream.get_ref() else { panic!("it is in clear") };
+            assert_eq!(tcp.read_timeout().unwrap(), Some(Duration::from_secs(deadline_s)));
+            assert_eq!(tcp.write_timeout().unwrap(), Some(Duration::from_secs(patience_s)));
+        }
+        let fresh = Line::connect(&server.local_addr().unwrap().to_string()).unwrap();
+        let Stream::Plain(tcp) = fresh.stream.get_ref() else { panic!("it is in clear") };
+        assert_eq!(tcp.write_timeout().unwrap(), Some(READ_DEADLINE));
     }
 }
