@@ -16,7 +16,7 @@ use crate::dice::Dice;
 use crate::history::{Fault, Record};
 use crate::recorder::Recorder;
 use crate::run::{Ground, at_work, last_looks, name_canaries, warm};
-use crate::work::{Canary, Crew};
+use crate::work::{Canary, Crew, Pace};
 
 /// A running load. Blocks, for callers without a runtime of their own.
 pub struct Load {
@@ -47,7 +47,7 @@ impl Load {
             let ground = args::of_file(&ClusterFile::read(file)?, args::CANARY_DOMAIN)?;
             let (names, password) = name_canaries(&dice, n_canaries, &ground.domain);
             let canaries = ground.cluster.create_canaries(&names, &password).await?;
-            let crew = Crew::start(&ground.site, &canaries, &recorder, &dice)?;
+            let crew = Crew::start(&ground.site, &canaries, &recorder, Pace::Steady, &dice)?;
             warm(&crew, &recorder).await?;
             anyhow::Ok((ground, canaries, crew))
         })?;
@@ -90,7 +90,7 @@ impl Load {
             last_looks(&ground.site, &canaries, &recorder).context("read everything")?;
             ground.cluster.remove_canaries(&canaries).await
         })?;
-        let history = recorder.history();
+        let history = recorder.take_history();
         Ok(Judged { violations: check(&history), availability: availability(&history) })
     }
 }

@@ -90,12 +90,26 @@ impl Recorder {
         self.lock().done.get(client as usize).copied().unwrap_or_default()
     }
 
-    /// Everything so far.
-    pub fn history(&self) -> History {
-        self.lock().history.clone()
+    /// Everything so far; it is no longer kept here, since it may be most of what a drill has in memory.
+    pub fn take_history(&self) -> History {
+        std::mem::take(&mut self.lock().history)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_is_in_memory_once() {
+        let recorder = Recorder::begin(None).unwrap();
+        let operation = Operation::Read { mailbox: "INBOX".into() };
+        recorder.event((3, "anna"), 1, operation, Verdict::Refused { why: "no".into() });
+        assert_eq!(recorder.take_history().records.len(), 1);
+        assert_eq!(recorder.take_history(), History::default());
     }
 }

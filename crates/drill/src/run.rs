@@ -23,7 +23,7 @@ use crate::recorder::{Done, Recorder};
 use crate::report::{Report, ScenarioReport};
 use crate::scenario::{Scenario, Stage};
 use crate::stop::Stop;
-use crate::work::{Canary, Crew, Member, Role, Site};
+use crate::work::{Canary, Crew, Member, Pace, Role, Site};
 
 /// A cluster that is not whole by then before a drill is not fit for one.
 const FIT_PATIENCE: Duration = Duration::from_secs(60);
@@ -129,7 +129,7 @@ impl Run<'_> {
         let removed = self.ground.cluster.remove_canaries(&canaries).await;
         let left = [undrained.err(), removed.err()].into_iter().flatten();
         let repair = with_left(run, left.map(|error| format!("{error:#}")).collect())?;
-        let history = recorder.history();
+        let history = recorder.take_history();
         self.progress.say("judging");
         Ok(self.judge(&history, repair, file))
     }
@@ -173,7 +173,7 @@ impl Run<'_> {
     ) -> Result<()> {
         let cluster = &self.ground.cluster;
         let shards = cluster.shards_of(canaries).await?;
-        let crew = Crew::start(&self.ground.site, canaries, recorder, &dice)?;
+        let crew = Crew::start(&self.ground.site, canaries, recorder, Pace::Slowing, &dice)?;
         repair.members.clone_from(&crew.members);
         self.progress.say("clients begin");
         warm(&crew, recorder).await?;

@@ -18,7 +18,7 @@ use crate::recorder::{Done, Recorder};
 use crate::report::Spread;
 use crate::run::{has_worked, last_looks};
 use crate::stop::Stop;
-use crate::work::{Canary, Crew, Member, Site};
+use crate::work::{Canary, Crew, Member, Pace, Site};
 
 /// Limit: nobody means to use a server that is not theirs for longer.
 const SECONDS_MAX: u64 = 3600;
@@ -97,7 +97,8 @@ impl Watch {
             make(mailbox, made, |command| imap.ok(command).map(drop))?;
         }
         let dice = Dice::new(args.seed);
-        let crew = Crew::start(&self.site, &self.canaries, &self.recorder, &dice)?;
+        let recorder = &self.recorder;
+        let crew = Crew::start(&self.site, &self.canaries, recorder, Pace::Slowing, &dice)?;
         let members = crew.members.clone();
         let is_stopped = wait(Duration::from_secs(args.seconds));
         ensure!(crew.stop() == 0, "a client of the drill panicked");
@@ -141,7 +142,7 @@ impl Watch {
     /// Judges and says what there is to say. Where a client got nothing done nothing was shown.
     fn tell(&self, members: &[Member]) -> ExitCode {
         let idle = idle(members, &self.recorder);
-        let history = self.recorder.history();
+        let history = self.recorder.take_history();
         let violations = check(&history);
         let felt = availability(&history);
         let waits = Spread::of(felt.clients.values().map(|client| client.longest_us));

@@ -19,6 +19,11 @@ use crate::dice::Dice;
 use crate::recorder::Recorder;
 use hand::Hand;
 
+/// After so long pauses are twice as long, after twice as long three times,
+const SLOWER_AFTER_US: u64 = 120_000_000;
+/// and so many times at most, so that it shows soon enough whether a client works.
+const SLOWER_MAX: u64 = 4;
+
 /// Where the mail protocols are spoken.
 #[derive(Clone)]
 pub(crate) struct Site {
@@ -50,6 +55,25 @@ pub(crate) enum Role {
     Idle,
     /// POP3: RETR, DELE.
     Collect,
+}
+
+/// How often clients do something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// Always as often.
+    Steady,
+    /// Less often the longer it takes: what they see stays in memory, and a disk is verified for an hour.
+    Slowing,
+}
+
+impl Pace {
+    /// How many times as long as at first a pause is by now.
+    fn factor(self, now_us: u64) -> u64 {
+        match self {
+            Self::Steady => 1,
+            Self::Slowing => (1 + now_us / SLOWER_AFTER_US).min(SLOWER_MAX),
+        }
+    }
 }
 
 /// One client of a drill.
@@ -96,6 +120,7 @@ impl Crew {
         site: &Site,
         canaries: &[Canary],
         recorder: &Arc<Recorder>,
+        pace: Pace,
         dice: &Dice,
     ) -> Result<Self> {
         let over = Arc::new(AtomicBool::new(false));
@@ -119,6 +144,7 @@ impl Crew {
                     shares: if collects { 4 } else { 0 },
                     site: site.clone(),
                     first: k + crew.members.len(),
+                    pace,
                     recorder: Arc::clone(recorder),
                     over: Arc::clone(&crew.over),
                     dice: dice.fork(u64::from(id) + 1),
@@ -152,5 +178,17 @@ fn work(role: Role, hand: Hand) {
         Role::Reader => reader::run(hand),
         Role::Idle => idle::run(hand),
         Role::Collect => collect::run(hand),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_for_hours_asks_less_often_and_never_stops_asking() {
+        let factors = |pace: Pace| [0, 119, 120, 250, 360, 7200].map(|s| pace.factor(s * 1_000_000));
+        assert_eq!(factors(Pace::Slowing), [1, 1, 2, 3, 4, 4]);
+        assert_eq!(factors(Pace::Steady), [1; 6]);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Canary, Site};
+use super::{Canary, Pace, Site};
 use crate::client::imap::Imap;
 use crate::client::is_lost;
 use crate::client::line::Endpoint;
@@ -31,6 +31,7 @@ pub(super) struct Hand {
     pub site: Site,
     /// Which frontend it goes to first.
     pub first: usize,
+    pub pace: Pace,
     pub recorder: Arc<Recorder>,
     pub over: Arc<AtomicBool>,
     pub dice: Dice,
@@ -47,7 +48,8 @@ impl Hand {
 
     /// Does nothing for a time of its own choice.
     pub fn think(&mut self, least_ms: u64, most_ms: u64) {
-        std::thread::sleep(Duration::from_millis(self.dice.range(least_ms, most_ms)));
+        let pause_ms = self.dice.range(least_ms, most_ms) * self.pace.factor(self.now_us());
+        std::thread::sleep(Duration::from_millis(pause_ms));
     }
 
     /// Writes down what came of an operation.
