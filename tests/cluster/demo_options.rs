@@ -181,6 +181,7 @@ fn the_file_starts_every_process_again() -> Result<()> {
         ensure!(imap.uids()?.len() == N_SAMPLES, "{name}: {:?}", imap.uids()?);
     }
     demo.end()?;
+    refused_in_one_line(&["demo", "start", "n1", "--dir", &dir], "no demo runs")?;
     let _taken = TcpListener::bind(demo.at("n1", "grpc")?)?;
     let begun = Instant::now();
     refused_in_one_line(&["demo", "--dir", &dir], "free the port")?;

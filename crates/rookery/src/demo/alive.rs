@@ -30,6 +30,20 @@ impl Alive {
     }
 }
 
+/// Whether a demo runs here.
+pub fn is_running(dir: &Path) -> Result<bool> {
+    let path = dir.join(ALIVE_FILE);
+    let file = match File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        opened => opened.with_context(|| format!("open {}", path.display()))?,
+    };
+    match lock(&file, libc::LOCK_SH | libc::LOCK_NB) {
+        Ok(()) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+        Err(error) => Err(error).with_context(|| format!("lock {}", path.display())),
+    }
+}
+
 /// Returns when the demo that holds this file is gone.
 pub fn wait_for_end(path: &OsStr) -> io::Result<()> {
     let file = File::open(path)?;
@@ -46,5 +60,23 @@ fn lock(file: &File, how: i32) -> io::Result<()> {
     match unsafe { libc::flock(file.as_raw_fd(), how) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_demo_runs_from_its_beginning_to_its_end() {
+        let home = tempfile::tempdir().unwrap();
+        let is_running = || is_running(home.path()).unwrap();
+        assert!(!is_running());
+        let alive = Alive::begin(home.path()).unwrap();
+        assert!(is_running() && is_running());
+        assert!(Alive::begin(home.path()).is_err());
+        drop(alive);
+        assert!(!is_running());
+        Alive::begin(home.path()).unwrap();
     }
 }

@@ -8,7 +8,7 @@ use admin::cluster_file::{ClusterFile, Process};
 use admin::process::{find, last_words, signal, spawn};
 use anyhow::{Context as _, Result, bail};
 
-use super::alive::Alive;
+use super::alive::{Alive, is_running};
 use super::layout::CLUSTER_FILE;
 
 /// How long a process may take to hand over and end before it is killed.
@@ -115,6 +115,11 @@ pub fn start_again(dir: &Path, name: &str) -> Result<ExitCode> {
     let process = process.with_context(|| format!("no process {name}: one of {names:?}"))?;
     if let Some(pid) = find(process) {
         bail!("{name} runs already as pid {pid}");
+    }
+    if !is_running(dir)? {
+        // Why: it would end as soon as it began.
+        let dir = dir.display();
+        bail!("no demo runs in {dir}: `rookery demo --dir {dir}` starts it with all its processes");
     }
     process.pid = spawn(process)?.id();
     println!("{name} started as pid {}", process.pid);
