@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -71,8 +72,11 @@ impl ClusterFile {
         // Why a name of its own: the demo and who starts one of its processes again write at the same time.
         let beside = path.with_extension(format!("json.{}.new", std::process::id()));
         let text = serde_json::to_string_pretty(self).context("write JSON")?;
+        let mut options = fs::OpenOptions::new();
+        // Why for nobody else: it holds passwords.
+        options.write(true).create(true).truncate(true).mode(0o600);
         let mut file =
-            fs::File::create(&beside).with_context(|| format!("create {}", beside.display()))?;
+            options.open(&beside).with_context(|| format!("create {}", beside.display()))?;
         file.write_all(text.as_bytes()).with_context(|| format!("write {}", beside.display()))?;
         // Durability: the contents before the name, and the name before anybody goes on.
         file.sync_all().with_context(|| format!("sync {}", beside.display()))?;
@@ -85,5 +89,26 @@ impl ClusterFile {
     /// gRPC addresses of all nodes.
     pub fn seeds(&self) -> Vec<String> {
         self.processes.iter().filter(|p| p.role == "node").filter_map(|p| p.at("grpc")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn passwords_are_for_who_runs_the_demo() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("cluster.json");
+        let account = DemoAccount { name: "u0001@example.test".into(), password: "secret".into() };
+        let (ca, identity) = (home.path().join("ca"), home.path().join("admin"));
+        let cluster = ClusterFile { ca, identity, accounts: vec![account], processes: Vec::new() };
+        for _ in 0..2 {
+            cluster.write(&path).unwrap();
+            let mode = fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+        assert_eq!(ClusterFile::read(&path).unwrap().accounts[0].password, "secret");
     }
 }
