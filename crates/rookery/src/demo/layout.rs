@@ -71,14 +71,27 @@ impl Layout {
         let plan = Plan { dir: &dir, options, program: &program };
         // Why first: a directory that holds half a demo could not be used again.
         plan.check_ports()?;
-        let cluster = plan.make()?;
-        cluster.write(&file)?;
+        let made = plan.make().and_then(|cluster| cluster.write(&file).map(|()| cluster));
+        if made.is_err() {
+            clear(&dir);
+        }
+        let cluster = made?;
         Ok(Self { dir, file, cluster, program, is_new: true })
     }
 
     /// The next start finds everything.
     pub fn note_filled(&self) -> Result<()> {
         fs::write(self.dir.join(FILLED), "").context("note that the demo is filled")
+    }
+}
+
+/// Takes away what is in a directory that was empty before.
+fn clear(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let (path, kind) = (entry.path(), entry.file_type());
+        let is_dir = kind.is_ok_and(|kind| kind.is_dir());
+        // Why the result is dropped: why the demo could not be made is what is told.
+        drop(if is_dir { fs::remove_dir_all(path) } else { fs::remove_file(path) });
     }
 }
 
@@ -259,4 +272,27 @@ fn strings<S: AsRef<str>>(items: impl Iterator<Item = S>) -> toml::Value {
 
 fn path_value(path: &Path) -> toml::Value {
     toml::Value::from(path.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn small() -> DemoOptions {
+        let base_port = free_ports().unwrap();
+        DemoOptions { base_port, nodes: 1, frontends: 1, ..DemoOptions::usual() }
+    }
+
+    #[test]
+    fn a_demo_that_could_not_be_made_leaves_its_directory_empty() {
+        let home = tempfile::tempdir().unwrap();
+        let (dir, file) = (home.path().join("demo"), home.path().join("file"));
+        fs::write(&file, "no directory").unwrap();
+        // The certificates are made before the disks.
+        let options = DemoOptions { disks_in: Some(file), ..small() };
+        assert!(Layout::prepare(&dir, &options).is_err());
+        assert!(fs::read_dir(&dir).unwrap().next().is_none());
+        let layout = Layout::prepare(&dir, &small()).unwrap();
+        assert!(layout.is_new && layout.file.exists());
+    }
 }

@@ -151,9 +151,10 @@ async fn demo(options: &DemoOptions, drill: Option<&drill::Options>) -> Result<E
         (None, Some(dir)) => dir.path().to_path_buf(),
         (None, None) => unreachable!("one of the two was made above"),
     };
-    let layout = Layout::prepare(&dir, options)?;
-    // Why before: who is told to end while they start ends them too.
+    // Why before all: half a directory could not be used again, and who is told to end while processes start
+    // ends them too.
     let mut stop = Stop::listen()?;
+    let layout = Layout::prepare(&dir, options)?;
     let mut children = Children::start(layout.cluster.clone(), layout.file.clone())?;
     let ready = tokio::select! {
         ready = setup::make_ready(&layout, options, &mut children) => Some(ready),
