@@ -228,6 +228,27 @@ fn start_by_file(demo: &Demo, name: &str) -> Result<Started> {
 }
 
 #[test]
+fn a_start_that_was_broken_off_is_finished_as_it_was_begun() -> Result<()> {
+    let password = "pass \"word\\";
+    let home = tempfile::tempdir()?;
+    let dir = home.path().join("demo");
+    let mut demo = Demo::start_in(&dir, &["--accounts", "2", "--password", password])?;
+    demo.end()?;
+    // As the first start leaves it until it is ready.
+    std::fs::remove_file(dir.join("filled"))?;
+    let demo = Demo::start_in(&dir, &["--password", "another"])?;
+    ensure!(list(&demo.cluster()?["accounts"])?.len() == 2, "{}", demo.cluster()?);
+    let mut imap = Imap::login(&demo.at("f1", "imap")?, USER, password)?;
+    imap.ok("SELECT INBOX")?;
+    ensure!(imap.uids()?.len() == N_SAMPLES, "{:?}", imap.uids()?);
+    let none = Imap::login(&demo.at("f1", "imap")?, "u0003@example.test", "another");
+    ensure!(none.is_err(), "an account of the second command line was made");
+    let said = std::fs::read_to_string(home.path().join("demo.out"))?;
+    ensure!(said.contains("--password came too late"), "the demo says: {said}");
+    Ok(())
+}
+
+#[test]
 fn what_the_demo_prints_can_be_copied() -> Result<()> {
     let home = tempfile::tempdir()?;
     let out = home.path().join("out");

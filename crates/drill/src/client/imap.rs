@@ -32,7 +32,7 @@ impl Imap {
         let mut imap = Self { line: Line::open(endpoint)?, n_tags: 0 };
         let greeting = imap.response()?;
         ensure!(greeting.text.starts_with("* OK"), "greeting: {}", greeting.text);
-        imap.ok(&format!("LOGIN \"{user}\" \"{password}\""))?;
+        imap.ok(&format!("LOGIN {} {}", quoted(user), quoted(password)))?;
         Ok(imap)
     }
 
@@ -178,7 +178,23 @@ impl Imap {
     }
 }
 
+/// RFC 9051 4.3: a quoted string.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
 /// OK, NO or BAD of a tagged response.
 pub fn status(tagged: &str) -> &str {
     tagged.split(' ').nth(1).unwrap_or("")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn a_password_may_hold_quotes() {
+        assert_eq!(quoted("secret"), "\"secret\"");
+        assert_eq!(quoted(r#"a"b\c"#), r#""a\"b\\c""#);
+    }
 }

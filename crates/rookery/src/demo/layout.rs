@@ -21,6 +21,8 @@ const WORKERS: &str = "TOKIO_WORKER_THREADS";
 pub const DOMAIN: &str = "example.test";
 /// Limit: a demo is there to be loaded from one machine with few accounts.
 const DEMO_CONNECTIONS_MAX: u32 = 20_000;
+/// Where all processes listen that have no address of their own.
+const LOCALHOST: &str = "127.0.0.1";
 /// Ports that each process reserves.
 const PORTS_PER_PROCESS: u16 = 10;
 
@@ -49,6 +51,8 @@ pub struct Layout {
     pub program: String,
     /// Whether the directory held no cluster before.
     pub is_new: bool,
+    /// Options that want something else than what was there already.
+    pub ignored: Vec<&'static str>,
 }
 
 impl Layout {
@@ -63,7 +67,8 @@ impl Layout {
             let cluster = ClusterFile::read(&file)?;
             // Why not by the file alone: the first start may have been broken off.
             let is_new = !dir.join(FILLED).exists();
-            return Ok(Self { dir, file, cluster, program, is_new });
+            let ignored = ignored(options, &cluster);
+            return Ok(Self { dir, file, cluster, program, is_new, ignored });
         }
         if fs::read_dir(&dir)?.next().is_some() {
             bail!("{} holds files but no demo: choose an empty directory", dir.display());
@@ -76,13 +81,51 @@ impl Layout {
             clear(&dir);
         }
         let cluster = made?;
-        Ok(Self { dir, file, cluster, program, is_new: true })
+        Ok(Self { dir, file, cluster, program, is_new: true, ignored: Vec::new() })
     }
 
     /// The next start finds everything.
     pub fn note_filled(&self) -> Result<()> {
         fs::write(self.dir.join(FILLED), "").context("note that the demo is filled")
     }
+}
+
+/// Options that say neither what is there nor what nobody said.
+fn ignored(options: &DemoOptions, cluster: &ClusterFile) -> Vec<&'static str> {
+    let usual = DemoOptions::usual();
+    let n_of = |role: &str| cluster.processes.iter().filter(|one| one.role == role).count();
+    let differs = |wanted: u32, usual: u32, there: usize| {
+        wanted != usual && wanted as usize != there
+    };
+    let first = cluster.processes.first();
+    let port = first.and_then(|node| node.ports.get("grpc")).map_or(0, |port| usize::from(*port));
+    let n_disks = first.map_or(0, |node| node.data_dirs.len());
+    let password = cluster.accounts.first().map(|account| account.password.as_str());
+    let is_spread = cluster.processes.iter().any(|one| one.address != LOCALHOST);
+    let disks_in = options.disks_in.as_ref().and_then(|dir| std::path::absolute(dir).ok());
+    let is_elsewhere = |dir: PathBuf| first.is_some_and(|node| !is_below(&dir, &node.data_dirs));
+    let all = [
+        ("--base-port", differs(options.base_port.into(), usual.base_port.into(), port)),
+        ("--nodes", differs(options.nodes.into(), usual.nodes.into(), n_of("node"))),
+        (
+            "--frontends",
+            differs(options.frontends.into(), usual.frontends.into(), n_of("frontend")),
+        ),
+        ("--disks", differs(options.disks.into(), usual.disks.into(), n_disks)),
+        ("--accounts", differs(options.accounts, usual.accounts, cluster.accounts.len())),
+        (
+            "--password",
+            options.password != usual.password
+                && password.is_some_and(|password| password != options.password),
+        ),
+        ("--spread-addresses", options.spread_addresses && !is_spread),
+        ("--disks-in", disks_in.is_some_and(is_elsewhere)),
+    ];
+    all.into_iter().filter_map(|(name, is_ignored)| is_ignored.then_some(name)).collect()
+}
+
+fn is_below(dir: &Path, disks: &[PathBuf]) -> bool {
+    disks.iter().all(|disk| disk.starts_with(dir))
 }
 
 /// Takes away what is in a directory that was empty before.
@@ -173,7 +216,7 @@ impl Plan<'_> {
         if self.options.spread_addresses {
             (format!("127.0.1.{}", k + 1), self.options.base_port)
         } else {
-            ("127.0.0.1".into(), self.options.base_port + k * PORTS_PER_PROCESS)
+            (LOCALHOST.into(), self.options.base_port + k * PORTS_PER_PROCESS)
         }
     }
 
@@ -294,5 +337,23 @@ mod tests {
         assert!(fs::read_dir(&dir).unwrap().next().is_none());
         let layout = Layout::prepare(&dir, &small()).unwrap();
         assert!(layout.is_new && layout.file.exists());
+    }
+
+    #[test]
+    fn options_that_come_too_late_are_named() {
+        let home = tempfile::tempdir().unwrap();
+        let options = DemoOptions { disks: 2, ..small() };
+        Layout::prepare(home.path(), &options).unwrap();
+        let named = |options: &DemoOptions| Layout::prepare(home.path(), options).unwrap().ignored;
+        assert!(named(&options).is_empty(), "they are what is there");
+        assert!(named(&DemoOptions::usual()).is_empty(), "nobody said anything");
+        let other = DemoOptions { nodes: 5, password: "other".into(), ..options };
+        assert_eq!(named(&other), ["--nodes", "--password"]);
+        let disks_in = Some(home.path().join("elsewhere"));
+        let other = DemoOptions { disks: 3, spread_addresses: true, disks_in, ..small() };
+        let all = ["--base-port", "--disks", "--spread-addresses", "--disks-in"];
+        let told = named(&other);
+        // Another free port may be the same.
+        assert!(told == all || told == all[1..], "{told:?}");
     }
 }

@@ -155,6 +155,10 @@ async fn demo(options: &DemoOptions, drill: Option<&drill::Options>) -> Result<E
     // ends them too.
     let mut stop = Stop::listen()?;
     let layout = Layout::prepare(&dir, options)?;
+    if !layout.ignored.is_empty() {
+        let (dir, ignored) = (layout.dir.display(), layout.ignored.join(", "));
+        say(&format!("{dir} holds a demo, which stays what it is: {ignored} came too late"));
+    }
     let mut children = Children::start(layout.cluster.clone(), layout.file.clone())?;
     let ready = tokio::select! {
         ready = setup::make_ready(&layout, options, &mut children) => Some(ready),

@@ -1,12 +1,14 @@
 //! From started processes to a cluster with accounts and mail.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use admin::account::{Accounts, Quota, hash_password, parse_address};
 use admin::cluster;
+use admin::cluster_file::DemoAccount;
 use admin::target::Target;
 use anyhow::{Context as _, Result};
-
+use drill::client::imap::Imap;
 use tokio::time::Instant;
 
 use super::children::Children;
@@ -38,10 +40,11 @@ pub async fn make_ready(
         until(deadline, children, async || form(&target, &request).await).await?;
     }
     until(deadline, children, async || cluster::health(&target, false).await).await?;
-    let n_created = if layout.is_new { create_accounts(&target, options).await? } else { 0 };
+    let accounts = &layout.cluster.accounts;
+    let n_created = if layout.is_new { create_accounts(&target, accounts).await? } else { 0 };
     until(deadline, children, async || frontends_answer(layout).await).await?;
-    if n_created > 0 && !options.no_sample_mail {
-        deliver_samples(layout, options).await?;
+    if layout.is_new && !options.no_sample_mail {
+        deliver_samples(layout, n_created < accounts.len()).await?;
     }
     layout.note_filled()
 }
@@ -75,20 +78,28 @@ fn node_names(layout: &Layout) -> Vec<String> {
     nodes.map(|process| process.name.clone()).collect()
 }
 
-/// Creates those that are not there; how many.
-async fn create_accounts(target: &Target, options: &DemoOptions) -> Result<usize> {
+/// Creates those that are not there; how many. They are what the demo's file tells of, whatever the command
+/// line says now.
+async fn create_accounts(target: &Target, accounts: &[DemoAccount]) -> Result<usize> {
     // Why: hashing takes longer than everything else here, and all demo passwords are the same.
-    let hash = hash_password(options.password.as_bytes())?;
+    let mut hashes: BTreeMap<&str, String> = BTreeMap::new();
     let client = target.client().await?;
     let mut open = tokio::task::JoinSet::new();
     let mut n_created = 0;
-    for n in 1..=options.accounts {
+    for DemoAccount { name, password } in accounts {
         if open.len() >= CREATIONS_AT_ONCE {
             n_created += open.join_next().await.context("no task")???;
         }
-        let (client, hash) = (client.clone(), hash.clone());
+        let hash = match hashes.get(password.as_str()) {
+            Some(hash) => hash.clone(),
+            None => {
+                let hash = hash_password(password.as_bytes())?;
+                hashes.insert(password, hash.clone());
+                hash
+            }
+        };
+        let (client, name) = (client.clone(), parse_address(name)?);
         open.spawn(async move {
-            let name = parse_address(&format!("u{n:04}@{}", super::layout::DOMAIN))?;
             let accounts = Accounts::new(&client);
             // By a start that was broken off.
             if accounts.place(&name).await.is_ok() {
@@ -114,17 +125,30 @@ async fn frontends_answer(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-async fn deliver_samples(layout: &Layout, options: &DemoOptions) -> Result<()> {
-    if options.accounts == 0 {
-        return Ok(());
-    }
+/// To the first account, those that are not there yet: a start that was broken off may have brought some.
+async fn deliver_samples(layout: &Layout, may_be_there: bool) -> Result<()> {
+    let Some(account) = layout.cluster.accounts.first() else { return Ok(()) };
+    let n_there = if may_be_there { n_messages(layout, account).await? } else { 0 };
     let frontends: Vec<String> =
         layout.cluster.processes.iter().filter_map(|process| process.at("lmtp")).collect();
-    let to = [layout.cluster.accounts[0].name.clone()];
-    for n in 0..sample::N_SAMPLES {
+    let to = [account.name.clone()];
+    for n in n_there..sample::N_SAMPLES {
         let address = &frontends[n % frontends.len()];
         let replies = deliver(address, sample::message(n).as_bytes(), &to).await?;
         anyhow::ensure!(replies[0].starts_with('2'), "deliver sample mail: {}", replies[0]);
     }
     Ok(())
+}
+
+/// How many messages an account's INBOX has.
+async fn n_messages(layout: &Layout, account: &DemoAccount) -> Result<usize> {
+    let imap = layout.cluster.processes.iter().find_map(|process| process.at("imap"));
+    let (address, account) = (imap.context("frontend without IMAP")?, account.clone());
+    let counting = tokio::task::spawn_blocking(move || {
+        let mut imap = Imap::login(&address, &account.name, &account.password)?;
+        imap.ok("SELECT INBOX")?;
+        imap.uids()
+    });
+    let uids = counting.await.context("count sample mail")?.context("count sample mail")?;
+    Ok(uids.len())
 }
