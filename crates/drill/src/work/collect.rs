@@ -136,7 +136,7 @@ mod tests {
         let mut session = Some(Pop3::open(&endpoint, "anna", "secret").expect("a session"));
         let mine = vec![(1, Target { uid: 7, token: "t1".into() })];
         take_away(&hand, &mut session, mine, leaves);
-        hand.recorder.history().events().map(|event| event.verdict.clone()).collect()
+        hand.recorder.take_history().events().map(|event| event.verdict.clone()).collect()
     }
 
     #[test]

@@ -139,6 +139,7 @@ pub(super) fn of_anna(imap: Vec<Endpoint>, pop3: Vec<Endpoint>) -> Hand {
         first: 0,
         recorder: Arc::new(Recorder::begin(None).expect("in memory")),
         over: Arc::default(),
+        pace: Pace::Steady,
         dice: Dice::new(1),
     }
 }

@@ -117,7 +117,7 @@ mod tests {
         hand.over = over;
         let recorder = Arc::clone(&hand.recorder);
         run(hand);
-        let history = recorder.history();
+        let history = recorder.take_history();
         let is_done = |event: &&Event| matches!(event.verdict, Verdict::Acknowledged { .. });
         (history.events().count(), history.events().filter(is_done).count())
     }

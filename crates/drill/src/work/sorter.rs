@@ -287,12 +287,16 @@ mod tests {
             Some(if is_select { "* OK [UIDVALIDITY 9]\r\nOK".into() } else { "OK".into() })
         });
         let over = Arc::clone(&hand.over);
-        std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_secs(10));
-            over.store(true, Ordering::Relaxed);
-        });
         hand.site.imap = vec![endpoint];
         let recorder = Arc::clone(&hand.recorder);
+        let seen = Arc::clone(&recorder);
+        std::thread::spawn(move || {
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while seen.done(0).n_acknowledged == 0 && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            over.store(true, Ordering::Relaxed);
+        });
         let mut sorter = Sorter::new(hand);
         let all: BTreeMap<u32, String> =
             (1..=MAILBOX_MAX as u32 + 1).map(|uid| (uid, format!("t{uid}"))).collect();
@@ -300,7 +304,7 @@ mod tests {
         let mailboxes = sorter.hand.site.mailboxes.clone();
         sorter.known = mailboxes.into_iter().map(|mailbox| (mailbox, all.clone())).collect();
         sorter.run();
-        assert!(recorder.acknowledged(0) > 0);
+        assert!(recorder.done(0).n_acknowledged > 0);
     }
 
     #[test]
