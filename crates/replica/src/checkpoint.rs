@@ -228,14 +228,6 @@ impl Checkpoints {
         Comparison::new(self.current().as_ref().map_or(&[], Checkpoint::parts))
     }
 
-    /// Takes over what a comparison with all rows found; an error if the checkpoint cannot be read.
-    pub fn compared(&self, comparison: Comparison) -> io::Result<()> {
-        let mut dirty = Dirty::default();
-        comparison.finish()?.iter().for_each(|key| dirty.insert(key));
-        *self.dirty() = dirty;
-        Ok(())
-    }
-
     /// Nobody else writes files here while what is given lives.
     pub async fn writing(&self) -> Writing {
         Writing { _turn: self.writing.clone().lock_owned().await }
@@ -537,7 +529,7 @@ impl Checkpoints {
         Some((self.end(), keys.into_iter().map(<[u8]>::to_vec).collect()))
     }
 
-    /// The changed keys as a clean stop left them.
+    /// The changed keys as a clean stop left them, or as a comparison with all rows found them.
     pub fn set_dirty_keys(&self, keys: Vec<Vec<u8>>) {
         let mut dirty = Dirty::default();
         keys.iter().for_each(|key| dirty.insert(key));

@@ -63,7 +63,13 @@ impl Local {
             self.disk.found_bad_checkpoint(self.replica);
         }
         match self.try_trusted(&checkpoints, log).await? {
-            Some(Ok(store)) => {
+            Some(Ok(Trusted { store, changed })) => {
+                // Why not by who opened it: a thread that was given up may end while another index is
+                // in use.
+                match changed {
+                    Some(keys) => checkpoints.set_dirty_keys(keys),
+                    None => checkpoints.doubt(),
+                }
                 // Why: the bodies of the last entries were copied to where they are synced for sure,
                 // and what the index says of them is overwritten.
                 let (this, to) = (self.clone(), store.clone());
@@ -100,7 +106,7 @@ impl Local {
         &self,
         checkpoints: &Arc<Checkpoints>,
         log: &Log,
-    ) -> Result<Option<Result<Arc<Store>, Distrust>>, Error> {
+    ) -> Result<Option<Result<Trusted, Distrust>>, Error> {
         let (this, theirs, log) = (self.clone(), checkpoints.clone(), log.clone());
         let seen = Arc::new(AtomicU64::new(0));
         let n_seen = seen.clone();
@@ -116,13 +122,14 @@ impl Local {
         Ok(unless_stuck(receiver, &seen).await)
     }
 
-    /// The newest index, if everything speaks for it; counts the rows it had to read.
+    /// The newest index, if everything speaks for it; counts the rows it had to read. What is known of the
+    /// replica stays as it is.
     fn open_trusted(
         &self,
         checkpoints: &Checkpoints,
         log: &Log,
         seen: &AtomicU64,
-    ) -> Result<Arc<Store>, Distrust> {
+    ) -> Result<Trusted, Distrust> {
         let dir = self.disk.index_dir(self.replica);
         let Some(newest) = generations(&dir).pop() else {
             return Err(Distrust::Stale("there is none".into()));
@@ -149,8 +156,8 @@ impl Local {
         }
         // Why a later one too: it was being written when the replica stopped, and fewer keys changed since.
         let of_here = |note: &CleanNote| note.checkpoint <= checkpoints.end();
-        match note.filter(of_here) {
-            Some(note) => checkpoints.set_dirty_keys(note.keys),
+        let changed = match note.filter(of_here) {
+            Some(note) => Some(note.keys),
             None => {
                 let mut comparison = checkpoints.comparison();
                 let mut visit = |key: &[u8], value: &[u8]| {
@@ -160,13 +167,11 @@ impl Local {
                 if !store.verify(&mut visit).map_err(bad)? {
                     return Err(Distrust::Damaged("it misses its digest".into()));
                 }
-                if checkpoints.compared(comparison).is_err() {
-                    checkpoints.doubt();
-                }
+                comparison.finish().ok()
             }
-        }
+        };
         store.keep_briefs_in(&briefs_path(&path));
-        Ok(store)
+        Ok(Trusted { store, changed })
     }
 
     fn open_index(&self, path: &Path) -> Result<Box<dyn Index>, IndexError> {
@@ -388,6 +393,13 @@ fn briefs_path(index: &Path) -> PathBuf {
     index.with_extension("briefs")
 }
 
+/// An index that is used.
+struct Trusted {
+    store: Arc<Store>,
+    /// Rows that changed since the newest checkpoint, at least; `None` if that cannot be read.
+    changed: Option<Vec<Vec<u8>>>,
+}
+
 /// Why an index is not used.
 enum Distrust {
     /// It is not there or not the one that belongs here.
@@ -498,6 +510,34 @@ mod tests {
         let left = std::fs::read_dir(local.disk.index_dir(0)).unwrap();
         let left: Vec<_> = left.map(|item| item.unwrap().file_name()).collect();
         assert_eq!(left, ["2"], "nothing is left of the one before");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_index_that_is_opened_in_vain_changes_nothing_of_what_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let (local, claim) = local(dir.path()).await;
+        let (store, checkpoints) = local.open(&claim.log).await.unwrap();
+        let rows = RowChanges::from([(vec![1], Some(vec![1]))]);
+        checkpoints.dirty().note(&rows, 1);
+        let mut applied = Applied::default();
+        applied.digest.add(&[1], &[1]);
+        store.commit((rows, Vec::new()), &[], applied).unwrap();
+        local.close(&store, &checkpoints).unwrap();
+        drop((store, checkpoints));
+        for stopped in ["cleanly", "without a note"] {
+            let (files, blocking) = (local.disk.checkpoint_dir(0), local.disk.blocking());
+            let upkeep = &local.disk.options().upkeep;
+            let anywhere = Arc::new(|_: u64, _: Want| true);
+            let checkpoints = Checkpoints::open(&files, blocking, upkeep, anywhere).unwrap();
+            // As if the thread that does this had been given up, and the replica had gone on.
+            checkpoints.set_dirty_keys(vec![vec![9]]);
+            let trusted = local.open_trusted(&checkpoints, &claim.log, &AtomicU64::new(0));
+            let Ok(trusted) = trusted else { panic!("not trusted, stopped {stopped}") };
+            assert_eq!(trusted.changed, Some(vec![vec![1]]), "{stopped}");
+            assert_eq!(checkpoints.end_and_dirty_keys(), Some((0, vec![vec![9]])), "{stopped}");
+        }
+        let (_store, checkpoints) = local.open(&claim.log).await.unwrap();
+        assert_eq!(checkpoints.end_and_dirty_keys(), Some((0, vec![vec![1]])), "it is used");
     }
 
     #[tokio::test(start_paused = true)]
