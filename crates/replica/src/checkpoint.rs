@@ -84,9 +84,10 @@ impl Checkpoint {
         Ok(Self { parts })
     }
 
-    /// Whether every byte of its files is as it was written.
+    /// Whether every byte of its files is as it was written, and all rows add up to the digest.
     pub(crate) fn verify(&self) -> io::Result<()> {
-        self.parts.iter().try_for_each(|part| part.verify())
+        self.parts.iter().try_for_each(|part| part.verify())?;
+        self.rows(&mut |_, _| Ok(()))
     }
 
     /// All rows, verified to add up to the digest.
@@ -283,7 +284,13 @@ impl Checkpoints {
                     tracing::info!(dir = %self.dir.display(), "checkpoint files are merged again");
                 }
             }
-            Err(error) => self.put_off_merge(&error.to_string()),
+            Err(error) => {
+                if is_damage(error) {
+                    // Why: these files do not get better. The rows give another checkpoint.
+                    self.doubt();
+                }
+                self.put_off_merge(&error.to_string());
+            }
         }
         merged
     }

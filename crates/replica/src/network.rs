@@ -72,13 +72,14 @@ impl Network {
         Peer { network, id, member, append_kind: kind::APPEND, _following: None }
     }
 
-    /// Refuses files that are not as they were written, and has them written anew: damaged bytes are never
-    /// replicated.
+    /// Refuses files that are not as they were written or lack rows, and has them written anew: what is
+    /// damaged is never replicated.
     async fn verify(&self, files: &Checkpoint) -> Result<(), PeerError> {
         let applying = self.applying.upgrade().ok_or_else(|| refused("replica stopped"))?;
         let disk = &applying.local.disk;
         let this = files.clone();
-        let verified = disk.blocking().run(move || this.verify()).await;
+        // Why aside: it takes as much of a core as to merge them, and who gets them is patient.
+        let verified = disk.blocking().run_aside(move || this.verify()).await;
         if let Err(error) = verified.and_then(|verified| verified) {
             tracing::warn!(replica = self.replica, %error, "checkpoint is written anew");
             if files.parts().iter().any(|part| applying.checkpoints.holds(part)) {

@@ -1,5 +1,5 @@
 //! A snapshot on its way in: files of a peer's checkpoint, piece by piece, resumed where they broke
-//! off, and counted only when every hash is right.
+//! off, and counted only when every hash is right and the rows add up.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -123,7 +123,11 @@ impl Receiving {
         if let Some(dir) = self.parts.first().and_then(|(path, _)| path.parent()) {
             sync_dir(dir)?;
         }
-        Checkpoint::assemble(parts)
+        let checkpoint = Checkpoint::assemble(parts)?;
+        // Invariant: what is installed takes the place of a good checkpoint, so it is known here that it
+        // gives its rows; a refusal costs nothing yet.
+        checkpoint.rows(&mut |_, _| Ok(()))?;
+        Ok(checkpoint)
     }
 }
 
@@ -180,4 +184,42 @@ async fn install(core: &Core, (vote, snapshot): (Vote, Snapshot)) -> Result<Byte
 fn incoming(core: &Core) -> PathBuf {
     let dir: &Path = core.applying.checkpoints.dir();
     dir.join("incoming")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Head;
+    use crate::store::Applied;
+
+    /// Receives a base of these rows that says that it has one of key 1.
+    fn receive(dir: &Path, rows: &[u8]) -> Result<(Vote, Snapshot), PeerError> {
+        let mut applied = Applied::default();
+        applied.digest.add(&[1], &[1]);
+        let head = Head { from: 0, applied };
+        let row = |key: &u8| Ok((vec![*key], Some(vec![*key])));
+        let part = Part::write(dir, &head, &mut rows.iter().map(row)).unwrap();
+        let mut offer = Vec::new();
+        codec::put_vote(&mut offer, &Vote::new(1, 1));
+        offer.put_u32(1);
+        offer.put_u8(head.name().len() as u8);
+        offer.put_slice(head.name().as_bytes());
+        offer.put_u64(part.len);
+        let offer = Bytes::from(offer);
+        let mut receiving = Receiving::default();
+        receiving.begin(&dir.join("incoming"), offer.clone())?;
+        let bytes = part.bytes_at(0, part.len as usize).map_err(refused)?;
+        // The first file, from its beginning.
+        receiving.piece(Bytes::from_static(&[0; 12]), &[bytes])?;
+        receiving.end(offer)
+    }
+
+    #[test]
+    fn files_that_lack_rows_are_no_snapshot() {
+        let (whole, lacking) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        assert!(receive(whole.path(), &[1]).is_ok());
+        assert!(receive(lacking.path(), &[]).is_err());
+        let left = std::fs::read_dir(lacking.path().join("incoming")).unwrap();
+        assert_eq!(left.count(), 0, "they would only be refused again");
+    }
 }

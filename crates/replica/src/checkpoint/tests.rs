@@ -123,6 +123,29 @@ async fn what_could_not_be_written_is_written_the_next_time() {
 }
 
 #[tokio::test]
+async fn when_files_that_are_merged_miss_their_digest_all_rows_are_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let blocking = Blocking { is_threaded: false };
+    let upkeep = Upkeep { n_deltas: 1, ..Upkeep::default() };
+    let files = dir.path().join("files");
+    let checkpoints = Checkpoints::open(&files, blocking, &upkeep, anywhere()).unwrap();
+    let index = index::open(&dir.path().join("index"), 1 << 20).unwrap();
+    let store = Store::open(index, 1, Arc::default()).unwrap();
+    commit(&checkpoints, &store, 1);
+    checkpoints.build(|| store.clone()).await.unwrap();
+    commit(&checkpoints, &store, 2);
+    // Nobody knows any more that it changed.
+    checkpoints.set_dirty_keys(Vec::new());
+    commit(&checkpoints, &store, 3);
+    let error = checkpoints.build(|| store.clone()).await.unwrap_err();
+    assert!(is_damage(&error), "{error}");
+    assert!(checkpoints.is_doubted());
+    let built = checkpoints.build(|| store.clone()).await.unwrap();
+    assert_eq!((built.parts.len(), n_rows(&built)), (1, 3));
+    assert!(!checkpoints.is_doubted());
+}
+
+#[tokio::test]
 async fn when_too_much_changed_to_be_noted_all_rows_are_written() {
     let dir = tempfile::tempdir().unwrap();
     let (checkpoints, store) = written_and_one_row_more(dir.path()).await;

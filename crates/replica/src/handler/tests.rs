@@ -120,27 +120,55 @@ async fn until(mut condition: impl FnMut() -> bool, what: &str) {
     }
 }
 
-/// A leader that has bodies, a learner that gets a snapshot of their rows, and the end of it.
-async fn snapshot(line: &Arc<Line>, dir: &Path) -> (Replica, Replica, PeerRequest) {
+/// A leader and a learner that it does not reach any more.
+async fn cut_off(line: &Arc<Line>, dir: &Path) -> (Replica, Replica) {
     let (leader, member) = start(line, dir, 1).await;
     leader.initialize(BTreeMap::from([(1, member)])).await.unwrap();
     until(|| leader.status().role == Role::Leader, "a leader").await;
     let (learner, member) = start(line, dir, 2).await;
     leader.add_learner(2, member).await.unwrap();
     until(|| learner.status().learners.contains_key(&2), "it knows its peer").await;
-
     line.is_cut.store(true, Ordering::Relaxed);
+    (leader, learner)
+}
+
+/// A leader that has bodies, a learner that gets a snapshot of their rows, and the end of it.
+async fn snapshot(line: &Arc<Line>, dir: &Path) -> (Replica, Replica, PeerRequest) {
+    let (leader, learner) = cut_off(line, dir).await;
     for seed in 0..10 {
         let body = StoredChunk::raw(Bytes::from(vec![seed; 1_000]));
         leader.propose(b"body".to_vec(), vec![body]).await.unwrap();
     }
     leader.checkpoint(0).await.unwrap();
+    let request = sent(line, &leader).await;
+    (leader, learner, request)
+}
+
+/// The end of a snapshot, which is sent when the line is not cut any more and the log is.
+async fn sent(line: &Line, leader: &Replica) -> PeerRequest {
     let end = leader.status().applied;
     until(|| leader.status().purged == end, "the log is cut").await;
     line.is_cut.store(false, Ordering::Relaxed);
     until(|| !line.ends.lock().unwrap().is_empty(), "a snapshot came").await;
-    let request = line.ends.lock().unwrap().remove(0);
-    (leader, learner, request)
+    line.ends.lock().unwrap().remove(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_lacks_rows_is_written_anew_before_it_is_sent() {
+    let (line, dir) = (Arc::<Line>::default(), tempfile::tempdir().unwrap());
+    let (leader, learner) = cut_off(&line, dir.path()).await;
+    let body = StoredChunk::raw(Bytes::from_static(b"some octets"));
+    leader.propose(b"body".to_vec(), vec![body]).await.unwrap();
+    let checkpoints = leader.core().unwrap().applying.checkpoints.clone();
+    // Nobody knows any more that the row of the body changed.
+    checkpoints.set_dirty_keys(Vec::new());
+    leader.checkpoint(0).await.unwrap();
+    checkpoints.current().unwrap().verify().unwrap_err();
+    let request = sent(&line, &leader).await;
+    checkpoints.current().unwrap().verify().unwrap();
+    learner.handle(request).await.unwrap();
+    until(|| learner.status().applied == leader.status().applied, "the rows came").await;
+    assert_eq!(learner.status().digest, leader.status().digest);
 }
 
 #[tokio::test(flavor = "multi_thread")]
