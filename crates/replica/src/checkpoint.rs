@@ -126,6 +126,8 @@ pub(crate) struct Checkpoints {
     /// A file is damaged, or what changed since is not known any more: the next checkpoint is a base with
     /// all rows.
     is_doubted: AtomicBool,
+    /// The replica ended.
+    is_ended: AtomicBool,
     blocking: Blocking,
     n_deltas_max: usize,
     has_room: HasRoom,
@@ -180,6 +182,7 @@ impl Checkpoints {
             taken: Mutex::default(),
             writing: Arc::default(),
             is_doubted: AtomicBool::new(is_doubted),
+            is_ended: AtomicBool::new(false),
             blocking,
             n_deltas_max: upkeep.n_deltas,
             has_room,
@@ -222,6 +225,17 @@ impl Checkpoints {
     /// What changed since then; locked while a batch is written.
     pub fn dirty(&self) -> MutexGuard<'_, Dirty> {
         lock(&self.dirty)
+    }
+
+    /// The replica ended: nothing more is committed to its rows. Whoever has the lock of what changed may be
+    /// about to commit for a last time.
+    pub fn end_replica(&self) {
+        self.is_ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it did; looked at with the lock of what changed by whoever commits.
+    pub fn is_ended(&self) -> bool {
+        self.is_ended.load(Ordering::Relaxed)
     }
 
     /// Compares rows with the newest checkpoint, after a stop that did not say which of them changed.

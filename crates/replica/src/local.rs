@@ -298,8 +298,13 @@ impl Local {
         Ok(ours.map(|location| (Digest(location.digest), location.pointer)).collect())
     }
 
-    /// After a clean stop: what is on disk, so that the next start need not count.
+    /// After a clean stop: what is on disk, so that the next start need not count. Nothing more is applied.
     pub fn close(&self, store: &Store, checkpoints: &Checkpoints) -> io::Result<()> {
+        // Invariant: the index, how far it is, and what changed are of one moment. openraft ended, but not
+        // yet who applies for it.
+        checkpoints.end_replica();
+        // Order: whoever commits in this moment has this lock, whoever does later sees that it ended.
+        drop(checkpoints.dirty());
         if store.is_damaged() {
             // Why no failure: the next start counts its rows, or builds it anew.
             return Ok(());

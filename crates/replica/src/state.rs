@@ -217,18 +217,21 @@ impl Applier {
         store: &Arc<Store>,
         (changed, applied, n_done): (Changed, Applied, usize),
         places: Vec<(Digest, Pointer)>,
-    ) -> io::Result<Lag> {
+    ) -> io::Result<Option<Lag>> {
         let (this, to) = (self.clone(), store.clone());
-        let commit = move || -> io::Result<Lag> {
+        let commit = move || -> io::Result<Option<Lag>> {
             // Order: whoever has the turn may wait for the disk, so the others are locked after it.
             let turn = to.turn();
             let mut dirty = this.0.checkpoints.dirty();
+            if this.0.checkpoints.is_ended() {
+                return Ok(None);
+            }
             dirty.note(&changed.rows, &changed.new_keys, n_done);
             let (log_id, digest) = (applied.log_id, applied.digest);
             let lag = to.commit_in(&turn, changed, &places, applied);
             let lag = lag.map_err(io::Error::other)?;
             this.0.samples.note(log_id, digest);
-            Ok(lag)
+            Ok(Some(lag))
         };
         if store.is_free() {
             return commit();
@@ -292,10 +295,12 @@ impl Applier {
         Ok(digests.zip(pointers.iter().copied()).collect())
     }
 
+    /// Applies all of them, unless the replica ended. Why that is no error: openraft goes on for a while with
+    /// what it has queued, and nobody hears any more what came of it. The log has the entries.
     async fn apply_all(&self, mut entries: Vec<EntryResponder<Types>>) -> io::Result<()> {
         // Why so: the leader has somebody to answer.
         let is_asked = entries.iter().any(|(_, responder)| responder.is_some());
-        while !entries.is_empty() {
+        while !entries.is_empty() && !self.0.checkpoints.is_ended() {
             let store = self.0.store();
             let batch;
             (batch, entries) = self.run_apart(&store, entries).await?;
@@ -305,7 +310,7 @@ impl Applier {
                 places.append(&mut self.places(entry).await?);
             }
             let taken = (batch.changed, batch.applied, n_done);
-            let lag = self.commit(&store, taken, places).await?;
+            let Some(lag) = self.commit(&store, taken, places).await? else { return Ok(()) };
             self.answer(&store, entries.drain(..n_done).zip(batch.results));
             self.keep_up(&store, lag, is_asked).await?;
             if !entries.is_empty() {
@@ -452,6 +457,8 @@ fn snapshot(checkpoint: Checkpoint) -> Snapshot {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use futures_util::FutureExt as _;
     use journal::Storage;
     use journal::sim::SimStorage;
@@ -459,7 +466,7 @@ mod tests {
     use openraft::storage::RaftLogStorage as _;
 
     use super::*;
-    use crate::disk::{Disk, DiskOptions};
+    use crate::disk::{Claim, Disk, DiskOptions};
 
     struct Nothing;
 
@@ -473,9 +480,9 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_snapshot_is_not_installed_before_what_was_cut_for_it_is_synced() {
-        let (dir, storage) = (tempfile::tempdir().unwrap(), SimStorage::new(1 << 20));
+    /// A replica on a disk that writes when it is told to.
+    async fn applier(dir: &Path) -> (Claim, Applier) {
+        let storage = SimStorage::new(1 << 20);
         Disk::format_storage(&storage).unwrap();
         let journal = journal::Options {
             segment_bytes: 64 << 10,
@@ -487,18 +494,16 @@ mod tests {
         };
         let storage: Arc<dyn Storage> = Arc::new(storage);
         let options = DiskOptions { journal, storage: Some(storage), ..DiskOptions::default() };
-        let disk = Disk::open(dir.path(), options).unwrap();
+        let disk = Disk::open(dir, options).unwrap();
         let mut birth = Box::pin(disk.claim(1, ShardId(1)));
         assert!(birth.as_mut().now_or_never().is_none());
         disk.journal().pump();
         let claim = birth.await.unwrap();
         let local = Local { disk: disk.clone(), replica: 1 };
         let (store, checkpoints) = local.open(&claim.log).await.unwrap();
-        let checkpoint = checkpoints.build(|| store.clone()).await.unwrap();
-        let mut log = claim.log.clone();
-        let mut applier = Applier(Arc::new(Applying {
+        let applier = Applier(Arc::new(Applying {
             machine: Arc::new(Nothing),
-            log: log.clone(),
+            log: claim.log.clone(),
             store: RwLock::new(store),
             checkpoints,
             local,
@@ -506,11 +511,37 @@ mod tests {
             next_index: watch::Sender::new(0),
             samples: Samples::default(),
         }));
-        log.truncate_after(None).await.unwrap();
+        (claim, applier)
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_is_not_installed_before_what_was_cut_for_it_is_synced() {
+        let dir = tempfile::tempdir().unwrap();
+        let (claim, mut applier) = applier(dir.path()).await;
+        let (store, checkpoints) = (applier.0.store(), applier.0.checkpoints.clone());
+        let checkpoint = checkpoints.build(|| store).await.unwrap();
+        claim.log.clone().truncate_after(None).await.unwrap();
         let meta = SnapshotMeta { last_log_id: None, last_membership: StoredMembership::default() };
         let mut installing = Box::pin(applier.install_snapshot(&meta, checkpoint));
         assert!(installing.as_mut().now_or_never().is_none(), "its rows are there already");
-        disk.journal().pump();
+        claim.disk.journal().pump();
         installing.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn after_a_clean_stop_nothing_is_applied_that_its_note_does_not_tell() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_claim, mut applier) = applier(dir.path()).await;
+        let applying = applier.0.clone();
+        let mut apply = async |index: u64| {
+            let log_id = LogId { leader_id: LeaderId { term: 1, node_id: 1 }, index };
+            let entry = Entry { log_id, payload: Payload::Blank };
+            applier.apply(futures_util::stream::iter([Ok((entry, None))])).await.unwrap();
+            applying.store().applied().next_index()
+        };
+        assert_eq!(apply(1).await, 2);
+        applying.local.close(&applying.store(), &applying.checkpoints).unwrap();
+        // What openraft had queued comes all the same.
+        assert_eq!(apply(2).await, 2);
     }
 }

@@ -268,7 +268,7 @@ fn numbers(text: &str, code: &str) -> Result<Placed> {
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::Ordering;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use super::*;
     use crate::client::script::serve_imap;
