@@ -227,8 +227,8 @@ impl Checkpoints {
         lock(&self.dirty)
     }
 
-    /// The replica ended: nothing more is committed to its rows. Whoever has the lock of what changed may be
-    /// about to commit for a last time.
+    /// The replica ended: nothing more is committed to its rows, and no snapshot is begun with. Whoever has
+    /// the lock of what changed may be about to commit for a last time.
     pub fn end_replica(&self) {
         self.is_ended.store(true, Ordering::Relaxed);
     }

@@ -41,6 +41,13 @@ pub(crate) struct Core {
     pub led_at: Mutex<Option<tokio::time::Instant>>,
 }
 
+impl Drop for Core {
+    fn drop(&mut self) {
+        // Order: before the claim goes. What openraft still has queued is not for who comes next.
+        self.applying.checkpoints.end_replica();
+    }
+}
+
 impl Core {
     /// Opens the local state and starts openraft on it.
     pub async fn start(

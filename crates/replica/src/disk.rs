@@ -103,6 +103,9 @@ struct State {
     logs: BTreeMap<u64, Log>,
     running: BTreeMap<u64, Weak<Applying>>,
     cores: BTreeMap<u64, Weak<Core>>,
+    /// Snapshots are taken over for them, whether their cores still run or not. Why not a set: one that
+    /// comes too late is there for a moment beside the next core's.
+    installing: Vec<u64>,
     /// How often a replica's rows were found to be other than those of its peers.
     doubted: BTreeMap<u64, u32>,
     /// Nobody votes but the replicas of this group.
@@ -127,6 +130,22 @@ impl Drop for Claim {
     }
 }
 
+/// A snapshot is taken over for a replica; while this lives, nobody gets its place.
+pub(crate) struct Installation {
+    disk: Arc<Disk>,
+    replica: u64,
+}
+
+impl Drop for Installation {
+    fn drop(&mut self) {
+        let mut state = self.disk.lock();
+        let at = state.installing.iter().position(|replica| *replica == self.replica);
+        if let Some(at) = at {
+            state.installing.swap_remove(at);
+        }
+    }
+}
+
 /// A replica is being taken off its disk; while this lives, nobody starts it.
 struct Leaving<'d> {
     disk: &'d Disk,
@@ -136,7 +155,7 @@ struct Leaving<'d> {
 impl<'d> Leaving<'d> {
     fn begin(disk: &'d Disk, replica: u64) -> Result<Self, Error> {
         let mut state = disk.lock();
-        if state.running.contains_key(&replica) {
+        if state.running.contains_key(&replica) || state.installing.contains(&replica) {
             return Err(Error::Running { replica });
         }
         state.running.insert(replica, Weak::new());
@@ -430,7 +449,7 @@ impl Disk {
             if state.dead.contains(&replica) {
                 return Err(Error::Dead { replica });
             }
-            if state.running.contains_key(&replica) {
+            if state.running.contains_key(&replica) || state.installing.contains(&replica) {
                 return Err(Error::Running { replica });
             }
             let recovered = state.recovered.remove(&replica);
@@ -457,6 +476,17 @@ impl Disk {
             claim.log.reopen().await.map_err(Error::io("reopen the log"))?;
         }
         Ok(claim)
+    }
+
+    /// A snapshot is about to be taken over, for a core that may end meanwhile.
+    pub(crate) fn begin_install(self: &Arc<Self>, replica: u64) -> Installation {
+        self.lock().installing.push(replica);
+        Installation { disk: self.clone(), replica }
+    }
+
+    /// Whether one is taken over.
+    pub(crate) fn is_installing(&self, replica: u64) -> bool {
+        self.lock().installing.contains(&replica)
     }
 
     /// Damage took records of a replica: it counts as suspect whenever it is started.

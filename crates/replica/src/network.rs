@@ -35,7 +35,7 @@ const LAST_BEAT_AFTER: Duration = Duration::from_millis(10);
 /// Bytes of a checkpoint file in one request.
 const PIECE_BYTES: usize = 1 << 20;
 /// Installing a snapshot may take this long.
-const INSTALL: Duration = Duration::from_secs(1800);
+pub(crate) const INSTALL: Duration = Duration::from_secs(1800);
 
 /// How this replica reaches others.
 #[derive(Clone)]

@@ -398,15 +398,21 @@ impl RaftStateMachine<Types> for Applier {
         snapshot: Checkpoint,
     ) -> Result<(), io::Error> {
         let next_index = meta.last_log_id.map_or(0, |log_id| log_id.index + 1);
+        // Order: before it is looked whether the replica ended. Who comes after it waits for this.
+        let place = self.0.local.disk.begin_install(self.0.local.replica);
         // Durability: what was cut is so on the disk before the rows are there: openraft does not begin
         // with a log whose last entry contradicts what is applied.
         self.0.log.stays_cut().await?;
         let applying = self.0.clone();
         let blocking = applying.local.disk.blocking();
-        let turn = applying.checkpoints.writing().await;
+        let turn = (applying.checkpoints.writing().await, place);
+        if applying.checkpoints.is_ended() {
+            // Why no error: as in `apply_all`.
+            return Ok(());
+        }
         // Why it goes along: the work is done to its end even if nobody waits for it any more.
         let install = move || {
-            let installed = applying.local.install((&applying.checkpoints, &turn), &snapshot);
+            let installed = applying.local.install((&applying.checkpoints, &turn.0), &snapshot);
             installed.map(|store| (store, turn))
         };
         let (store, turn) = blocking.run(install).await??;
@@ -457,6 +463,7 @@ fn snapshot(checkpoint: Checkpoint) -> Snapshot {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::path::Path;
 
     use futures_util::FutureExt as _;
@@ -467,6 +474,7 @@ mod tests {
 
     use super::*;
     use crate::disk::{Claim, Disk, DiskOptions};
+    use crate::error::Error;
 
     struct Nothing;
 
@@ -526,6 +534,35 @@ mod tests {
         assert!(installing.as_mut().now_or_never().is_none(), "its rows are there already");
         claim.disk.journal().pump();
         installing.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn nobody_gets_the_place_of_a_replica_for_which_a_snapshot_is_installed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (claim, mut applier) = applier(dir.path()).await;
+        let (disk, applying) = (claim.disk.clone(), applier.0.clone());
+        let store = applying.store();
+        let checkpoint = applying.checkpoints.build(|| store).await.unwrap();
+        let meta = SnapshotMeta { last_log_id: None, last_membership: StoredMembership::default() };
+        let begun = || disk.claim(1, ShardId(1)).now_or_never().unwrap();
+        let turn = applying.checkpoints.writing().await;
+        let mut installing = Box::pin(applier.install_snapshot(&meta, checkpoint.clone()));
+        assert!(installing.as_mut().now_or_never().is_none(), "somebody else writes");
+        drop(claim);
+        assert!(matches!(begun(), Err(Error::Running { .. })));
+        drop(turn);
+        installing.await.unwrap();
+        assert!(begun().is_ok());
+
+        // What comes to it only when its core is gone changes nothing.
+        let index = || {
+            let items = std::fs::read_dir(disk.index_dir(1)).unwrap();
+            items.map(|item| item.unwrap().path()).collect::<BTreeSet<_>>()
+        };
+        let before = index();
+        applying.checkpoints.end_replica();
+        applier.install_snapshot(&meta, checkpoint).await.unwrap();
+        assert_eq!(index(), before);
     }
 
     #[tokio::test]

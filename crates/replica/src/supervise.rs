@@ -12,8 +12,10 @@ use crate::briefs;
 use crate::checkpoint::Checkpoint;
 use crate::confirm::Verdict;
 use crate::core::Core;
+use crate::disk::Disk;
 use crate::error::Error;
 use crate::local::{Local, Mark};
+use crate::network::INSTALL;
 use crate::replica::Inner;
 use crate::status::{Role, Status};
 use crate::store::Store;
@@ -580,8 +582,12 @@ async fn restart(inner: Weak<Inner>, core: Arc<Core>, why: String) {
                 }
                 return;
             }
-            // Why again: somebody still holds the old core, for a moment.
-            Err(Error::Running { .. }) if began.elapsed() < HELD_MAX => wait = RESTART_AFTER,
+            // Why again: somebody still holds the old core, for a moment, or installs a snapshot for it.
+            Err(Error::Running { replica })
+                if began.elapsed() < held_max(&strong.config.disk, replica) =>
+            {
+                wait = RESTART_AFTER;
+            }
             Err(error) => {
                 let (shard, replica) = (strong.config.shard, strong.config.replica_id);
                 let failed = Some(error.to_string());
@@ -594,6 +600,11 @@ async fn restart(inner: Weak<Inner>, core: Arc<Core>, why: String) {
             }
         }
     }
+}
+
+/// For how long the place of a replica whose core ended may be taken.
+fn held_max(disk: &Disk, replica: u64) -> Duration {
+    if disk.is_installing(replica) { INSTALL } else { HELD_MAX }
 }
 
 fn take(inner: &Inner) {
