@@ -456,7 +456,12 @@ impl Core {
         if care.checkpoint_again().is_some_and(|(at, _)| Instant::now() < at) {
             return None;
         }
-        let built = self.applying.checkpoints.build(|| self.applying.store()).await;
+        // Durability: what was cut is so on the disk before there is a checkpoint of what came in its place:
+        // openraft does not begin with a log whose last entry contradicts what is applied.
+        let built = match self.applying.log.stays_cut().await {
+            Ok(()) => self.applying.checkpoints.build(|| self.applying.store()).await,
+            Err(error) => Err(error),
+        };
         let mut again = care.checkpoint_again();
         let replica = self.claim.replica;
         match built {
@@ -609,4 +614,85 @@ fn held_max(disk: &Disk, replica: u64) -> Duration {
 
 fn take(inner: &Inner) {
     inner.core.write().unwrap_or_else(PoisonError::into_inner).take();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use api::peer::{BoxFuture, PeerError, PeerRequest, PeerResponse, PeerTransport};
+    use futures_util::FutureExt as _;
+    use journal::Storage;
+    use journal::sim::SimStorage;
+    use mailbox::{ChunkRef, Digest, Rows, ShardId, Source};
+    use openraft::storage::RaftLogStorage as _;
+    use tokio::sync::broadcast;
+
+    use super::*;
+    use crate::disk::DiskOptions;
+    use crate::machine::{Machine, MachineApplied};
+    use crate::replica::ReplicaConfig;
+    use crate::timing::Timing;
+
+    struct Nothing;
+
+    impl Machine for Nothing {
+        fn apply(&self, _: &mut Rows<'_>, _: &[u8], _: &[ChunkRef]) -> MachineApplied {
+            MachineApplied::default()
+        }
+
+        fn is_chunk_live(&self, _: &dyn Source, _: &Digest) -> bool {
+            false
+        }
+    }
+
+    struct Nobody;
+
+    impl PeerTransport for Nobody {
+        fn call(&self, _: PeerRequest) -> BoxFuture<'static, Result<PeerResponse, PeerError>> {
+            Box::pin(async { Err(PeerError::Unreachable("nobody".into())) })
+        }
+    }
+
+    /// A replica on a disk that writes when it is told to.
+    async fn core(dir: &Path) -> Core {
+        let storage = SimStorage::new(1 << 20);
+        Disk::format_storage(&storage).unwrap();
+        let journal = journal::Options {
+            segment_bytes: 64 << 10,
+            reserve_segments: 0,
+            hard_free_bytes: 0,
+            soft_free_bytes: 0,
+            threaded: false,
+            ..journal::Options::default()
+        };
+        let storage: Arc<dyn Storage> = Arc::new(storage);
+        let options = DiskOptions { journal, storage: Some(storage), ..DiskOptions::default() };
+        let disk = Disk::open(dir, options).unwrap();
+        let config = ReplicaConfig {
+            shard: ShardId(1),
+            replica_id: 1,
+            node: "n1".into(),
+            disk: disk.clone(),
+            machine: Arc::new(Nothing),
+            transport: Arc::new(Nobody),
+            timing: Timing::default(),
+        };
+        let mut starting = Box::pin(Core::start(&config, broadcast::Sender::new(1)));
+        assert!(starting.as_mut().now_or_never().is_none());
+        disk.journal().pump();
+        starting.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn no_checkpoint_is_written_before_what_was_cut_is_synced() {
+        let dir = tempfile::tempdir().unwrap();
+        let core = core(dir.path()).await;
+        core.applying.log.clone().truncate_after(None).await.unwrap();
+        let mut writing = Box::pin(core.write_checkpoint());
+        assert!(writing.as_mut().now_or_never().is_none(), "it is there already");
+        assert!(core.applying.checkpoints.current().is_none());
+        core.claim.disk.journal().pump();
+        assert!(writing.await.is_some());
+    }
 }
