@@ -35,6 +35,9 @@ pub(crate) const PARTS_MAX: usize = 64;
 const MERGE_AFTER: Duration = Duration::from_secs(10);
 const MERGE_AFTER_MAX: Duration = Duration::from_secs(600);
 
+/// In this directory beside the files are those of a snapshot on its way in.
+pub(crate) const INCOMING: &str = "incoming";
+
 /// How much a file is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Want {
@@ -189,6 +192,7 @@ impl Checkpoints {
             merge_again: Mutex::default(),
         };
         this.tidy()?;
+        this.tidy_incoming();
         Ok(Arc::new(this))
     }
 
@@ -531,6 +535,23 @@ impl Checkpoints {
             }
         }
         Ok(())
+    }
+
+    /// Removes what came of a snapshot that goes no further than the newest checkpoint: a process that was
+    /// killed when it had installed it leaves that, and it keeps the space of files that were merged away.
+    /// What came of one that goes further stays, as it is not sent again.
+    fn tidy_incoming(&self) {
+        let dir = self.dir.join(INCOMING);
+        let Ok(items) = std::fs::read_dir(&dir) else { return };
+        let own_end = self.end();
+        let goes_further = |item: std::fs::DirEntry| {
+            let end = item.path().file_stem()?.to_str()?.split_once('-')?.1.parse::<u64>().ok()?;
+            Some(end > own_end)
+        };
+        if !items.flatten().any(|item| goes_further(item).unwrap_or(false)) {
+            // Why the result is dropped: it goes at the next start, or when the next snapshot comes.
+            drop(std::fs::remove_dir_all(&dir));
+        }
     }
 
     /// Where a checkpoint ends, and keys that changed since then, to be found again after a clean stop.

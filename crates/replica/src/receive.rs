@@ -9,7 +9,7 @@ use std::sync::Arc;
 use api::peer::PeerError;
 use bytes::{BufMut, Bytes};
 
-use crate::checkpoint::{Checkpoint, PARTS_MAX, Part, sync_dir};
+use crate::checkpoint::{Checkpoint, INCOMING, PARTS_MAX, Part, sync_dir};
 use crate::codec::{self, BadBytes, Reader};
 use crate::core::Core;
 use crate::handler::{bad, refused};
@@ -183,7 +183,7 @@ async fn install(core: &Core, (vote, snapshot): (Vote, Snapshot)) -> Result<Byte
 
 fn incoming(core: &Core) -> PathBuf {
     let dir: &Path = core.applying.checkpoints.dir();
-    dir.join("incoming")
+    dir.join(INCOMING)
 }
 
 #[cfg(test)]

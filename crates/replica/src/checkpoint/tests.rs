@@ -250,6 +250,34 @@ async fn a_snapshot_that_is_taken_over_in_part_leaves_the_checkpoint_there_was()
 }
 
 #[tokio::test]
+async fn what_is_left_of_a_snapshot_that_was_installed_goes_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let (checkpoints, _store) = written_and_one_row_more(dir.path()).await;
+    let files = checkpoints.dir().to_path_buf();
+    let incoming = files.join(INCOMING);
+    let part = checkpoints.current().unwrap().parts[0].clone();
+    let leave = |names: &[String]| {
+        std::fs::create_dir(&incoming).unwrap();
+        for name in names {
+            std::fs::hard_link(&part.path, incoming.join(name)).unwrap();
+        }
+    };
+    let open = || {
+        let blocking = Blocking { is_threaded: false };
+        Checkpoints::open(&files, blocking, &Upkeep::default(), anywhere()).unwrap()
+    };
+    leave(&[part.head.name()]);
+    assert_eq!(open().end(), checkpoints.end());
+    assert!(!incoming.exists());
+    let mut applied = part.head.applied.clone();
+    applied.log_id.as_mut().unwrap().index = 9;
+    let delta = Head { from: checkpoints.end(), applied };
+    leave(&[part.head.name(), delta.name()]);
+    open();
+    assert_eq!(std::fs::read_dir(&incoming).unwrap().count(), 2, "the rest of it may come");
+}
+
+#[tokio::test]
 async fn a_snapshot_waits_for_who_writes_a_checkpoint_and_nothing_is_written_of_old_rows() {
     let dir = tempfile::tempdir().unwrap();
     let blocking = Blocking { is_threaded: false };
