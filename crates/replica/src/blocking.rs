@@ -2,6 +2,7 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Niceness of what gives way: it gets a tenth of a core that others want, and all of one that nobody wants.
@@ -75,6 +76,27 @@ impl Blocking {
         } else {
             // Why the result is dropped: whoever looks for what was to be done sees that it is not.
             drop(catch_unwind(AssertUnwindSafe(work)));
+        }
+    }
+    /// Does it in a thread of its own that gives way to all others, and nobody waits; in a simulation it is
+    /// done when this returns.
+    ///
+    /// Why a thread each time: what gave way once cannot take precedence again without a privilege.
+    pub fn begin_aside(self, work: impl FnOnce() + Send + 'static) {
+        if !self.is_threaded {
+            return self.begin(work);
+        }
+        let work = Arc::new(Mutex::new(Some(work)));
+        let take = |from: &Mutex<Option<_>>| from.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let there = work.clone();
+        let begun = aside(move || {
+            if let Some(work) = take(&there) {
+                work();
+            }
+        });
+        // Why: a process that may have no more threads has some that wait for work.
+        if begun.is_err() && let Some(work) = take(&work) {
+            self.begin(work);
         }
     }
 }

@@ -523,7 +523,7 @@ mod tests {
         let (local, claim) = local(dir.path()).await;
         let (store, checkpoints) = local.open(&claim.log).await.unwrap();
         let rows = RowChanges::from([(vec![1], Some(vec![1]))]);
-        checkpoints.dirty().note(&rows, 1);
+        checkpoints.dirty().note(&rows, &[], 1);
         let mut applied = Applied::default();
         applied.digest.add(&[1], &[1]);
         store.commit((rows, Vec::new()), &[], applied).unwrap();

@@ -211,7 +211,7 @@ impl Applier {
         Ok((batch?, entries))
     }
 
-    /// Takes what a batch of so many entries changed.
+    /// Takes what a batch of so many entries changed; `None` where the replica has ended.
     async fn commit(
         &self,
         store: &Arc<Store>,

@@ -196,11 +196,14 @@ impl Store {
 
     /// Has what was committed so far written to the index, and does not wait for it. Queries are prepared for
     /// what came, at once where they are answered (`is_asked`).
+    ///
+    /// Why aside: a layer is some 10 ms of a core's work, and replicas have one to write at any time while a
+    /// large mailbox is changed. Whoever is to be answered meanwhile would wait for its turn among them.
     pub fn begin_settling(self: &Arc<Self>, blocking: Blocking, is_asked: bool) {
         self.pending.write().unwrap_or_else(PoisonError::into_inner).call();
         let store = self.clone();
         // Why the result is dropped: a failure marks the index damaged, and it is rebuilt.
-        blocking.begin(move || {
+        blocking.begin_aside(move || {
             if let Ok(Some(layer)) = store.write_pending() {
                 briefs::prepare(&store, &layer.rows, is_asked);
             }

@@ -190,6 +190,7 @@ mod tests {
     use std::collections::VecDeque;
     use std::future::poll_fn;
 
+    use http_body::Body as _;
     use tonic::Code;
 
     use super::*;
