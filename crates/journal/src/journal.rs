@@ -158,6 +158,16 @@ impl Journal {
         self.wait(|done| self.shared.queue.push(Request::Roll { done })).map(|_| ())
     }
 
+    /// A replica counts as suspect no more, whatever damage took before, also after a restart. If this
+    /// fails it may once more, since no manifest says so yet. Waits.
+    pub fn trust(&self, replica: ReplicaId) -> Result<(), Error> {
+        if let Some(state) = self.shared.index().state.replicas.get_mut(&replica) {
+            state.suspect = false;
+        }
+        // Durability: the newest manifest counts, and the one that is written here says it.
+        self.roll()
+    }
+
     fn wait(&self, start: impl FnOnce(Done) -> Result<(), Error>) -> Result<Vec<Written>, Error> {
         let (sender, receiver) = mpsc::sync_channel(1);
         start(Box::new(move |result| drop(sender.send(result))))?;

@@ -19,7 +19,7 @@ pub(crate) struct Span {
 pub(crate) struct ReplicaState {
     pub born: Option<Bytes>,
     pub dead: bool,
-    /// Records of it may be missing. Stays true until the replica is dead.
+    /// Records of it may be missing. Stays true until the replica is dead, or trusted all the same.
     pub suspect: bool,
     pub vote: Option<Bytes>,
     /// Last purged index and the meta of that purge.

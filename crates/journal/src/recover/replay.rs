@@ -224,12 +224,10 @@ impl RecoveredReplica {
             Record::Append { index, meta, .. } => {
                 let head = own(&meta[..meta.len().min(ENTRY_HEAD_BYTES)]);
                 // Why: an entry is appended at the end, so what lies behind it was cut before.
-                self.entries.split_off(index);
+                self.cut(*index);
                 self.entries.insert(*index, RecoveredEntry { pointer, head });
             }
-            Record::Truncate { from_index_inclusive, .. } => {
-                self.entries.split_off(from_index_inclusive);
-            }
+            Record::Truncate { from_index_inclusive, .. } => self.cut(*from_index_inclusive),
             Record::Purge { upto_index_inclusive, meta, .. } => {
                 self.purge(*upto_index_inclusive, meta);
             }
@@ -238,6 +236,12 @@ impl RecoveredReplica {
             Record::Dead { .. } => *self = Self { is_dead: true, ..Self::default() },
             Record::Blobs { .. } => {}
         }
+    }
+
+    /// Entries from here on are gone, and with them what damage did to them before.
+    fn cut(&mut self, from: u64) {
+        self.entries.split_off(&from);
+        self.lost_upto = self.lost_upto.min(from.checked_sub(1));
     }
 
     fn purge(&mut self, upto: u64, meta: &Bytes) {

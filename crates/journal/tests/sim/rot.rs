@@ -157,16 +157,56 @@ fn a_segment_that_vanished_is_damage() {
     }
 }
 
-#[test]
-fn a_suspect_replica_stays_suspect_when_the_damage_is_gone() {
+/// A journal in which damage took a vote, and no manifest follows that would tell whether there was one.
+fn without_a_vote() -> SimStorage {
     let (storage, _, _) = small_journal();
     let (journal, _) = Journal::open(Arc::new(storage.clone()), options()).unwrap();
     let third = journal.append_wait(vec![vote(1, "third")]).unwrap()[0].record;
     journal.append_wait(vec![entry(2, 2, vec![])]).unwrap();
     drop(journal);
-    // No manifest follows that would tell whether there was a vote.
     let name = format!("{:016x}.seg", third.segment.0);
     wipe(&storage, &name, third.offset - 48, 48 + u64::from(third.len));
+    storage
+}
+
+#[test]
+fn a_suspect_replica_that_is_trusted_stays_so_and_no_other_is() {
+    let storage = without_a_vote();
+    let (journal, recovered) = open(&storage).unwrap();
+    assert!(recovered.replicas[&ReplicaId(1)].is_suspect, "{recovered:?}");
+    journal.trust(ReplicaId(1)).unwrap();
+    drop(journal);
+    for _ in 0..2 {
+        let (_, recovered) = open(&storage).unwrap();
+        let of = |id: u64| &recovered.replicas[&ReplicaId(id)];
+        assert!(!recovered.damaged.is_empty(), "the damage is still there");
+        assert!(!of(1).is_suspect && of(2).is_suspect, "{recovered:?}");
+    }
+}
+
+#[test]
+fn entries_written_in_the_place_of_what_damage_took_are_not_lost() {
+    let (storage, ..) = small_journal();
+    let (_, recovered) = open(&storage.kill()).unwrap();
+    let at = recovered.replicas[&ReplicaId(1)].entries[&3].pointer;
+    let name = format!("{:016x}.seg", at.segment.0);
+    wipe(&storage, &name, at.offset - 48, 48 + u64::from(at.len));
+    let (journal, recovered) = open(&storage).unwrap();
+    assert_eq!(recovered.replicas[&ReplicaId(1)].lost_upto, Some(3), "{recovered:?}");
+    journal.append_wait(vec![purge(1, 2), entry(1, 3, vec![])]).unwrap();
+    drop(journal);
+    let (journal, recovered) = open(&storage).unwrap();
+    let replica = &recovered.replicas[&ReplicaId(1)];
+    assert!(!recovered.damaged.is_empty(), "the damage is still there");
+    assert_eq!(replica.lost_upto, None, "{recovered:?}");
+    assert_eq!(replica.entries.keys().copied().collect::<Vec<_>>(), [3]);
+    let found = journal.read_record(replica.entries[&3].pointer).unwrap();
+    assert_eq!(found.record, entry(1, 3, vec![]));
+}
+
+#[test]
+fn a_suspect_replica_stays_suspect_when_the_damage_is_gone() {
+    let storage = without_a_vote();
     let (journal, recovered) = open(&storage).unwrap();
     assert!(recovered.replicas[&ReplicaId(1)].is_suspect, "{recovered:?}");
     journal.append_wait(vec![purge(1, 4), purge(2, 2)]).unwrap();
