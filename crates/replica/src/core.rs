@@ -58,11 +58,12 @@ impl Core {
         let local = Local { disk: config.disk.clone(), replica: config.replica_id };
         let log = claim.log.clone();
         let (store, checkpoints) = local.open(&log).await?;
-        if !mend(&log, &store, &checkpoints).await? {
-            // Why also the disk: what follows may fail, and the log does not know it any more.
+        if !is_made_up_for(&log, &store) {
+            // Why also the disk, and first: what follows may fail when the log does not know it any more.
             config.disk.suspect(config.replica_id);
             claim.is_suspect = true;
         }
+        mend(&log, &store, &checkpoints).await?;
         let next_index = store.applied().next_index();
         let applying = Arc::new(Applying {
             machine: config.machine.clone(),
@@ -168,34 +169,37 @@ impl Core {
     }
 }
 
+/// Whether everything that damage took from the log was applied.
+fn is_made_up_for(log: &Log, store: &Store) -> bool {
+    let applied = store.applied().log_id;
+    log.lost_upto().is_none_or(|lost| applied.is_some_and(|at| at.index >= lost))
+}
+
 /// Puts right, before openraft looks, what damage took from log and checkpoints and the rows make up
-/// for. False if they do not: entries are lost that were not applied.
-async fn mend(
-    log: &Log,
-    store: &Arc<Store>,
-    checkpoints: &Arc<Checkpoints>,
-) -> Result<bool, Error> {
+/// for. Where entries are lost that were not applied, the log ends with what was: an operator may want this
+/// replica to go on with that.
+async fn mend(log: &Log, store: &Arc<Store>, checkpoints: &Arc<Checkpoints>) -> Result<(), Error> {
     let applied = store.applied().log_id;
     let lost = log.lost_upto();
-    let is_made_up_for = lost.is_none_or(|lost| applied.is_some_and(|at| at.index >= lost));
-    if checkpoints.is_doubted() || (lost.is_some() && is_made_up_for) {
+    let is_made_up_for = is_made_up_for(log, store);
+    if checkpoints.is_doubted() || (lost.is_some() && applied.is_some()) {
         // Invariant: the log is cut only below a checkpoint that was read back.
         let built = checkpoints.build(|| store.clone()).await;
         built.map_err(Error::io("write a checkpoint"))?;
     }
-    match (lost, applied) {
-        (Some(lost), Some(applied)) if is_made_up_for => {
-            log.give_up_lost(applied).await.map_err(Error::io("cut the log"))?;
-            let index = applied.index;
-            tracing::warn!(lost, index, "damaged entries were applied before: log cut behind them");
-        }
-        (Some(lost), _) => {
-            tracing::error!(lost, "damage took entries that were not applied yet");
-            log.forget();
-        }
-        (None, _) => {}
+    let Some(lost) = lost else { return Ok(()) };
+    if let Some(applied) = applied {
+        log.give_up_lost(applied).await.map_err(Error::io("cut the log"))?;
     }
-    Ok(is_made_up_for)
+    let index = applied.map_or(0, |applied| applied.index);
+    if is_made_up_for {
+        tracing::warn!(lost, index, "damaged entries were applied before: log cut behind them");
+    } else {
+        // Order: only now, since until the log is cut on the disk it has to know what is lost.
+        log.forget();
+        tracing::error!(lost, index, "damage took entries that were not applied yet");
+    }
+    Ok(())
 }
 
 fn raft_error(error: impl std::fmt::Display) -> Error {

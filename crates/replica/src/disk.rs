@@ -452,6 +452,11 @@ impl Disk {
             if state.running.contains_key(&replica) || state.installing.contains(&replica) {
                 return Err(Error::Running { replica });
             }
+            if let Some(other) = state.known.get(&replica).filter(|known| **known != shard) {
+                // Why: an id given out twice would get another shard's votes and entries.
+                let reason = format!("on this disk it is of shard {other}, not of shard {shard}");
+                return Err(Error::Lost { replica, reason });
+            }
             let recovered = state.recovered.remove(&replica);
             let is_suspect = state.suspects.contains(&replica);
             let log = match state.logs.get(&replica) {
@@ -495,8 +500,14 @@ impl Disk {
     }
 
     /// An operator takes a replica as it is.
-    pub(crate) fn trust(&self, replica: u64) {
+    pub(crate) async fn trust(self: &Arc<Self>, replica: u64) {
         self.lock().suspects.remove(&replica);
+        let this = self.clone();
+        let noted = self.blocking().run(move || this.journal().trust(ReplicaId(replica))).await;
+        // Why no failure: it goes on all the same. After a restart the operator may be needed once more.
+        if let Err(error) = noted.and_then(|noted| noted.map_err(std::io::Error::other)) {
+            tracing::warn!(replica, %error, "not noted yet that it is trusted");
+        }
     }
 
     /// What scrub repairs with.
@@ -697,6 +708,14 @@ mod tests {
         assert!(disk.replicas().is_empty());
         drop(disk);
         assert!(reopened(dir.path(), &storage).replicas().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_id_of_one_shard_is_not_taken_for_one_of_another() {
+        let (dir, storage) = (tempfile::tempdir().unwrap(), SimStorage::new(1 << 20));
+        let disk = small(dir.path(), &storage).await;
+        assert!(matches!(disk.claim(1, ShardId(2)).await, Err(Error::Lost { replica: 1, .. })));
+        drop(disk.claim(1, ShardId(1)).await.unwrap());
     }
 
     #[tokio::test]

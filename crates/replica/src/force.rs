@@ -44,7 +44,7 @@ impl Disk {
         let entry = Entry { log_id, payload: Payload::Membership(membership) };
         // Durability: vote and entry are synced, in this order, before anybody starts on them.
         claim.log.force(Vote::new(term, replica), entry).await.map_err(Error::io("force"))?;
-        self.trust(replica);
+        self.trust(replica).await;
         let local = Local { disk: self.clone(), replica };
         let lacked_bodies = local.is_marked(Mark::Incomplete);
         if lacked_bodies {

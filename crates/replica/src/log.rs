@@ -288,13 +288,14 @@ impl Log {
         Ok(())
     }
 
-    /// Nothing behind what damage took is of use.
+    /// Nothing behind what damage took is of use, however much of it was committed.
     pub fn forget(&self) {
         let mut state = self.lock();
         let next = state.purged.map_or(0, |purged| purged.index + 1);
         state.slots.clear();
         state.cache.clear();
         (state.first, state.cache_bytes, state.lost_upto) = (next, 0, None);
+        state.committed = state.committed.min(state.purged);
     }
 
     /// Who gives entries that rotted here, from now on.

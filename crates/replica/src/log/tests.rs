@@ -148,3 +148,31 @@ async fn whoever_relies_on_what_was_cut_waits_until_that_is_synced() {
     log.pump();
     log.stays_cut().await.unwrap_err();
 }
+
+#[tokio::test]
+async fn a_log_that_lost_what_was_not_applied_ends_with_what_was() {
+    let (storage, first) = log();
+    first.put(6).await;
+    first.pump();
+    let pointer = first.lock().slot(6).unwrap().pointer.unwrap();
+    drop(first);
+    let recovered = RecoveredLog {
+        committed: Some(entry(6).log_id),
+        lost_upto: Some(5),
+        entries: vec![(entry(6).log_id, pointer)],
+        ..RecoveredLog::default()
+    };
+    let log = open(&storage, recovered);
+    let mut giving = Box::pin(log.give_up_lost(entry(3).log_id));
+    assert!(giving.as_mut().now_or_never().is_none());
+    log.pump();
+    giving.await.unwrap();
+    log.forget();
+    assert_eq!(log.ends(), (Some(entry(3).log_id), Some(entry(3).log_id)));
+    assert!(log.holds(entry(3).log_id) && log.lost_upto().is_none());
+    // Else openraft looks for entries that are not there, and does not start.
+    assert_eq!(log.clone().read_committed().await.unwrap(), Some(entry(3).log_id));
+    log.put(4).await;
+    log.pump();
+    assert_eq!(last(&log), Some(4));
+}
