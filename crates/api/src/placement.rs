@@ -25,6 +25,10 @@ pub struct DiskId(#[cbor(with = "minicbor::bytes")] pub [u8; 16]);
 #[cbor(transparent)]
 pub struct ClusterId(#[cbor(with = "minicbor::bytes")] pub [u8; 16]);
 
+/// So many ids of replicas count as given out when the meta group lost its majority: more than any cluster
+/// ever has.
+pub const LOST_IDS: u64 = 1 << 32;
+
 /// The whole placement at one version.
 /// Invariant: nodes ascend by name, shards by id; directory slots are 1,024 or none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -47,6 +51,10 @@ pub struct Placement {
     /// Settings of the cluster.
     #[n(5)]
     pub settings: BTreeMap<String, String>,
+    /// Where ids of replicas begin, [`LOST_IDS`] from each, which a majority of the meta group that was
+    /// lost may have given out: nothing is known of them.
+    #[n(6)]
+    pub lost_ids: Vec<u64>,
 }
 
 /// One storage node.
@@ -202,6 +210,13 @@ impl Placement {
     pub fn node(&self, name: &str) -> Option<&Node> {
         let at = self.nodes.binary_search_by(|node| node.name.as_str().cmp(name)).ok()?;
         self.nodes.get(at)
+    }
+
+    /// Whether a replica with this id may exist that the meta group does not know of: that it is placed
+    /// nowhere does not say that it was removed.
+    pub fn may_be_lost(&self, replica_id: u64) -> bool {
+        let is_of = |from: &u64| (*from..from.saturating_add(LOST_IDS)).contains(&replica_id);
+        self.lost_ids.iter().any(is_of)
     }
 
     /// The shard that keeps a directory slot; `None` before the cluster was formed.

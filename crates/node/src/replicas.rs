@@ -1,7 +1,7 @@
 //! The replicas that run here: those found on the disks, and those that the placement puts there.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
@@ -60,6 +60,8 @@ pub(crate) struct Replicas {
     begun: Mutex<BTreeMap<(ShardId, u64), DiskId>>,
     /// Those that did not start, with the time and pause of the next attempt.
     failed: Mutex<BTreeMap<(ShardId, u64), (Instant, Duration)>>,
+    /// Those that live here and that the cluster does not know of.
+    unknown: Mutex<BTreeSet<(ShardId, u64)>>,
     /// Held by whoever starts replicas, so that none starts twice.
     starting: tokio::sync::Mutex<()>,
 }
@@ -408,10 +410,16 @@ async fn destroy_removed(shared: &Shared, placement: &Placement) {
         let is_well = |disk: &&Arc<Disk>| !disk.is_poisoned() && !hangs(disk);
         let Some(disk) = dir.disk.as_ref().filter(is_well) else { continue };
         for (replica_id, shard) in disk.replicas() {
-            let placed = placement.shard(shard).into_iter().flat_map(|shard| &shard.replicas);
-            let is_ours = |one: &Placed| one.replica_id == replica_id && one.disk_id == dir.disk_id;
-            if placed.into_iter().any(is_ours) {
-                continue;
+            match fate(placement, (shard, replica_id), dir.disk_id) {
+                Fate::Stays => continue,
+                Fate::Unknown => {
+                    // Once, since it is looked at all the time.
+                    if lock(&shared.replicas.unknown).insert((shard, replica_id)) {
+                        tracing::warn!(%shard, replica_id, "replica kept: the cluster does not know it");
+                    }
+                    continue;
+                }
+                Fate::Removed => {}
             }
             if let Some(running) = shared.replicas.exactly(shard, replica_id) {
                 stop_one(shared, &running).await;
@@ -426,6 +434,29 @@ async fn destroy_removed(shared: &Shared, placement: &Placement) {
                 Err(_) => tracing::warn!(%shard, replica_id, "replica not removed yet: no answer"),
             }
         }
+    }
+}
+
+/// What becomes of a replica that lives on a disk.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    /// It is placed there.
+    Stays,
+    /// Nobody knows: it may have been placed by a majority of the meta group that was lost, and be one of the
+    /// last copies there are.
+    Unknown,
+    /// It was placed there, and is not any more.
+    Removed,
+}
+
+fn fate(placement: &Placement, (shard, replica_id): (ShardId, u64), disk_id: DiskId) -> Fate {
+    // Why unknown: no shard is ever taken out of a placement.
+    let Some(shard) = placement.shard(shard) else { return Fate::Unknown };
+    let is_this = |one: &Placed| one.replica_id == replica_id && one.disk_id == disk_id;
+    match shard.replicas.iter().any(is_this) {
+        true => Fate::Stays,
+        false if placement.may_be_lost(replica_id) => Fate::Unknown,
+        false => Fate::Removed,
     }
 }
 
@@ -497,5 +528,40 @@ mod tests {
         assert_eq!(*lock(most), 3);
         assert_eq!(*lock(begun), [7, 6, 5, 4, 3, 2, 1]);
         assert_eq!(lock(done).len(), 7);
+    }
+
+    #[test]
+    fn what_a_lost_majority_may_have_placed_is_not_destroyed() {
+        use api::placement::{LOST_IDS, Shard};
+
+        let disk_id = DiskId([1; 16]);
+        let replica = Placed {
+            replica_id: 12,
+            node: "n1".into(),
+            disk_id,
+            role: ReplicaRole::Voter,
+            replaces: None,
+        };
+        let shard = Shard {
+            shard: ShardId(5),
+            replicas: vec![replica],
+            leader: None,
+            n_wanted: 3,
+            forced: None,
+            outcasts: Vec::new(),
+        };
+        let shards = vec![shard];
+        let mut placement = Placement { version: 1, shards, ..Placement::default() };
+        let of = |placement: &Placement, shard: u32, id: u64| {
+            fate(placement, (ShardId(shard), id), disk_id)
+        };
+        assert_eq!(of(&placement, 5, 12), Fate::Stays);
+        assert_eq!(fate(&placement, (ShardId(5), 12), DiskId([2; 16])), Fate::Removed);
+        assert_eq!(of(&placement, 5, 40), Fate::Removed);
+        assert_eq!(of(&placement, 9, 41), Fate::Unknown);
+        placement.lost_ids = vec![40];
+        assert_eq!(of(&placement, 5, 40), Fate::Unknown);
+        assert_eq!(of(&placement, 5, 39), Fate::Removed, "it was known");
+        assert_eq!(of(&placement, 5, 40 + LOST_IDS), Fate::Removed, "it was given out since");
     }
 }

@@ -50,6 +50,7 @@ impl From<&Placement> for wire::Placement {
             shards: placement.shards.iter().map(wire::Shard::from).collect(),
             directory_slots: placement.directory_slots.iter().map(|shard| shard.0).collect(),
             settings: placement.settings.clone().into_iter().collect(),
+            lost_ids: placement.lost_ids.clone(),
         }
     }
 }
@@ -73,6 +74,7 @@ impl TryFrom<wire::Placement> for Placement {
             shards,
             directory_slots: wire.directory_slots.into_iter().map(ShardId).collect(),
             settings: wire.settings.into_iter().collect(),
+            lost_ids: wire.lost_ids,
         })
     }
 }

@@ -99,6 +99,7 @@ impl Cluster {
             shards: vec![shard(META_SHARD), shard(SHARD), shard(ShardId(2))],
             directory_slots: vec![SHARD; 1024],
             settings: BTreeMap::new(),
+            lost_ids: Vec::new(),
         });
     }
 

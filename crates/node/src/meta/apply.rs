@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use api::placement::{DiskId, DiskState, META_SHARD, Node, Replica, ReplicaRole, Shard};
+use api::placement::{DiskId, DiskState, LOST_IDS, META_SHARD, Node, Replica, ReplicaRole, Shard};
 use mailbox::address::DIRECTORY_SLOTS;
 use mailbox::{Rows, ShardId};
 
@@ -66,7 +66,7 @@ fn change(rows: &mut Rows<'_>, command: &Command, cluster: Cluster) -> Applied {
         Command::NoteMarks(marks) => note_marks(rows, marks),
         Command::RemoveNode(name) => remove_node(rows, name),
         Command::ForgetDisk(disk_id) => forget_disk(rows, *disk_id),
-        Command::ForceShard(shard, replica_id) => force_shard(rows, *shard, *replica_id),
+        Command::ForceShard(shard, replica_id) => force_shard(rows, *shard, *replica_id, cluster),
         Command::RecoveredShard(shard, replica_id) => recovered_shard(rows, *shard, *replica_id),
         Command::SetSetting(name, value) => {
             let value = value.as_deref();
@@ -102,7 +102,8 @@ fn initialize(rows: &mut Rows<'_>, founding: &Founding, cluster: Option<Cluster>
         rows::put_setting(rows, name, Some(value));
     }
     let (id, next_shard) = (founding.cluster, 1 + n_shards);
-    rows::put_cluster(rows, &Cluster { id, version: 0, next_replica, next_shard });
+    let cluster = Cluster { id, version: 0, next_replica, next_shard, lost_ids: None };
+    rows::put_cluster(rows, &cluster);
     Ok(Outcome::Done)
 }
 
@@ -306,7 +307,8 @@ fn forget_disk(rows: &mut Rows<'_>, disk_id: DiskId) -> Applied {
 
 fn create_shard(rows: &mut Rows<'_>, seats: &[Seat], mut cluster: Cluster) -> Applied {
     check_seats(&rows::nodes(rows), seats)?;
-    if cluster.next_shard >= SHARDS_MAX {
+    // Why not by the id: after a loss of the majority ids are left out.
+    if rows::shards(rows).len() >= SHARDS_MAX as usize {
         return Err(refused(format!("a cluster has at most {SHARDS_MAX} shards")));
     }
     let shard = ShardId(cluster.next_shard);
@@ -405,7 +407,7 @@ fn remove_replica(rows: &mut Rows<'_>, shard: ShardId, replica_id: u64) -> Appli
     Ok(Outcome::Done)
 }
 
-fn force_shard(rows: &mut Rows<'_>, shard: ShardId, replica_id: u64) -> Applied {
+fn force_shard(rows: &mut Rows<'_>, shard: ShardId, replica_id: u64, cluster: Cluster) -> Applied {
     let mut shard = known_shard(rows, shard)?;
     let at = known_replica(&shard, replica_id)?;
     if shard.replicas[at].role == ReplicaRole::Learner {
@@ -417,7 +419,24 @@ fn force_shard(rows: &mut Rows<'_>, shard: ShardId, replica_id: u64) -> Applied 
     shard.replicas = vec![kept];
     shard.forced = Some(replica_id);
     rows::put_shard(rows, &shard);
+    if shard.shard == META_SHARD {
+        leave_out_what_was_lost(rows, cluster);
+    }
     Ok(Outcome::Done)
+}
+
+/// The majority that is lost may have given out ids, and noted starts of disks, that are not in these rows.
+fn leave_out_what_was_lost(rows: &mut Rows<'_>, mut cluster: Cluster) {
+    cluster.lost_ids.get_or_insert_default().push(cluster.next_replica);
+    cluster.next_replica = cluster.next_replica.saturating_add(LOST_IDS);
+    cluster.next_shard = cluster.next_shard.saturating_add(SHARDS_MAX);
+    rows::put_cluster(rows, &cluster);
+    for mut node in rows::nodes(rows) {
+        // Why: a disk that was started twice since would be taken for an older copy of itself. Its count of
+        // starts and its mark still tell one.
+        node.disks.iter_mut().for_each(|disk| disk.start_id = 0);
+        rows::put_node(rows, &node);
+    }
 }
 
 fn recovered_shard(rows: &mut Rows<'_>, shard: ShardId, replica_id: u64) -> Applied {

@@ -27,6 +27,9 @@ pub(super) struct Cluster {
     /// The next shard's id; everything below was given out.
     #[n(3)]
     pub next_shard: u32,
+    /// What `next_replica` was whenever the majority was lost. `None` before, so that the row is as ever.
+    #[n(4)]
+    pub lost_ids: Option<Vec<u64>>,
 }
 
 /// The whole placement; `None` before the cluster was formed.
@@ -44,6 +47,7 @@ pub fn placement(rows: &dyn Source) -> Option<Placement> {
         shards: shards(rows),
         directory_slots: rows.row(SLOTS).map(|row| read(&row)).unwrap_or_default(),
         settings,
+        lost_ids: cluster.lost_ids.unwrap_or_default(),
     })
 }
 

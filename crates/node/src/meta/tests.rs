@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::meta::Report;
-use api::placement::{ClusterId, Disk, DiskId, DiskState, Node, NodeId, Placement, ReplicaRole};
+use api::placement::{
+    ClusterId, Disk, DiskId, DiskState, META_SHARD, Node, NodeId, Placement, ReplicaRole,
+};
 use mailbox::{LogTime, RowDigest, Rows, ShardId};
 use proptest::prelude::*;
 
@@ -300,6 +302,38 @@ fn a_disk_with_fewer_batches_than_were_marked_is_refused() {
     }
     assert_eq!(store.apply(Command::ForgetDisk(id)), Outcome::Done);
     assert_eq!(mark_of(&store.rows, id), None);
+}
+
+#[test]
+fn what_a_lost_majority_gave_out_is_not_given_out_again() {
+    let mut lost = cluster_of(4, 1, 2);
+    // Of what follows the replica that is kept hears nothing.
+    let mut kept = lost.clone();
+    let create = || Command::CreateShard((1..4).map(|n| seat(n, 0)).collect());
+    let Outcome::Shard(shard) = lost.apply(create()) else { panic!("not created") };
+    let ids = |placement: &Placement, shard: ShardId| -> Vec<u64> {
+        let replicas = &placement.shard(shard).unwrap().replicas;
+        replicas.iter().map(|one| one.replica_id).collect()
+    };
+    let given_out = ids(&lost.placement(), shard);
+    let before = kept.placement();
+    let alone = before.shards[0].replicas[0].replica_id;
+    assert_eq!(kept.apply(Command::ForceShard(META_SHARD, alone)), Outcome::Done);
+    let now = kept.placement();
+    assert!(now.version >= before.version + (1 << 32));
+    assert!(given_out.iter().all(|id| now.may_be_lost(*id)));
+    for shard in &before.shards {
+        assert!(ids(&before, shard.shard).iter().all(|id| !now.may_be_lost(*id)));
+    }
+    let Outcome::Shard(new) = kept.apply(create()) else { panic!("not created") };
+    assert_ne!(new, shard);
+    let now = kept.placement();
+    assert!(ids(&now, new).iter().all(|id| !given_out.contains(id) && !now.may_be_lost(*id)));
+    // Started twice, and the cluster remembers the start before.
+    let mut again = node(4, 1);
+    let disk = &mut again.disks[0];
+    (disk.start_count, disk.start_id, disk.previous_start_id) = (3, 3, 2);
+    assert_eq!(kept.apply(Command::RegisterNode(again)), Outcome::Done);
 }
 
 #[test]
