@@ -70,6 +70,25 @@ pub(crate) async fn register(shared: Arc<Shared>, seeds: Vec<MetaClient>) {
     }
 }
 
+/// Registers again if the cluster took another process for this node since. If that one runs on copies of
+/// these disks, this one is refused and stops: two must not vote under the same ids. If the meta group lost
+/// its majority, and with it what was noted of this start, it is taken.
+pub(crate) async fn renew(shared: &Shared) {
+    // Why a later one: whoever is admitted knows the placement in which it is this process.
+    let placement = shared.known.placement();
+    if placement.node(shared.name()).is_none_or(|node| node.run_id == shared.run_id) {
+        return;
+    }
+    match attempt(shared, &shared.meta_client).await {
+        Ok(placement) => shared.known.learn(Arc::new(placement)),
+        Err(MetaError::Refused(why)) => {
+            let name = shared.name();
+            shared.fail(Error::Refused(format!("another process is node {name} by now: {why}")));
+        }
+        Err(error) => tracing::debug!(%error, "not registered again yet"),
+    }
+}
+
 async fn attempt(shared: &Shared, client: &MetaClient) -> Result<Placement, MetaError> {
     client.register_node(&shared.describe(), shared.known.cluster(), PATIENCE).await
 }

@@ -218,12 +218,16 @@ impl MetaHandler for MetaGroup {
 
     async fn report(&self, from: &str, mut report: Report) -> Result<Newer, MetaError> {
         self.0.meta_leader()?;
-        report::keep_own_disks(&mut report, &self.0.known.placement());
+        let placement = self.0.known.placement();
+        report::keep_own_disks(&mut report, &placement);
         let known = report.placement_version;
-        if report.is_last {
-            marks::note(&self.0, &report).await?;
+        // Why not refused: it hears what it does not know yet, and does what is to be done.
+        if report::is_of_now(&report, &placement) {
+            if report.is_last {
+                marks::note(&self.0, &report).await?;
+            }
+            lock(&self.0.reports).insert(from.to_owned(), (Instant::now(), report));
         }
-        lock(&self.0.reports).insert(from.to_owned(), (Instant::now(), report));
         let placement = self.0.known.placement();
         Ok((placement.version > known).then_some(placement))
     }

@@ -10,11 +10,10 @@ use api::placement::{Disk, DiskId, DiskState, Placement};
 use mailbox::{RowDigest, ShardId};
 use replica::{Role, Status};
 
-use crate::marks;
 use crate::meta::Command;
 use crate::replicas::Running;
-use crate::scrub;
 use crate::shared::{Shared, lock};
+use crate::{admission, marks, scrub};
 
 /// Of this program.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -40,6 +39,7 @@ pub(crate) async fn report(shared: Arc<Shared>) {
             && shared.replicas.all().iter().all(|running| is_settled(running));
         // Why admitted: until then the cluster does not know the disks this node has now.
         if placement.version > 0 && shared.is_admitted() {
+            admission::renew(&shared).await;
             report_once(&shared).await;
         }
         let pause = if begun && settled { REPORT_EVERY } else { REPORT_SOON };
@@ -169,10 +169,21 @@ pub(crate) fn keep_own_disks(report: &mut Report, placement: &Placement) {
     });
 }
 
+/// Whether a report is of the process that the cluster took for its node, or of one that this leader may not
+/// have heard of yet.
+pub(crate) fn is_of_now(report: &Report, placement: &Placement) -> bool {
+    let taken = placement.node(&report.node);
+    placement.version < report.placement_version
+        || taken.is_none_or(|node| node.run_id == report.run_id)
+}
+
 /// What nodes said lately.
 pub(crate) fn fresh(shared: &Shared) -> Vec<Report> {
+    let placement = shared.known.placement();
     let reports = lock(&shared.reports);
     let fresh = reports.values().filter(|(at, _)| at.elapsed() < FRESH);
+    // Why again: another process may have been taken since. What the one before has is not on these disks.
+    let fresh = fresh.filter(|(_, report)| is_of_now(report, &placement));
     fresh.map(|(_, report)| report.clone()).collect()
 }
 
@@ -332,6 +343,21 @@ mod tests {
         let mut report = Report { node: "n1".to_owned(), disks, ..Report::default() };
         keep_own_disks(&mut report, &placement);
         assert_eq!(report.disks, [disk(1), disk(3)]);
+    }
+
+    #[test]
+    fn a_report_of_a_process_before_the_one_that_was_taken_counts_no_more() {
+        let node = Node { name: "n1".to_owned(), run_id: 2, ..Node::default() };
+        let placement = Placement { version: 7, nodes: vec![node], ..Placement::default() };
+        let report = |name: &str, run_id, placement_version| {
+            let node = name.to_owned();
+            Report { node, run_id, placement_version, ..Report::default() }
+        };
+        assert!(is_of_now(&report("n1", 2, 7), &placement));
+        assert!(!is_of_now(&report("n1", 1, 6), &placement));
+        assert!(!is_of_now(&report("n1", 1, 7), &placement));
+        assert!(is_of_now(&report("n1", 3, 8), &placement), "this leader is behind");
+        assert!(is_of_now(&report("n2", 1, 7), &placement));
     }
 
     #[test]

@@ -208,14 +208,7 @@ async fn a_second_process_of_a_running_node_is_not_taken() {
     let mut house = House::new(1, 1);
     house.start("n1").await;
     house.form(1).await;
-    let config = house.config("n1");
-    let client = MetaClient::new(ClientConfig {
-        seeds: config.join.clone(),
-        identity: Identity::load(&config.identity_dir).unwrap(),
-        name: config.name.clone(),
-        bind: None,
-    });
-    let client = client.unwrap();
+    let client = client_of(&house, "n1");
     let known = wait_for_node(&client, "n1").await;
     let mut second = known.clone();
     second.run_id += 1;
@@ -229,6 +222,35 @@ async fn a_second_process_of_a_running_node_is_not_taken() {
     again.run_id += 1;
     register(&again).await.unwrap();
     house.stop_all().await;
+}
+
+/// Two processes would vote under the same ids.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_stops_when_another_one_was_started_on_copies_of_its_disks() {
+    let mut house = House::new(1, 1);
+    house.start("n1").await;
+    house.form(1).await;
+    let client = client_of(&house, "n1");
+    let mut second = wait_for_node(&client, "n1").await;
+    second.run_id += 1;
+    let disk = &mut second.disks[0];
+    (disk.start_count, disk.previous_start_id) = (disk.start_count + 1, disk.start_id);
+    disk.start_id = disk.start_id.wrapping_add(1);
+    client.register_node(&second, None, PATIENCE).await.unwrap();
+    let refusal = house.refusal("n1").await.to_string();
+    assert!(refusal.contains("was rolled back: "), "{refusal}");
+}
+
+/// What the node itself asks the meta group with.
+fn client_of(house: &House, name: &str) -> MetaClient {
+    let config = house.config(name);
+    let client = MetaClient::new(ClientConfig {
+        seeds: config.join.clone(),
+        identity: Identity::load(&config.identity_dir).unwrap(),
+        name: config.name.clone(),
+        bind: None,
+    });
+    client.unwrap()
 }
 
 async fn wait_for_node(client: &MetaClient, name: &str) -> Node {
