@@ -275,9 +275,9 @@ impl Stage<'_> {
             _ => None,
         };
         let mut seen = BTreeSet::new();
-        let led = self.cluster.until(duration, |snapshot| {
-            snapshot.check_led_by_others(node, disk, &mut seen)
-        });
+        let led = self
+            .cluster
+            .until(duration, |snapshot| snapshot.check_led_by_others(node, disk, &mut seen));
         let led = led.await.with_context(|| format!("{node} {what}"));
         tokio::time::sleep_until(until).await;
         self.record(format!("{node} {what}"), start_us);

@@ -161,11 +161,7 @@ impl Watch {
 }
 
 /// Makes one mailbox, and notes it if it may be there afterwards.
-fn make(
-    mailbox: &str,
-    made: &mut Vec<String>,
-    ok: impl FnOnce(&str) -> Result<()>,
-) -> Result<()> {
+fn make(mailbox: &str, made: &mut Vec<String>, ok: impl FnOnce(&str) -> Result<()>) -> Result<()> {
     let done = ok(&format!("CREATE \"{mailbox}\""));
     // Why also without an answer: it may have been made all the same.
     if done.as_ref().err().is_none_or(is_lost) {
@@ -176,8 +172,7 @@ fn make(
 
 /// Clients that got nothing done of what they are there for, in words.
 fn idle(members: &[Member], recorder: &Recorder) -> Vec<String> {
-    let is_idle =
-        |one: &&Member| !has_worked(one.role, Done::default(), recorder.done(one.id), 1);
+    let is_idle = |one: &&Member| !has_worked(one.role, Done::default(), recorder.done(one.id), 1);
     let words =
         |one: &Member| format!("client {} ({}) got nothing done", one.id, one.role.protocol());
     members.iter().filter(is_idle).map(words).collect()

@@ -187,7 +187,8 @@ mod tests {
 
     #[test]
     fn who_waits_for_hours_asks_less_often_and_never_stops_asking() {
-        let factors = |pace: Pace| [0, 119, 120, 250, 360, 7200].map(|s| pace.factor(s * 1_000_000));
+        let factors =
+            |pace: Pace| [0, 119, 120, 250, 360, 7200].map(|s| pace.factor(s * 1_000_000));
         assert_eq!(factors(Pace::Slowing), [1, 1, 2, 3, 4, 4]);
         assert_eq!(factors(Pace::Steady), [1; 6]);
     }

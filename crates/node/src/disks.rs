@@ -399,8 +399,7 @@ fn read_labels(config: &Config) -> Result<(Labels<'_>, Option<Error>), Error> {
         answers.push((path, answer));
     }
     // Why only a member: before that it is a directory that nobody made, or gave to the node.
-    let is_of_cluster =
-        |label: &Result<Option<Label>, Refusal>| matches!(label, Ok(Some(label)) if label.cluster.is_some());
+    let is_of_cluster = |label: &Result<Option<Label>, Refusal>| matches!(label, Ok(Some(label)) if label.cluster.is_some());
     let is_member = answers.iter().any(|(_, (label, _))| is_of_cluster(label));
     let (mut labels, mut dead) = (Vec::with_capacity(answers.len()), None);
     for (path, (label, is_missing)) in answers {

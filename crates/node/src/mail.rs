@@ -330,9 +330,8 @@ async fn forward(
 /// `None`: the view was lost, another one helps.
 async fn answer(view: View, query: Arc<Query>, place: Place) -> Option<Answer> {
     if !place.is_needed() {
-        let read = move |view: &View| {
-            view.read(|rows, bodies| mailbox::answer(rows, bodies, &query)).ok()
-        };
+        let read =
+            move |view: &View| view.read(|rows, bodies| mailbox::answer(rows, bodies, &query)).ok();
         return view.apart(read).await.flatten();
     }
     let read = move |is_wanted: &dyn Fn() -> bool| {

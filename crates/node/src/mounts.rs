@@ -31,7 +31,8 @@ pub(crate) fn is_mounted(path: &Path) -> bool {
 /// Why the disk of a directory counts as away, in words that say what to do.
 pub(crate) const NOT_MOUNTED: &str =
     "no file system is mounted there: mount its disk, or set require_mounts = false";
-pub(crate) const MISSING: &str = "it is not there, or not the node's to write to: mount its disk, or make it";
+pub(crate) const MISSING: &str =
+    "it is not there, or not the node's to write to: mount its disk, or make it";
 
 /// The first directory whose disk is away.
 fn first_away(config: &Config) -> Option<PathBuf> {

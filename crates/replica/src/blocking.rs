@@ -87,7 +87,8 @@ impl Blocking {
             return self.begin(work);
         }
         let work = Arc::new(Mutex::new(Some(work)));
-        let take = |from: &Mutex<Option<_>>| from.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let take =
+            |from: &Mutex<Option<_>>| from.lock().unwrap_or_else(PoisonError::into_inner).take();
         let there = work.clone();
         let begun = aside(move || {
             if let Some(work) = take(&there) {
@@ -95,7 +96,9 @@ impl Blocking {
             }
         });
         // Why: a process that may have no more threads has some that wait for work.
-        if begun.is_err() && let Some(work) = take(&work) {
+        if begun.is_err()
+            && let Some(work) = take(&work)
+        {
             self.begin(work);
         }
     }

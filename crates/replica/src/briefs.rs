@@ -278,9 +278,8 @@ mod tests {
     #[test]
     fn no_more_is_put_off_than_may_be_and_nothing_that_cannot_be_kept() {
         let (dir, briefs) = (tempfile::tempdir().unwrap(), StoreBriefs::new(Arc::default()));
-        let blocks = |from: u64| -> Vec<Block> {
-            (from..from + 3000).map(|n| block(1, n << 7)).collect()
-        };
+        let blocks =
+            |from: u64| -> Vec<Block> { (from..from + 3000).map(|n| block(1, n << 7)).collect() };
         let n_put_off = || briefs.those_put_off().blocks.len();
         briefs.put_off(blocks(0));
         assert_eq!(n_put_off(), 0, "there is no file");

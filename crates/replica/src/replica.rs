@@ -346,8 +346,7 @@ impl Replica {
             let is_alone = has_peers && age > patience;
             // Why also for a disk that hangs: followers wait for who feeds them, and each request that is
             // taken here feeds them.
-            let is_hung =
-                self.inner.config.disk.unanswered() > self.inner.config.timing.disk_hung;
+            let is_hung = self.inner.config.disk.unanswered() > self.inner.config.timing.disk_hung;
             // Why at once: a majority that was silent for so long may follow somebody else.
             let is_unfit = is_alone || is_hung;
             return if is_unfit { Err(ProposeError::Unavailable) } else { Ok(()) };

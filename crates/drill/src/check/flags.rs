@@ -142,9 +142,8 @@ fn birth<'a>(ledger: &Ledger<'a>, place: Place<'_>, facts: &PlaceFacts<'a>) -> O
     }
     let of_token = ledger.tokens.get(&(place.0, facts.token))?;
     // What told its UID put it elsewhere.
-    let is_told = |event: &Event| {
-        matches!(event.verdict, Verdict::Acknowledged { reply: Reply::Placed(_) })
-    };
+    let is_told =
+        |event: &Event| matches!(event.verdict, Verdict::Acknowledged { reply: Reply::Placed(_) });
     let is_here = |event: &Event| match &event.operation {
         Operation::Deliver { mailbox, .. } => mailbox == place.1,
         _ => false,

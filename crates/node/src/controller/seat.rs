@@ -71,8 +71,8 @@ impl Seats {
 /// Whether a disk takes replicas now.
 pub(super) fn takes(scene: &Scene<'_>, node: &Node, disk: &Disk) -> bool {
     let report = scene.fresh(&node.name);
-    let told = report
-        .and_then(|report| report.disks.iter().find(|told| told.disk_id == disk.disk_id));
+    let told =
+        report.and_then(|report| report.disks.iter().find(|told| told.disk_id == disk.disk_id));
     let hangs = report.is_some_and(|report| hung_for(report, disk.disk_id).is_some());
     disk.state == DiskState::Ok
         && scene.place(&node.name, disk.disk_id) == Condition::Good

@@ -94,9 +94,8 @@ impl Layout {
 fn ignored(options: &DemoOptions, cluster: &ClusterFile) -> Vec<&'static str> {
     let usual = DemoOptions::usual();
     let n_of = |role: &str| cluster.processes.iter().filter(|one| one.role == role).count();
-    let differs = |wanted: u32, usual: u32, there: usize| {
-        wanted != usual && wanted as usize != there
-    };
+    let differs =
+        |wanted: u32, usual: u32, there: usize| wanted != usual && wanted as usize != there;
     let first = cluster.processes.first();
     let port = first.and_then(|node| node.ports.get("grpc")).map_or(0, |port| usize::from(*port));
     let n_disks = first.map_or(0, |node| node.data_dirs.len());
