@@ -258,7 +258,7 @@ fn one_account_does_not_keep_all_others_large_mail_out() {
     assert!(!is_chunk_live(&shard.rows, &chunks[0].digest));
 }
 
-/// Uploads of some 50 MB each until no more are taken; how many were.
+/// Uploads of some 16 MB each until no more are taken; how many were.
 fn fill(shard: &mut Shard, account: AccountId, chunks: &[ChunkRef]) -> u32 {
     let mut n_taken = 0;
     loop {
@@ -288,12 +288,12 @@ fn few_accounts_do_not_keep_all_others_large_mail_out_and_dead_uploads_end_soon(
         let step = Housekeep { sessions_before: never, uploads_before, purge_before: never };
         while shard.housekeep(step.clone()) {}
     };
-    assert_eq!(fill(&mut shard, accounts[0], &chunks), 10);
+    assert_eq!(fill(&mut shard, accounts[0], &chunks), 32);
     after_three_minutes(&mut shard);
     assert_eq!(fill(&mut shard, accounts[0], &chunks), 0, "there is room for others");
     let taken = [1, 2, 3, 4, 5].map(|n| fill(&mut shard, accounts[n], &chunks));
-    assert_eq!(taken, [8, 6, 4, 3, 2], "less where less is left");
-    assert_eq!(fill(&mut shard, ACCOUNT, &chunks), 2, "whoever comes now");
+    assert_eq!(taken, [24, 18, 14, 10, 8], "less where less is left");
+    assert_eq!(fill(&mut shard, ACCOUNT, &chunks), 6, "whoever comes now");
     // Nobody continues any of them.
     after_three_minutes(&mut shard);
     assert!(fill(&mut shard, accounts[0], &chunks) > 0);

@@ -235,7 +235,7 @@ fn a_body_is_forgotten_with_the_index_in_hand_before_commits_wait() {
     let (n_asked, n_holding) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
     let is_live = |_: &dyn Source| {
         n_asked.set(n_asked.get() + 1);
-        if store.commit.try_lock().is_err() {
+        if store.turn.try_lock().is_err() {
             assert!(store.writing.try_lock().is_err(), "commits would wait for a layer");
             n_holding.set(n_holding.get() + 1);
         }
