@@ -302,18 +302,22 @@ fn nothing_runs_below(home: &Path) -> Result<()> {
     Ok(())
 }
 
-/// As `rookery demo | head` leaves it.
+/// As `nohup rookery demo | head` leaves it.
 #[test]
 fn a_demo_nobody_reads_ends_as_a_whole() -> Result<()> {
     let home = tempfile::tempdir()?;
     let base = tests::demo::free_ports()?.to_string();
-    let mut command = Command::new(rookery());
+    let mut command = Command::new("sh");
+    command.args(["-c", r#"trap "" HUP; exec "$0" "$@""#]).arg(rookery());
     command.args(["demo", "--base-port", &base, "--no-sample-mail"]).env("TMPDIR", home.path());
     let mut demo = Started(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?);
     let mut said = BufReader::new(demo.0.stdout.take().context("no output")?);
     let mut first = String::new();
     said.read_line(&mut first)?;
     drop(said);
+    ensure!(ignores_hangup(demo.0.id())?, "the demo ends with its terminal in spite of nohup");
+    let told = Command::new("kill").args(["-HUP", &demo.0.id().to_string()]).status()?;
+    ensure!(told.success(), "the end of the terminal");
     wait::until(READY_WITHIN, "demo ready", || {
         let dir = std::fs::read_dir(home.path())?.flatten().next().context("no directory")?;
         let cluster = dir.path().join("cluster.json");
@@ -328,6 +332,14 @@ fn a_demo_nobody_reads_ends_as_a_whole() -> Result<()> {
     let ended = wait::until(END_WITHIN, "demo ended", || demo.0.try_wait()?.context("it runs"))?;
     ensure!(ended.success(), "the demo ended with {ended}");
     nothing_runs_below(home.path())
+}
+
+/// proc(5): the lowest bit is SIGHUP.
+fn ignores_hangup(pid: u32) -> Result<bool> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = ignored.context("no SigIgn")?.trim();
+    Ok(u64::from_str_radix(mask, 16)? & 1 == 1)
 }
 
 #[test]

@@ -47,6 +47,7 @@ pub use history::{
 };
 pub use load::{Judged, Load};
 pub use scenario::Scenario;
+pub use stop::{hangup, heard};
 
 /// `rookery drill`, except with `--demo`: who has a demo calls [`on_cluster_file`].
 pub fn run(drill: Drill) -> Result<ExitCode> {

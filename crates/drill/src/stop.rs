@@ -11,20 +11,15 @@ pub(crate) struct Stop(watch::Receiver<bool>);
 impl Stop {
     /// From now on signals do not end the process. Must be called within a tokio runtime.
     pub fn listen() -> Result<Self> {
-        // Why first: who listens is no longer told what it inherited.
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let mut hangup = match ignores_hangup(&status) {
-            true => None,
-            false => Some(signal(SignalKind::hangup()).context("listen for SIGHUP")?),
-        };
+        let mut hangup = hangup()?;
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for Ctrl-C")?;
         let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
         let (tell, told) = watch::channel(false);
         tokio::spawn(async move {
             tokio::select! {
-                () = recv(hangup.as_mut()) => {}
-                () = recv(Some(&mut interrupt)) => {}
-                () = recv(Some(&mut terminate)) => {}
+                () = heard(hangup.as_mut()) => {}
+                () = heard(Some(&mut interrupt)) => {}
+                () = heard(Some(&mut terminate)) => {}
             }
             tell.send_replace(true);
         });
@@ -50,7 +45,19 @@ impl Stop {
     }
 }
 
-async fn recv(signal: Option<&mut Signal>) {
+/// The end of the terminal; `None` where nohup(1) keeps it from whoever runs. Must be called within a tokio
+/// runtime. Whoever listens for it in another way takes that from all who ask here afterwards.
+pub fn hangup() -> Result<Option<Signal>> {
+    // Why a look before: who listens is no longer told what it inherited.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if ignores_hangup(&status) {
+        return Ok(None);
+    }
+    signal(SignalKind::hangup()).context("listen for SIGHUP").map(Some)
+}
+
+/// Returns when this is told; where there is nothing to be told, never.
+pub async fn heard(signal: Option<&mut Signal>) {
     match signal {
         Some(signal) => {
             signal.recv().await;

@@ -15,6 +15,7 @@ use std::time::Duration;
 use admin::cluster_file::ClusterFile;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use children::Children;
 use layout::Layout;
@@ -252,18 +253,17 @@ fn print_welcome(layout: &Layout, cluster: &ClusterFile, took: Duration) -> Resu
     out.flush().context("write to terminal")
 }
 
-/// SIGINT, SIGTERM, and the end of the terminal.
+/// SIGINT, SIGTERM, and the end of the terminal, except under nohup(1).
 struct Stop {
-    hangup: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
+    hangup: Option<Signal>,
+    interrupt: Signal,
+    terminate: Signal,
 }
 
 impl Stop {
     fn listen() -> Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
-            hangup: signal(SignalKind::hangup()).context("listen for SIGHUP")?,
+            hangup: drill::hangup()?,
             interrupt: signal(SignalKind::interrupt()).context("listen for Ctrl-C")?,
             terminate: signal(SignalKind::terminate()).context("listen for SIGTERM")?,
         })
@@ -271,7 +271,7 @@ impl Stop {
 
     async fn wait(&mut self) {
         tokio::select! {
-            _ = self.hangup.recv() => {}
+            () = drill::heard(self.hangup.as_mut()) => {}
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
