@@ -199,7 +199,7 @@ impl Cluster {
     }
 
     /// The same, after every disk was verified from end to end, and healed if that does not take longer:
-    /// damage may lie where nobody has read since.
+    /// damage may lie where nobody has read since. The shards have leaders then, too.
     pub async fn healed_copies(
         &self,
         canaries: &[Canary],
@@ -207,15 +207,9 @@ impl Cluster {
         patience: Duration,
     ) -> Result<Vec<history::Copies>> {
         self.scrub_all(patience).await?;
-        let deadline = Instant::now() + patience;
-        loop {
-            let all = self.copies(canaries, mailboxes).await?;
-            let is_good = |one: &history::Copies| one.missing.is_empty() && one.damaged.is_empty();
-            if all.iter().all(is_good) || Instant::now() > deadline {
-                return Ok(all);
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
+        // Why: a replica restarts when the end of a pass shows that its index is damaged.
+        self.whole(patience).await?;
+        until_good(patience, async || self.copies(canaries, mailboxes).await).await
     }
 
     async fn scrub_all(&self, patience: Duration) -> Result<()> {
@@ -282,6 +276,24 @@ impl Cluster {
             Some(why) => Err(why.context(names(&left))),
             None => Ok(()),
         }
+    }
+}
+
+/// Asks until every copy is good or time is up; what was told last. Why also after an error: a replica that
+/// is being healed may not answer.
+async fn until_good(
+    patience: Duration,
+    mut ask: impl AsyncFnMut() -> Result<Vec<history::Copies>>,
+) -> Result<Vec<history::Copies>> {
+    let deadline = Instant::now() + patience;
+    let is_good = |one: &history::Copies| one.missing.is_empty() && one.damaged.is_empty();
+    loop {
+        let told = ask().await;
+        let all_good = told.as_ref().is_ok_and(|all| all.iter().all(is_good));
+        if all_good || Instant::now() > deadline {
+            return told;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
@@ -465,6 +477,37 @@ impl Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn copies(missing: &[&str]) -> Result<Vec<history::Copies>> {
+        let missing = missing.iter().map(|digest| (*digest).to_owned()).collect();
+        let (account, node) = ("anna".to_owned(), "n1".to_owned());
+        let (shard, replica, n_chunks) = (1, 2, 3);
+        let damaged = Vec::new();
+        Ok(vec![history::Copies { account, shard, replica, node, n_chunks, missing, damaged }])
+    }
+
+    fn no_answer() -> Result<Vec<history::Copies>> {
+        bail!("not available")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn copies_that_are_healed_are_waited_for_also_while_nobody_answers() {
+        let patience = Duration::from_secs(9);
+        let mut n_asked = 0;
+        let healed = until_good(patience, async || {
+            n_asked += 1;
+            match n_asked {
+                1 => copies(&["d1"]),
+                2 => no_answer(),
+                _ => copies(&[]),
+            }
+        });
+        assert!(healed.await.unwrap()[0].missing.is_empty());
+        let never = until_good(patience, async || copies(&["d1"])).await.unwrap();
+        assert_eq!(never[0].missing, ["d1"], "the judge is told");
+        let silent = until_good(patience, async || no_answer()).await;
+        assert_eq!(silent.unwrap_err().to_string(), "not available");
+    }
 
     #[test]
     fn patience_begins_anew_while_copies_are_made() {
