@@ -1,17 +1,22 @@
 //! The drill as an operator runs it, against a demo of real processes.
 
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tests::demo::{Demo, rookery};
+use tests::wait;
 
 /// Scenarios of the test; `ROOKERY_DRILL` names others, separated by commas.
 const SCENARIOS: &str = "leader-crash,leader-drain";
 /// For a drill to notice that nobody is there.
 const SAID_WITHIN: Duration = Duration::from_secs(40);
+/// Much sooner than a server that says nothing is given up.
+const LEFT_WITHIN: Duration = Duration::from_secs(10);
 
 fn drill(arguments: &[&str], paths: &[&Path]) -> Result<Output> {
     Command::new(rookery()).arg("drill").args(arguments).args(paths).output().context("run drill")
@@ -72,6 +77,29 @@ fn a_drill_of_nothing_ends(file: &Path, json: &Path) -> Result<()> {
     ensure!(begun.elapsed() < SAID_WITHIN, "it took {:?}", begun.elapsed());
     let report: Value = serde_json::from_str(&std::fs::read_to_string(json)?)?;
     ensure!(report["passed"] == false, "the report of the drill before is still there");
+    Ok(())
+}
+
+#[test]
+fn who_ends_a_drill_twice_does_not_wait_for_a_server_that_says_nothing() -> Result<()> {
+    let silent = TcpListener::bind("127.0.0.1:0")?;
+    silent.set_nonblocking(true)?;
+    let address = silent.local_addr()?.to_string();
+    let mut command = Command::new(rookery());
+    command.args(["drill", "watch", "--user", "anna", "--imap", &address]);
+    command.env("DRILL_PASSWORD", "secret").stdin(Stdio::null()).stdout(Stdio::null());
+    let mut drill = command.stderr(Stdio::piped()).spawn()?;
+    let pid = drill.id().to_string();
+    let end = || Command::new("kill").args(["-TERM", &pid]).status();
+    let _connection = wait::until(SAID_WITHIN, "it connects", || Ok(silent.accept()?))?;
+    ensure!(end()?.success(), "the first signal");
+    let mut said = BufReader::new(drill.stderr.take().context("no output")?);
+    let mut words = String::new();
+    said.read_line(&mut words)?;
+    ensure!(words.contains("once more"), "the drill says: {words}");
+    ensure!(end()?.success(), "the second signal");
+    let left = wait::until(LEFT_WITHIN, "it is gone", || drill.try_wait()?.context("it runs"))?;
+    ensure!(left.code() == Some(130), "it ended with {left}");
     Ok(())
 }
 

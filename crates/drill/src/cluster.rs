@@ -9,9 +9,11 @@ use admin::survey::survey;
 use admin::target::Target;
 use anyhow::{Context as _, Result, bail, ensure};
 use api::admin::{AdminClient, NodeStatus};
+use api::client::Client;
 use api::fault::{Fault, FaultClient};
 use api::meta::{DiskScrub, MetaError, ReplicaReport, ReplicaState};
 use api::placement::{DiskId, META_SHARD, Placement, Replica, ReplicaRole, Shard};
+use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use crate::history;
@@ -23,6 +25,8 @@ const STATUS_PATIENCE: Duration = Duration::from_millis(800);
 const COPIES_MIN: usize = 3;
 /// How long copies may be made, if they are: some TB, as fast as nodes bring them.
 const FILLED_WITHIN: Duration = Duration::from_secs(4 * 3600);
+/// Canaries removed side by side: where nobody answers each takes as long as an answer is waited for.
+const REMOVALS_AT_ONCE: usize = 16;
 /// How often something that is waited for is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -263,13 +267,13 @@ impl Cluster {
         let all: Vec<&str> = canaries.iter().map(|canary| canary.name.as_str()).collect();
         let client = self.target.client().await.with_context(|| names(&all))?;
         let (mut left, mut why) = (Vec::new(), None);
-        for canary in canaries {
-            let removing = async {
-                Accounts::new(&client).delete(&parse_address(&canary.name)?).await.map(drop)
-            };
-            if let Err(error) = removing.await {
-                left.push(canary.name.as_str());
-                why = Some(error);
+        for some in canaries.chunks(REMOVALS_AT_ONCE) {
+            let all = some.iter().map(|canary| remove(&client, &canary.name));
+            for (canary, removed) in some.iter().zip(join_all(all).await) {
+                if let Err(error) = removed {
+                    left.push(canary.name.as_str());
+                    why = Some(error);
+                }
             }
         }
         match why {
@@ -277,6 +281,10 @@ impl Cluster {
             None => Ok(()),
         }
     }
+}
+
+async fn remove(client: &Client, name: &str) -> Result<()> {
+    Accounts::new(client).delete(&parse_address(name)?).await.map(drop)
 }
 
 /// Asks until every copy is good or time is up; what was told last. Why also after an error: a replica that

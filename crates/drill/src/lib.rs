@@ -57,7 +57,8 @@ pub fn run(drill: Drill) -> Result<ExitCode> {
         None => {}
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("start runtime")?.block_on(async {
+    let runtime = runtime.context("start runtime")?;
+    let done = runtime.block_on(async {
         match drill.ground.cluster_file() {
             Some(file) => on_file(file, &drill.ground.domain, &drill.options).await,
             None => {
@@ -65,7 +66,10 @@ pub fn run(drill: Drill) -> Result<ExitCode> {
                 on_ground(&ground, &drill.options, None).await
             }
         }
-    })
+    });
+    // Why: clients of a drill that was stopped may still wait for a server that says nothing.
+    runtime.shutdown_background();
+    done
 }
 
 /// Drills the cluster of a `cluster.json`; nodes of it that die are started again.

@@ -1,9 +1,17 @@
 //! Who ends a drill before its time: Ctrl-C, SIGTERM, or the end of the terminal. It is heard whatever the
-//! drill does at that moment, and stays known.
+//! drill does at that moment, and stays known. Who cannot wait for the end says so once more.
+
+use std::io::{self, Write as _};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+
+/// What is told again so soon is the same. Why: timeout(1) tells its command and then its command's group.
+const SAME_WITHIN: Duration = Duration::from_secs(1);
+/// As a shell has it for what Ctrl-C ended.
+const LEFT_EARLY: i32 = 130;
 
 /// Whether the drill is to end.
 pub(crate) struct Stop(watch::Receiver<bool>);
@@ -22,6 +30,7 @@ impl Stop {
                 () = heard(Some(&mut terminate)) => {}
             }
             tell.send_replace(true);
+            leave_when_told_again().await;
         });
         Ok(Self(told))
     }
@@ -43,6 +52,22 @@ impl Stop {
             done = work => done,
         }
     }
+}
+
+/// What was made is being removed, and that takes long where nobody answers. Why not for SIGHUP: a terminal
+/// that ends may tell more than once, and nobody is there to mean it.
+async fn leave_when_told_again() {
+    tokio::time::sleep(SAME_WITHIN).await;
+    let again = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    let (Ok(mut interrupt), Ok(mut terminate)) = again else { return };
+    let words = "rookery: ends when what was made is removed; Ctrl-C once more leaves it behind";
+    // Why the result is dropped: whoever reads nothing may end it all the same.
+    drop(writeln!(io::stderr(), "{words}"));
+    tokio::select! {
+        () = heard(Some(&mut interrupt)) => {}
+        () = heard(Some(&mut terminate)) => {}
+    }
+    std::process::exit(LEFT_EARLY);
 }
 
 /// The end of the terminal; `None` where nohup(1) keeps it from whoever runs. Must be called within a tokio
