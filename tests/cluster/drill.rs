@@ -61,6 +61,7 @@ fn a_drill_of_a_demo_finds_every_promise_kept_and_leaves_nothing_behind() -> Res
 
     let checked = drill(&["check"], &[&out])?;
     ensure!(checked.status.success(), "the same histories: {}", said(&checked));
+    a_verdict_nobody_reads_is_the_exit_status(&out)?;
     let first = scenarios.split(',').next().context("no scenario")?;
     a_planted_loss_is_found(&out.join(format!("{first}-1.jsonl")))?;
     demo.end()?;
@@ -100,6 +101,16 @@ fn who_ends_a_drill_twice_does_not_wait_for_a_server_that_says_nothing() -> Resu
     ensure!(end()?.success(), "the second signal");
     let left = wait::until(LEFT_WITHIN, "it is gone", || drill.try_wait()?.context("it runs"))?;
     ensure!(left.code() == Some(130), "it ended with {left}");
+    Ok(())
+}
+
+/// As `rookery drill check DIR | head -0` ends.
+fn a_verdict_nobody_reads_is_the_exit_status(histories: &Path) -> Result<()> {
+    let (reader, writer) = std::io::pipe()?;
+    drop(reader);
+    let mut command = Command::new(rookery());
+    let status = command.args(["drill", "check"]).arg(histories).stdout(writer).status()?;
+    ensure!(status.success(), "without a reader the verdict is {status}");
     Ok(())
 }
 

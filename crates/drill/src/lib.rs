@@ -118,16 +118,15 @@ fn try_files(paths: &[Option<&Path>]) -> Result<()> {
 
 /// Prints the report, writes it, and makes the verdict the exit status.
 fn tell(report: &Report, json: Option<&Path>, html: Option<&Path>) -> Result<ExitCode> {
-    // Why the result is dropped: who reads no more of it still gets the files.
-    let _ = writeln!(
-        io::stdout(),
-        "\n{}\n\nseed {}: {}",
-        report.table(),
-        report.seed,
-        report.verdict()
-    );
+    say(&format!("\n{}\n\nseed {}: {}", report.table(), report.seed, report.verdict()));
     write_files(report, json, html)?;
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A line for whoever reads standard output.
+fn say(line: &str) {
+    // Why the result is dropped: who reads no more of it still gets the files and the exit status.
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 fn write_files(report: &Report, json: Option<&Path>, html: Option<&Path>) -> Result<()> {
@@ -159,12 +158,13 @@ fn check_again(path: &Path) -> Result<ExitCode> {
             .with_context(|| format!("read {}", file.display()))?;
         let violations = check(&history);
         let n_events = history.events().count();
-        println!("{}: {n_events} operations, {} broken promises", file.display(), violations.len());
-        violations.iter().for_each(|violation| println!("  {violation}"));
+        let (name, n) = (file.display(), violations.len());
+        say(&format!("{name}: {n_events} operations, {n} broken promises"));
+        violations.iter().for_each(|violation| say(&format!("  {violation}")));
         n_broken += violations.len();
         // Why a failure: a history that was broken off shows no loss, since nobody looked for one.
         for account in unread(&history) {
-            println!("  nobody looked into {account} in the end: what it lost is not known");
+            say(&format!("  nobody looked into {account} in the end: what it lost is not known"));
             n_broken += 1;
         }
         ensure!(n_events > 0, "{}: nothing was done in it", file.display());

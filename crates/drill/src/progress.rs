@@ -1,11 +1,11 @@
 //! How far the drill is: a moving line on a terminal, plain lines elsewhere.
 
-use std::io::{self, Write as _};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::report::ScenarioReport;
+use crate::say;
 use crate::scenario::Scenario;
 
 /// How often the line moves.
@@ -36,8 +36,7 @@ impl Progress {
         self.0.inc(1);
         let line = report.line();
         if self.0.is_hidden() {
-            // Why the result is dropped: who reads no more of it still gets the report.
-            let _ = writeln!(io::stdout(), "{line}");
+            say(&line);
         } else {
             self.0.println(line);
         }

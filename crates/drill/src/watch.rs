@@ -17,6 +17,7 @@ use crate::dice::Dice;
 use crate::recorder::{Done, Recorder};
 use crate::report::Spread;
 use crate::run::{has_worked, last_looks};
+use crate::say;
 use crate::stop::Stop;
 use crate::work::{Canary, Crew, Member, Pace, Site};
 
@@ -147,14 +148,14 @@ impl Watch {
         let felt = availability(&history);
         let waits = Spread::of(felt.clients.values().map(|client| client.longest_us));
         let n: usize = felt.clients.values().map(|client| client.n_acknowledged).sum();
-        println!(
+        say(&format!(
             "{n} operations acknowledged, {} connections lost, longest wait {} ms",
             felt.n_disconnects,
             waits.max_us / 1000
-        );
-        violations.iter().for_each(|violation| println!("{violation}"));
-        idle.iter().for_each(|words| println!("{words}"));
-        println!("{} broken promises", violations.len());
+        ));
+        violations.iter().for_each(|violation| say(&violation.to_string()));
+        idle.iter().for_each(|words| say(words));
+        say(&format!("{} broken promises", violations.len()));
         let is_good = violations.is_empty() && idle.is_empty();
         if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
