@@ -241,9 +241,9 @@ pub(crate) async fn warm(crew: &Crew, recorder: &Recorder) -> Result<()> {
     warmed.context("is its port right?")
 }
 
-/// Whether a client got so many operations more done. A store that answers reads and refuses every change does
-/// not work: who is there to change something has to. The POP3 client may find no message that it may take
-/// away; then none that it tried to may have stayed.
+/// Whether a client got so many operations more done. A store that answers reads and refuses every change
+/// does not work: who is there to change something has to. The POP3 client may find no message that it may
+/// take away; then none that it tried to may have stayed.
 pub(crate) fn has_worked(role: Role, since: Done, now: Done, n_operations: u64) -> bool {
     let is_served = now.n_acknowledged >= since.n_acknowledged + n_operations;
     let has_changed = now.n_changed > since.n_changed;
