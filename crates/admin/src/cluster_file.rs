@@ -21,6 +21,12 @@ pub struct ClusterFile {
     pub accounts: Vec<DemoAccount>,
     /// Every process, dead ones included.
     pub processes: Vec<Process>,
+    /// Data shards that it is formed with, where that was noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n_shards: Option<u16>,
+    /// Whether it begins with sample mail, where that was noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub has_sample_mail: Option<bool>,
 }
 
 /// An account of a demo cluster.
@@ -103,12 +109,16 @@ mod tests {
         let path = home.path().join("cluster.json");
         let account = DemoAccount { name: "u0001@example.test".into(), password: "secret".into() };
         let (ca, identity) = (home.path().join("ca"), home.path().join("admin"));
-        let cluster = ClusterFile { ca, identity, accounts: vec![account], processes: Vec::new() };
+        let (accounts, processes) = (vec![account], Vec::new());
+        let (n_shards, has_sample_mail) = (Some(3), None);
+        let cluster = ClusterFile { ca, identity, accounts, processes, n_shards, has_sample_mail };
         for _ in 0..2 {
             cluster.write(&path).unwrap();
             let mode = fs::metadata(&path).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
         }
-        assert_eq!(ClusterFile::read(&path).unwrap().accounts[0].password, "secret");
+        let read = ClusterFile::read(&path).unwrap();
+        assert_eq!(read.accounts[0].password, "secret");
+        assert_eq!((read.n_shards, read.has_sample_mail), (Some(3), None));
     }
 }

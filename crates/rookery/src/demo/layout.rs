@@ -102,6 +102,7 @@ fn ignored(options: &DemoOptions, cluster: &ClusterFile) -> Vec<&'static str> {
     let password = cluster.accounts.first().map(|account| account.password.as_str());
     let is_spread = cluster.processes.iter().any(|one| one.address != LOCALHOST);
     let disks_in = options.disks_in.as_ref().and_then(|dir| std::path::absolute(dir).ok());
+    let shards = |there: u16| differs(options.shards.into(), usual.shards.into(), there.into());
     let is_elsewhere = |dir: PathBuf| first.is_some_and(|node| !is_below(&dir, &node.data_dirs));
     let all = [
         ("--base-port", differs(options.base_port.into(), usual.base_port.into(), port)),
@@ -111,12 +112,14 @@ fn ignored(options: &DemoOptions, cluster: &ClusterFile) -> Vec<&'static str> {
             differs(options.frontends.into(), usual.frontends.into(), n_of("frontend")),
         ),
         ("--disks", differs(options.disks.into(), usual.disks.into(), n_disks)),
+        ("--shards", cluster.n_shards.is_some_and(shards)),
         ("--accounts", differs(options.accounts, usual.accounts, cluster.accounts.len())),
         (
             "--password",
             options.password != usual.password
                 && password.is_some_and(|password| password != options.password),
         ),
+        ("--no-sample-mail", options.no_sample_mail && cluster.has_sample_mail == Some(true)),
         ("--spread-addresses", options.spread_addresses && !is_spread),
         ("--disks-in", disks_in.is_some_and(is_elsewhere)),
     ];
@@ -199,8 +202,11 @@ impl Plan<'_> {
             name: format!("u{n:04}@{DOMAIN}"),
             password: self.options.password.clone(),
         });
-        let ca = authority.join(cert::CA_FILE);
-        Ok(ClusterFile { ca, identity, accounts: accounts.collect(), processes })
+        let (ca, accounts) = (authority.join(cert::CA_FILE), accounts.collect());
+        // Why noted: the start that forms and fills the cluster may be another one.
+        let n_shards = Some(self.options.shards);
+        let has_sample_mail = Some(!self.options.no_sample_mail);
+        Ok(ClusterFile { ca, identity, accounts, processes, n_shards, has_sample_mail })
     }
 
     fn server_hosts(&self) -> Vec<String> {
@@ -348,6 +354,8 @@ mod tests {
         assert!(named(&DemoOptions::usual()).is_empty(), "nobody said anything");
         let other = DemoOptions { nodes: 5, password: "other".into(), ..options };
         assert_eq!(named(&other), ["--nodes", "--password"]);
+        let other = DemoOptions { shards: 2, no_sample_mail: true, ..DemoOptions::usual() };
+        assert_eq!(named(&other), ["--shards", "--no-sample-mail"]);
         let disks_in = Some(home.path().join("elsewhere"));
         let other = DemoOptions { disks: 3, spread_addresses: true, disks_in, ..small() };
         let all = ["--base-port", "--disks", "--spread-addresses", "--disks-in"];

@@ -35,7 +35,7 @@ pub async fn make_ready(
         let nodes = node_names(layout);
         let is_enough = nodes.len() >= cluster::N_REPLICAS as usize;
         let n_replicas = if is_enough { cluster::N_REPLICAS } else { 1 };
-        let n_shards = u32::from(options.shards);
+        let n_shards = u32::from(layout.cluster.n_shards.unwrap_or(options.shards));
         let request = cluster::InitRequest { nodes, n_shards, n_replicas };
         until(deadline, children, async || form(&target, &request).await).await?;
     }
@@ -43,7 +43,8 @@ pub async fn make_ready(
     let accounts = &layout.cluster.accounts;
     let n_created = if layout.is_new { create_accounts(&target, accounts).await? } else { 0 };
     until(deadline, children, async || frontends_answer(layout).await).await?;
-    if layout.is_new && !options.no_sample_mail {
+    let has_sample_mail = layout.cluster.has_sample_mail.unwrap_or(!options.no_sample_mail);
+    if layout.is_new && has_sample_mail {
         deliver_samples(layout, n_created < accounts.len()).await?;
     }
     layout.note_filled()
