@@ -8,7 +8,6 @@ use crate::limits::SEARCH_RANGES_MAX;
 use crate::number_set::intersect;
 use crate::parse::{Fault, Key, Parsed};
 use crate::selected::Selected;
-use crate::work::Ending;
 
 /// A search under way.
 pub(super) struct Finding {
@@ -62,16 +61,6 @@ impl Finding {
         self.found = UidSet::from_ranges(ranges);
         self.modseq = self.modseq.max(modseq);
         self.ask(cx, next?)
-    }
-}
-
-/// The end of a command that told what was found. RFC 9051 7.1, RFC 5530: messages may be gone of which the
-/// client was not told, and whose numbers it misses here.
-pub(super) fn done(cx: &mut Context, uid: bool) -> Ending {
-    let ending = Ending::ok("done");
-    match !uid && cx.selected().has_expunges() {
-        true => ending.code("EXPUNGEISSUED"),
-        false => ending,
     }
 }
 

@@ -6,7 +6,7 @@ use mailbox::dialogue::{Question, Reply, Trouble};
 use mailbox::query::Messages;
 use mailbox::{Answer, Query, Refusal, Uid, UidSet};
 
-use super::find::{self, Finding};
+use super::find::Finding;
 use crate::context::Context;
 use crate::parse::{Parsed, Returned, Search};
 use crate::refuse;
@@ -139,7 +139,7 @@ impl Searching {
             let _ = write!(out, " MODSEQ {modseq}");
         }
         out.text("\r\n");
-        Next::Done(find::done(cx, self.uid))
+        Next::Done(Ending::ok("done"))
     }
 
     fn numbers(&self, cx: &mut Context, (first, last): (Uid, Uid)) -> (u32, u32) {
@@ -194,7 +194,7 @@ impl Searching {
             };
         }
         out.text("\r\n");
-        Next::Done(find::done(cx, self.uid))
+        Next::Done(Ending::ok("done"))
     }
 }
 

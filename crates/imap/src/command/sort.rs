@@ -6,10 +6,10 @@ use mailbox::dialogue::{Question, Reply};
 use mailbox::query::{self, SortBy};
 use mailbox::{Answer, ModSeq, Query, Uid};
 
-use super::find::{self, Finding};
+use super::find::Finding;
 use crate::context::Context;
 use crate::parse::{Parsed, Sort};
-use crate::work::{Next, Work, misplaced};
+use crate::work::{Ending, Next, Work, misplaced};
 
 /// Numbers written before what was written is sent.
 const NUMBERS_AT_ONCE: usize = 4096;
@@ -83,7 +83,7 @@ impl Sorting {
             let _ = write!(out, " (MODSEQ {modseq})");
         }
         out.text("\r\n");
-        Next::Done(find::done(cx, self.uid))
+        Next::Done(Ending::ok("done"))
     }
 }
 

@@ -7,10 +7,10 @@ use mailbox::dialogue::{Question, Reply};
 use mailbox::query::{self, ThreadBy};
 use mailbox::{Answer, ModSeq, Query};
 
-use super::find::{self, Finding};
+use super::find::Finding;
 use crate::context::Context;
 use crate::parse::{Parsed, Thread};
-use crate::work::{Next, Work, misplaced};
+use crate::work::{Ending, Next, Work, misplaced};
 
 /// Nodes written before what was written is sent.
 const NODES_AT_ONCE: usize = 2048;
@@ -114,7 +114,7 @@ impl Threading {
         }
         self.open.drain(..).for_each(|_| out.text(")"));
         out.text("\r\n");
-        Next::Done(find::done(cx, self.uid))
+        Next::Done(Ending::ok("done"))
     }
 }
 
