@@ -239,6 +239,7 @@ impl Session {
             }
             Gathered::Literal(literal) => self.literal(literal),
             Gathered::TooLong => {
+                self.literal_bytes = 0;
                 let tag = parse::tag(self.input.command()).map(str::to_owned);
                 self.begin_skip(0);
                 self.phase = Phase::Skip(tag, Ending::bad("line too long").code("TOOBIG"));

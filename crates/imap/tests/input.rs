@@ -118,6 +118,17 @@ fn a_non_synchronising_literal_over_the_limit_is_skipped() {
 }
 
 #[test]
+fn literals_of_a_line_that_is_too_long_do_not_count_for_the_next_command() {
+    let mut input = b"a ID (\"x\" {30000+}\r\n".to_vec();
+    input.resize(input.len() + 30_000 + 41_000, b'y');
+    input.extend_from_slice(b"\r\nb LOGIN u {2800+}\r\n");
+    input.resize(input.len() + 2_800, b'p');
+    input.extend_from_slice(b"\r\n");
+    let got = answer(&input);
+    assert!(got.starts_with("a BAD [TOOBIG] line too long\r\nb OK [CAPABILITY "), "{got}");
+}
+
+#[test]
 fn a_literal_without_end_ends_the_connection() {
     let got = answer(b"a LOGIN {99999999999999999999+}\r\nb NOOP\r\n");
     assert!(got.starts_with("a BAD literal size out of range\r\n* BYE "), "{got}");
