@@ -7,8 +7,7 @@ use mailbox::command::OfMailbox;
 use mailbox::flags::Keyword;
 use mailbox::outcome::Expunged;
 use mailbox::{
-    Flags, MAILBOX_KEYWORDS_MAX, MailboxId, MailboxInfo, MailboxName, ModSeq, Uid, UidSet,
-    UidValidity,
+    Flags, MAILBOX_KEYWORDS_MAX, MailboxId, MailboxInfo, ModSeq, Uid, UidSet, UidValidity,
 };
 
 use crate::context::Enabled;
@@ -24,8 +23,6 @@ pub(crate) struct Selected {
     pub(crate) of: OfMailbox,
     /// Becomes another one when the shard was forced back to what one replica had: no UID counts then.
     pub(crate) uid_validity: UidValidity,
-    /// As it was when selected.
-    pub(crate) name: MailboxName,
     pub(crate) read_only: bool,
     pub(crate) view: View,
     /// `\Recent` in this session; may name messages that are gone.
@@ -60,7 +57,6 @@ impl Selected {
         Self {
             of: info.of,
             uid_validity: info.uid_validity,
-            name: info.name.clone(),
             read_only,
             view: View::default(),
             recent: UidSet::new(),

@@ -21,12 +21,11 @@ impl Deleting {
         Self { mailbox, is_deleted: false }
     }
 
-    /// It is gone. Where the selected one had its name, that one is asked for by its id: another session may
-    /// have given it another name, and its own to another mailbox.
+    /// It is gone. Whether that was the selected one is asked by its id: any session may have given it another
+    /// name, and its own to another mailbox.
     fn deleted(&mut self, cx: &mut Context) -> Next {
         self.is_deleted = true;
-        let namesake = cx.selected.as_ref().filter(|selected| selected.name == self.mailbox.name);
-        let Some(selected) = namesake else { return self.done(cx) };
+        let Some(selected) = &cx.selected else { return self.done(cx) };
         Next::Ask(Question::Query(Query::Messages(Messages {
             of: selected.of,
             // Why a UID that none has: whether the mailbox is there is all that is wanted.

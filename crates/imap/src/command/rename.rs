@@ -1,7 +1,7 @@
 //! RENAME (RFC 9051 6.3.6). Renaming INBOX moves its messages, slice by slice.
 
 use mailbox::dialogue::{Question, Reply};
-use mailbox::{Command, MailboxId, MailboxName, Outcome, command::RenameMailbox};
+use mailbox::{Command, MailboxId, Outcome, command::RenameMailbox};
 
 use super::list;
 use crate::context::Context;
@@ -43,25 +43,10 @@ impl Work for Renaming {
             }
             // Durability: the outcome comes from a command committed by a majority.
             Some(Reply::Outcome(Outcome::Done | Outcome::Copied(_))) => {
-                if let Some(selected) = &mut cx.selected
-                    && let Some(name) = renamed(&selected.name, &self.from.name, &self.to.name)
-                {
-                    selected.name = name;
-                }
                 self.write_old_name(cx);
                 Next::Done(Ending::ok("renamed"))
             }
             _ => misplaced(),
         }
     }
-}
-
-/// What a mailbox is called after a rename; `None` if that did not concern it.
-fn renamed(name: &MailboxName, from: &MailboxName, to: &MailboxName) -> Option<MailboxName> {
-    // RFC 9051 6.3.6: INBOX stays, and so does what lies below it.
-    if from.is_inbox() || (name != from && !name.is_below(from)) {
-        return None;
-    }
-    let below = &name.components()[from.components().len()..];
-    MailboxName::new(to.components().iter().chain(below))
 }
