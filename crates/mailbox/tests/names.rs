@@ -141,6 +141,53 @@ fn names_that_are_too_many_octets_are_refused_without_a_look_at_all_others() {
     }
 }
 
+/// Counters of an account as an earlier version wrote them.
+#[derive(minicbor::Encode, minicbor::Decode)]
+struct EarlierUsage {
+    #[n(0)]
+    modseq: u64,
+    #[n(1)]
+    mailbox: u64,
+    #[n(2)]
+    node: u64,
+    #[n(3)]
+    email: u64,
+    #[n(4)]
+    thread: u64,
+    #[n(5)]
+    storage_bytes: u64,
+    #[n(6)]
+    n_messages: u64,
+    #[n(7)]
+    n_nodes: u32,
+    #[n(8)]
+    n_subscriptions: u32,
+}
+
+/// The account is one in which nobody has counted octets of names.
+fn make_earlier(shard: &mut Shard) {
+    let key = [&[0x08_u8][..], &ACCOUNT.0, &[0x01]].concat();
+    let now = shard.rows[&key].clone();
+    let usage: EarlierUsage = codec::decode(&now).expect("counters");
+    let earlier = codec::encode(&usage);
+    assert!(earlier.len() < now.len(), "they were counted");
+    shard.digest.subtract(&key, &now);
+    shard.digest.add(&key, &earlier);
+    shard.rows.insert(key, earlier);
+}
+
+#[test]
+fn names_that_were_not_counted_are_counted_right_when_one_gets_shorter_and_its_parents_come() {
+    let mut shard = Shard::with_account();
+    let part = |letter: &str| letter.repeat(255);
+    let from = ["a", "b", "c"].map(part).join("/");
+    shard.create(&format!("{from}/x"));
+    make_earlier(&mut shard);
+    let to = format!("{}/{}/f", part("d"), part("e"));
+    assert_eq!(shard.run(rename(&from, &to)), Outcome::Done);
+    shard.check();
+}
+
 #[test]
 fn an_account_does_not_begin_with_long_names() {
     let mut shard = Shard::new();
