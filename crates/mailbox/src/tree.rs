@@ -147,7 +147,7 @@ impl Survey {
 pub(crate) fn check_bytes(ledger: &mut Ledger<'_, '_>, more: u64) -> Result<(), Refusal> {
     let bytes = match ledger.usage.names_bytes {
         Some(bytes) => bytes,
-        // Why once: what is refused would look at all names each time.
+        // Only until a long name was let in: what is refused keeps nothing of what it found out.
         None => survey(ledger.rows, ledger.account, ROOT).bytes as u64,
     };
     ledger.usage.names_bytes = Some(bytes);

@@ -20,7 +20,7 @@ const IDS_AHEAD: u64 = 1 << 32;
 const UIDS_AHEAD: u32 = 1 << 20;
 /// Beyond it none are passed over, or they would come to their end.
 const UIDS_PASSED_MAX: u32 = 1 << 31;
-/// Limit: mailboxes in one step; each takes three rows, and each account two more.
+/// Limit: mailboxes in one step; each takes four rows, and each account two more.
 const MAILBOXES_MAX: usize = (ROWS_MAX - 8) / 5;
 
 pub(crate) fn apply(rows: &mut Rows<'_>, now: LogTime, cmd: &Renumber) -> Outcome {

@@ -37,6 +37,7 @@ fn check_bytes(ledger: &mut Ledger<'_, '_>, name: &MailboxName) -> Result<(), Re
     }
     let bytes = match ledger.usage.subscriptions_bytes {
         Some(bytes) => bytes,
+        // Only until a long name was let in: what is refused keeps nothing of what it found out.
         None => all_bytes(ledger),
     };
     ledger.usage.subscriptions_bytes = Some(bytes);
