@@ -278,24 +278,28 @@ fn few_accounts_do_not_keep_all_others_large_mail_out_and_dead_uploads_end_soon(
     let mut shard = Shard::with_account();
     let (_, chunks) = shard.message(&vec![b'x'; 200_000]);
     let accounts = [1, 2, 3, 4, 5, 6].map(|n| AccountId([n; 16]));
-    for account in accounts {
+    let late = AccountId([8; 16]);
+    for account in accounts.into_iter().chain([late]) {
         assert_eq!(shard.run(create_account(account, Quota::default())), Outcome::Done);
     }
-    let after_three_minutes = |shard: &mut Shard| {
-        shard.now_ms += 3 * 60_000;
+    let after_minutes = |shard: &mut Shard, minutes: u64| {
+        shard.now_ms += minutes * 60_000;
         let uploads_before = LogTime(shard.now_ms - 10 * 60_000);
         let never = LogTime(0);
         let step = Housekeep { sessions_before: never, uploads_before, purge_before: never };
         while shard.housekeep(step.clone()) {}
     };
     assert_eq!(fill(&mut shard, accounts[0], &chunks), 32);
-    after_three_minutes(&mut shard);
+    after_minutes(&mut shard, 3);
     assert_eq!(fill(&mut shard, accounts[0], &chunks), 0, "there is room for others");
     let taken = [1, 2, 3, 4, 5].map(|n| fill(&mut shard, accounts[n], &chunks));
     assert_eq!(taken, [24, 18, 14, 10, 8], "less where less is left");
     assert_eq!(fill(&mut shard, ACCOUNT, &chunks), 6, "whoever comes now");
-    // Nobody continues any of them.
-    after_three_minutes(&mut shard);
+    // The first ones may wait for the others of their APPEND.
+    after_minutes(&mut shard, 1);
+    assert_eq!(fill(&mut shard, late, &chunks), 4, "nothing is dropped after four minutes");
+    // Nobody continues them: they go, until there is room again.
+    after_minutes(&mut shard, 3);
     assert!(fill(&mut shard, accounts[0], &chunks) > 0);
 }
 

@@ -21,8 +21,9 @@ const ACCOUNT_SHARE: u64 = 3;
 const ACCOUNT_UPLOADS_MAX: usize = 256;
 /// Where so much is taken, uploads that are not continued
 const SCARCE_BYTES: u64 = UPLOAD_BYTES_MAX / 4 * 3;
-/// are dropped so much earlier: after two minutes in place of ten, which only the slowest lines need.
-const SCARCE_EARLIER_MS: u64 = 8 * 60 * 1000;
+/// are dropped so much earlier, until less is taken: after five minutes in place of ten. Why not sooner: one that
+/// has all its pieces waits for the others of its APPEND, which come over a slow line.
+const SCARCE_EARLIER_MS: u64 = 5 * 60 * 1000;
 
 pub(crate) fn apply(
     ledger: &mut Ledger<'_, '_>,
