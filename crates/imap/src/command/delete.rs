@@ -21,8 +21,8 @@ impl Deleting {
         Self { mailbox, is_deleted: false }
     }
 
-    /// It is gone. Whether that was the selected one is asked by its id: any session may have given it another
-    /// name, and its own to another mailbox.
+    /// It is gone. Whether that was the selected one is asked by its id: any session may have given it
+    /// another name, and its own to another mailbox.
     fn deleted(&mut self, cx: &mut Context) -> Next {
         self.is_deleted = true;
         let Some(selected) = &cx.selected else { return self.done(cx) };

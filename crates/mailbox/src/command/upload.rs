@@ -14,15 +14,15 @@ use crate::uid_set::UidSet;
 /// Limit: raw octets in all open uploads of a shard: forty of the largest messages at once.
 pub const UPLOAD_BYTES_MAX: u64 = 2 << 30;
 /// Limit: an account has in its own at most what is left for all others, divided by this, so that no few of
-/// them keep all others' large mail out. One that is alone has 512 MiB, ten of the largest messages, as an MTA
-/// that delivers twenty at once may bring; nine that take what they can leave 150 MiB,
+/// them keep all others' large mail out. One that is alone has 512 MiB, ten of the largest messages, as an
+/// MTA that delivers twenty at once may bring; nine that take what they can leave 150 MiB,
 const ACCOUNT_SHARE: u64 = 3;
 /// and has so many uploads.
 const ACCOUNT_UPLOADS_MAX: usize = 256;
 /// Where so much is taken, uploads that are not continued
 const SCARCE_BYTES: u64 = UPLOAD_BYTES_MAX / 4 * 3;
-/// are dropped so much earlier, until less is taken: after five minutes in place of ten. Why not sooner: one that
-/// has all its pieces waits for the others of its APPEND, which come over a slow line.
+/// are dropped so much earlier, until less is taken: after five minutes in place of ten. Why not sooner: one
+/// that has all its pieces waits for the others of its APPEND, which come over a slow line.
 const SCARCE_EARLIER_MS: u64 = 5 * 60 * 1000;
 
 pub(crate) fn apply(
