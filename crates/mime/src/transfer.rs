@@ -17,13 +17,17 @@ enum State {
 /// behind it, and so is to be dropped. RFC 2045 6.7 limits a line to 76.
 const HELD_SPACE_BYTES_MAX: usize = 1024;
 
+/// Whether what has this encoding, in lower case, is as it was before.
+pub(crate) fn is_identity(encoding: &str) -> bool {
+    // The last four are as senders misspell them; nothing else can be meant.
+    matches!(encoding, "" | "7bit" | "8bit" | "binary" | "7bits" | "7-bit" | "8bits" | "8-bit")
+}
+
 impl TransferDecoder {
     /// A decoder for a Content-Transfer-Encoding in any case; `None` if the encoding is unknown.
     pub fn new(encoding: &str) -> Option<TransferDecoder> {
         let state = match encoding.trim().to_ascii_lowercase().as_str() {
-            "" | "7bit" | "8bit" | "binary" => State::Identity,
-            // As senders misspell them; nothing else can be meant.
-            "7bits" | "7-bit" | "8bits" | "8-bit" => State::Identity,
+            encoding if is_identity(encoding) => State::Identity,
             "base64" => State::Base64 { bits: 0, n_chars: 0 },
             "quoted-printable" => State::QuotedPrintable { held: Vec::new() },
             _ => return None,

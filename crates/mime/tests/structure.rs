@@ -183,6 +183,18 @@ fn encoded_message_is_a_leaf_of_octets() {
 }
 
 #[test]
+fn a_message_is_looked_into_however_its_encoding_is_spelled_that_is_none() {
+    for encoding in ["7bit", "8BIT", "binary", "7bits", "7-bit", "8bits", "8-Bit"] {
+        let raw = format!(
+            "Content-Type: message/rfc822\nContent-Transfer-Encoding: {encoding}\n\nSubject: inner\n\nx\n"
+        );
+        let root = scan_both_ways(&raw).structure;
+        let PartKind::Message { envelope, .. } = &root.kind else { panic!("{encoding}: {root:?}") };
+        assert_eq!(envelope.subject.as_deref(), Some(&b"inner"[..]));
+    }
+}
+
+#[test]
 fn odd_headers() {
     let metadata = scan_both_ways("Subject: no end of header");
     assert_eq!(metadata.envelope.subject.as_deref(), Some(&b"no end of header"[..]));

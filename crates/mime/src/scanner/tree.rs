@@ -8,6 +8,7 @@ use crate::part::{ContentType, Part, PartKind};
 use crate::preview::PreviewSource;
 use crate::scanner::Fields;
 use crate::token::{self, Budget};
+use crate::transfer;
 
 /// A part whose end was not seen yet.
 #[derive(Debug)]
@@ -194,8 +195,7 @@ fn role(part: &mut Part) -> Role {
         };
     }
     if content_type.is("message", "rfc822") || content_type.is("message", "global") {
-        let encoding = part.encoding.as_deref().unwrap_or("7bit");
-        if matches!(encoding, "7bit" | "8bit" | "binary") {
+        if transfer::is_identity(part.encoding.as_deref().unwrap_or_default()) {
             return Role::Message { inner: None };
         }
         // RFC 2045 6.4: what cannot be looked into is application/octet-stream.
