@@ -295,15 +295,15 @@ impl Engine for Session {
     }
 
     fn next_step(&mut self) -> Step {
-        if let Some(question) = self.question.take() {
-            return Step::Ask(question);
+        if self.question.is_none() && !self.is_asking() {
+            self.question = self.work();
         }
-        let question = if self.is_asking() { None } else { self.work() };
-        if let Some(question) = question {
-            return Step::Ask(question);
-        }
+        // Why first: an answer may take seconds, and whose message was delivered before is to hear of it.
         if !self.output.is_empty() {
             return Step::Send(Bytes::from(std::mem::take(&mut self.output)));
+        }
+        if let Some(question) = self.question.take() {
+            return Step::Ask(question);
         }
         let is_over = matches!(self.doing, Doing::Closing) || self.has_ended;
         if is_over && !self.is_asking() { Step::Close } else { Step::Wait }

@@ -392,11 +392,12 @@ impl Engine for Session {
         if self.question.is_none() && !self.is_asking() {
             self.work();
         }
-        if let Some(question) = self.question.take() {
-            return Step::Ask(question);
-        }
+        // Why first: an answer may take seconds, and what is ready is taken by the client meanwhile.
         if !self.output.is_empty() {
             return Step::Send(Bytes::from(std::mem::take(&mut self.output)));
+        }
+        if let Some(question) = self.question.take() {
+            return Step::Ask(question);
         }
         match self.doing {
             Doing::StartingTls => Step::StartTls,
