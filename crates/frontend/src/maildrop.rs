@@ -25,8 +25,8 @@ use crate::store::{LockToken, Store, Watch};
 /// A lease is renewed three times in its life.
 const RENEW_AFTER: Duration = Duration::from_millis(api::mail::MAILDROP_LEASE_MS / 3);
 
-/// Limit: how long a client may take nothing until its lease, which ends some twenty seconds later, is left to
-/// whoever comes. One that just says nothing has all it asked for, and keeps it.
+/// Limit: how long a client may take nothing until its lease, which ends some twenty seconds later, is left
+/// to whoever comes. One that just says nothing has all it asked for, and keeps it.
 const TAKES_WITHIN: Duration = RENEW_AFTER;
 
 /// For so long a session waits for one that has the maildrop: that may be about to end, or its connection

@@ -399,8 +399,12 @@ fn read_labels(config: &Config) -> Result<(Labels<'_>, Option<Error>), Error> {
         answers.push((path, answer));
     }
     // Why only a member: before that it is a directory that nobody made, or gave to the node.
-    let is_of_cluster = |label: &Result<Option<Label>, Refusal>| matches!(label, Ok(Some(label)) if label.cluster.is_some());
-    let is_member = answers.iter().any(|(_, (label, _))| is_of_cluster(label));
+    let of_cluster = |(_, (label, _)): &(_, (Result<Option<Label>, Refusal>, bool))| {
+        label
+            .as_ref()
+            .is_ok_and(|label| label.as_ref().is_some_and(|label| label.cluster.is_some()))
+    };
+    let is_member = answers.iter().any(of_cluster);
     let (mut labels, mut dead) = (Vec::with_capacity(answers.len()), None);
     for (path, (label, is_missing)) in answers {
         match if is_missing && is_member { Err(away(path, mounts::MISSING)) } else { label } {

@@ -142,8 +142,8 @@ impl Client {
         }
     }
 
-    /// The leader, then the others, beginning with a different one for each chunk; behind them all whoever was
-    /// slow lately.
+    /// The leader, then the others, beginning with a different one for each chunk; behind them all who
+    /// was slow lately.
     fn replicas(&self, shard: ShardId, chunk: &ChunkRef) -> Vec<String> {
         let placement = self.placement();
         let replicas = placement.shard(shard).map(|shard| shard.replicas.as_slice());

@@ -43,8 +43,8 @@ fn check_fit(ledger: &mut Ledger<'_, '_>, cmd: &RenameMailbox, node: u64) -> Res
         let is_deeper = n_levels > cmd.from.components().len();
         // Nobody counts what gets shorter before there was a long name. Where this is one, the parents that
         // the other lacks may have all be counted as they are now.
-        let may_be_counted = ledger.usage.names_bytes.is_some()
-            || cmd.from.size_bytes() > tree::SHORT_NAME_BYTES;
+        let may_be_counted =
+            ledger.usage.names_bytes.is_some() || cmd.from.size_bytes() > tree::SHORT_NAME_BYTES;
         let is_of_interest = of_each > 0 || of_each < 0 && may_be_counted;
         if !is_deeper && !is_of_interest {
             return Ok(0);
