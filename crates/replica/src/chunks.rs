@@ -3,6 +3,7 @@
 mod throttle;
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -39,12 +40,15 @@ const LATER: u8 = 2;
 
 impl Replica {
     /// One chunk, verified: from this disk, or else from a peer, and then kept here again. Only when no
-    /// peer has it either, it is looked for in the whole journal. A disk that hangs is not waited for.
+    /// peer has it either, it is looked for in the whole journal. A disk that hangs is waited for only where
+    /// there is no peer.
     pub async fn chunk(&self, chunk: &ChunkRef) -> Result<StoredChunk, ChunkError> {
         let core = self.core().map_err(|_| ChunkError::Unavailable)?;
         let patience = self.inner.config.timing.disk_hung;
-        let (located, hangs) = match timeout(patience, core.located(&chunk.digest)).await {
+        let mut looking = pin!(core.located(&chunk.digest));
+        let (located, hangs) = match timeout(patience, looking.as_mut()).await {
             Ok(located) => (located, false),
+            Err(_) if core.peers().is_empty() => (looking.await, false),
             Err(_) => (None, true),
         };
         if let Some(stored) = located {
@@ -66,7 +70,8 @@ impl Replica {
             }
         }
         if hangs {
-            return Err(error);
+            // Why whatever they answered: it may be here, where nobody has looked yet.
+            return Err(ChunkError::Unavailable);
         }
         core.search(&chunk.digest).await.ok_or(error)
     }

@@ -102,7 +102,7 @@ pub enum ChunkError {
     /// Neither here nor at any peer that answered.
     #[error("chunk not found")]
     Missing,
-    /// Not here, and no peer could be asked.
-    #[error("no peer reachable")]
+    /// It is not known whether it is here, or at a peer.
+    #[error("not every copy could be looked for")]
     Unavailable,
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use journal::sim::SimStorage;
 use journal::{Space, Storage, StorageFile};
 use mailbox::StoredChunk;
-use replica::{Disk, DiskOptions, ProposeError, Timing};
+use replica::{ChunkError, Disk, DiskOptions, ProposeError, Timing};
 
 use support::{Net, Node, options, put, start, try_start, until};
 
@@ -152,6 +152,9 @@ async fn a_disk_that_hangs_when_its_log_is_read_leads_no_more_and_others_go_on()
     until(|| one[0].disk.unanswered() > hung, "the disk is seen to hang").await;
     let refused = one[0].replica.propose(b"late=1".to_vec(), Vec::new()).await;
     assert_eq!(refused, Err(ProposeError::Unavailable));
+    // Who begins to follow has got nothing yet.
+    let body = StoredChunk::raw(Bytes::from(vec![0; 250_000])).chunk;
+    assert_eq!(one[0].replica.chunk(&body).await, Err(ChunkError::Unavailable));
     put(&other, "later=1", Vec::new()).await;
     assert_eq!(other[0].disk.unanswered().as_secs(), 0);
 
@@ -159,4 +162,19 @@ async fn a_disk_that_hangs_when_its_log_is_read_leads_no_more_and_others_go_on()
     put(&one, "again=1", Vec::new()).await;
     let last = one[0].replica.status().last_log_index;
     until(|| newcomer.replica.status().applied >= last, "who follows has all").await;
+}
+
+#[tokio::test]
+async fn a_body_that_no_peer_can_have_is_waited_for_however_slow_the_disk_is() {
+    let (net, dir, slow) = (Net::default(), tempfile::tempdir().unwrap(), Arc::<Gate>::default());
+    let one = [alone(&net, dir.path(), 1, &slow).await];
+    let body = StoredChunk::raw(Bytes::from_static(b"a body"));
+    put(&one, "1=body", vec![body.clone()]).await;
+    slow.close(true);
+    let (replica, wanted) = (one[0].replica.clone(), body.chunk);
+    let reading = tokio::spawn(async move { replica.chunk(&wanted).await });
+    until(|| slow.n_waiting() > 0, "the body is read").await;
+    tokio::time::sleep(Timing::default().disk_hung + Duration::from_millis(500)).await;
+    slow.close(false);
+    assert_eq!(reading.await.unwrap(), Ok(body));
 }
