@@ -10,7 +10,8 @@ use tokio::sync::Semaphore;
 
 use crate::blocking::Blocking;
 
-/// Limit: threads that wait for one disk for others than its own replicas. The runtime has 512 for all disks.
+/// Limit: threads that read one disk of several for others than its own replicas, and as many that wait for
+/// who writes to an index of it. The runtime has 512 for all disks.
 const PLACES_MAX: usize = 32;
 
 /// How a disk is asked; clones are of the same disk.
@@ -20,6 +21,8 @@ pub(crate) struct Apart {
     /// The threads that wait here serve other disks as well.
     has_others: bool,
     places: Arc<Semaphore>,
+    /// Why others: who reads does not wait behind those that wait for a writer.
+    places_to_wait: Arc<Semaphore>,
     asked: Arc<Mutex<Asked>>,
 }
 
@@ -53,8 +56,9 @@ impl Apart {
     /// For one disk, which is or is not the only one.
     pub fn new(blocking: Blocking, has_others: bool) -> Self {
         let has_others = has_others && blocking.is_threaded;
-        let places = Arc::new(Semaphore::new(PLACES_MAX));
-        Self { blocking, has_others, places, asked: Arc::default() }
+        let places = || Arc::new(Semaphore::new(PLACES_MAX));
+        let (places, places_to_wait) = (places(), places());
+        Self { blocking, has_others, places, places_to_wait, asked: Arc::default() }
     }
 
     /// Whether the threads that wait here serve other disks as well.
@@ -81,17 +85,37 @@ impl Apart {
         self.blocking.run(move || look(&this.begin())).await
     }
 
-    /// Reads what somebody else wants: on a thread that may block, of which there are so many.
+    /// Reads what somebody else wants: on a thread that may block, of which there are so many if there are
+    /// other disks.
     pub async fn serve<T: Send + 'static>(
         &self,
         read: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<T> {
-        let place = self.places.clone().acquire_owned().await.map_err(io::Error::other)?;
-        let read = move || {
+        self.run_in(&self.places, read).await
+    }
+
+    /// The same for what waits for who writes to an index.
+    pub async fn serve_after_writer<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<T> {
+        self.run_in(&self.places_to_wait, work).await
+    }
+
+    async fn run_in<T: Send + 'static>(
+        &self,
+        places: &Arc<Semaphore>,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<T> {
+        if !self.has_others {
+            return self.blocking.run(work).await;
+        }
+        let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
+        let work = move || {
             let _place = place;
-            read()
+            work()
         };
-        self.blocking.run(read).await
+        self.blocking.run(work).await
     }
 
     fn begin(&self) -> Asking {
@@ -161,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_so_many_threads_wait_for_one_disk() {
+    async fn only_so_many_threads_wait_for_one_disk_of_several() {
         let apart = Apart::new(Blocking { is_threaded: true }, true);
         let (began, mut begun) = tokio::sync::mpsc::unbounded_channel();
         let mut ends = Vec::new();
@@ -184,5 +208,48 @@ mod tests {
         drop(ends);
         while readers.join_next().await.is_some() {}
         assert!(begun.recv().now_or_never().flatten().is_some(), "it had its turn");
+    }
+
+    #[tokio::test]
+    async fn the_only_disk_is_read_by_as_many_as_want() {
+        let apart = Apart::new(Blocking { is_threaded: true }, false);
+        let (began, mut begun) = tokio::sync::mpsc::unbounded_channel();
+        let mut ends = Vec::new();
+        let mut readers = tokio::task::JoinSet::new();
+        for _ in 0..=PLACES_MAX {
+            let (end, ended) = channel::<()>();
+            let (this, began) = (apart.clone(), began.clone());
+            ends.push(end);
+            let read = move || {
+                began.send(()).unwrap();
+                ended.recv().unwrap_or_default();
+            };
+            readers.spawn(async move { this.serve(read).await.unwrap() });
+        }
+        for _ in 0..=PLACES_MAX {
+            tokio::time::timeout(COMES, begun.recv()).await.unwrap().unwrap();
+        }
+        drop(ends);
+        while readers.join_next().await.is_some() {}
+    }
+
+    #[tokio::test]
+    async fn who_reads_does_not_wait_behind_those_that_wait_for_a_writer() {
+        let apart = Apart::new(Blocking { is_threaded: true }, true);
+        let mut ends = Vec::new();
+        let mut waiting = tokio::task::JoinSet::new();
+        for _ in 0..=PLACES_MAX {
+            let (end, ended) = channel::<()>();
+            ends.push(end);
+            let this = apart.clone();
+            let wait = move || ended.recv().unwrap_or_default();
+            waiting.spawn(async move { this.serve_after_writer(wait).await.unwrap() });
+        }
+        while apart.places_to_wait.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(tokio::time::timeout(COMES, apart.serve(|| 1)).await.unwrap().unwrap(), 1);
+        drop(ends);
+        while waiting.join_next().await.is_some() {}
     }
 }

@@ -204,7 +204,7 @@ impl Core {
             let store = self.applying.store();
             // Why aside: it waits for whoever writes to the index.
             let place = move || store.place(&places);
-            if !matches!(self.claim.disk.apart().serve(place).await, Ok(Ok(()))) {
+            if !matches!(self.claim.disk.apart().serve_after_writer(place).await, Ok(Ok(()))) {
                 return Err(NotKept::NotNow);
             }
         }
@@ -248,7 +248,7 @@ impl Core {
         let store = self.applying.store();
         let is_there = store.applied().next_index() >= below;
         let list = move || store.bodies(after, LIST_MAX);
-        let found = self.claim.disk.apart().serve(list).await.map_err(refused)?;
+        let found = self.claim.disk.apart().serve_after_writer(list).await.map_err(refused)?;
         let found = found.map_err(refused)?;
         let mut out = Vec::with_capacity(1 + 36 * found.len());
         out.put_u8(u8::from(is_there && !self.care.is_incomplete()));
