@@ -113,6 +113,17 @@ impl State {
         }
     }
 
+    /// What counts as committed: the last entry here that is no later than what was told, which may name one
+    /// that went when an entry was forced.
+    fn committed_here(&self) -> Option<LogId> {
+        let told = self.committed?;
+        let of_earlier = self.slots.partition_point(|slot| slot.leader_id <= told.leader_id);
+        let upto = told.index.saturating_add(1).saturating_sub(self.first);
+        let n_slots = usize::try_from(upto).map_or(of_earlier, |upto| upto.min(of_earlier));
+        let Some(at) = n_slots.checked_sub(1) else { return self.purged.min(Some(told)) };
+        Some(LogId { leader_id: self.slots[at].leader_id, index: self.first + at as u64 })
+    }
+
     fn push(&mut self, entry: Entry) {
         if self.slots.is_empty() {
             self.first = entry.log_id.index;
@@ -192,7 +203,7 @@ impl Log {
                 blobs: Box::default(),
             });
         }
-        state.committed = state.committed.min(state.last());
+        state.committed = state.committed_here();
         let (state, written) = (Mutex::new(state), Notify::new());
         let donor = Mutex::default();
         Self { inner: Arc::new(Inner { appender, replica, state, written, donor }) }
@@ -224,7 +235,7 @@ impl Log {
         }
         let mut state = self.lock();
         state.truncate(next);
-        state.committed = state.committed.min(state.last());
+        state.committed = state.committed_here();
         (state.failed, state.n_truncating) = (None, 0);
         Ok(())
     }

@@ -176,3 +176,43 @@ async fn a_log_that_lost_what_was_not_applied_ends_with_what_was() {
     log.pump();
     assert_eq!(last(&log), Some(4));
 }
+
+/// An operator forced entry 4, and nothing was appended since: on the disk is what was committed before.
+#[tokio::test]
+async fn what_was_committed_and_went_does_not_count_behind_a_forced_entry() {
+    let forced = LogId { leader_id: LeaderId { term: 2, node_id: 1 }, index: 4 };
+    let (storage, first) = log();
+    let entry_4 = Entry { log_id: forced, payload: Payload::Blank };
+    first.clone().append([entry_4], IOFlushed::noop()).await.unwrap();
+    first.pump();
+    let pointer = first.lock().slot(4).unwrap().pointer.unwrap();
+    drop(first);
+    let recovered = RecoveredLog {
+        purged: Some(entry(3).log_id),
+        committed: Some(entry(42).log_id),
+        entries: vec![(forced, pointer)],
+        ..RecoveredLog::default()
+    };
+    // Else openraft looks for entries that are not there, and does not start.
+    let committed = open(&storage, recovered).read_committed().await.unwrap();
+    assert_eq!(committed, Some(entry(3).log_id));
+
+    let slot = |log_id: LogId| {
+        let leader_id = log_id.leader_id;
+        Slot { leader_id, sequence: 0, pointer: None, blobs: Box::default() }
+    };
+    let committed = |told: LogId| {
+        let state = State {
+            purged: Some(entry(2).log_id),
+            first: 3,
+            slots: VecDeque::from([slot(entry(3).log_id), slot(forced)]),
+            committed: Some(told),
+            ..State::default()
+        };
+        state.committed_here()
+    };
+    assert_eq!(committed(entry(42).log_id), Some(entry(3).log_id));
+    for told in [entry(1).log_id, entry(2).log_id, entry(3).log_id, forced] {
+        assert_eq!(committed(told), Some(told));
+    }
+}
