@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
@@ -215,28 +215,36 @@ impl Applier {
     async fn commit(
         &self,
         store: &Arc<Store>,
-        (changed, applied, n_done): (Changed, Applied, usize),
+        taken: (Changed, Applied, usize),
         places: Vec<(Digest, Pointer)>,
     ) -> io::Result<Option<Lag>> {
-        let (this, to) = (self.clone(), store.clone());
-        let commit = move || -> io::Result<Option<Lag>> {
-            // Order: whoever has the turn may wait for the disk, so the others are locked after it.
-            let turn = to.turn();
-            let mut dirty = this.0.checkpoints.dirty();
-            if this.0.checkpoints.is_ended() {
-                return Ok(None);
-            }
-            dirty.note(&changed.rows, &changed.new_keys, n_done);
-            let (log_id, digest) = (applied.log_id, applied.digest);
-            let lag = to.commit_in(&turn, changed, &places, applied);
-            let lag = lag.map_err(io::Error::other)?;
-            this.0.samples.note(log_id, digest);
-            Ok(Some(lag))
-        };
-        if store.is_free() {
-            return commit();
+        // Why not asked for once more: whoever has the turn by then may wait for the disk.
+        if let Some(turn) = store.free_turn() {
+            return self.commit_in(&turn, store, taken, &places);
         }
-        self.0.local.disk.apart().look(move |_| commit()).await?
+        let (this, store) = (self.clone(), store.clone());
+        let commit = move |_: &Asking| this.commit_in(&store.turn(), &store, taken, &places);
+        self.0.local.disk.apart().look(commit).await?
+    }
+
+    /// The same for who has the turn. Order: whoever has it may wait for the disk, so the others are locked
+    /// after it.
+    fn commit_in(
+        &self,
+        turn: &MutexGuard<'_, ()>,
+        store: &Arc<Store>,
+        (changed, applied, n_done): (Changed, Applied, usize),
+        places: &[(Digest, Pointer)],
+    ) -> io::Result<Option<Lag>> {
+        let mut dirty = self.0.checkpoints.dirty();
+        if self.0.checkpoints.is_ended() {
+            return Ok(None);
+        }
+        dirty.note(&changed.rows, &changed.new_keys, n_done);
+        let (log_id, digest) = (applied.log_id, applied.digest);
+        let lag = store.commit_in(turn, changed, places, applied).map_err(io::Error::other)?;
+        self.0.samples.note(log_id, digest);
+        Ok(Some(lag))
     }
 
     /// Tells everybody what was done. What changed much is answered when nobody writes to the index.

@@ -28,9 +28,13 @@ impl Store {
         lock(&self.turn)
     }
 
-    /// Whether nobody has it.
-    pub fn is_free(&self) -> bool {
-        !matches!(self.turn.try_lock(), Err(TryLockError::WouldBlock))
+    /// The same, if nobody has it.
+    pub fn free_turn(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.turn.try_lock() {
+            Ok(turn) => Some(turn),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// The same for who has the turn.

@@ -532,10 +532,12 @@ async fn nobody_waits_for_an_index_that_takes_nothing_any_more() {
 fn who_looks_does_not_wait_for_who_has_the_turn_to_commit() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(index::open(dir.path(), 1 << 20).unwrap(), 1, Arc::default()).unwrap();
-    assert!(store.is_free());
     let turn = store.turn();
-    assert!(!store.is_free());
+    assert!(store.free_turn().is_none());
     assert_eq!(store.view().applied(), &store.applied());
     drop(turn);
-    assert!(store.is_free());
+    let turn = store.free_turn().unwrap();
+    assert!(store.free_turn().is_none(), "who asked has it");
+    drop(turn);
+    assert!(store.free_turn().is_some());
 }
