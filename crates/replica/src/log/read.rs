@@ -116,10 +116,17 @@ impl Log {
         }
         let mut bytes = bodies.into_iter().map(|blob| blob.bytes);
         let entry = codec::read_entry(index, meta, &mut bytes).map_err(Unread::damaged)?;
-        if let Some(slot) = self.lock().slot_mut(index) {
+        self.note_blobs(index, pointer, blobs);
+        Ok(entry)
+    }
+
+    /// Where the bodies of an entry are that was read. It may have been cut and replaced meanwhile.
+    fn note_blobs(&self, index: u64, pointer: Pointer, blobs: Vec<Pointer>) {
+        if let Some(slot) = self.lock().slot_mut(index)
+            && slot.pointer == Some(pointer)
+        {
             slot.blobs = blobs.into();
         }
-        Ok(entry)
     }
 
     /// An entry that cannot be read back: without its bodies, or from a peer.
@@ -158,9 +165,7 @@ impl Log {
             return None;
         }
         let entry = codec::read_bare_entry(index, meta).ok()?;
-        if let Some(slot) = self.lock().slot_mut(index) {
-            slot.blobs = blobs.into();
-        }
+        self.note_blobs(index, pointer, blobs);
         Some(entry)
     }
 }

@@ -216,3 +216,24 @@ async fn what_was_committed_and_went_does_not_count_behind_a_forced_entry() {
         assert_eq!(committed(told), Some(told));
     }
 }
+
+#[tokio::test]
+async fn an_entry_that_was_cut_while_it_was_read_does_not_tell_where_bodies_of_the_next_one_are() {
+    let (_, log) = log();
+    let with_body = |octets: &'static [u8]| {
+        let inline = vec![StoredChunk::raw(Bytes::from_static(octets))];
+        let proposal = Proposal { command: Bytes::from_static(b"deliver"), inline: inline.into() };
+        Entry { payload: Payload::Normal(proposal), ..entry(1) }
+    };
+    log.clone().append([with_body(b"some octets")], IOFlushed::noop()).await.unwrap();
+    log.pump();
+    let cut = log.lock().slot(1).unwrap().pointer.unwrap();
+    log.clone().truncate_after(None).await.unwrap();
+    log.clone().append([with_body(b"other octets")], IOFlushed::noop()).await.unwrap();
+    log.pump();
+    let blobs = log.lock().slot(1).unwrap().blobs.clone();
+    assert!(log.read(1, cut).await.is_ok() && log.read_bare(1, cut).await.is_some());
+    assert_eq!(log.take_blobs(1, 1).await.unwrap(), blobs);
+    // They are told again by who reads the entry that is there.
+    assert_eq!(log.take_blobs(1, 1).await.unwrap(), blobs);
+}
