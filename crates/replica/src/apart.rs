@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,25 +25,30 @@ pub(crate) struct Apart {
     /// Why others: who reads does not wait behind those that wait for a writer.
     places_to_wait: Arc<Semaphore>,
     asked: Arc<Mutex<Asked>>,
+    /// Where times are counted from.
+    began: Instant,
 }
 
 #[derive(Default)]
 struct Asked {
     n_begun: u64,
-    /// What is under way, and when the disk last answered to it.
-    since: BTreeMap<u64, Instant>,
+    /// What is under way, and when the disk last answered to it, in microseconds.
+    since: BTreeMap<u64, Arc<AtomicU64>>,
 }
 
 /// The disk is asked as long as this lives.
 pub(crate) struct Asking {
     asked: Arc<Mutex<Asked>>,
     number: u64,
+    began: Instant,
+    since: Arc<AtomicU64>,
 }
 
 impl Asking {
-    /// What was asked for last was answered; the next thing is asked for.
+    /// What was asked for last was answered; the next thing is asked for. Why without a lock: whoever applies
+    /// says so all the time.
     pub fn goes_on(&self) {
-        lock(&self.asked).since.insert(self.number, Instant::now());
+        self.since.store(micros_since(self.began), Ordering::Relaxed);
     }
 }
 
@@ -58,7 +64,8 @@ impl Apart {
         let has_others = has_others && blocking.is_threaded;
         let places = || Arc::new(Semaphore::new(PLACES_MAX));
         let (places, places_to_wait) = (places(), places());
-        Self { blocking, has_others, places, places_to_wait, asked: Arc::default() }
+        let (asked, began) = (Arc::default(), Instant::now());
+        Self { blocking, has_others, places, places_to_wait, asked, began }
     }
 
     /// Whether the threads that wait here serve other disks as well.
@@ -68,8 +75,12 @@ impl Apart {
 
     /// For how long something that was looked for was not answered.
     pub fn pending(&self) -> Duration {
-        let oldest = lock(&self.asked).since.values().min().copied();
-        oldest.map_or(Duration::ZERO, |since| since.elapsed())
+        let oldest = {
+            let asked = lock(&self.asked);
+            asked.since.values().map(|since| since.load(Ordering::Relaxed)).min()
+        };
+        let pending = oldest.map(|since| micros_since(self.began).saturating_sub(since));
+        Duration::from_micros(pending.unwrap_or(0))
     }
 
     /// Looks for something that is mostly in memory, for a replica of the disk: on this thread if it serves
@@ -119,12 +130,17 @@ impl Apart {
     }
 
     fn begin(&self) -> Asking {
+        let since = Arc::new(AtomicU64::new(micros_since(self.began)));
         let mut asked = lock(&self.asked);
         asked.n_begun += 1;
         let number = asked.n_begun;
-        asked.since.insert(number, Instant::now());
-        Asking { asked: self.asked.clone(), number }
+        asked.since.insert(number, since.clone());
+        Asking { asked: self.asked.clone(), number, began: self.began, since }
     }
+}
+
+fn micros_since(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 fn lock(asked: &Mutex<Asked>) -> MutexGuard<'_, Asked> {
@@ -181,6 +197,22 @@ mod tests {
         tokio::time::timeout(COMES, goes_on).await.unwrap();
         drop(go);
         assert!(looking.await.unwrap());
+        assert_eq!(apart.pending(), Duration::ZERO);
+    }
+
+    #[test]
+    fn who_gets_rows_waits_for_nobody_else_who_asks_the_disk() {
+        let apart = Apart::new(Blocking { is_threaded: true }, false);
+        let asking = apart.begin();
+        let others = lock(&apart.asked);
+        let (told, hears) = channel();
+        let goes_on = std::thread::spawn(move || {
+            asking.goes_on();
+            told.send(()).unwrap();
+        });
+        hears.recv_timeout(COMES).unwrap();
+        drop(others);
+        goes_on.join().unwrap();
         assert_eq!(apart.pending(), Duration::ZERO);
     }
 
