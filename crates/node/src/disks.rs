@@ -38,7 +38,7 @@ const PROBE: &str = "rookery-probe";
 const LABEL_PATIENCE: Duration = Duration::from_secs(30);
 /// How long it may take to be opened then: what was not checkpointed is read once, some GiB at most.
 const OPEN_PATIENCE: Duration = Duration::from_secs(300);
-/// How long it may take to write its label.
+/// How long the others wait, when they are admitted, for one that takes long to write its label.
 const NOTE_PATIENCE: Duration = Duration::from_secs(10);
 /// Version of the label's form.
 const VERSION: u32 = 1;
@@ -72,8 +72,16 @@ pub(crate) struct DataDir {
     /// `None`: poisoned in an earlier life, or not readable now.
     pub disk: Option<Arc<Disk>>,
     label: Label,
-    /// It died since it was opened, and its label could not be written.
+    since: Arc<Since>,
+}
+
+/// What became of a disk since it was opened.
+#[derive(Default)]
+struct Since {
+    /// It died, or left the cluster, and its label cannot be written.
     is_dead: AtomicBool,
+    /// The cluster took it as it is, and its label says so.
+    is_admitted: AtomicBool,
 }
 
 /// Why a directory is not used.
@@ -106,8 +114,6 @@ pub(crate) struct Disks {
     /// The cluster they were admitted to.
     pub cluster: Option<ClusterId>,
     pub dirs: Vec<DataDir>,
-    /// The cluster took them as they are since they were opened.
-    are_admitted: AtomicBool,
 }
 
 impl Disks {
@@ -134,8 +140,8 @@ impl Disks {
                 None => format(path, &config.name, node_id, cluster)?,
             };
             let disk_id = label.disk_id.parse().map_err(|error| directory(path, &error))?;
-            let is_dead = AtomicBool::new(false);
-            let mut dir = DataDir { path: path.clone(), disk_id, disk: None, label, is_dead };
+            let since = Arc::default();
+            let mut dir = DataDir { path: path.clone(), disk_id, disk: None, label, since };
             let options = options.clone();
             let open = move || {
                 let opened = dir.open(&options).and_then(|()| dir.note_start());
@@ -163,28 +169,36 @@ impl Disks {
         if ids.len() != dirs.len() {
             return Err(Error::Directory("one disk is a copy of another: remove one".into()));
         }
-        Ok(Self { node_id, cluster, dirs, are_admitted: AtomicBool::new(false) })
+        Ok(Self { node_id, cluster, dirs })
     }
 
     /// Notes on every disk that it belongs to a cluster, for ever.
     pub fn join(&self, cluster: ClusterId) -> Result<(), Error> {
-        self.note(|dir| Label { cluster: Some(cluster.to_string()), ..dir.label.clone() })
+        let label =
+            |dir: &DataDir| Label { cluster: Some(cluster.to_string()), ..dir.label.clone() };
+        // Why however long it takes: until then nothing is here that could go on.
+        self.note(None, label, |_, _| {})
     }
 
-    /// Notes on every disk that the cluster knows of this start, and lets its replicas vote.
+    /// Notes on every disk that the cluster knows of this start, and lets its replicas vote. One that takes
+    /// long is waited for by its own replicas alone.
     pub fn admit(&self, cluster: ClusterId) -> Result<(), Error> {
-        self.note(|dir| Label {
+        self.admit_within(cluster, NOTE_PATIENCE)
+    }
+
+    fn admit_within(&self, cluster: ClusterId, patience: Duration) -> Result<(), Error> {
+        let label = |dir: &DataDir| Label {
             cluster: Some(cluster.to_string()),
             start: None,
             start_synced: None,
             admitted_start: dir.label.start.clone(),
             ..dir.label.clone()
-        })?;
-        for dir in self.dirs.iter().filter(|dir| !dir.has_failed()) {
-            dir.disk.iter().for_each(|disk| disk.release());
-        }
-        self.are_admitted.store(true, Ordering::Release);
-        Ok(())
+        };
+        let deadline = (self.dirs.len() > 1).then(|| Instant::now() + patience);
+        self.note(deadline, label, |disk, since| {
+            disk.release();
+            since.is_admitted.store(true, Ordering::Release);
+        })
     }
 
     /// Does without disks that left the cluster, if there are others: it knows this node's and not them.
@@ -193,26 +207,53 @@ impl Disks {
         for dir in self.dirs.iter().filter(has_left) {
             let (disk, path) = (dir.disk_id, dir.path.display());
             tracing::error!(%disk, %path, "disk has left this cluster: empty the directory");
-            dir.is_dead.store(true, Ordering::Relaxed);
+            dir.since.is_dead.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Writes a label on every usable disk; an error if none is left.
-    fn note(&self, label: impl Fn(&DataDir) -> Label) -> Result<(), Error> {
+    /// Writes a label on every usable disk, and does on each what follows from it; an error if none is left.
+    /// Who has not written it by the deadline goes on with that by itself: it is not dead, but slow.
+    fn note(
+        &self,
+        deadline: Option<Instant>,
+        label: impl Fn(&DataDir) -> Label,
+        then: fn(&Disk, &Since),
+    ) -> Result<(), Error> {
         let mut writing = Vec::new();
         for dir in self.dirs.iter().filter(|dir| !dir.has_failed()) {
             let (path, label) = (dir.path.clone(), label(dir));
-            let asked = Asked::begin(move || write_label(&path, &label));
+            let (disk, since) = (dir.disk.clone(), Arc::clone(&dir.since));
+            let write = move || {
+                let written = write_label(&path, &label);
+                match &written {
+                    // Durability: the label is synced before anything follows from it.
+                    Ok(()) => disk.iter().for_each(|disk| then(disk, &since)),
+                    Err(refusal) => {
+                        since.is_dead.fetch_or(refusal.is_dead, Ordering::Relaxed);
+                        // Why only then: before that whoever waits says so.
+                        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                            let error = &refusal.error;
+                            tracing::error!(%error, "label not written: start this node again");
+                        }
+                    }
+                }
+                written
+            };
+            let asked = Asked::begin(write);
             writing.push((dir, asked.map_err(|error| directory(&dir.path, &error))?));
         }
-        let deadline = (self.dirs.len() > 1).then(|| Instant::now() + NOTE_PATIENCE);
         for (dir, asked) in writing {
-            let written = asked.by(deadline).unwrap_or_else(|| Err(silent(&dir.path)));
-            if let Err(refusal) = written {
-                let error = refusal.of_disk()?;
-                dir.is_dead.store(true, Ordering::Relaxed);
-                if self.dirs.iter().all(DataDir::has_failed) {
-                    return Err(error);
+            match asked.by(deadline) {
+                Some(Ok(())) => {}
+                Some(Err(refusal)) => {
+                    let error = refusal.of_disk()?;
+                    if self.dirs.iter().all(DataDir::has_failed) {
+                        return Err(error);
+                    }
+                }
+                None => {
+                    let (disk, path) = (dir.disk_id, dir.path.display());
+                    tracing::warn!(%disk, %path, "disk is slow: its replicas vote when its label is written");
                 }
             }
         }
@@ -224,28 +265,30 @@ impl Disks {
         self.dirs.iter().find(|dir| dir.disk_id == disk_id)?.disk.as_ref()
     }
 
-    /// How they are, as the cluster is told. Until it took them it is not told how much is on them:
-    /// what it knows of must be less than they wake up with, should they be started once more.
+    /// How they are, as the cluster is told.
     pub fn report(&self) -> Vec<api::placement::Disk> {
-        let is_told = self.are_admitted.load(Ordering::Acquire);
-        let of_now = |dir: &DataDir| dir.disk.as_ref().filter(|_| is_told).map(|it| it.n_synced());
-        self.dirs.iter().map(|dir| dir.report(of_now(dir))).collect()
+        self.dirs.iter().map(|dir| dir.report(dir.n_synced())).collect()
     }
 
     /// How they are, as the cluster is told to be taken.
     pub fn introduce(&self) -> Vec<api::placement::Disk> {
-        if self.are_admitted.load(Ordering::Acquire) {
-            return self.report();
-        }
-        self.dirs.iter().map(|dir| dir.report(dir.label.start_synced)).collect()
+        let had = |dir: &DataDir| dir.n_synced().or(dir.label.start_synced);
+        self.dirs.iter().map(|dir| dir.report(had(dir))).collect()
     }
 }
 
 impl DataDir {
     /// Whether its disk is to be replaced.
     pub fn has_failed(&self) -> bool {
-        let is_dead = self.is_dead.load(Ordering::Relaxed);
+        let is_dead = self.since.is_dead.load(Ordering::Relaxed);
         is_dead || self.disk.as_ref().is_none_or(|disk| disk.is_poisoned())
+    }
+
+    /// How much is on it. Until its label says that the cluster took it that is not told: what the cluster
+    /// knows of must be less than it wakes up with, should it be started once more.
+    fn n_synced(&self) -> Option<u64> {
+        let is_told = self.since.is_admitted.load(Ordering::Acquire);
+        self.disk.as_ref().filter(|_| is_told).map(|disk| disk.n_synced())
     }
 
     /// Opens its disk, unless that failed in an earlier life.
@@ -568,10 +611,13 @@ mod tests {
         format(path, "n1", NodeId([1; 16]), cluster).unwrap();
     }
 
-    fn opened(dirs: &[&Path]) -> Result<Vec<PathBuf>, Error> {
+    fn disks_of(dirs: &[&Path]) -> Result<Disks, Error> {
         let text = format!("name = \"n1\"\ndata_dirs = {dirs:?}\nidentity_dir = \"i\"");
-        let disks = Disks::open(&Config::parse(&text).unwrap(), &DiskOptions::default())?;
-        Ok(disks.dirs.iter().map(|dir| dir.path.clone()).collect())
+        Disks::open(&Config::parse(&text).unwrap(), &DiskOptions::default())
+    }
+
+    fn opened(dirs: &[&Path]) -> Result<Vec<PathBuf>, Error> {
+        Ok(disks_of(dirs)?.dirs.iter().map(|dir| dir.path.clone()).collect())
     }
 
     #[tokio::test]
@@ -618,5 +664,32 @@ mod tests {
         fs::create_dir(&added).unwrap();
         let found = opened(&[&whole, &added]).unwrap();
         assert_eq!(found, [whole, added]);
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_is_slow_to_write_its_label_has_not_failed() {
+        let home = tempfile::tempdir().unwrap();
+        let (quick, slow) = (home.path().join("quick"), home.path().join("slow"));
+        let cluster = ClusterId([2; 16]);
+        labelled(&quick, Some(cluster));
+        labelled(&slow, Some(cluster));
+        let disks = disks_of(&[&quick, &slow]).unwrap();
+        // Who writes to a pipe waits for who reads.
+        let pipe = slow.join(LABEL_NEW);
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        disks.admit_within(cluster, Duration::from_millis(100)).unwrap();
+
+        assert!(disks.dirs.iter().all(|dir| !dir.has_failed()));
+        let patience = Instant::now() + Duration::from_secs(30);
+        while disks.dirs[0].n_synced().is_none() && Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let told = disks.report();
+        assert_eq!(told.iter().map(|disk| disk.state).collect::<Vec<_>>(), [DiskState::Ok; 2]);
+        assert!(told[0].n_synced.is_some(), "it is admitted");
+        assert_eq!(told[1].n_synced, None, "its label may never be written");
+        assert_eq!(disks.introduce()[1].n_synced, disks.dirs[1].label.start_synced);
+        let written = fs::read_to_string(&pipe).unwrap();
+        assert!(written.contains("admitted_start"), "it waits no more: {written}");
     }
 }
