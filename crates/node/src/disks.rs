@@ -34,8 +34,10 @@ const LOST_AND_FOUND: &str = "lost+found";
 /// Written to a disk that is to be opened, and taken away.
 const PROBE: &str = "rookery-probe";
 /// How long a disk may take to say whose it is, and to write so little that it is seen to live, where there
-/// are others. As long as one is waited for that is not mounted yet.
-const LABEL_PATIENCE: Duration = Duration::from_secs(30);
+/// are others. One that is left out counts as lost at once, so it is waited for longer than storage takes to
+/// come back after a power loss, and less long than a node may be away before its replicas are replaced. With
+/// the time for mounts and for opening it stays within the ten minutes of `startupProbe` (deploy/kubernetes).
+const LABEL_PATIENCE: Duration = Duration::from_secs(240);
 /// How long it may take to be opened then: what was not checkpointed is read once, some GiB at most.
 const OPEN_PATIENCE: Duration = Duration::from_secs(300);
 /// How long the others wait, when they are admitted, for one that takes long to write its label.
