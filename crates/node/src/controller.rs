@@ -98,13 +98,7 @@ pub(crate) async fn control(shared: Arc<Shared>) {
             *lock(&shared.outlook) = Outlook::default();
             continue;
         }
-        let memory = memory.get_or_insert_with(|| Memory {
-            since: Instant::now(),
-            unwell: BTreeMap::new(),
-            shunned: BTreeMap::new(),
-            asked: BTreeMap::new(),
-            progress: Progress::default(),
-        });
+        let memory = memory.get_or_insert_with(Memory::new);
         let plan = memory.look(&shared, &placement);
         let steps = plan.actions.into_iter().filter(|action| memory.is_due(action));
         let steps: Vec<Action> = steps.collect();
@@ -113,6 +107,16 @@ pub(crate) async fn control(shared: Arc<Shared>) {
 }
 
 impl Memory {
+    fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            unwell: BTreeMap::new(),
+            shunned: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            progress: Progress::default(),
+        }
+    }
+
     /// Makes a plan, and tells operators of it.
     fn look(&mut self, shared: &Shared, placement: &Placement) -> Plan {
         let heard = heard(shared);
@@ -144,7 +148,9 @@ impl Memory {
                 let runs = heard.is_none_or(|heard| {
                     let all = &mut heard.report.replicas.iter();
                     let told = all.find(|one| (one.shard, one.replica_id) == key);
+                    // Why: what hangs is judged by how long it does.
                     told.is_some_and(|one| one.state != ReplicaState::Failed)
+                        || plan::hung_for(&heard.report, placed.disk_id).is_some()
                 });
                 if !runs {
                     let since = self.unwell.get(&key).copied().unwrap_or_else(Instant::now);

@@ -54,8 +54,9 @@ pub(crate) struct Running {
 #[derive(Default)]
 pub(crate) struct Replicas {
     running: RwLock<BTreeMap<(ShardId, u64), Arc<Running>>>,
-    /// Those found on the disks that were not started yet, with their disks.
-    to_start: Mutex<BTreeMap<(ShardId, u64), DiskId>>,
+    /// Those found on the disks that were not started yet, with their disks and how large they are. One whose
+    /// disk hangs stays here until that answers.
+    to_start: Mutex<BTreeMap<(ShardId, u64), (DiskId, u64)>>,
     /// Those that somebody starts just now.
     begun: Mutex<BTreeMap<(ShardId, u64), DiskId>>,
     /// Those that did not start, with the time and pause of the next attempt.
@@ -88,7 +89,7 @@ impl Replicas {
     /// Those that live here and were not started yet, with their disks.
     pub fn to_start(&self) -> Vec<(ShardId, u64, DiskId)> {
         let to_start = lock(&self.to_start);
-        to_start.iter().map(|((shard, replica_id), disk)| (*shard, *replica_id, *disk)).collect()
+        to_start.iter().map(|((shard, id), (disk, _))| (*shard, *id, *disk)).collect()
     }
 
     /// Those that live here and do not run yet, but are to, with their disks.
@@ -106,6 +107,11 @@ impl Replicas {
 
     pub fn remove(&self, shard: ShardId, replica_id: u64) -> Option<Arc<Running>> {
         self.write().remove(&(shard, replica_id))
+    }
+
+    /// Whether it lives here and was not started yet.
+    fn is_to_start(&self, key: (ShardId, u64)) -> bool {
+        lock(&self.to_start).contains_key(&key)
     }
 
     /// Whether somebody starts it just now.
@@ -179,8 +185,10 @@ pub(crate) fn residents(shared: &Shared) -> Vec<Found<Arc<Disk>>> {
             }));
         }
     }
-    let keys = found.iter().map(|one| ((one.shard, one.replica_id), DiskId(one.disk.disk_id())));
-    lock(&shared.replicas.to_start).extend(keys);
+    let all = found
+        .iter()
+        .map(|one| ((one.shard, one.replica_id), (DiskId(one.disk.disk_id()), one.bytes)));
+    lock(&shared.replicas.to_start).extend(all);
     found
 }
 
@@ -211,13 +219,28 @@ async fn start_all(shared: &Arc<Shared>, found: Vec<Found<Arc<Disk>>>) {
     at_once(found, n_cores + STARTS_WAITING, |found| async move {
         let key = (found.shard, found.replica_id);
         // Why: between the meta group and the others somebody may have asked for one.
-        if !shared.stop.is_cancelled() && shared.replicas.exactly(key.0, key.1).is_none() {
+        if shared.stop.is_cancelled() || shared.replicas.exactly(key.0, key.1).is_some() {
+            lock(&shared.replicas.to_start).remove(&key);
+        } else {
             start_unless_it_hangs(shared, key, &found.disk).await;
         }
-        lock(&shared.replicas.to_start).remove(&key);
         tokio::time::sleep(STAGGER).await;
     })
     .await;
+}
+
+/// Starts those that were passed over because their disks hung, where these answer by now.
+async fn start_passed_over(shared: &Arc<Shared>) {
+    let to_start = lock(&shared.replicas.to_start).clone();
+    let found = to_start.into_iter().filter_map(|((shard, replica_id), (disk_id, bytes))| {
+        let disk = shared.disks.disk(disk_id).filter(|disk| !is_waited_for(disk))?;
+        Some(Found { shard, replica_id, bytes, disk: disk.clone() })
+    });
+    let mut found: Vec<_> = found.collect();
+    if !found.is_empty() {
+        sort(&mut found);
+        start_all(shared, found).await;
+    }
 }
 
 async fn at_once<D, F: Future<Output = ()>>(
@@ -266,11 +289,19 @@ async fn start_unless_it_hangs(
     key: (ShardId, u64),
     disk: &Arc<Disk>,
 ) -> Option<Arc<Running>> {
-    if hangs(disk) || shared.replicas.is_begun(key) {
+    if is_waited_for(disk) || shared.replicas.is_begun(key) {
         return None;
     }
     let starting = start(Arc::clone(shared), key, Arc::clone(disk));
-    unless_it_hangs(starting, || hangs(disk)).await.flatten()
+    let started = unless_it_hangs(starting, || hangs(disk)).await.flatten();
+    // Order: it runs, or is begun and goes on by itself, or did not start.
+    lock(&shared.replicas.to_start).remove(&key);
+    started
+}
+
+/// It hangs, and may answer again.
+fn is_waited_for(disk: &Disk) -> bool {
+    hangs(disk) && !disk.is_poisoned()
 }
 
 fn hangs(disk: &Disk) -> bool {
@@ -364,6 +395,7 @@ fn timing(shared: &Shared) -> Timing {
 pub(crate) async fn follow_placement(shared: Arc<Shared>) {
     let mut placements = shared.known.watch();
     loop {
+        shared.stop.run_until_cancelled(start_passed_over(&shared)).await;
         // Invariant: whoever is admitted knows the placement as it was when the cluster took this node,
         // so a replica that a placement read after this does not have was removed, for good.
         let is_admitted = shared.is_admitted();
@@ -390,6 +422,8 @@ async fn start_placed(shared: &Arc<Shared>, placement: &Placement) {
             let Some(disk) = shared.disks.disk(placed.disk_id) else { continue };
             let running = match shared.replicas.exactly(shard.shard, placed.replica_id) {
                 Some(running) => Some(running),
+                // Why not here: one would be started after the other.
+                None if shared.replicas.is_to_start((shard.shard, placed.replica_id)) => None,
                 None => start_one(shared, shard.shard, placed.replica_id, disk).await,
             };
             if let Some(running) = running
@@ -426,6 +460,7 @@ async fn destroy_removed(shared: &Shared, placement: &Placement) {
             }
             match tokio::time::timeout(FORGET_PATIENCE, disk.forget(replica_id)).await {
                 Ok(Ok(())) => {
+                    lock(&shared.replicas.to_start).remove(&(shard, replica_id));
                     tracing::info!(%shard, replica_id, "replica removed, as it is replaced");
                 }
                 Ok(Err(error)) => {

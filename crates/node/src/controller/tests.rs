@@ -1,6 +1,8 @@
 //! Scenarios without any input or output: a model of a cluster in which the steps of each plan are done,
 //! lost or cut short, until nothing is left to do.
 
+mod unwell;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
