@@ -24,6 +24,9 @@ const SUSPECT_AFTER: Duration = Duration::from_secs(1);
 const SUSPECT_AFTER_MAX: Duration = Duration::from_secs(30);
 /// How long the cluster counts as reached after the last stream ended.
 const REACHED_FOR: Duration = Duration::from_secs(5);
+/// The same where that stream was left to ask another node: several of those may be down, and each takes its
+/// time.
+const LEFT_FOR: Duration = Duration::from_secs(30);
 /// Pause before the next node is asked.
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
 /// Longest pause.
@@ -50,6 +53,31 @@ enum Reached {
     Until(Instant),
 }
 
+impl Reached {
+    fn is_so(self, now: Instant) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Now => true,
+            Self::Until(end) => now < end,
+        }
+    }
+
+    /// When a stream has come to its end.
+    fn after(told: &Result<Ended, Status>, now: Instant) -> Self {
+        match told {
+            Ok(Ended::Left) => Self::Until(now + LEFT_FOR),
+            Ok(Ended::ByNode) | Err(_) => Self::Until(now + REACHED_FOR),
+        }
+    }
+}
+
+/// Why a stream is over that told something.
+enum Ended {
+    ByNode,
+    /// What it told seemed to be out of date.
+    Left,
+}
+
 impl Placements {
     pub(super) fn start(nodes: Arc<Nodes>, publish: watch::Sender<Arc<Placement>>) -> Self {
         let current = publish.subscribe();
@@ -70,11 +98,7 @@ impl Placements {
 
     /// Whether some node was heard of lately.
     pub(crate) fn reached(&self) -> bool {
-        match *self.reached.borrow() {
-            Reached::Never => false,
-            Reached::Now => true,
-            Reached::Until(ended) => ended.elapsed() < REACHED_FOR,
-        }
+        self.reached.borrow().is_so(Instant::now())
     }
 
     /// The placement once there is a cluster.
@@ -164,12 +188,12 @@ impl Follower {
             self.reached.send_if_modified(|reached| {
                 let was = matches!(reached, Reached::Now);
                 if was {
-                    *reached = Reached::Until(Instant::now());
+                    *reached = Reached::after(&told, Instant::now());
                 }
                 was
             });
             match told {
-                Ok(()) => pause = PAUSE_FIRST,
+                Ok(_) => pause = PAUSE_FIRST,
                 Err(status) => {
                     debug!(%status, "placement not told");
                     if silence.is_to_be_told(Instant::now()) {
@@ -184,7 +208,7 @@ impl Follower {
     }
 
     /// One stream to its end; an error if it told nothing.
-    async fn follow(&self, channel: Channel, belief: &mut Belief) -> Result<(), Status> {
+    async fn follow(&self, channel: Channel, belief: &mut Belief) -> Result<Ended, Status> {
         let mut client = MetaClient::new(channel);
         let known = self.publish.borrow().version;
         let request = WatchPlacementRequest { after_version: known };
@@ -204,10 +228,10 @@ impl Follower {
                 message = stream.message() => message,
                 () = suspected => {
                     belief.was_given_up(began.elapsed());
-                    return Ok(());
+                    return Ok(Ended::Left);
                 }
             };
-            let Some(message) = message? else { return Ok(()) };
+            let Some(message) = message? else { return Ok(Ended::ByNode) };
             match Placement::try_from(message) {
                 Ok(placement) => self.learn(placement),
                 Err(error) => {
@@ -240,6 +264,19 @@ mod tests {
         let mut silence = Silence::since(start);
         let told: Vec<u64> = (0..700).filter(|second| silence.is_to_be_told(at(*second))).collect();
         assert_eq!(told, [5, 305, 605]);
+    }
+
+    #[test]
+    fn a_cluster_that_is_only_doubted_stays_reached_while_some_nodes_are_asked_in_vain() {
+        let now = Instant::now();
+        let lasts = |told: Result<Ended, Status>| {
+            let reached = Reached::after(&told, now);
+            let at = |seconds: &u64| now + Duration::from_secs(*seconds);
+            (0..100).take_while(|seconds| reached.is_so(at(seconds))).count()
+        };
+        assert_eq!(lasts(Err(Status::unavailable("gone"))), 5);
+        assert_eq!(lasts(Ok(Ended::ByNode)), 5);
+        assert_eq!(lasts(Ok(Ended::Left)), 30, "ten nodes do not answer");
     }
 
     #[test]
