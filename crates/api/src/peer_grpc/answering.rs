@@ -62,15 +62,18 @@ impl Raft for RaftService {
 }
 
 /// The answers to one stream of requests. It runs when the connection asks for more answers.
-struct Answering {
+struct Answering<S> {
     from: String,
     handler: Arc<dyn PeerHandler>,
-    requests: Streaming<wire::RequestFrame>,
+    requests: S,
     ended: bool,
     running: FuturesUnordered<BoxFuture<'static, wire::ResponseFrame>>,
 }
 
-impl Stream for Answering {
+impl<S> Stream for Answering<S>
+where
+    S: Stream<Item = Result<wire::RequestFrame, Status>> + Unpin,
+{
     type Item = Result<wire::ResponseFrame, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -82,7 +85,13 @@ impl Stream for Answering {
                     // Order: polled for the first time in the order they are pushed.
                     this.running.push(running);
                 }
-                Poll::Ready(Some(Err(_)) | None) => this.ended = true,
+                Poll::Ready(Some(Err(_))) => {
+                    // Why at once: what is sent from now on is not read. Why no error: of what was sent
+                    // before nobody knows whether it was done.
+                    this.ended = true;
+                    this.running.clear();
+                }
+                Poll::Ready(None) => this.ended = true,
                 Poll::Pending => break,
             }
         }
@@ -152,5 +161,44 @@ pub(super) fn error_from_wire(failure: wire::Failure) -> PeerError {
         Kind::Deadline => PeerError::Deadline,
         Kind::Refused => PeerError::Refused(failure.reason),
         Kind::Unreachable | Kind::Unspecified => PeerError::Unreachable(failure.reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt, stream};
+
+    use super::*;
+
+    /// Its disk hangs.
+    struct Silent;
+
+    impl PeerHandler for Silent {
+        fn handle(
+            &self,
+            _: String,
+            _: PeerRequest,
+        ) -> BoxFuture<'static, Result<PeerResponse, PeerError>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[test]
+    fn a_stream_that_cannot_be_read_on_is_over_whatever_is_under_way() {
+        let request = || Ok::<_, Status>(wire::RequestFrame { id: 1, ..Default::default() });
+        let begun = || stream::iter([request()]);
+        let answering = |requests| Answering {
+            from: "n2".to_owned(),
+            handler: Arc::new(Silent),
+            requests,
+            ended: false,
+            running: FuturesUnordered::new(),
+        };
+        let full =
+            || stream::iter([Err::<wire::RequestFrame, _>(Status::resource_exhausted("full"))]);
+        let mut broken = answering(begun().chain(full()).boxed());
+        assert!(matches!(broken.next().now_or_never(), Some(None)));
+        let mut whole = answering(begun().boxed());
+        assert!(whole.next().now_or_never().is_none(), "it is answered first");
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::OptionFuture;
 use futures_util::{FutureExt, Stream, StreamExt};
 use mailbox::command::{MoveAccount, MoveStep};
 use mailbox::{AccountId, Command, Query, ShardId, StoredChunk};
@@ -86,12 +87,8 @@ impl Mail for MailService {
         let (service, role) = (self.clone(), role(&request));
         // Why only these end: what runs is told to the end, within the grace of the shutdown.
         let frames = request.into_inner().take_until(Box::pin(super::ended(self.stopped.clone())));
-        let stream = frames
-            .filter_map(|frame| std::future::ready(frame.ok()))
-            .map(move |frame| service.clone().tell(frame, role))
-            .buffer_unordered(RUNNING_MAX)
-            .map(Ok);
-        Ok(Response::new(Box::pin(stream)))
+        let stream = told(frames, move |frame| service.clone().tell(frame, role));
+        Ok(Response::new(Box::pin(stream.map(Ok))))
     }
 
     async fn chunk(
@@ -308,6 +305,19 @@ impl MailService {
     }
 }
 
+/// The answers to one stream of requests. It is over at once when that cannot be read any more, whatever is
+/// under way: who sends is to know. Why no error then: of what was sent before nobody knows whether it was
+/// done.
+fn told<F: Future<Output = wire::ResponseFrame>>(
+    frames: impl Stream<Item = Result<wire::RequestFrame, Status>>,
+    tell: impl Fn(wire::RequestFrame) -> F,
+) -> impl Stream<Item = wire::ResponseFrame> {
+    frames
+        .map(move |frame| OptionFuture::from(frame.ok().map(&tell)))
+        .buffer_unordered(RUNNING_MAX)
+        .scan((), |_, told| std::future::ready(told))
+}
+
 fn not_in_time() -> Status {
     Status::deadline_exceeded("no answer in time")
 }
@@ -472,6 +482,23 @@ mod tests {
         ) -> Result<(), MailError> {
             std::future::pending().await
         }
+    }
+
+    #[test]
+    fn a_stream_that_cannot_be_read_on_is_over_whatever_is_under_way() {
+        let request = |id| Ok(wire::RequestFrame { id, ..Default::default() });
+        let full = Err(Status::resource_exhausted("full"));
+        let requests = futures_util::stream::iter([request(1), request(2), full]);
+        let requests = requests.chain(futures_util::stream::pending());
+        let mut told = Box::pin(told(requests, |request| async move {
+            if request.id == 1 {
+                std::future::pending::<()>().await;
+            }
+            wire::ResponseFrame { id: request.id, response: None }
+        }));
+        let next = told.next().now_or_never().flatten();
+        assert_eq!(next.map(|response| response.id), Some(2));
+        assert!(matches!(told.next().now_or_never(), Some(None)));
     }
 
     #[tokio::test(start_paused = true)]
