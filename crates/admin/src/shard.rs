@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, bail};
 use api::admin::MoveReplica;
-use api::placement::{DiskId, Placement, ReplicaRole};
+use api::placement::{DiskId, META_SHARD, Placement, ReplicaRole};
 use clap::Subcommand;
 use mailbox::ShardId;
 
@@ -169,6 +169,10 @@ async fn recover(target: &Target, shard: ShardId, node: &str, accepted: bool) ->
     say("  wipe the disks of the lost nodes before they come back");
     say("  restart the frontends, so that no open session goes on with old UIDs");
     say("  its other replicas are made anew as soon as there are disks for them");
+    if shard == META_SHARD {
+        // Why: only the lost majority had taken them, and who was taken registers no more.
+        say("  restart nodes that run and are not listed by `ctl cluster status`");
+    }
     Ok(())
 }
 
