@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use api::peer::{BoxFuture, PeerTransport};
 use bytes::Bytes;
@@ -276,6 +277,16 @@ impl Replica {
 
     /// Hands leadership to a member, or to the voter with the longest log of those that would lead.
     pub async fn transfer_leader(&self, to: Option<u64>) -> Result<(), ProposeError> {
+        self.hand_over(to, self.inner.config.timing.peer).await
+    }
+
+    /// Hands leadership to a member that should have it, from one that could go on as well: only if it
+    /// answers as soon as followers answer a leader's heartbeat, or it would not be heard in time.
+    pub async fn prefer_leader(&self, to: u64) -> Result<(), ProposeError> {
+        self.hand_over(Some(to), self.inner.config.timing.heartbeat).await
+    }
+
+    async fn hand_over(&self, to: Option<u64>, patience: Duration) -> Result<(), ProposeError> {
         let core = self.core()?;
         self.check_leads(&core)?;
         let status = core.status();
@@ -285,7 +296,7 @@ impl Replica {
             // Why asked first: from here on nothing is taken and no follower hears anything until somebody
             // else leads, and openraft never takes that back.
             let peer = core.network.peer(to, member);
-            let asked = peer.call(kind::WOULD_LEAD, Bytes::new(), Vec::new(), peer.patience());
+            let asked = peer.call(kind::WOULD_LEAD, Bytes::new(), Vec::new(), patience);
             if let Err(error) = asked.await {
                 tracing::debug!(shard = %self.inner.config.shard, to, %error, "would not lead");
                 continue;

@@ -52,6 +52,8 @@ struct Line {
     n_refused: AtomicU64,
     /// How often somebody asked for bodies.
     n_asked: AtomicU64,
+    /// What is asked so slowly that it counts as given up in less time than this.
+    slow: Mutex<Option<(u8, Duration)>>,
 }
 
 struct Wire(Arc<Line>);
@@ -66,6 +68,10 @@ impl PeerTransport for Wire {
         line.n_lost.fetch_add(u64::from(is_lost), Ordering::Relaxed);
         if is_lost || line.is_cut.load(Ordering::Relaxed) || asks {
             return Box::pin(async move { lost() });
+        }
+        let slow = line.slow.lock().unwrap().filter(|(kind, _)| *kind == request.kind);
+        if slow.is_some_and(|(_, takes)| takes > request.deadline) {
+            return Box::pin(async move { Err(PeerError::Deadline) });
         }
         if request.kind == kind::SNAPSHOT_END {
             line.ends.lock().unwrap().push(request);
@@ -360,6 +366,20 @@ async fn who_lacks_bodies_is_not_handed_leadership() {
     assert!(matches!(handed, Err(ProposeError::Unavailable)), "{handed:?}");
     leader.propose(b"on".to_vec(), Vec::new()).await.unwrap();
     drop(installing);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_would_not_be_heard_in_time_is_not_preferred() {
+    let (line, dir) = (Arc::<Line>::default(), tempfile::tempdir().unwrap());
+    let (leader, other) = two(&line, dir.path()).await;
+    let (to, timing) = (other.replica_id(), Timing::default());
+    *line.slow.lock().unwrap() = Some((kind::WOULD_LEAD, timing.heartbeat * 2));
+    let handed = leader.prefer_leader(to).await;
+    assert!(matches!(handed, Err(ProposeError::Unavailable)), "{handed:?}");
+    leader.propose(b"on".to_vec(), Vec::new()).await.unwrap();
+    // Who must go hands over all the same.
+    leader.transfer_leader(Some(to)).await.unwrap();
+    until(|| other.status().role == Role::Leader, "it leads").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
