@@ -1,8 +1,9 @@
 //! One attempt at the leader of a shard, and what its failure means.
 
+use std::pin::pin;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::{Code, Response, Status};
 use tracing::warn;
 
@@ -16,6 +17,11 @@ const DOUBT_AFTER: Duration = Duration::from_millis(1_000);
 pub(super) const PAUSE_FIRST: Duration = Duration::from_millis(10);
 /// Longest such pause.
 pub(super) const PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// Who notices so late that the time is up did not run when it was: the process or its machine stood still.
+const STOOD_STILL: Duration = Duration::from_millis(500);
+/// How long what came meanwhile may take from the socket to whoever waits for it.
+const READ_WITHIN: Duration = Duration::from_secs(1);
 
 /// Turns to another leader without a pause; more in a row mean that something is wrong.
 const FREE_TURNS: u32 = 3;
@@ -62,10 +68,10 @@ impl Route {
                 () = doubt => None,
             }
         };
-        match timeout_at(deadline, call).await {
-            Ok(Some(Ok(response))) => Ok(response.into_inner()),
-            Ok(Some(Err(status))) => Err(self.broken(leader, &status)),
-            Ok(None) | Err(_) => Err(Failed::Lost),
+        match until(deadline, call).await {
+            Some(Ok(response)) => Ok(response.into_inner()),
+            Some(Err(status)) => Err(self.broken(leader, &status)),
+            None => Err(Failed::Lost),
         }
     }
 
@@ -100,6 +106,19 @@ impl Route {
     }
 }
 
+/// What a call gives until the deadline has come. A process that stood still when it came reads first what
+/// lies in its sockets: who is told that an outcome is not known has the command done twice.
+async fn until<T>(deadline: Instant, call: impl Future<Output = Option<T>>) -> Option<T> {
+    let mut call = pin!(call);
+    match timeout_at(deadline, call.as_mut()).await {
+        Ok(told) => told,
+        Err(_) if deadline.elapsed() >= STOOD_STILL => {
+            timeout(READ_WITHIN, call).await.unwrap_or_default()
+        }
+        Err(_) => None,
+    }
+}
+
 /// Pauses that grow.
 pub(super) struct Pause {
     next: Duration,
@@ -122,5 +141,33 @@ impl Pause {
             Some(left) => self.n_free = left,
             None => self.wait().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+    use tokio::task::yield_now;
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_answered_while_the_process_stood_still_is_read() {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let (sender, answer) = oneshot::channel();
+        let call = tokio::spawn(until(deadline, async { answer.await.ok() }));
+        yield_now().await;
+        advance(Duration::from_secs(12)).await;
+        sleep(READ_WITHIN / 10).await;
+        sender.send("done").unwrap();
+        assert_eq!(call.await.unwrap(), Some("done"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_waited_for_beyond_the_deadline_otherwise() {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        assert_eq!(until(deadline, std::future::pending::<Option<()>>()).await, None);
+        assert!(deadline.elapsed() < READ_WITHIN);
     }
 }
