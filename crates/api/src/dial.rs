@@ -14,8 +14,11 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::tls::Identity;
 
-/// How long one address may take to accept a connection and prove who it is.
+/// How long one address may take to accept a connection; a name to be resolved.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_000);
+/// How long who accepted may take to prove who it is, and to say its first words: two round trips, over
+/// networks on which one takes half a second. Who stood still then goes on with what it accepted.
+const PROVE_TIMEOUT: Duration = Duration::from_millis(3_000);
 /// How often the other side must show that it lives.
 pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_millis(1_000);
 /// How long it may take to do so.
@@ -96,10 +99,9 @@ impl Dialer {
             .map_err(|error| NotConnected(format!("resolve {address}: {error}")))?;
         let mut last = NotConnected(format!("resolve {address}: nothing found"));
         for address in addresses {
-            match timeout(CONNECT_TIMEOUT, self.connect_one(node, address)).await {
-                Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(error)) => last = NotConnected(format!("{address}: {error}")),
-                Err(_) => last = NotConnected(format!("{address}: too slow")),
+            match self.connect_one(node, address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = NotConnected(format!("{address}: {error}")),
             }
         }
         Err(last)
@@ -117,8 +119,18 @@ impl Dialer {
         if let Some(bind) = self.bind.filter(|bind| bind.is_ipv4() == address.is_ipv4()) {
             socket.bind(SocketAddr::new(bind, 0))?;
         }
-        let stream = socket.connect(address).await?;
+        let too_slow = |_| io::Error::new(io::ErrorKind::TimedOut, "too slow");
+        let connected = timeout(CONNECT_TIMEOUT, socket.connect(address)).await;
+        let stream = connected.map_err(too_slow)??;
         stream.set_nodelay(true)?;
+        timeout(PROVE_TIMEOUT, self.prove(node, stream)).await.map_err(too_slow)?
+    }
+
+    async fn prove(
+        &self,
+        node: Option<&str>,
+        stream: TcpStream,
+    ) -> io::Result<TlsStream<Buffered>> {
         let (connector, name) = self.identity.connector(node).map_err(io::Error::other)?;
         let mut stream = connector.connect(name, buffered(stream)).await?;
         // With TLS 1.3 the handshake is over here before the other side has judged our certificate. Its

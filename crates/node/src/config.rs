@@ -125,7 +125,8 @@ pub const SETTINGS: &[Setting] = &[
         "heartbeat_ms",
         "ms",
         "150",
-        "Raise this when the network often delays more than 50 ms.",
+        "Raise this when the network often delays more than 50 ms; keep it above the round trip between \
+         nodes.",
     ),
     setting(
         "election_min_ms",

@@ -15,6 +15,7 @@ use replica::{Role, View};
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
+use crate::config::Config;
 use crate::lookup::{Lookups, Place};
 use crate::refuse;
 use crate::replicas::Running;
@@ -22,7 +23,7 @@ use crate::shared::{Shared, lock};
 
 /// Limit: changes waiting for a reader before it has to begin anew.
 const WATCH_QUEUE_MAX: usize = 1024;
-/// A leader that no majority answered for so long is not sure to lead.
+/// A leader that no majority answered for so long is not sure to lead; longer where heartbeats are rarer.
 const QUORUM_AGE_MAX: Duration = Duration::from_secs(1);
 /// How often a watch looks whether this replica still leads.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -211,11 +212,11 @@ impl MailHandler for Mail {
         // After this round nothing that is acknowledged later can be missed.
         let term = self.term_of_lead(&running).await?;
         let (sender, receiver) = mpsc::channel(WATCH_QUEUE_MAX);
-        let stop = self.0.stop.clone();
+        let (stop, age_max) = (self.0.stop.clone(), quorum_age_max(&self.0.config));
         tokio::spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                end = forward(&running, term, changes, &sender) => {
+                end = forward(&running, (term, age_max), changes, &sender) => {
                     let _ = sender.send(Err(end)).await;
                 }
             }
@@ -227,7 +228,8 @@ impl MailHandler for Mail {
         let running = self.0.replicas.of_shard(shard).ok_or(MailError::NoSuchShard)?;
         let status = running.replica.status();
         // Why not itself: another one may lead by now, and who asks would come back here.
-        let is_doubted = status.role == Role::Leader && !is_sure(&status);
+        let age_max = quorum_age_max(&self.0.config);
+        let is_doubted = status.role == Role::Leader && !is_sure(&status, age_max);
         let leader = status.leader.filter(|_| !is_doubted).map(|(_, member)| member.node);
         Ok(Leadership { leader, term: status.term })
     }
@@ -265,9 +267,15 @@ fn now() -> LogTime {
 }
 
 /// Whether a leader leads for certain: a majority answered it lately, or it is one by itself.
-fn is_sure(status: &replica::Status) -> bool {
+fn is_sure(status: &replica::Status, age_max: Duration) -> bool {
     let age = Duration::from_millis(status.quorum_age_ms.unwrap_or(0));
-    status.voters.len() <= 1 || age < QUORUM_AGE_MAX
+    status.voters.len() <= 1 || age < age_max
+}
+
+/// Two heartbeats, and a round trip that is shorter than an election.
+fn quorum_age_max(config: &Config) -> Duration {
+    let ms = config.heartbeat_ms.saturating_mul(2).saturating_add(config.election_max_ms);
+    QUORUM_AGE_MAX.max(Duration::from_millis(ms))
 }
 
 /// Whether a request would last beyond what it may, were this log time.
@@ -299,13 +307,13 @@ fn outcome(response: &[u8]) -> Result<Outcome, MailError> {
 /// Hands changes on until this replica is not sure to lead any more; says why it ended.
 async fn forward(
     running: &Running,
-    term: u64,
+    (term, age_max): (u64, Duration),
     mut changes: broadcast::Receiver<(u64, mailbox::Change)>,
     sender: &mpsc::Sender<Result<(u64, mailbox::Change), MailError>>,
 ) -> MailError {
     let status = running.replica.watch_status();
     let leads = |status: &replica::Status| {
-        status.role == Role::Leader && status.term == term && is_sure(status)
+        status.role == Role::Leader && status.term == term && is_sure(status, age_max)
     };
     let mut look = tokio::time::interval(LOOK_EVERY);
     loop {
@@ -351,6 +359,23 @@ mod tests {
     use super::*;
 
     const MAX_MS: u64 = EXPIRES_WITHIN.as_millis() as u64;
+
+    #[test]
+    fn a_leader_with_rare_heartbeats_is_sure_from_one_to_the_next() {
+        let config = |times: &str| {
+            let text = "name = \"n1\"\ndata_dirs = [\"a\"]\nidentity_dir = \"i\"\n";
+            Config::parse(&format!("{text}{times}")).unwrap()
+        };
+        assert_eq!(quorum_age_max(&config("")), QUORUM_AGE_MAX);
+        let rare = config("heartbeat_ms = 2000\nelection_min_ms = 4000\nelection_max_ms = 6000\n");
+        let member = replica::Member { node: "n1".into(), disk_id: [1; 16] };
+        let voters: BTreeMap<_, _> = (1..=3).map(|id| (id, member.clone())).collect();
+        // It was answered 500 ms after it was sent, and the next one is not yet.
+        let quorum_age_ms = Some(2 * 2000 + 500);
+        let status = replica::Status { voters, quorum_age_ms, ..replica::Status::default() };
+        assert!(is_sure(&status, quorum_age_max(&rare)));
+        assert!(!is_sure(&status, QUORUM_AGE_MAX));
+    }
 
     #[test]
     fn no_request_lasts_for_longer_than_a_year() {

@@ -382,12 +382,14 @@ async fn start(
 }
 
 fn timing(shared: &Shared) -> Timing {
-    let config = &shared.config;
+    let (config, usual) = (&shared.config, Timing::default());
+    let election_max = Duration::from_millis(config.election_max_ms);
     Timing {
         heartbeat: Duration::from_millis(config.heartbeat_ms),
         election_min: Duration::from_millis(config.election_min_ms),
-        election_max: Duration::from_millis(config.election_max_ms),
-        ..Timing::default()
+        election_max,
+        peer: usual.peer.max(election_max * 4),
+        ..usual
     }
 }
 

@@ -16,8 +16,13 @@ use crate::raft::{LogId, Member, StoredMembership, Types, Vote};
 use crate::wire::{self, Seen, SeenAnswer, kind};
 
 /// How long a peer may take to say what it saw, which it knows without its disk. Then all are asked again:
-/// meanwhile this replica counts for nothing in its group, and the members may become others.
+/// meanwhile this replica counts for nothing in its group, and the members may become others. Where a
+/// request may take longer than usual, longer.
 const ANSWER_MAX: Duration = Duration::from_millis(500);
+
+fn answer_within(patience: Duration) -> Duration {
+    patience.min(ANSWER_MAX).max(patience / 4)
+}
 
 /// What was seen of other replicas: by this one since it started, and what they themselves said they
 /// had when it started.
@@ -132,7 +137,7 @@ impl Core {
         let asking = asked.iter().map(|(id, member)| {
             let peer = self.network.peer(*id, member);
             async move {
-                let patience = peer.patience().min(ANSWER_MAX);
+                let patience = answer_within(peer.patience());
                 let asked = peer.call(kind::SEEN, Bytes::new(), Vec::new(), patience).await;
                 let meta = asked.map_err(|error| error.to_string())?.meta;
                 let answer = wire::read_seen_answer(meta).map_err(|error| error.to_string())?;
@@ -222,6 +227,13 @@ mod tests {
         assert_eq!(wire::read_vote_request(told.clone()).unwrap(), request);
         assert_eq!(wire::read_pre_vote(told).unwrap(), (request.clone(), Some(member)));
         assert_eq!(wire::read_pre_vote(older).unwrap(), (request, None));
+    }
+
+    #[test]
+    fn peers_may_take_longer_to_answer_where_the_times_are_longer() {
+        assert_eq!(answer_within(crate::timing::Timing::default().peer), ANSWER_MAX);
+        assert_eq!(answer_within(Duration::from_secs(12)), Duration::from_secs(3));
+        assert_eq!(answer_within(Duration::from_millis(80)), Duration::from_millis(80));
     }
 
     #[test]

@@ -16,8 +16,8 @@ use crate::placement::Placement;
 use crate::proto::meta::WatchPlacementRequest;
 use crate::proto::meta::meta_client::MetaClient;
 
-/// How long a node may take to begin its stream.
-const BEGIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a node may take to begin its stream: four round trips if it is not connected.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// A stream is not left earlier than this because what it tells seems out of date,
 const SUSPECT_AFTER: Duration = Duration::from_secs(1);
 /// nor earlier than this at last, where one after the other seems so.

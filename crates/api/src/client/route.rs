@@ -1,19 +1,25 @@
 //! Who leads a shard. Known, it costs nothing; unknown, one caller asks all replicas at a time and the
 //! others wait for what it finds.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use mailbox::ShardId;
 use tokio::sync::{Mutex, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Cluster;
 use crate::proto::mail::{LeaderRequest, LeaderResponse};
 
-/// How long a replica may take to say whom it takes for the leader.
-const ASK_TIMEOUT: Duration = Duration::from_millis(300);
+/// How long a replica may take to say whom it takes for the leader. Long enough to connect first, over a
+/// network with round trips of half a second.
+const ASK_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a round waits for answers. Who has not answered by then is waited for in the next ones too, and
+/// the others are asked anew: one that is silent holds up nobody for longer.
+const ROUND: Duration = Duration::from_millis(300);
 /// How long others are waited for once a leader was found: one of them may know a later one.
 const OTHERS_TIMEOUT: Duration = Duration::from_millis(30);
 /// Pause after the first round without a leader.
@@ -44,20 +50,34 @@ pub(super) struct Route {
     pub(super) cluster: Cluster,
     known: watch::Sender<Known>,
     finding: Mutex<Finding>,
-    probing: Mutex<()>,
+    probing: Mutex<Asking>,
 }
 
 /// How the leader is looked for.
 struct Finding {
     pause: Duration,
     in_vain_since: Option<Instant>,
+    asking: Asking,
+}
+
+impl Finding {
+    fn new() -> Self {
+        Self { pause: PAUSE_FIRST, in_vain_since: None, asking: Asking::default() }
+    }
+}
+
+/// Replicas that were asked who leads and have not answered yet.
+#[derive(Default)]
+struct Asking {
+    answers: FuturesUnordered<BoxFuture<'static, (String, Option<LeaderResponse>)>>,
+    asked: BTreeSet<String>,
 }
 
 impl Route {
     pub(super) fn new(shard: ShardId, cluster: Cluster) -> Self {
         let known = watch::Sender::new(Known::default());
-        let finding = Mutex::new(Finding { pause: PAUSE_FIRST, in_vain_since: None });
-        Self { shard, cluster, known, finding, probing: Mutex::new(()) }
+        let (finding, probing) = (Mutex::new(Finding::new()), Mutex::default());
+        Self { shard, cluster, known, finding, probing }
     }
 
     /// The leader if one is known at present.
@@ -85,10 +105,10 @@ impl Route {
         if self.known().is_some() {
             return;
         }
-        match self.ask_all().await {
+        match self.ask_all(&mut finding.asking).await {
             Some(node) => {
                 self.set(&node, false);
-                *finding = Finding { pause: PAUSE_FIRST, in_vain_since: None };
+                *finding = Finding::new();
             }
             None => {
                 let since = *finding.in_vain_since.get_or_insert_with(Instant::now);
@@ -142,8 +162,8 @@ impl Route {
     /// Looks whether a silent leader still leads; if another one does, that is known afterwards.
     pub(super) async fn probe(&self, leader: &Leader) {
         // Why one: thousands may wait for the same leader, and all hear of another one.
-        let Ok(_probing) = self.probing.try_lock() else { return };
-        if let Some(node) = self.ask_all().await
+        let Ok(mut asking) = self.probing.try_lock() else { return };
+        if let Some(node) = self.ask_all(&mut asking).await
             && node != leader.node
             && self.known().as_ref() == Some(leader)
         {
@@ -151,8 +171,8 @@ impl Route {
         }
     }
 
-    /// Asks all replicas and gives the one that leads in the highest term.
-    async fn ask_all(&self) -> Option<String> {
+    /// Asks all replicas that are not being asked, and gives the one that leads in the highest term.
+    async fn ask_all(&self, asking: &mut Asking) -> Option<String> {
         let placement = self.cluster.placements.current();
         let names: Vec<String> = match placement.shard(self.shard) {
             Some(shard) => shard.replicas.iter().map(|replica| replica.node.clone()).collect(),
@@ -161,24 +181,28 @@ impl Route {
                 return None;
             }
         };
-        let mut asked: FuturesUnordered<_> =
-            names.iter().map(|name| self.ask(name.clone())).collect();
+        for name in &names {
+            if asking.asked.insert(name.clone()) {
+                asking.answers.push(self.ask(name.clone()));
+            }
+        }
         let mut best: Option<(u64, String)> = None;
         let mut n_strangers = 0;
-        loop {
-            let next = match &best {
-                None => asked.next().await,
-                Some(_) => timeout(OTHERS_TIMEOUT, asked.next()).await.unwrap_or_default(),
-            };
-            let Some((name, response)) = next else { break };
-            let Some(response) = response else { continue };
-            n_strangers += u32::from(response.error.is_some());
-            let leads = response.leader == name;
-            // Why: a leader outside of what we know cannot be asked itself.
-            let unlisted = !response.leader.is_empty() && !names.contains(&response.leader);
-            let later = best.as_ref().is_none_or(|(term, _)| response.term > *term);
-            if (leads || unlisted) && later {
-                best = Some((response.term, response.leader));
+        let mut until = Instant::now() + ROUND;
+        while let Ok(Some((name, response))) = timeout_at(until, asking.answers.next()).await {
+            asking.asked.remove(&name);
+            if let Some(response) = response {
+                n_strangers += u32::from(response.error.is_some());
+                let leads = response.leader == name;
+                // Why: a leader outside of what we know cannot be asked itself.
+                let unlisted = !response.leader.is_empty() && !names.contains(&response.leader);
+                let later = best.as_ref().is_none_or(|(term, _)| response.term > *term);
+                if (leads || unlisted) && later {
+                    best = Some((response.term, response.leader));
+                }
+            }
+            if best.is_some() {
+                until = Instant::now() + OTHERS_TIMEOUT;
             }
         }
         let best = best.map(|(_, node)| node);
@@ -190,13 +214,16 @@ impl Route {
         best
     }
 
-    async fn ask(&self, node: String) -> (String, Option<LeaderResponse>) {
-        let mut client = self.cluster.nodes.mail(&node);
-        let asking = client.leader(LeaderRequest { shard: self.shard.0 });
-        let response = match timeout(ASK_TIMEOUT, asking).await {
-            Ok(Ok(response)) => Some(response.into_inner()),
-            _ => None,
-        };
-        (node, response)
+    fn ask(&self, node: String) -> BoxFuture<'static, (String, Option<LeaderResponse>)> {
+        let (mut client, begun) = (self.cluster.nodes.mail(&node), Instant::now());
+        let request = LeaderRequest { shard: self.shard.0 };
+        Box::pin(async move {
+            let response = match timeout(ASK_TIMEOUT, client.leader(request)).await {
+                // Why not later: nobody listened when it came, and another one may lead by now.
+                Ok(Ok(response)) if begun.elapsed() <= ASK_TIMEOUT => Some(response.into_inner()),
+                _ => None,
+            };
+            (node, response)
+        })
     }
 }

@@ -109,6 +109,18 @@ async fn a_leader_that_falls_silent_is_left_when_another_one_leads() {
 }
 
 #[tokio::test]
+async fn a_leader_is_found_over_a_slow_network() {
+    let cluster = Cluster::start(3);
+    let client = cluster.client();
+    assert_eq!(client.command(PLACE, command(), Vec::new()).await, done(1));
+    cluster.world.tell_leader_after(Duration::from_millis(700));
+    cluster.kill("n1");
+    cluster.world.lead("n2");
+    assert_eq!(client.command(PLACE, command(), Vec::new()).await, done(2));
+    assert_eq!(cluster.world.n_done(), 2);
+}
+
+#[tokio::test]
 async fn of_many_that_wait_for_a_silent_leader_one_asks_whether_it_leads() {
     let cluster = Cluster::start(3);
     let client = cluster.client();

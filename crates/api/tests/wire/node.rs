@@ -108,6 +108,8 @@ struct State {
     n_lasting: u64,
     /// Questions who leads, while nobody did.
     n_in_vain: u64,
+    /// How long each takes to be answered.
+    leader_takes: Duration,
 }
 
 impl State {
@@ -149,6 +151,11 @@ impl World {
         let mut state = self.state.lock().unwrap();
         state.leader = (!name.is_empty()).then(|| name.to_owned());
         state.term += 1;
+    }
+
+    /// Who leads is told only after so long.
+    pub fn tell_leader_after(&self, takes: Duration) {
+        self.state.lock().unwrap().leader_takes = takes;
     }
 
     pub fn fault(&self, fault: Fault) {
@@ -437,6 +444,8 @@ impl MailHandler for FakeNode {
 
     async fn leader(&self, _: ShardId) -> Result<Leadership, MailError> {
         self.hear().await;
+        let takes = self.world.state.lock().unwrap().leader_takes;
+        tokio::time::sleep(takes).await;
         let told = {
             let mut state = self.world.state.lock().unwrap();
             state.n_in_vain += u64::from(state.leader.is_none());
