@@ -22,6 +22,9 @@ use crate::shared::Shared;
 /// How long after its answer a process ends or falls silent, so that the answer gets out.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
+/// How long a connection lives over which nothing comes, about: what waits for more than that is told.
+const BROKEN_AFTER: Duration = Duration::from_secs(2);
+
 /// What cuts this node off.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Gates {
@@ -137,6 +140,11 @@ fn after_answer(end: fn()) {
     });
 }
 
+/// Over a cut wire nothing is heard until whoever waits gives up, or the connection counts as broken.
+pub(crate) async fn silence(deadline: Duration) {
+    tokio::time::sleep(deadline.min(BROKEN_AFTER)).await;
+}
+
 /// The way to other nodes, while nobody cut it.
 pub(crate) struct Cuttable<T> {
     pub inner: T,
@@ -150,7 +158,7 @@ impl<T: PeerTransport> PeerTransport for Cuttable<T> {
         }
         // Nothing comes back over a cut wire, and nobody is told.
         Box::pin(async move {
-            tokio::time::sleep(request.deadline).await;
+            silence(request.deadline).await;
             Err(PeerError::Deadline)
         })
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use api::peer::{BoxFuture, PeerError, PeerHandler, PeerRequest, PeerResponse};
 
+use crate::fault;
 use crate::shared::Shared;
 
 /// The replicas of this node.
@@ -26,7 +27,7 @@ impl PeerHandler for Peers {
         Box::pin(async move {
             if gate.is_closed() {
                 // What came over a wire that is cut now never arrived.
-                tokio::time::sleep(request.deadline).await;
+                fault::silence(request.deadline).await;
                 return Err(PeerError::Deadline);
             }
             let Some(running) = running else {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use api::peer::{PeerError, PeerResponse};
 use bytes::{BufMut, Bytes};
 use journal::{Pointer, Record, ReplicaId};
+use mailbox::chunk::CHUNK_BYTES_MAX;
 use mailbox::{ChunkRef, Digest, StoredChunk};
 use openraft::ServerState;
 use openraft::metrics::WaitError;
@@ -162,7 +163,9 @@ impl Core {
         while !rest.is_empty() {
             let some = &rest[..rest.len().min(CHUNKS_MAX)];
             let meta: Vec<u8> = some.iter().flat_map(|digest| digest.0).collect();
-            let patience = self.network.patience;
+            // Why not for the first: one that somebody waits for is asked of the next peer soon.
+            let more = ((some.len() - 1) * CHUNK_BYTES_MAX).min(RESPONSE_BYTES_MAX);
+            let patience = self.network.patience_for(more);
             let response = peer.call(kind::CHUNKS, meta.into(), Vec::new(), patience).await?;
             let asked = some.to_vec();
             // Why aside: each is unpacked and hashed.

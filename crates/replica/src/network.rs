@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::checkpoint::{Checkpoint, Part};
 use crate::codec::{self, BadBytes, Reader};
 use crate::confirm::Memory;
-use crate::pace::{Followers, Following, Paced};
+use crate::pace::{Followers, Following, Paced, size_bytes};
 use crate::pipeline::{AppendResult, Pipeline};
 use crate::raft::{LogId, Member, Types, Vote};
 use crate::state::{Applying, Snapshot};
@@ -34,6 +34,9 @@ const PIPELINE_MAX: usize = 4;
 const LAST_BEAT_AFTER: Duration = Duration::from_millis(10);
 /// Bytes of a checkpoint file in one request.
 const PIECE_BYTES: usize = 1 << 20;
+/// Bytes that a second brings at least over the slowest network that is made up for: half of a Mbit/s, since
+/// several shards share it.
+const BYTES_PER_SECOND: usize = 64 << 10;
 /// Installing a snapshot may take this long.
 pub(crate) const INSTALL: Duration = Duration::from_secs(1800);
 
@@ -70,6 +73,12 @@ impl Network {
     pub fn peer(&self, id: u64, member: &Member) -> Peer {
         let (network, member) = (self.clone(), member.clone());
         Peer { network, id, member, append_kind: kind::APPEND, _following: None }
+    }
+
+    /// How long a request with so many bytes may take. Why longer: what was given up is sent again, and would
+    /// never arrive where it takes longer than that. Who waits is told at once when the connection breaks.
+    pub fn patience_for(&self, n_bytes: usize) -> Duration {
+        self.patience + Duration::from_millis((n_bytes * 1000 / BYTES_PER_SECOND) as u64)
     }
 
     /// Refuses files that are not as they were written or lack rows, and has them written anew: what is
@@ -141,7 +150,9 @@ impl Peer {
     ) -> impl Future<Output = Result<AppendEntriesResponse<Types>, RPCError<Types>>> + Send + use<>
     {
         let (meta, bodies) = wire::put_append(&request);
-        let call = self.call(self.append_kind, meta, bodies, self.network.patience);
+        // Why times so many: others lie before it.
+        let patience = self.network.patience_for(PIPELINE_MAX * size_bytes(&request));
+        let call = self.call(self.append_kind, meta, bodies, patience);
         let (peer, vote, prev) = (self.clone(), request.vote, request.prev_log_id);
         let last = request.entries.last().map(|entry| entry.log_id).or(prev);
         let (has_entries, begun) = (!request.entries.is_empty(), Instant::now());
@@ -222,6 +233,7 @@ impl Peer {
                 piece.put_u32(number as u32);
                 piece.put_u64(offset);
                 offset += bytes.len() as u64;
+                let patience = self.network.patience_for(bytes.len());
                 self.call(kind::SNAPSHOT_PIECE, piece.into(), vec![bytes], patience).await?;
             }
         }

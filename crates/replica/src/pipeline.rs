@@ -169,6 +169,7 @@ mod tests {
     struct Follower {
         n_entries: Arc<Mutex<Vec<usize>>>,
         committed: Arc<Mutex<Vec<u64>>>,
+        patience: Arc<Mutex<Vec<Duration>>>,
         fails: Option<usize>,
     }
 
@@ -177,6 +178,7 @@ mod tests {
             &self,
             request: PeerRequest,
         ) -> BoxFuture<'static, Result<PeerResponse, PeerError>> {
+            self.patience.lock().unwrap().push(request.deadline);
             let append = wire::read_append(request.meta, request.bodies).unwrap();
             let mut n_entries = self.n_entries.lock().unwrap();
             n_entries.push(append.entries.len());
@@ -284,6 +286,10 @@ mod tests {
         };
         told(&mut pipeline, vec![request(4, true, 4), large(5), large(6), large(7)]).await;
         assert_eq!(*follower.committed.lock().unwrap(), [4, 4, 6, 7]);
+        // And may take as long as four of them do over a slow network.
+        let patience = follower.patience.lock().unwrap();
+        assert_eq!(patience[0], Duration::from_secs(1));
+        assert!(patience[1] > Duration::from_secs(16));
     }
 
     #[tokio::test(start_paused = true)]

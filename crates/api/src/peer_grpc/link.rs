@@ -27,6 +27,9 @@ const QUEUE_LEN_MAX: usize = 4096;
 const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Limit: what a message carries besides bodies and meta.
 const OVERHEAD_MAX: usize = 4096;
+/// Octets of a request that is not sent any more once nobody waits for it. Smaller ones are: they tell the
+/// peer that this node lives.
+const LARGE_BYTES: usize = 4096;
 /// Pause before the first attempt to reconnect.
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
 /// Longest pause between attempts; a peer that is back must be found before the next election.
@@ -165,12 +168,13 @@ impl Link {
     }
 
     /// One connection from beginning to end; whether there was one.
-    async fn exchange(&self, mut client: RaftClient<Channel>, frames: Frames) -> (bool, Status) {
+    async fn exchange(self: &Arc<Self>, mut client: RaftClient<Channel>, frames: Frames) -> (bool, Status) {
         let Frames { first, queued, n_bytes } = frames;
         let queued = stream::iter(first).chain(ReceiverStream::new(queued));
-        let requests = queued.map(move |(size, frame)| {
+        let link = Arc::clone(self);
+        let requests = queued.filter_map(move |(size, frame)| {
             n_bytes.fetch_sub(size, Ordering::Relaxed);
-            frame
+            std::future::ready(link.is_wanted(frame.id, size).then_some(frame))
         });
         let mut responses = match client.exchange(requests).await {
             Ok(response) => response.into_inner(),
@@ -183,6 +187,12 @@ impl Link {
                 Err(status) => return (true, status),
             }
         }
+    }
+
+    /// Whether a request that is next is sent: over a slow network what was given up would come before what
+    /// was sent in its place.
+    fn is_wanted(&self, id: u64, n_bytes: usize) -> bool {
+        n_bytes < LARGE_BYTES || self.state().waiting.contains_key(&id)
     }
 
     fn answered(&self, frame: wire::ResponseFrame) {
@@ -220,5 +230,46 @@ fn frame(id: u64, request: PeerRequest) -> wire::RequestFrame {
         meta: request.meta,
         bodies: request.bodies,
         deadline_ms: u32::try_from(request.deadline.as_millis()).unwrap_or(u32::MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper_util::rt::TokioIo;
+    use mailbox::ShardId;
+    use tonic::transport::Endpoint;
+
+    use super::*;
+    use crate::dial::NotConnected;
+
+    #[tokio::test]
+    async fn what_was_given_up_before_it_was_sent_is_sent_only_if_it_is_small() {
+        let connector = tower::service_fn(|_| {
+            std::future::pending::<Result<TokioIo<tokio::io::DuplexStream>, NotConnected>>()
+        });
+        let channel =
+            Endpoint::from_static("http://rookery.internal").connect_with_connector_lazy(connector);
+        let link = Link::start(channel);
+        let send = |n_bytes: usize| {
+            let request = PeerRequest {
+                node: "n2".into(),
+                shard: ShardId(1),
+                from_replica: 1,
+                to_replica: 2,
+                to_disk: [0; 16],
+                kind: 1,
+                meta: Bytes::from(vec![0; n_bytes]),
+                bodies: Vec::new(),
+                deadline: Duration::from_secs(2),
+            };
+            link.send(request).unwrap()
+        };
+        let (large, small) = (send(LARGE_BYTES), send(LARGE_BYTES - 1));
+        let (large_id, small_id) = (large.id, small.id);
+        assert!(link.is_wanted(large_id, LARGE_BYTES));
+        drop((large, small));
+        assert!(!link.is_wanted(large_id, LARGE_BYTES));
+        assert!(link.is_wanted(small_id, LARGE_BYTES - 1));
+        link.stop();
     }
 }
