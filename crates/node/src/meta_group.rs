@@ -201,6 +201,7 @@ impl MetaHandler for MetaGroup {
         }
         let placement = known.placement();
         if placement.version > 0 {
+            known.heard(&node);
             self.0.meta_leader()?;
             if let Some(why) = self.runs_elsewhere(&node) {
                 return Err(MetaError::Unavailable(why));

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use api::meta::{MetaClient, Report};
-use api::placement::{ClusterId, DiskId, Node, Placement};
+use api::placement::{ClusterId, Disk, DiskId, Node, Placement};
 use api::{Resolver, peer::PeerTransport};
 use mailbox::ChunkRef;
 use tokio::sync::{Semaphore, watch};
@@ -60,7 +60,20 @@ pub(crate) struct Known {
     placement: watch::Sender<Arc<Placement>>,
     /// Nodes that registered before there was a cluster.
     waiting: Mutex<BTreeMap<String, Node>>,
+    /// Where nodes said they are, until the cluster takes note of them.
+    heard: Mutex<BTreeMap<String, Heard>>,
 }
+
+/// Where a node said it is.
+struct Heard {
+    address: String,
+    /// The run of which the placement told then. Once it tells of another one, that is the later word.
+    instead_of: u64,
+    at: Instant,
+}
+
+/// How long that is believed. Who is not taken registers again and again; who is refused goes away.
+const HEARD_FOR: Duration = Duration::from_secs(60);
 
 impl Known {
     pub fn new(cluster: Option<ClusterId>) -> Self {
@@ -68,6 +81,7 @@ impl Known {
             cluster: Mutex::new(cluster),
             placement: watch::Sender::new(Arc::default()),
             waiting: Mutex::default(),
+            heard: Mutex::default(),
         }
     }
 
@@ -120,10 +134,33 @@ impl Known {
         placed.or_else(|| lock(&self.waiting).get(name).cloned())
     }
 
+    /// A node that is placed says where it is now; its certificate proved its name. Why also from who does
+    /// not lead: after most nodes moved, nobody is elected before they find each other.
+    pub fn heard(&self, node: &Node) {
+        let placement = self.placement();
+        let Some(placed) = placement.node(&node.name) else { return };
+        // Why the disks: another process may go by its name while it runs.
+        let is_placed = |disk: &Disk| placed.disks.iter().any(|other| other.disk_id == disk.disk_id);
+        if placed.run_id != node.run_id && node.disks.iter().any(is_placed) {
+            let (address, instead_of) = (node.address.clone(), placed.run_id);
+            let heard = Heard { address, instead_of, at: Instant::now() };
+            lock(&self.heard).insert(node.name.clone(), heard);
+        }
+    }
+
+    fn address(&self, name: &str) -> Option<String> {
+        let node = self.node(name)?;
+        let heard = lock(&self.heard);
+        let is_later =
+            |heard: &&Heard| heard.instead_of == node.run_id && heard.at.elapsed() < HEARD_FOR;
+        let later = heard.get(name).filter(is_later);
+        Some(later.map_or(node.address, |heard| heard.address.clone()))
+    }
+
     /// Finds addresses for outgoing connections.
     pub fn resolver(self: &Arc<Self>) -> Resolver {
         let known = Arc::clone(self);
-        Arc::new(move |name| known.node(name).map(|node| node.address))
+        Arc::new(move |name| known.address(name))
     }
 }
 
@@ -180,4 +217,50 @@ impl Shared {
 /// Locks; what a panic left behind is still whole, since no section here can stop half way.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use api::placement::DiskState;
+
+    use super::*;
+
+    fn node(disk: u8, run_id: u64, address: &str) -> Node {
+        let disk = Disk {
+            disk_id: DiskId([disk; 16]),
+            start_count: 1,
+            size_bytes: 0,
+            free_bytes: 0,
+            state: DiskState::Ok,
+            path: "a".into(),
+            start_id: 0,
+            previous_start_id: 0,
+            n_synced: None,
+        };
+        let (name, address) = ("n1".into(), address.into());
+        Node { name, address, disks: vec![disk], run_id, ..Node::default() }
+    }
+
+    #[test]
+    fn a_node_that_moved_is_found_before_the_cluster_takes_note_of_it() {
+        let known = Arc::new(Known::new(None));
+        let learn = |version, node: Node| {
+            let cluster = ClusterId([1; 16]);
+            let nodes = vec![node];
+            known.learn(Arc::new(Placement { version, cluster, nodes, ..Placement::default() }));
+        };
+        let address = || known.resolver()("n1");
+        known.heard(&node(1, 2, "new:1"));
+        assert_eq!(address(), None);
+        learn(1, node(1, 1, "old:1"));
+        assert_eq!(address().as_deref(), Some("old:1"));
+        known.heard(&node(2, 2, "another:1"));
+        assert_eq!(address().as_deref(), Some("old:1"), "its disks are others");
+        known.heard(&node(1, 2, "new:1"));
+        assert_eq!(address().as_deref(), Some("new:1"));
+        learn(2, node(1, 1, "old:1"));
+        assert_eq!(address().as_deref(), Some("new:1"), "nothing new is known of it");
+        learn(3, node(1, 3, "newest:1"));
+        assert_eq!(address().as_deref(), Some("newest:1"));
+    }
 }

@@ -201,7 +201,7 @@ impl Asker {
         let mut last = MetaError::Unavailable("no node answers".into());
         let known = self.cluster.placements.current();
         let mut hint = known.shard(META_SHARD).and_then(|shard| shard.leader.clone());
-        let mut turn = 0;
+        let mut turn = self.cluster.nodes.turn();
         while Instant::now() < deadline {
             let channel = match hint.take() {
                 Some(node) if self.cluster.placements.current().node(&node).is_some() => {
@@ -209,7 +209,7 @@ impl Asker {
                 }
                 _ => {
                     let all = self.cluster.nodes.all();
-                    turn += 1;
+                    turn = turn.wrapping_add(1);
                     all[turn % all.len()].clone()
                 }
             };

@@ -1,6 +1,7 @@
 //! Connections to nodes: two for each, so that bodies being read hold up nothing else.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
@@ -20,6 +21,7 @@ pub(crate) struct Nodes {
     placement: watch::Receiver<Arc<Placement>>,
     channels: Mutex<HashMap<Key, Channel>>,
     exchanges: Mutex<HashMap<String, Arc<Exchange>>>,
+    n_turns: AtomicUsize,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -37,7 +39,8 @@ impl Nodes {
             Arc::new(move |name| known.borrow().node(name).map(|node| node.address.clone()));
         let channels = Mutex::new(HashMap::new());
         let exchanges = Mutex::new(HashMap::new());
-        Self { dialer, seeds: config.seeds, resolver, placement, channels, exchanges }
+        let (seeds, n_turns) = (config.seeds, AtomicUsize::new(0));
+        Self { dialer, seeds, resolver, placement, channels, exchanges, n_turns }
     }
 
     /// The connection to a node, by name.
@@ -51,6 +54,12 @@ impl Nodes {
             self.placement.borrow().nodes.iter().map(|node| node.name.clone()).collect();
         let named = names.into_iter().map(Key::Prompt);
         named.chain(self.seeds.iter().cloned().map(Key::Seed)).map(|key| self.get(key)).collect()
+    }
+
+    /// Which of them is asked first. Why another one each time: the first ones may all be where no node is
+    /// any more, and to find that out may take all the time there is.
+    pub(crate) fn turn(&self) -> usize {
+        self.n_turns.fetch_add(1, Ordering::Relaxed)
     }
 
     /// What was configured.
