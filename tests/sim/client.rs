@@ -260,7 +260,8 @@ impl Client {
         };
         let inbox = self.account.of_mailbox("INBOX");
         let command = if flags == Flags::default() {
-            Command::Deliver(Deliver { account: self.account.id, detail: None, message })
+            let account = self.account.id;
+            Command::Deliver(Deliver { account, detail: None, message, internal_date: None })
         } else {
             let message = AppendMessage { message, flags: flags.clone(), internal_date: None };
             let (account, mailbox) = (inbox.account, inbox.mailbox);

@@ -79,7 +79,8 @@ fn main() {
         upload: None,
         metadata_chunks: Vec::new(),
     };
-    let deliver = Command::Deliver(Deliver { account: ACCOUNT, detail: None, message });
+    let deliver = Deliver { account: ACCOUNT, detail: None, message, internal_date: None };
+    let deliver = Command::Deliver(deliver);
     let begin = Instant::now();
     let mut mailbox = MailboxId(1);
     for _ in 0..N_MESSAGES {

@@ -572,6 +572,9 @@ pub struct Deliver {
     /// What.
     #[n(2)]
     pub message: NewMessage,
+    /// INTERNALDATE; the command's time if absent.
+    #[cbor(n(3), default)]
+    pub internal_date: Option<InternalDate>,
 }
 
 /// See [`Command::Append`]. Chunks not uploaded travel beside the command.

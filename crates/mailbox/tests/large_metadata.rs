@@ -103,7 +103,7 @@ fn trace_fields_in_front_shift_the_whole() {
     let draft = Draft { message, metadata, inline: inline.iter().map(stored).collect() };
     let (message, inline) = draft.with_prefix(prefix.to_vec().into());
     let refs: Vec<_> = inline.iter().map(|stored| stored.chunk).collect();
-    let deliver = Deliver { account: ACCOUNT, detail: None, message };
+    let deliver = Deliver { account: ACCOUNT, detail: None, message, internal_date: None };
     let outcome = shard.apply(Command::Deliver(deliver), &refs).outcome;
     assert!(matches!(outcome, Outcome::Appended(_)), "{outcome:?}");
     let records = shard.messages(with_metadata(shard.of("INBOX")));
@@ -131,7 +131,7 @@ fn it_goes_with_its_message() {
     let mut shard = Shard::with_account();
     let (message, inline) = shard.message(&many_parts(2000));
     let whole = message.metadata_chunks[0].digest;
-    let deliver = Deliver { account: ACCOUNT, detail: None, message };
+    let deliver = Deliver { account: ACCOUNT, detail: None, message, internal_date: None };
     shard.apply(Command::Deliver(deliver), &inline);
     let (inbox, sent) = (shard.of("INBOX"), shard.of("Sent"));
     shard.run(copy(inbox, sent, set(&[1]), 1));
@@ -152,7 +152,7 @@ fn it_goes_with_its_message() {
 fn a_chunk_of_it_that_is_not_at_hand_refuses_the_message() {
     let mut shard = Shard::with_account();
     let (message, inline) = shard.message(&many_parts(2000));
-    let deliver = Deliver { account: ACCOUNT, detail: None, message };
+    let deliver = Deliver { account: ACCOUNT, detail: None, message, internal_date: None };
     let outcome = shard.apply(Command::Deliver(deliver), &inline[..inline.len() - 1]).outcome;
     assert_eq!(outcome, Outcome::Refused(Refusal::ChunkMissing));
 }

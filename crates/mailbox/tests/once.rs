@@ -2,13 +2,14 @@
 
 mod support;
 
-use mailbox::command::{Deliver, Housekeep};
+use mailbox::command::{Deliver, Housekeep, InternalDate};
 use mailbox::*;
 use support::*;
 
 fn delivery(shard: &mut Shard) -> (Request, Vec<ChunkRef>) {
     let (message, inline) = shard.message(&mail("once"));
-    let deliver = Command::Deliver(Deliver { account: ACCOUNT, detail: None, message });
+    let deliver = Deliver { account: ACCOUNT, detail: None, message, internal_date: None };
+    let deliver = Command::Deliver(deliver);
     (shard.request(deliver), inline)
 }
 
@@ -35,6 +36,23 @@ fn a_repeated_request_gives_the_kept_outcome_and_does_nothing() {
     assert_eq!(again.outcome, first.outcome);
     assert!(again.changes.is_empty());
     assert_eq!(shard.mailbox("INBOX").n_messages, 1);
+}
+
+#[test]
+fn a_clock_that_leapt_dates_nothing_that_comes_later() {
+    let mut shard = Shard::with_account();
+    shard.now_ms += 1_000_000;
+    assert!(matches!(shard.deliver(&mail("leapt")), Outcome::Appended(_)));
+    let (mut request, inline) = delivery(&mut shard);
+    let given = InternalDate { unix_s: 1_000_000, zone_minutes: 0 };
+    if let Command::Deliver(deliver) = &mut request.command {
+        deliver.internal_date = Some(given);
+    }
+    let applied = shard.entry(&at(&shard, &request), &inline);
+    assert!(matches!(applied.outcome, Outcome::Appended(_)));
+    let records = shard.messages(list(shard.of("INBOX")));
+    let dates: Vec<_> = records.iter().map(|record| record.internal_date).collect();
+    assert_eq!((dates.len(), dates.last()), (2, Some(&given)));
 }
 
 #[test]

@@ -182,7 +182,7 @@ fn a_message_needs_all_its_chunks() {
     let (message, inline) = shard.message(&mail("x"));
     let deliver = |message: &NewMessage| {
         let message = message.clone();
-        Command::Deliver(Deliver { account: ACCOUNT, detail: None, message })
+        Command::Deliver(Deliver { account: ACCOUNT, detail: None, message, internal_date: None })
     };
     assert_eq!(refused(&mut shard, deliver(&message)), Refusal::ChunkMissing);
     let lies = NewMessage { size: message.size + 1, ..message.clone() };
@@ -194,7 +194,7 @@ fn a_message_needs_all_its_chunks() {
     // Another account does not.
     let other = AccountId([8; 16]);
     shard.run(create_account(other, Quota::default()));
-    let deliver = Deliver { account: other, detail: None, message };
+    let deliver = Deliver { account: other, detail: None, message, internal_date: None };
     assert_eq!(refused(&mut shard, Command::Deliver(deliver)), Refusal::ChunkMissing);
 }
 
@@ -215,7 +215,8 @@ fn uploads_take_only_the_next_piece_and_expire() {
     assert_eq!(shard.apply(upload(1, &chunks[2..]), &chunks[2..]).outcome, Outcome::Done);
     assert!(is_chunk_live(&shard.rows, &chunks[0].digest));
     message.upload = Some(id);
-    let deliver = Command::Deliver(Deliver { account: ACCOUNT, detail: None, message });
+    let deliver = Deliver { account: ACCOUNT, detail: None, message, internal_date: None };
+    let deliver = Command::Deliver(deliver);
     assert!(matches!(shard.run(deliver.clone()), Outcome::Appended(_)));
     // For a second recipient that is the same account.
     assert!(matches!(shard.run(deliver), Outcome::Appended(_)));
@@ -337,7 +338,8 @@ fn a_detail_names_a_mailbox_or_inbox() {
     for (detail, to) in [("lists", lists), ("none", shard.of("INBOX").mailbox)] {
         let (message, inline) = shard.message(&mail(detail));
         let detail = Some(detail.to_owned());
-        let deliver = Command::Deliver(Deliver { account: ACCOUNT, detail, message });
+        let deliver = Deliver { account: ACCOUNT, detail, message, internal_date: None };
+        let deliver = Command::Deliver(deliver);
         let Outcome::Appended(appended) = shard.apply(deliver, &inline).outcome else {
             panic!("refused");
         };

@@ -20,7 +20,12 @@ fn seeds(shard: &mut Shard) -> Vec<(Command, Vec<ChunkRef>)> {
     let upload = UploadId([3; 16]);
     let place = Place { account, shard: ShardId(1), epoch: 1, alias: true };
     let commands = vec![
-        Command::Deliver(Deliver { account, detail: Some("Sent".into()), message }),
+        Command::Deliver(Deliver {
+            account,
+            detail: Some("Sent".into()),
+            message,
+            internal_date: None,
+        }),
         Command::Append(Append {
             account,
             mailbox,

@@ -7,6 +7,7 @@ use api::mail::{BESIDE_BYTES_MAX, Changes, Leadership, MailError, MailHandler};
 use api::placement::META_SHARD;
 use async_trait::async_trait;
 use mailbox::chunk::CHUNK_BYTES_MAX;
+use mailbox::command::InternalDate;
 use mailbox::{
     AccountId, Answer, ChunkRef, Command, Entry, LogTime, Outcome, Query, Refusal, Request, Rows,
     SessionId, ShardId, StoredChunk,
@@ -119,7 +120,7 @@ impl MailHandler for Mail {
     async fn propose(
         &self,
         shard: ShardId,
-        request: Request,
+        mut request: Request,
         chunks: Vec<StoredChunk>,
         then: Option<Query>,
     ) -> Result<(Outcome, Option<Answer>), MailError> {
@@ -130,6 +131,7 @@ impl MailHandler for Mail {
         if chunks.iter().any(|chunk| chunk.bytes.len() > CHUNK_BYTES_MAX) {
             return Err(MailError::TooLarge);
         }
+        date(&mut request.command, now());
         let command = mailbox::codec::encode(&request);
         let size = command.len() + chunks.iter().map(|chunk| chunk.bytes.len()).sum::<usize>();
         let kib = u32::try_from(size / 1024 + 1).map_err(|_| MailError::TooLarge)?;
@@ -266,6 +268,21 @@ fn now() -> LogTime {
     LogTime(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// Dates what arrives by the clock of this node. Why not by log time: a clock that leapt ahead for a moment
+/// moves that for good, and all that comes until then would bear the same date.
+fn date(command: &mut Command, now: LogTime) {
+    let now = InternalDate { unix_s: (now.0 / 1000).cast_signed(), zone_minutes: 0 };
+    match command {
+        Command::Deliver(deliver) => deliver.internal_date = deliver.internal_date.or(Some(now)),
+        Command::Append(append) => {
+            for message in &mut append.messages {
+                message.internal_date = message.internal_date.or(Some(now));
+            }
+        }
+        _ => {}
+    }
+}
+
 /// Whether a leader leads for certain: a majority answered it lately, or it is one by itself.
 fn is_sure(status: &replica::Status, age_max: Duration) -> bool {
     let age = Duration::from_millis(status.quorum_age_ms.unwrap_or(0));
@@ -354,7 +371,8 @@ async fn answer(view: View, query: Arc<Query>, place: Place) -> Option<Answer> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use mailbox::RowDigest;
+    use mailbox::command::Deliver;
+    use mailbox::{Digest, NewMessage, RowDigest};
 
     use super::*;
 
@@ -375,6 +393,32 @@ mod tests {
         let status = replica::Status { voters, quorum_age_ms, ..replica::Status::default() };
         assert!(is_sure(&status, quorum_age_max(&rare)));
         assert!(!is_sure(&status, QUORUM_AGE_MAX));
+    }
+
+    #[test]
+    fn what_arrives_is_dated_by_the_clock_unless_it_has_a_date() {
+        let raw: &[u8] = b"";
+        let message = NewMessage {
+            digest: Digest([1; 32]),
+            chunks: Vec::new(),
+            size: 0,
+            metadata: (&mime::scan(raw)).into(),
+            upload: None,
+            metadata_chunks: Vec::new(),
+        };
+        let (account, given) = (AccountId([1; 16]), InternalDate { unix_s: 7, zone_minutes: 60 });
+        let of = |internal_date: Option<InternalDate>| {
+            let message = message.clone();
+            let deliver = Deliver { account, detail: None, message, internal_date };
+            let mut command = Command::Deliver(deliver);
+            date(&mut command, LogTime(5_999));
+            match command {
+                Command::Deliver(deliver) => deliver.internal_date,
+                _ => None,
+            }
+        };
+        assert_eq!(of(None), Some(InternalDate { unix_s: 5, zone_minutes: 0 }));
+        assert_eq!(of(Some(given)), Some(given));
     }
 
     #[test]

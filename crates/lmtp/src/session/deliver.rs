@@ -100,7 +100,8 @@ impl Session {
             let detail = to.detail.clone();
             let copy = move |account: &AccountId| {
                 let (detail, message) = (detail.clone(), message.clone());
-                (Command::Deliver(Deliver { account: *account, detail, message }), inline.clone())
+                let deliver = Deliver { account: *account, detail, message, internal_date: None };
+                (Command::Deliver(deliver), inline.clone())
             };
             to.takers().map(copy).collect::<Vec<_>>()
         };

@@ -22,7 +22,7 @@ pub(crate) fn apply(
             .and_then(|(_, node)| node.mailbox)
             .ok_or(Refusal::NoSuchMailbox)?,
     };
-    let internal_date = now(ledger);
+    let internal_date = cmd.internal_date.unwrap_or_else(|| now(ledger));
     let arrival = Arrival { message: &cmd.message, flags: Flags::default(), internal_date };
     append::arrive_all(ledger, mailbox, vec![arrival], inline)
 }

@@ -170,7 +170,8 @@ impl Shard {
     /// Puts a message into INBOX.
     pub fn deliver(&mut self, account: AccountId, raw: &[u8]) -> Outcome {
         let Draft { message, inline, .. } = draft(raw);
-        self.command(Command::Deliver(Deliver { account, detail: None, message }), &inline)
+        let deliver = Deliver { account, detail: None, message, internal_date: None };
+        self.command(Command::Deliver(deliver), &inline)
     }
 }
 

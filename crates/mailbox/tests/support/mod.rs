@@ -190,7 +190,7 @@ impl Shard {
 
     pub fn deliver(&mut self, raw: &[u8]) -> Outcome {
         let (message, inline) = self.message(raw);
-        let deliver = Deliver { account: ACCOUNT, detail: None, message };
+        let deliver = Deliver { account: ACCOUNT, detail: None, message, internal_date: None };
         self.apply(Command::Deliver(deliver), &inline).outcome
     }
 

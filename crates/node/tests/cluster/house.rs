@@ -308,7 +308,7 @@ pub async fn deliver(client: &Client, place: Place, raw: &'static [u8]) {
         upload: None,
         metadata_chunks: Vec::new(),
     };
-    let deliver = Deliver { account: place.account, detail: None, message };
+    let deliver = Deliver { account: place.account, detail: None, message, internal_date: None };
     let outcome = client.command(place, Command::Deliver(deliver), vec![chunk]).await;
     assert!(matches!(outcome, Ok(Outcome::Appended(_))), "{outcome:?}");
 }
