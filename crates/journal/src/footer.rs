@@ -10,7 +10,7 @@ use crate::record::{Location, Pointer, ReplicaId, SegmentId};
 pub(crate) const TRAILER: usize = 16;
 const TRAILER_MAGIC: [u8; 4] = *b"RKft";
 /// Bytes per body in a footer.
-const ENTRY: u64 = 52;
+pub(crate) const ENTRY: u64 = 52;
 
 /// What a footer of `n` bodies takes, frame head and trailer included.
 pub(crate) fn disk_len(n: usize) -> u64 {

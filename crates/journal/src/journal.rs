@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::collect::{self, Collected};
+use crate::collect::{self, Collected, Collecting};
 use crate::encode::Prepared;
 use crate::error::Error;
 use crate::identity;
@@ -38,8 +38,8 @@ pub struct Journal {
     /// The writer itself, if it has no thread.
     inline: Option<Mutex<Writer>>,
     scrub: Mutex<Scrub>,
-    /// Where the next collection begins, if the one before did not come to the end.
-    collecting: Mutex<Option<SegmentId>>,
+    /// What the last collection left to the next one.
+    collecting: Mutex<Collecting>,
 }
 
 struct WriterThread {
@@ -244,8 +244,9 @@ impl Journal {
     }
 
     /// Deletes segments below the log start in which nothing is alive, and empties nearly dead
-    /// ones: live bodies are copied forward, `moved(replica, digest, old, new)` is called for each
-    /// after the copy is synced, and the segment is deleted after that.
+    /// ones, and where little is free the least alive of the others: live bodies are copied forward,
+    /// `moved(replica, digest, old, new)` is called for each after the copy is synced, and the segment is
+    /// deleted after that.
     ///
     /// `is_live` must answer `false` only for what can never become alive again at that pointer:
     /// it is asked before the copy, and what it calls dead is gone when this returns.
@@ -254,8 +255,8 @@ impl Journal {
         is_live: &dyn Fn(ReplicaId, &Digest, Pointer) -> bool,
         moved: &dyn Fn(ReplicaId, &Digest, Pointer, Pointer),
     ) -> Result<Collected, Error> {
-        let mut next = self.collecting.lock().unwrap_or_else(PoisonError::into_inner);
-        collect::collect(self, &self.shared, &mut next, is_live, moved)
+        let mut left = self.collecting.lock().unwrap_or_else(PoisonError::into_inner);
+        collect::collect(self, &self.shared, &mut left, (is_live, moved))
     }
 
     /// The first segment with log records somebody needs.

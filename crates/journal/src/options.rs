@@ -32,7 +32,8 @@ pub struct Options {
     pub mark_after: Duration,
     /// A journal idle for so long after its mark appends another one, to see whether the disk lives.
     pub probe_after: Duration,
-    /// A segment with less than this share of a full one alive is copied forward, in percent.
+    /// A segment with less than this share of a full one alive is copied forward, in percent; where less
+    /// than a fifth of the disk is free, one that is more alive too.
     pub collect_below_percent: u64,
     /// Bodies asked about before a collection stops, to go on from there the next time: each costs reads of
     /// an index that is mostly not in memory.

@@ -121,6 +121,13 @@ impl Spares<'_> {
         self.storage.space().is_ok_and(|space| space.free_bytes >= needed)
     }
 
+    /// Whether two more segments can be begun: one that copies go to, and one that is left for votes.
+    pub fn has_room_for_copies(&self) -> bool {
+        let free_bytes = self.storage.space().map_or(0, |space| space.free_bytes);
+        let n_free = free_bytes / self.options.segment_bytes.max(1);
+        n_free >= 2 || n_free + self.reserves().map_or(0, |names| names.len() as u64) >= 2
+    }
+
     /// A preallocated file of at least `capacity` bytes under the segment's unfinished name, and the least
     /// need that would have got it.
     pub fn acquire(

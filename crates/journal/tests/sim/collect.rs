@@ -127,6 +127,91 @@ fn a_collection_asks_about_few_bodies_and_goes_on_where_it_stopped() {
     assert!(n_looks < 20 + 40, "{n_looks}");
 }
 
+/// A journal of some 25 segments with ten bodies each, none of which is needed for the log.
+fn sealed(storage: &SimStorage) -> Journal {
+    let (journal, _) = open(storage).unwrap();
+    for index in 1..=240 {
+        journal.append_wait(vec![entry(1, index, vec![blob(index, 150)])]).unwrap();
+    }
+    journal.append_wait(vec![purge(1, 240)]).unwrap();
+    journal
+}
+
+/// Others take of the disk what leaves so many percent free.
+fn leave_free(storage: &SimStorage, journal: &Journal, percent: u64) {
+    let usage = journal.usage().unwrap();
+    let used_bytes = usage.total_bytes - usage.free_bytes;
+    storage.set_total_bytes(used_bytes * 100 / (100 - percent));
+}
+
+fn free_percent(journal: &Journal) -> u64 {
+    let usage = journal.usage().unwrap();
+    usage.free_bytes * 100 / usage.total_bytes
+}
+
+#[test]
+fn where_little_is_free_segments_that_are_half_alive_are_emptied_until_more_is() {
+    let storage = formatted(AMPLE);
+    let journal = sealed(&storage);
+    let locator = Locator::default();
+    locate(&journal, &locator);
+    // Six of ten live, which is half of what a segment takes.
+    locator.borrow_mut().retain(|digest, _| digest[0] % 10 < 6);
+    let collected = collect(&journal, &locator).unwrap();
+    assert!(collected.deleted.is_empty() && !collected.is_short, "{collected:?}");
+    leave_free(&storage, &journal, 3);
+    let (mut freed_bytes, mut moved_bytes) = (0, 0);
+    for round in 0.. {
+        let collected = collect(&journal, &locator).unwrap();
+        (freed_bytes, moved_bytes) =
+            (freed_bytes + collected.freed_bytes, moved_bytes + collected.moved_bytes);
+        if collected.deleted.is_empty() {
+            break;
+        }
+        assert!(round < 20, "it does not copy the same in circles");
+    }
+    assert!(free_percent(&journal) >= 10, "{}", free_percent(&journal));
+    assert!(moved_bytes > 0 && moved_bytes < freed_bytes, "{moved_bytes} of {freed_bytes}");
+    for (digest, at) in &*locator.borrow() {
+        assert_eq!(journal.read_blob(*at).unwrap().digest, *digest);
+    }
+}
+
+#[test]
+fn the_least_alive_segments_go_first_and_the_others_stay_if_that_is_enough() {
+    let storage = formatted(AMPLE);
+    let journal = sealed(&storage);
+    let before = journal.segments();
+    leave_free(&storage, &journal, 3);
+    let is_live = |_, digest: &Digest, at: Pointer| {
+        let of_ten = if at.segment.0.is_multiple_of(2) { 6 } else { 8 };
+        digest[0] % 10 < of_ten
+    };
+    let collected = journal.collect(&is_live, &|_, _, _, _| ()).unwrap();
+    assert!(collected.deleted.len() > 3, "{collected:?}");
+    let of_before = collected.deleted.iter().filter(|segment| before.contains(segment));
+    assert!(of_before.clone().count() > 3, "{collected:?}");
+    let are_even = of_before.clone().all(|segment| segment.0.is_multiple_of(2));
+    assert!(are_even, "{collected:?}");
+    assert!(free_percent(&journal) >= 10, "{}", free_percent(&journal));
+}
+
+#[test]
+fn what_is_nearly_all_alive_stays_on_a_full_disk() {
+    let storage = formatted(AMPLE);
+    let (journal, _) = open(&storage).unwrap();
+    // Large ones, so that a segment is little else.
+    for index in 1..40 {
+        journal.append_wait(vec![entry(1, index, vec![blob(index, 900)])]).unwrap();
+    }
+    journal.append_wait(vec![purge(1, 39)]).unwrap();
+    leave_free(&storage, &journal, 1);
+    let before = journal.segments();
+    let collected = journal.collect(&|_, _, _| true, &|_, _, _, _| ()).unwrap();
+    assert!(collected.is_short && collected.moved_bytes == 0, "{collected:?}");
+    assert_eq!(journal.segments(), before);
+}
+
 #[test]
 fn a_live_body_that_rotted_keeps_its_segment() {
     let storage = formatted(AMPLE);
