@@ -332,6 +332,6 @@ fn delete(shared: &Shared, segment: SegmentId) -> Result<(), Error> {
     // expunged mail.
     shared.storage.sync_dir().map_err(poison)?;
     shared.files.remove(segment);
-    shared.index().segments.remove(&segment);
+    shared.index().segments.remove(segment);
     Ok(())
 }

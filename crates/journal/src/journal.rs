@@ -238,6 +238,13 @@ impl Journal {
         self.shared.index().segments.keys().copied().collect()
     }
 
+    /// How many segments there are, and the last one: both are what they were only if no segment came or
+    /// went.
+    pub fn extent(&self) -> (usize, Option<SegmentId>) {
+        let index = self.shared.index();
+        (index.segments.len(), index.segments.keys().next_back().copied())
+    }
+
     /// The bodies in a segment, for rebuilding a locator.
     pub fn blob_locations(&self, segment: SegmentId) -> Result<Vec<Location>, Error> {
         self.shared.blob_locations(segment)
@@ -304,7 +311,7 @@ impl Journal {
         let index = self.shared.index();
         let counters = &self.shared.counters;
         Ok(Usage {
-            n_bytes: index.segments.values().sum(),
+            n_bytes: index.segments.n_bytes(),
             n_segments: index.segments.len() as u64,
             free_bytes: space.free_bytes,
             total_bytes: space.total_bytes,

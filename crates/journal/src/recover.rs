@@ -385,7 +385,8 @@ fn begin(
     segments.insert(segment, at);
     let allows = if spares.has_room_for_bodies() { Need::Bodies } else { Need::Entries };
     let state = State::default();
-    let index = Index { state, segments, open: segment, open_blobs, manifest_log_start: log_start };
+    let (segments, manifest_log_start) = (segments.into(), log_start);
+    let index = Index { state, segments, open: segment, open_blobs, manifest_log_start };
     let open = Open { segment, file, end: at, capacity, written: at, allows };
     Ok((index, open, sequence))
 }

@@ -1,6 +1,7 @@
 //! What the writer, the readers and the owner of a journal share.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -34,12 +35,48 @@ pub(crate) struct Shared {
 pub(crate) struct Index {
     pub state: State,
     /// Used bytes of each segment, the open one included.
-    pub segments: BTreeMap<SegmentId, u64>,
+    pub segments: Segments,
     pub open: SegmentId,
     /// Bodies in the open segment.
     pub open_blobs: Vec<Location>,
     /// The log start in the newest synced manifest: segments below may be deleted.
     pub manifest_log_start: SegmentId,
+}
+
+/// Used bytes of each segment, and their sum: there are some ten thousand on a large disk.
+#[derive(Debug, Default)]
+pub(crate) struct Segments {
+    lens: BTreeMap<SegmentId, u64>,
+    n_bytes: u64,
+}
+
+impl Segments {
+    pub fn n_bytes(&self) -> u64 {
+        self.n_bytes
+    }
+
+    pub fn insert(&mut self, segment: SegmentId, len: u64) {
+        let before = self.lens.insert(segment, len).unwrap_or_default();
+        self.n_bytes = self.n_bytes - before + len;
+    }
+
+    pub fn remove(&mut self, segment: SegmentId) {
+        self.n_bytes -= self.lens.remove(&segment).unwrap_or_default();
+    }
+}
+
+impl From<BTreeMap<SegmentId, u64>> for Segments {
+    fn from(lens: BTreeMap<SegmentId, u64>) -> Self {
+        Self { n_bytes: lens.values().sum(), lens }
+    }
+}
+
+impl Deref for Segments {
+    type Target = BTreeMap<SegmentId, u64>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.lens
+    }
 }
 
 /// Numbers that only grow.
@@ -162,5 +199,21 @@ impl Shared {
     pub fn sync_health(&self) -> SyncHealth {
         let health = self.health();
         SyncHealth { last_completed: health.last_sync, pending_since: health.pending_since }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sum_is_that_of_all_segments() {
+        let mut segments = Segments::from(BTreeMap::from([(SegmentId(1), 5), (SegmentId(2), 7)]));
+        segments.insert(SegmentId(2), 9);
+        segments.insert(SegmentId(3), 1);
+        segments.remove(SegmentId(1));
+        segments.remove(SegmentId(1));
+        assert_eq!((segments.n_bytes(), segments.len()), (10, 2));
+        assert_eq!(segments.n_bytes(), segments.values().sum::<u64>());
     }
 }

@@ -200,6 +200,7 @@ impl Disk {
     /// Records, bodies, manifests and footers of all segments. False when not all of them were read: the
     /// disk failed, or cannot be read.
     async fn verify_journal(self: &Arc<Self>, pace: &Pace) -> bool {
+        let mut known = None;
         loop {
             let this = self.clone();
             let step = move || this.journal().scrub_step(STEP_BYTES, &is_right);
@@ -217,8 +218,11 @@ impl Disk {
                 }
             };
             let now = self.now();
-            let segments = self.journal().segments();
-            self.ledger().learn(&step, &segments, now);
+            // Why only then: a large disk has ten thousands of them, and a step is read in a moment.
+            let extent = Some(self.journal().extent());
+            let segments = (extent != known).then(|| self.journal().segments());
+            known = extent;
+            self.ledger().learn(&step, segments.as_deref(), now);
             for damage in &step.damaged {
                 self.found_damage(damage.segment, damage.offset);
             }

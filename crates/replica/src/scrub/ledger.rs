@@ -138,14 +138,16 @@ impl Ledger {
         self.n_repaired += condemned.places.len() as u64;
     }
 
-    /// One step of a pass was done.
-    pub fn learn(&mut self, step: &Scrubbed, segments: &[SegmentId], now: LogTime) {
+    /// One step of a pass was done; with all segments that there are, if they are not those of before.
+    pub fn learn(&mut self, step: &Scrubbed, segments: Option<&[SegmentId]>, now: LogTime) {
         self.verified_bytes += step.n_bytes;
         self.place = step.oldest_unverified;
-        self.times.retain(|segment, _| segments.binary_search(segment).is_ok());
-        for segment in segments {
-            let unknown = Times { seen: now, verified: None, end: 0 };
-            self.times.entry(*segment).or_insert(unknown);
+        if let Some(segments) = segments {
+            self.times.retain(|segment, _| segments.binary_search(segment).is_ok());
+            for segment in segments {
+                let unknown = Times { seen: now, verified: None, end: 0 };
+                self.times.entry(*segment).or_insert(unknown);
+            }
         }
         for (segment, end) in &step.read {
             if let Some(times) = self.times.get_mut(segment) {
@@ -251,7 +253,8 @@ mod tests {
         let mut ledger = Ledger::default();
         let read_to = vec![(SegmentId(4), 100)];
         let step = Scrubbed { read: read_to, n_bytes: 100, ..Scrubbed::default() };
-        ledger.learn(&step, &[SegmentId(4), SegmentId(5)], LogTime(7_000));
+        ledger.learn(&Scrubbed::default(), Some(&[SegmentId(4), SegmentId(5)]), LogTime(7_000));
+        ledger.learn(&step, None, LogTime(7_000));
         let note = ledger.end_pass(LogTime(8_000));
         keep(dir.path(), &note).unwrap();
         let mut again = Ledger::default();
