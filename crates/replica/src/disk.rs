@@ -1,5 +1,6 @@
 //! One disk of a node: its journal, and beside it the indexes and checkpoints of its replicas.
 
+mod collecting;
 mod space;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use journal::{
     DiskId, Journal, RealStorage, Record, RecoveredReplica, ReplicaId, SegmentId, Storage,
 };
-use mailbox::{Digest, LogTime, ShardId};
+use mailbox::{LogTime, ShardId};
 use tokio::sync::{Notify, watch};
 
 use self::space::Lately;
@@ -110,7 +111,10 @@ struct State {
     doubted: BTreeMap<u64, u32>,
     /// Nobody votes but the replicas of this group.
     held_but: Option<ShardId>,
-    collected_at: Option<tokio::time::Instant>,
+    /// The journal is being collected,
+    is_collecting: bool,
+    /// or it is not before this; `None`: at once.
+    collect_at: Option<tokio::time::Instant>,
 }
 
 /// A replica's place on its disk; while it lives, nobody else gets it.
@@ -344,53 +348,6 @@ impl Disk {
     /// Whether replicas of this group may not vote yet.
     pub(crate) fn is_held(&self, shard: ShardId) -> bool {
         self.lock().held_but.is_some_and(|except| except != shard)
-    }
-
-    /// Frees segments in which nothing is alive any more, and empties nearly dead ones. Blocks.
-    pub fn collect(&self) -> Result<journal::Collected, Error> {
-        let applying =
-            |replica: ReplicaId| self.lock().running.get(&replica.0).and_then(Weak::upgrade);
-        let is_live = |replica: ReplicaId, digest: &journal::Digest, pointer: journal::Pointer| {
-            if self.lock().dead.contains(&replica.0) {
-                return false;
-            }
-            // Why true: of a replica that does not run nothing is known.
-            let Some(applying) = applying(replica) else { return true };
-            applying.is_body_live(&Digest(*digest), pointer)
-        };
-        let moved = |replica: ReplicaId,
-                     digest: &journal::Digest,
-                     old: journal::Pointer,
-                     new: journal::Pointer| {
-            if let Some(applying) = applying(replica) {
-                applying.moved(&Digest(*digest), old, new);
-            }
-        };
-        Ok(self.journal().collect(&is_live, &moved)?)
-    }
-
-    /// Collects now and then, whoever of the replicas asks, and never twice at once.
-    pub(crate) async fn collect_in_turn(self: &Arc<Self>) {
-        {
-            let every = self.options.upkeep.collect_every;
-            let mut state = self.lock();
-            let is_due = state.collected_at.is_none_or(|at| at.elapsed() >= every);
-            if !is_due {
-                return;
-            }
-            state.collected_at = Some(tokio::time::Instant::now());
-        }
-        let this = self.clone();
-        let collected = self.blocking().run(move || this.collect()).await;
-        match collected {
-            Ok(Ok(collected)) if collected.deleted.is_empty() => {}
-            Ok(Ok(collected)) => {
-                let (n_segments, n_bytes) = (collected.deleted.len(), collected.freed_bytes);
-                tracing::info!(n_segments, n_bytes, "journal segments freed");
-            }
-            Ok(Err(error)) => tracing::warn!(%error, "journal cannot be collected"),
-            Err(error) => tracing::error!(%error, "collecting the journal panicked"),
-        }
     }
 
     /// Appends and waits for the sync.

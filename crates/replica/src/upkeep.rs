@@ -20,7 +20,7 @@ pub struct Upkeep {
     pub keep_entries_away: u64,
     /// Checkpoints, purges and repair are thought about this often.
     pub look_every: Duration,
-    /// Dead segments are looked for this often.
+    /// Dead segments are looked for this often, and more often where little is free.
     pub collect_every: Duration,
 }
 
