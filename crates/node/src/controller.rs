@@ -32,8 +32,8 @@ const REPLACE_AFTER_S_MIN: u64 = 3;
 /// The setting of the cluster that says otherwise, in seconds.
 pub(crate) const REPLACE_AFTER: &str = "replace_after_s";
 
-/// For so long a disk on which a replica could not run gets another one only where no other disk is left: it
-/// carries least, and would be chosen again and again.
+/// For so long a disk on which a replica could not run, or did not fit, gets another one only where no other
+/// disk is left: it carries least, and would be chosen again and again.
 const SHUNNED_FOR: Duration = Duration::from_secs(600);
 
 /// How often to look.
@@ -78,7 +78,7 @@ fn heard(shared: &Shared) -> BTreeMap<String, Heard> {
 struct Memory {
     since: Instant,
     unwell: BTreeMap<(ShardId, u64), Instant>,
-    /// Disks on which a replica could not run, and when that was seen last.
+    /// Disks on which a replica could not run or did not fit, and when that was seen last.
     shunned: BTreeMap<DiskId, Instant>,
     asked: BTreeMap<ShardId, (Action, Instant)>,
     progress: Progress,
@@ -121,7 +121,7 @@ impl Memory {
     fn look(&mut self, shared: &Shared, placement: &Placement) -> Plan {
         let heard = heard(shared);
         self.note_unwell(placement, &heard);
-        self.note_shunned(placement);
+        self.note_shunned(placement, &heard);
         let unwell = self.unwell.iter().map(|(key, since)| (*key, since.elapsed())).collect();
         let shunned = self.shunned.keys().copied().collect();
         let scene = Scene {
@@ -162,8 +162,18 @@ impl Memory {
     }
 
     /// Which disks have been no place for a replica lately.
-    fn note_shunned(&mut self, placement: &Placement) {
+    fn note_shunned(&mut self, placement: &Placement, heard: &BTreeMap<String, Heard>) {
         self.shunned.retain(|_, seen| seen.elapsed() < SHUNNED_FOR);
+        let scene = Scene {
+            placement,
+            heard,
+            watching: self.since.elapsed(),
+            replace_after: replace_after(placement),
+            unwell: &BTreeMap::new(),
+            shunned: &BTreeSet::new(),
+        };
+        let cramped = scene.cramped();
+        self.shunned.extend(cramped.into_iter().map(|disk_id| (disk_id, Instant::now())));
         for ((shard, replica_id), since) in &self.unwell {
             let shard = placement.shard(*shard);
             let placed = shard

@@ -30,6 +30,8 @@ pub(super) const UNWELL_PATIENCE: Duration = Duration::from_secs(30);
 const LAG_MAX: u64 = 2_000;
 /// but of what was committed no more than this share: all of a young shard may be less than a second's.
 const LAG_SHARE: u64 = 10;
+/// So much stays free on a disk when a replica is filled: where less is, it takes no bodies soon.
+const ROOM_BYTES: u64 = 512 << 20;
 /// Limit: replicas that are filled at once on one disk; more only slow each other and the mail.
 const FILLS_PER_DISK_MAX: usize = 4;
 
@@ -44,7 +46,8 @@ pub(super) struct Scene<'a> {
     pub replace_after: Duration,
     /// For how long replicas on good disks have not run.
     pub unwell: &'a BTreeMap<(ShardId, u64), Duration>,
-    /// Disks on which replicas could not run lately: new ones go there only where nothing else is left.
+    /// Disks on which replicas could not run lately, or did not fit: new ones go there only where nothing else
+    /// is left.
     pub shunned: &'a BTreeSet<DiskId>,
 }
 
@@ -114,7 +117,7 @@ impl<'a> Scene<'a> {
             // What was begun is gone on with in the first round.
             Some(leader) if self.is_half_done(shard, leader.1) => {
                 if urgent {
-                    self.go_on(shard, leader, plan);
+                    self.go_on(shard, leader, seats, plan);
                 }
             }
             _ => self.begin(shard, (leader.is_some(), urgent), seats, plan),
@@ -131,7 +134,13 @@ impl<'a> Scene<'a> {
     }
 
     /// The next step of a change that was begun.
-    fn go_on(&self, shard: &Shard, (node, leader): (&str, &ReplicaReport), plan: &mut Plan) {
+    fn go_on(
+        &self,
+        shard: &Shard,
+        (node, leader): (&str, &ReplicaReport),
+        seats: &Seats,
+        plan: &mut Plan,
+    ) {
         let voters: BTreeSet<u64> = leader.voters.iter().copied().collect();
         let ask_and = |what, then| {
             let change = MemberChange { shard: shard.shard, from_voters: voters.clone(), what };
@@ -167,12 +176,12 @@ impl<'a> Scene<'a> {
             // The only other one, which it replaces: who goes does not lead.
             _ if votes && Some(leader.replica_id) == goes => ask(MemberVerb::Lead(id)),
             _ if votes => ask(MemberVerb::Voters(target)),
-            _ if self.must_leave(shard, learner) => {
+            _ if self.must_leave(shard, learner) || self.fits_elsewhere(shard, learner, seats) => {
                 let forget = Command::RemoveReplica(shard.shard, id);
                 ask_and(MemberVerb::RemoveLearner(id), Some(forget))
             }
             _ if !leader.learners.contains(&id) => ask(MemberVerb::AddLearner(learner.clone())),
-            Some(_) => return,
+            Some(_) => return self.tell_of_room(shard, learner, plan),
             None if Some(leader.replica_id) == goes && placed.len() == 1 => {
                 ask(MemberVerb::Voters(with_learner(None)))
             }
@@ -186,6 +195,40 @@ impl<'a> Scene<'a> {
             None => ask(MemberVerb::Voters(target)),
         };
         plan.actions.push(action);
+    }
+
+    /// Whether a learner does not fit on its disk, but on another one.
+    fn fits_elsewhere(&self, shard: &Shard, learner: &Replica, seats: &Seats) -> bool {
+        let Some(needed) = self.lacks_room(shard, learner) else { return false };
+        seats.roomier(self, shard, (learner, needed)).is_some()
+    }
+
+    /// Says it of a learner that fits nowhere.
+    fn tell_of_room(&self, shard: &Shard, learner: &Replica, plan: &mut Plan) {
+        if self.lacks_room(shard, learner).is_some() {
+            let (shard, id, node) = (shard.shard, learner.replica_id, &learner.node);
+            let text = format!("shard {shard}: replica {id} does not fit on {node}, nor elsewhere");
+            plan.waiting.push(text);
+        }
+    }
+
+    /// How much has to be free where a replica is made anew, if its disk has no room for what it lacks.
+    pub fn lacks_room(&self, shard: &Shard, replica: &Replica) -> Option<u64> {
+        let told = self.told(&replica.node, replica.disk_id)?;
+        let report = self.report(shard.shard, replica)?;
+        let lacks_bodies = report.n_missing_chunks > 0;
+        let has_room = told.free_bytes >= report.missing_bytes.saturating_add(ROOM_BYTES);
+        let all_bytes = report.missing_bytes.saturating_add(report.received_bytes);
+        // Why twice: where it just fits it would not as soon as a little is written.
+        (lacks_bodies && !has_room).then(|| all_bytes.saturating_add(2 * ROOM_BYTES))
+    }
+
+    /// Disks on which replicas are made that do not fit there.
+    pub fn cramped(&self) -> BTreeSet<DiskId> {
+        let shards = self.placement.shards.iter();
+        let learners = shards.filter_map(|shard| Some((shard, learner_of(shard)?)));
+        let cramped = learners.filter(|(shard, one)| self.lacks_room(shard, one).is_some());
+        cramped.map(|(_, one)| one.disk_id).collect()
     }
 
     /// In whose place a learner votes: the replica's it was made for, unless that one is still good for a
@@ -359,6 +402,11 @@ impl<'a> Scene<'a> {
         let run_id = self.placement.node(node)?.run_id;
         let heard = self.heard.get(node).filter(|heard| heard.age < FRESH)?;
         (heard.report.run_id == run_id).then_some(&heard.report)
+    }
+
+    /// What a node says of its disk.
+    pub fn told(&self, node: &str, disk_id: DiskId) -> Option<&'a Disk> {
+        find(&self.fresh(node)?.disks, disk_id)
     }
 
     /// What is said of a replica.

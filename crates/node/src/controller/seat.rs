@@ -1,13 +1,18 @@
 //! On which disk a new replica goes: one that is well and has room, on a node without another replica
-//! of the shard, where replicas could run lately, in another zone where there is one, and among those the
-//! one that carries least.
+//! of the shard, where replicas could run lately, in another zone where there is one, and among those one
+//! that is not nearly full, on which more is free, and that carries least.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::placement::{Disk, DiskId, DiskState, Node, Placement, Replica, ReplicaRole, Shard};
 
 use super::plan::{Condition, Scene, hung_for};
 use crate::meta::command::Seat;
+
+/// What is free on a disk is compared in so many parts of it: smaller differences count less than what it
+/// carries. A disk with less than one part is nearly full.
+const SHARES: u64 = 8;
 
 /// What each disk and node carries, with what is planned in this round.
 pub(super) struct Seats {
@@ -48,24 +53,58 @@ impl Seats {
 
     /// The best place for a replica instead of `old`, or for a further one.
     pub fn best(&self, scene: &Scene<'_>, shard: &Shard, old: Option<&Replica>) -> Option<Seat> {
-        let old = old.map(|old| old.replica_id);
-        let others = || shard.replicas.iter().filter(|one| Some(one.replica_id) != old);
+        let gone: Vec<u64> = old.map(|old| old.replica_id).into_iter().collect();
+        self.best_without(scene, shard, (&gone, 0))
+    }
+
+    /// The best place for a learner that does not fit where it is: one where so much is free.
+    pub fn roomier(
+        &self,
+        scene: &Scene<'_>,
+        shard: &Shard,
+        (learner, free_bytes): (&Replica, u64),
+    ) -> Option<Seat> {
+        let gone = [Some(learner.replica_id), learner.replaces];
+        let gone: Vec<u64> = gone.into_iter().flatten().collect();
+        let seat = self.best_without(scene, shard, (&gone, free_bytes));
+        seat.filter(|seat| seat.disk_id != learner.disk_id)
+    }
+
+    fn best_without(
+        &self,
+        scene: &Scene<'_>,
+        shard: &Shard,
+        (gone, free_bytes_min): (&[u64], u64),
+    ) -> Option<Seat> {
+        let others = || shard.replicas.iter().filter(|one| !gone.contains(&one.replica_id));
         let zone_of = |name: &str| scene.placement.node(name).map(|node| node.zone.as_str());
         let zones: BTreeSet<&str> = others().filter_map(|one| zone_of(&one.node)).collect();
         let open = |node: &&Node| !others().any(|one| one.node == node.name);
         let nodes = scene.placement.nodes.iter().filter(open);
         let disks = nodes.flat_map(|node| node.disks.iter().map(move |disk| (node, disk)));
-        let good = disks.filter(|(node, disk)| takes(scene, node, disk));
+        let told = |node: &Node, disk: &Disk| scene.told(&node.name, disk.disk_id);
+        let good = disks.filter(|(node, disk)| {
+            takes(scene, node, disk)
+                && told(node, disk).is_some_and(|told| told.free_bytes >= free_bytes_min)
+        });
         let best = good.min_by_key(|(node, disk)| {
             let same_zone = !node.zone.is_empty() && zones.contains(node.zone.as_str());
             let of_disk = self.replicas.get(&disk.disk_id).copied().unwrap_or_default();
             // Why the disk first: a new disk on the same node is emptier than any other.
             let of_node = self.of_node.get(&node.name).copied().unwrap_or_default();
             let is_shunned = scene.shunned.contains(&disk.disk_id);
-            (is_shunned, same_zone, self.n_learners(disk.disk_id), of_disk, of_node, disk.disk_id)
+            // Why the learners in between: many that are filled at once are spread over all other disks.
+            let share = told(node, disk).map_or(0, free_share);
+            let room = (share == 0, self.n_learners(disk.disk_id), Reverse(share));
+            (is_shunned, same_zone, room, of_disk, of_node, disk.disk_id)
         });
         best.map(|(node, disk)| Seat { node: node.name.clone(), disk_id: disk.disk_id })
     }
+}
+
+/// How many of so many parts of a disk are free.
+fn free_share(told: &Disk) -> u64 {
+    told.free_bytes / (told.size_bytes / SHARES).max(1)
 }
 
 /// Whether a disk takes replicas now.

@@ -1,0 +1,78 @@
+//! On which disk a new replica goes.
+
+use api::placement::Replica;
+
+use super::*;
+
+#[test]
+fn a_disk_on_which_replicas_cannot_run_is_no_place_for_another() {
+    let mut world = World::new(5, 1, 1);
+    let used: BTreeSet<String> =
+        world.placement().shards[1].replicas.iter().map(|one| one.node.clone()).collect();
+    let free: Vec<u8> = (1..=5).filter(|n| !used.contains(&format!("n{n}"))).collect();
+    world.shunned.insert(disk_id(free[0], 0));
+    let leaves = used.first().unwrap().clone();
+    world.note(Command::SetDraining(leaves, true));
+    world.settle();
+    assert!(world.is_whole());
+    let placement = world.placement();
+    let mut all = placement.shards.iter().flat_map(|shard| &shard.replicas);
+    assert!(all.all(|one| one.node != format!("n{}", free[0])), "{placement:?}");
+}
+
+/// The nodes of five that have no replica of the first shard.
+fn without_replica(world: &World) -> Vec<u8> {
+    let placement = world.placement();
+    let has = |n: &u8| placement.shards[1].replicas.iter().any(|one| one.node == format!("n{n}"));
+    (1..=5).filter(|n| !has(n)).collect()
+}
+
+#[test]
+fn a_disk_that_is_nearly_full_is_no_place_while_there_is_another_one() {
+    for nth in 0..2 {
+        let mut world = World::new(5, 1, 1);
+        let tight = disk_id(without_replica(&world)[nth], 0);
+        world.free_bytes.insert(tight, 1 << 34);
+        let leaves = world.placement().shards[1].replicas[0].node.clone();
+        world.note(Command::SetDraining(leaves, true));
+        world.settle();
+        assert!(world.is_whole());
+        let replicas = &world.placement().shards[1].replicas;
+        assert!(replicas.iter().all(|one| one.disk_id != tight), "{replicas:?}");
+    }
+}
+
+#[test]
+fn a_learner_that_does_not_fit_is_made_anew_where_it_does() {
+    let mut world = World::new(5, 1, 1);
+    world.shard_bytes = 1 << 38;
+    let leaves = world.placement().shards[1].replicas[0].node.clone();
+    world.note(Command::SetDraining(leaves.clone(), true));
+    for action in world.plan().actions {
+        world.act(&action, false);
+    }
+    let replicas = world.placement().shards[1].replicas.clone();
+    let learner = replicas.iter().find(|one| one.role == ReplicaRole::Learner).unwrap();
+    // Others took what was free there.
+    world.free_bytes.insert(learner.disk_id, 5 << 30);
+    let plan = world.settle();
+    assert!(world.is_whole(), "{:?}", plan.waiting);
+    let replicas = &world.placement().shards[1].replicas;
+    let is_bad = |one: &Replica| {
+        one.disk_id == learner.disk_id || one.node == leaves || one.replica_id == learner.replica_id
+    };
+    assert!(!replicas.iter().any(is_bad), "{replicas:?}");
+}
+
+#[test]
+fn a_learner_that_fits_nowhere_stays_where_it_is_and_says_so() {
+    let mut world = World::new(5, 1, 1);
+    world.shard_bytes = 1 << 38;
+    world.free_bytes.extend((1..=5).map(|n| (disk_id(n, 0), 5 << 30)));
+    let leaves = world.placement().shards[1].replicas[0].node.clone();
+    world.note(Command::SetDraining(leaves, true));
+    let plan = world.settle();
+    assert!(!world.is_whole());
+    let is_said = |line: &String| line.contains("does not fit on");
+    assert!(plan.waiting.iter().any(is_said), "{:?}", plan.waiting);
+}
