@@ -49,6 +49,7 @@ pub(crate) async fn text(shared: &Shared) -> String {
     replicas(&mut page, shared);
     copies(&mut page, shared);
     disks(&mut page, shared, marks);
+    pinned(&mut page, shared);
     scrub::metrics(shared, &mut page.0);
     page.0
 }
@@ -192,6 +193,18 @@ fn disks(page: &mut Page, shared: &Shared, marks: Option<Vec<Sample>>) {
     });
     let help = "How long the sync under way takes already, in milliseconds.";
     page.family("rookery_disk_sync_pending_ms", "gauge", help, pending);
+}
+
+/// What the log of each replica on the disks here, be it running or not, keeps of its disk's journal.
+fn pinned(page: &mut Page, shared: &Shared) {
+    let name = "rookery_journal_pinned_bytes";
+    let help = "Bytes of the journal that cannot come free before this replica's log is cut.";
+    page.head(name, "gauge", help);
+    for disk in shared.disks.dirs.iter().filter_map(|dir| dir.disk.as_ref()) {
+        for (replica, shard) in disk.replicas() {
+            page.of_replica(name, (shard, replica), disk.pinned_bytes(replica));
+        }
+    }
 }
 
 /// Where the meta group has a replica: what it remembers of all disks.

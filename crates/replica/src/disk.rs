@@ -115,6 +115,8 @@ struct State {
     is_collecting: bool,
     /// or it is not before this; `None`: at once.
     collect_at: Option<tokio::time::Instant>,
+    /// The replica of which was told last that its log keeps much of the journal, if it still does.
+    pinning: Option<u64>,
 }
 
 /// A replica's place on its disk; while it lives, nobody else gets it.

@@ -1,4 +1,4 @@
-//! When the journal of a disk is collected.
+//! When the journal of a disk is collected, and what keeps it from coming free.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -16,6 +16,10 @@ const SHORT_REST: u32 = 4;
 const VAIN_PART: u32 = 8;
 /// Limit: it rests so long at least.
 const REST_MIN: Duration = Duration::from_secs(1);
+
+/// A log that keeps so many times as much of the journal as makes a replica write a checkpoint and cut it is
+/// one that cannot be cut.
+const PINNED_TIMES: u64 = 4;
 
 /// The journal of a disk is being collected; while this lives, nobody else begins to.
 struct Turn {
@@ -71,6 +75,7 @@ impl Disk {
             if let Ok(done) = &collected {
                 turn.rest = rest(every, began.elapsed(), turn.disk.refuses_growth(), done);
             }
+            turn.disk.tell_of_pinning();
             collected
         };
         match self.blocking().run(collect).await {
@@ -82,6 +87,29 @@ impl Disk {
             }
             Ok(Err(error)) => tracing::warn!(%error, "journal cannot be collected"),
             Err(error) => tracing::error!(%error, "collecting the journal panicked"),
+        }
+    }
+
+    /// Bytes of the journal that cannot come free as long as the log of a replica is not cut, be it running
+    /// or not.
+    pub fn pinned_bytes(&self, replica: u64) -> u64 {
+        self.journal().pinned_bytes(ReplicaId(replica))
+    }
+
+    /// Says it once if some log keeps much of the journal: its group may have no majority, or it is stopped.
+    fn tell_of_pinning(&self) {
+        let usual_bytes = self.options.upkeep.pinned_bytes.saturating_mul(PINNED_TIMES);
+        let all = self.replicas().into_iter();
+        let all = all.map(|(replica, shard)| (self.pinned_bytes(replica), replica, shard));
+        let most = all.max().filter(|(n_bytes, ..)| *n_bytes > usual_bytes);
+        let replica = most.map(|(_, replica, _)| replica);
+        let told = std::mem::replace(&mut self.lock().pinning, replica);
+        match most {
+            Some((n_bytes, replica, shard)) if told != Some(replica) => {
+                tracing::warn!(replica, %shard, n_bytes, "a log keeps the journal from coming free");
+            }
+            None if told.is_some() => tracing::info!("no log keeps the journal any more"),
+            _ => {}
         }
     }
 }
@@ -101,7 +129,51 @@ fn rest(every: Duration, took: Duration, is_full: bool, done: &Collected) -> Dur
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use journal::sim::SimStorage;
+    use journal::{Record, Storage};
+
     use super::*;
+    use crate::disk::DiskOptions;
+    use crate::upkeep::Upkeep;
+
+    fn opened(dir: &Path, storage: &SimStorage) -> Arc<Disk> {
+        let journal = journal::Options {
+            segment_bytes: 64 << 10,
+            hard_free_bytes: 0,
+            soft_free_bytes: 0,
+            threaded: false,
+            ..journal::Options::default()
+        };
+        let upkeep = Upkeep { pinned_bytes: 1, ..Upkeep::default() };
+        let storage: Arc<dyn Storage> = Arc::new(storage.clone());
+        let storage = Some(storage);
+        Disk::open(dir, DiskOptions { journal, upkeep, storage, ..DiskOptions::default() }).unwrap()
+    }
+
+    #[tokio::test]
+    async fn whose_log_keeps_the_journal_is_told_until_it_is_cut() {
+        let (dir, storage) = (tempfile::tempdir().unwrap(), SimStorage::new(4 << 20));
+        Disk::format_storage(&storage).unwrap();
+        let disk = opened(dir.path(), &storage);
+        let replica = ReplicaId(7);
+        let born = Record::Born { replica, meta: 3u32.to_be_bytes().to_vec().into() };
+        let meta = vec![0; 48].into();
+        let entry = Record::Append { replica, index: 1, meta, blobs: Vec::new() };
+        disk.journal().append_wait(vec![born, entry]).unwrap();
+        drop(disk);
+        // It is not started.
+        let disk = opened(dir.path(), &storage);
+        assert!(disk.pinned_bytes(7) > PINNED_TIMES && disk.pinned_bytes(8) == 0);
+        disk.tell_of_pinning();
+        assert_eq!(disk.lock().pinning, Some(7));
+        let meta = vec![0; 48].into();
+        let purge = Record::Purge { replica, upto_index_inclusive: 1, meta };
+        disk.journal().append_wait(vec![purge]).unwrap();
+        disk.tell_of_pinning();
+        assert_eq!((disk.lock().pinning, disk.pinned_bytes(7)), (None, 0));
+    }
 
     #[test]
     fn a_collection_hurries_where_space_is_short_and_some_may_come_free() {
