@@ -2,14 +2,18 @@
 
 use anyhow::{Result, bail};
 use api::client::Client;
+use futures_util::future::try_join_all;
 use mailbox::answer::GroupRecord;
 use mailbox::command::{Command, SetGroup};
-use mailbox::{Address, Answer, Outcome, Query, Refusal};
+use mailbox::{Address, Answer, Outcome, Query, Refusal, ShardId};
 
 use crate::account::{Accounts, data_shards, words};
 
 /// Limit: how often a group is read anew because somebody else changed it meanwhile.
 const ATTEMPTS_MAX: u32 = 20;
+
+/// Limit: shards that are asked at once: who deletes an account waits for all of them.
+const SHARDS_AT_ONCE: usize = 16;
 
 /// The operator's hand on groups.
 pub struct Groups<'a> {
@@ -52,23 +56,29 @@ impl<'a> Groups<'a> {
     /// All groups, by address.
     pub async fn list(&self) -> Result<Vec<GroupRecord>> {
         let mut all: Vec<GroupRecord> = Vec::new();
-        for shard in data_shards(self.client) {
-            let mut after = None;
-            loop {
-                match self.accounts.ask(shard, Query::Groups(after.take())).await? {
-                    Answer::Groups(page, more) => {
-                        after = page.last().map(|group| group.address.clone());
-                        all.extend(page);
-                        if !more || after.is_none() {
-                            break;
-                        }
-                    }
-                    other => bail!("list groups: unexpected answer {other:?}"),
-                }
-            }
+        for some in data_shards(self.client).chunks(SHARDS_AT_ONCE) {
+            let listing: Vec<_> = some.iter().map(|shard| self.of_shard(*shard)).collect();
+            all.extend(try_join_all(listing).await?.into_iter().flatten());
         }
         all.sort_by(|a, b| a.address.cmp(&b.address));
         Ok(all)
+    }
+
+    async fn of_shard(&self, shard: ShardId) -> Result<Vec<GroupRecord>> {
+        let mut all: Vec<GroupRecord> = Vec::new();
+        loop {
+            let after = all.last().map(|group| group.address.clone());
+            match self.accounts.ask(shard, Query::Groups(after)).await? {
+                Answer::Groups(page, more) => {
+                    let more = more && !page.is_empty();
+                    all.extend(page);
+                    if !more {
+                        return Ok(all);
+                    }
+                }
+                other => bail!("list groups: unexpected answer {other:?}"),
+            }
+        }
     }
 
     /// Puts one address in the place of others wherever they are members, or none; groups that had one

@@ -422,6 +422,33 @@ fn an_address_is_a_group_s_or_an_account_s() {
     assert_eq!(refused(&mut shard, set(&["al@x.test"])), Refusal::Taken);
 }
 
+fn set_group(shard: &mut Shard, n: usize, members: Vec<Address>) {
+    let address = address(&format!("g{n:03}@example.test"));
+    let set = SetGroup { address, members, expected: None };
+    assert_eq!(shard.run(Command::SetGroup(set)), Outcome::Done);
+}
+
+#[test]
+fn a_page_of_groups_has_as_many_as_are_not_too_large() {
+    let mut shard = Shard::with_account();
+    for n in 0..600 {
+        set_group(&mut shard, n, vec![address("al@x.test")]);
+    }
+    let Answer::Groups(first, true) = shard.ask(&Query::Groups(None)) else { panic!("groups") };
+    assert_eq!(first.len(), 512);
+    let after = Query::Groups(first.last().map(|group| group.address.clone()));
+    let Answer::Groups(second, false) = shard.ask(&after) else { panic!("groups") };
+    assert_eq!(second.len(), 600 - 512);
+
+    let large = |n: usize| address(&format!("{}{n:03}@x.test", "a".repeat(100)));
+    for n in 0..100 {
+        set_group(&mut shard, n, (0..100).map(large).collect());
+    }
+    let Answer::Groups(first, true) = shard.ask(&Query::Groups(None)) else { panic!("groups") };
+    // Each takes some 11 KB.
+    assert!((40..60).contains(&first.len()), "{}", first.len());
+}
+
 #[test]
 fn a_group_that_changed_since_it_was_read_is_not_written_over() {
     let mut shard = Shard::with_account();

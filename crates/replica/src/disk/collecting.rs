@@ -106,7 +106,7 @@ impl Disk {
         let told = std::mem::replace(&mut self.lock().pinning, replica);
         match most {
             Some((n_bytes, replica, shard)) if told != Some(replica) => {
-                tracing::warn!(replica, %shard, n_bytes, "a log keeps the journal from coming free");
+                tracing::warn!(replica, %shard, n_bytes, "a log keeps much of the journal");
             }
             None if told.is_some() => tracing::info!("no log keeps the journal any more"),
             _ => {}
