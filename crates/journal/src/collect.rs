@@ -181,8 +181,8 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Where little is free: empties more of those that were looked at, now or earlier, the least alive first,
-    /// until enough is free or enough was done at once.
+    /// Where little is free: empties more of those that were looked at, now or earlier, the least alive
+    /// first, until enough is free or enough was done at once.
     fn make_room(&mut self, left: &mut Collecting) -> Result<(), Error> {
         let mut order: Vec<(u64, SegmentId)> =
             left.seen.iter().map(|(segment, share)| (*share, *segment)).collect();

@@ -46,8 +46,8 @@ pub(super) struct Scene<'a> {
     pub replace_after: Duration,
     /// For how long replicas on good disks have not run.
     pub unwell: &'a BTreeMap<(ShardId, u64), Duration>,
-    /// Disks on which replicas could not run lately, or did not fit: new ones go there only where nothing else
-    /// is left.
+    /// Disks on which replicas could not run lately, or did not fit: new ones go there only where nothing
+    /// else is left.
     pub shunned: &'a BTreeSet<DiskId>,
 }
 
