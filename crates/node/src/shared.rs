@@ -140,7 +140,8 @@ impl Known {
         let placement = self.placement();
         let Some(placed) = placement.node(&node.name) else { return };
         // Why the disks: another process may go by its name while it runs.
-        let is_placed = |disk: &Disk| placed.disks.iter().any(|other| other.disk_id == disk.disk_id);
+        let is_placed =
+            |disk: &Disk| placed.disks.iter().any(|other| other.disk_id == disk.disk_id);
         if placed.run_id != node.run_id && node.disks.iter().any(is_placed) {
             let (address, instead_of) = (node.address.clone(), placed.run_id);
             let heard = Heard { address, instead_of, at: Instant::now() };

@@ -168,7 +168,11 @@ impl Link {
     }
 
     /// One connection from beginning to end; whether there was one.
-    async fn exchange(self: &Arc<Self>, mut client: RaftClient<Channel>, frames: Frames) -> (bool, Status) {
+    async fn exchange(
+        self: &Arc<Self>,
+        mut client: RaftClient<Channel>,
+        frames: Frames,
+    ) -> (bool, Status) {
         let Frames { first, queued, n_bytes } = frames;
         let queued = stream::iter(first).chain(ReceiverStream::new(queued));
         let link = Arc::clone(self);
