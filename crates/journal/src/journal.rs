@@ -334,6 +334,11 @@ impl Journal {
         self.shared.sync_health()
     }
 
+    /// What a sync of this disk takes, smoothed, when something was written last.
+    pub fn sync_time(&self) -> Duration {
+        Duration::from_micros(self.shared.sync_time_us.load(Relaxed))
+    }
+
     /// Sequence of the last frame that is synced. It only grows, also over restarts, power cuts and
     /// damage that leaves the last synced frame's head: a journal that wakes up with less
     /// ([`Recovered::sequence`]) is not the one that said so, but an older copy.

@@ -26,6 +26,8 @@ pub(crate) struct Shared {
     pub counters: Counters,
     /// Sequence of the last frame that is synced, with everything before it.
     pub synced_sequence: AtomicU64,
+    /// What a sync takes, smoothed.
+    pub sync_time_us: AtomicU64,
     index: Mutex<Index>,
     health: Mutex<Health>,
 }
@@ -134,6 +136,7 @@ impl Shared {
             options,
             counters: Counters::default(),
             synced_sequence: AtomicU64::new(0),
+            sync_time_us: AtomicU64::new(0),
             index: Mutex::new(index),
             health: Mutex::new(Health {
                 poisoned: None,

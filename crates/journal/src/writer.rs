@@ -268,6 +268,8 @@ impl Writer {
 
     /// A file for a frame that is synced beside others, if this disk is one whose syncs take long.
     fn file_in_flight(&mut self) -> Option<Arc<dyn StorageFile>> {
+        let sync_time = self.in_flight.sync_time();
+        self.shared.sync_time_us.store(sync_time.as_micros() as u64, Relaxed);
         if !self.shared.options.threaded || !self.in_flight.is_overlapped() {
             return None;
         }

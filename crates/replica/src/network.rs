@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::checkpoint::{Checkpoint, Part};
 use crate::codec::{self, BadBytes, Reader};
 use crate::confirm::Memory;
-use crate::pace::{Followers, Following, Paced, size_bytes};
+use crate::pace::{Followers, Following, Paced, SLOW_DISK, size_bytes};
 use crate::pipeline::{AppendResult, Pipeline};
 use crate::raft::{LogId, Member, Types, Vote};
 use crate::state::{Applying, Snapshot};
@@ -79,6 +79,12 @@ impl Network {
     /// never arrive where it takes longer than that. Who waits is told at once when the connection breaks.
     pub fn patience_for(&self, n_bytes: usize) -> Duration {
         self.patience + Duration::from_millis((n_bytes * 1000 / BYTES_PER_SECOND) as u64)
+    }
+
+    /// Whether the own disk is one whose syncs take long.
+    fn is_slow_to_sync(&self) -> bool {
+        let applying = self.applying.upgrade();
+        applying.is_some_and(|applying| applying.local.disk.journal().sync_time() >= SLOW_DISK)
     }
 
     /// Refuses files that are not as they were written or lack rows, and has them written anew: what is
@@ -161,7 +167,7 @@ impl Peer {
             let followers = &peer.network.followers;
             followers.answered(peer.id, called.is_ok());
             if has_entries {
-                followers.synced(peer.id, begun.elapsed());
+                followers.synced(peer.id, begun.elapsed(), peer.network.is_slow_to_sync());
             }
             let meta = called.map_err(rpc_error)?.meta;
             let response = wire::read_append_response(meta).map_err(bad_bytes)?;

@@ -28,6 +28,9 @@ const LARGE_BYTES: usize = 256 << 10;
 /// Another follower that took so long to sync entries is slower than the last one that gathers: it is the
 /// last one then that makes the majority. Longer than a sync on a busy machine, or that would count.
 const SLOW: Duration = Duration::from_millis(50);
+/// Where a sync of the leader's own disk takes so long, theirs will as well, and entries gather for nobody:
+/// whichever follower syncs them first makes the majority.
+pub(crate) const SLOW_DISK: Duration = Duration::from_millis(3);
 /// For how long nothing gathers after leadership was offered to another. As long as a node that goes
 /// down tries; when nobody took it by then, this one leads on.
 const HURRY: Duration = Duration::from_secs(2);
@@ -116,10 +119,10 @@ impl Followers {
         }
     }
 
-    /// How long one took to sync entries.
-    pub fn synced(&self, follower: u64, took: Duration) {
+    /// How long one took to sync entries, and whether syncs take long here (`is_slow`).
+    pub fn synced(&self, follower: u64, took: Duration, is_slow: bool) {
         if !self.is_last(follower) {
-            self.is_slow.store(took >= SLOW, Ordering::Relaxed);
+            self.is_slow.store(is_slow || took >= SLOW, Ordering::Relaxed);
         }
     }
 
@@ -245,12 +248,14 @@ mod tests {
     #[tokio::test]
     async fn no_entries_gather_while_another_follower_is_slow() {
         let followers = followers();
-        followers.synced(2, SLOW);
+        followers.synced(2, SLOW, false);
         assert_eq!(n_at_once(paced(&followers, 3, &[100; 4])), 4);
         assert!(followers.may_wait(3), "it answers, only its disk is slow");
-        followers.synced(2, SLOW / 2);
-        followers.synced(3, SLOW);
+        followers.synced(2, SLOW / 2, false);
+        followers.synced(3, SLOW, true);
         assert_eq!(n_at_once(paced(&followers, 3, &[100; 4])), 1);
+        followers.synced(2, SLOW / 2, true);
+        assert_eq!(n_at_once(paced(&followers, 3, &[100; 4])), 4, "all disks are slow");
     }
 
     #[tokio::test]
