@@ -173,7 +173,11 @@ impl Round<'_> {
             let alive = self.look(segment, &is_wanted)?;
             left.seen.remove(&segment);
             if is_nearly_dead(&alive) {
-                self.empty(segment, len, &alive.bodies)?;
+                match self.empty(segment, len, &alive.bodies) {
+                    // Why it goes on: where nothing is alive no room is needed.
+                    Err(Error::Full | Error::Overloaded) => {}
+                    done => done?,
+                }
             } else if is_eligible(&alive) {
                 left.seen.insert(segment, alive.copies_bytes.saturating_mul(1000) / len.max(1));
             }
@@ -212,7 +216,7 @@ impl Round<'_> {
             }
             match self.empty(segment, len, &alive.bodies) {
                 // Others took the room; it is tried again.
-                Err(Error::Full) => break,
+                Err(Error::Full | Error::Overloaded) => break,
                 done => done?,
             }
         }

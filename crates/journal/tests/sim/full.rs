@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use journal::sim::SimStorage;
-use journal::{Error, Journal, Options, Record, Recovered, SpaceLevel};
+use journal::{Digest, Error, Journal, Options, Record, Recovered, ReplicaId, SpaceLevel};
 
 use crate::model::{
     Model, apply, blob, entry, formatted, options, purge, recovered_model, truncate, vote,
@@ -139,6 +139,29 @@ fn garbage_collection_makes_room_on_a_full_disk() {
     drop(journal);
     let (journal, recovered) = open(&storage);
     assert_eq!(recovered_model(&journal, &recovered).unwrap(), known);
+}
+
+#[test]
+fn dead_segments_go_though_there_is_no_room_to_empty_one_before_them() {
+    let storage = formatted(16 * SEGMENT);
+    let (journal, _) = open(&storage);
+    let refused = fill(&journal, &mut Model::new(), 1);
+    journal.append_wait(vec![purge(1, refused - 1)]).unwrap();
+    let first = journal.segments()[0];
+    // Others take the rest, and votes the reserve.
+    storage.set_total_bytes(0);
+    for len in [1000, 100, 0] {
+        let vote = || Record::Vote { replica: ReplicaId(1), vote: vec![7; len].into() };
+        while journal.append_wait(vec![vote()]).is_ok() {}
+    }
+    let kept = blob(1, 900);
+    let is_live = |_, digest: &Digest, _| *digest == kept.digest;
+    let collected = journal.collect(&is_live, &|_, _, _, _| {}).unwrap();
+    assert!(collected.deleted.len() > 4, "{collected:?}");
+    assert_eq!(journal.segments()[0], first);
+    storage.set_total_bytes(16 * SEGMENT);
+    let collected = journal.collect(&is_live, &|_, _, _, _| {}).unwrap();
+    assert!(collected.deleted.contains(&first) && collected.moved_bytes > 0, "{collected:?}");
 }
 
 #[test]
