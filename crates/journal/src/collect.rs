@@ -44,6 +44,8 @@ pub struct Collected {
     pub is_cut: bool,
     /// Little is free: segments that are more alive than usual are emptied.
     pub is_short: bool,
+    /// Since something came free last, or as much became short, all segments were gone over.
+    pub is_vain: bool,
 }
 
 /// What a collection leaves to the next one.
@@ -54,6 +56,8 @@ pub(crate) struct Collecting {
     /// Segments up to so many percent alive are emptied; 0 where nothing is short, and only those that are
     /// nearly dead are.
     upto_percent: u64,
+    /// Segments that were gone over since something came free, or since that number is what it is.
+    n_in_vain: usize,
     /// Segments that are no more alive than that, and the share that was alive when it was looked at, in
     /// thousandths. Limit: one for each segment.
     seen: BTreeMap<SegmentId, u64>,
@@ -98,12 +102,16 @@ pub(crate) fn collect(
     round.make_room(left)?;
     let mut done = round.done;
     (done.is_cut, done.is_short) = (left.next.is_some(), left.upto_percent > 0);
+    if !done.deleted.is_empty() {
+        (left.n_in_vain, done.is_vain) = (0, false);
+    }
     Ok(done)
 }
 
 impl Collecting {
     /// Looks how much is free.
     fn weigh(&mut self, shared: &Shared) {
+        let before = self.upto_percent;
         self.upto_percent = match shared.storage.space() {
             Ok(space) => {
                 let relief = space.total_bytes / 100 * RELIEF_PERCENT;
@@ -113,6 +121,9 @@ impl Collecting {
             }
             Err(_) => 0,
         };
+        if self.upto_percent != before {
+            self.n_in_vain = 0;
+        }
         if self.upto_percent == 0 {
             self.seen.clear();
         }
@@ -162,6 +173,7 @@ impl Round<'_> {
             _ => options.collect_looks_max.div_ceil(2),
         };
         let nearly_dead_bytes = options.segment_bytes / 100 * options.collect_below_percent;
+        let n_candidates = candidates.len();
         for (segment, len) in candidates {
             if self.n_looks >= looks_max {
                 left.next = Some(segment);
@@ -171,6 +183,7 @@ impl Round<'_> {
             let is_eligible = |alive: &Alive| alive.is_upto(len, percent);
             let is_wanted = |alive: &Alive| is_nearly_dead(alive) || is_eligible(alive);
             let alive = self.look(segment, &is_wanted)?;
+            left.n_in_vain += 1;
             left.seen.remove(&segment);
             if is_nearly_dead(&alive) {
                 match self.empty(segment, len, &alive.bodies) {
@@ -182,6 +195,7 @@ impl Round<'_> {
                 left.seen.insert(segment, alive.copies_bytes.saturating_mul(1000) / len.max(1));
             }
         }
+        self.done.is_vain = left.n_in_vain >= n_candidates;
         Ok(())
     }
 

@@ -127,6 +127,24 @@ fn a_collection_asks_about_few_bodies_and_goes_on_where_it_stopped() {
     assert!(n_looks < 20 + 40, "{n_looks}");
 }
 
+#[test]
+fn a_journal_that_was_gone_over_in_vain_says_so_until_something_comes_free() {
+    let storage = formatted(AMPLE);
+    drop(sealed(&storage));
+    let options = Options { collect_looks_max: 20, ..options() };
+    let (journal, _) = Journal::open(Arc::new(storage.clone()), options).unwrap();
+    let collect = |is_live: bool| journal.collect(&|_, _, _| is_live, &|_, _, _, _| ()).unwrap();
+    let began = collect(true);
+    assert!(began.is_cut && !began.is_vain, "{began:?}");
+    let n_segments = journal.segments().len();
+    assert!((0..n_segments).any(|_| collect(true).is_vain));
+    let goes_on = collect(true);
+    assert!(goes_on.is_cut && goes_on.is_vain, "{goes_on:?}");
+    let freed = collect(false);
+    assert!(!freed.deleted.is_empty() && !freed.is_vain, "{freed:?}");
+    assert!(!collect(true).is_vain);
+}
+
 /// A journal of some 25 segments with ten bodies each, none of which is needed for the log.
 fn sealed(storage: &SimStorage) -> Journal {
     let (journal, _) = open(storage).unwrap();

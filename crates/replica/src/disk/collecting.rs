@@ -117,7 +117,7 @@ impl Disk {
 /// How long it is until the next collection after one that took so long. Where there is little space and some
 /// more may come free it hurries, and where growth is refused it hardly rests.
 fn rest(every: Duration, took: Duration, is_full: bool, done: &Collected) -> Duration {
-    let goes_on = done.is_cut || !done.deleted.is_empty();
+    let goes_on = !done.deleted.is_empty() || (done.is_cut && !done.is_vain);
     let rest = match (is_full || done.is_short, goes_on) {
         (false, _) => every,
         (true, false) => every / VAIN_PART,
@@ -187,6 +187,9 @@ mod tests {
         assert_eq!(rest(every, every * 9, true, &short), every);
         let vain = Collected { is_cut: false, ..short };
         assert_eq!(rest(every, took, true, &vain), every / VAIN_PART);
+        // However much there is to look at: all of it was looked at.
+        let vain_for_now = Collected { is_cut: true, is_vain: true, ..vain.clone() };
+        assert_eq!(rest(every, took, true, &vain_for_now), every / VAIN_PART);
         assert_eq!(rest(Duration::from_millis(10), took, true, &vain), Duration::from_millis(10));
     }
 }
