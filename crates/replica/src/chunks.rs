@@ -34,6 +34,8 @@ const CHUNKS_MAX: usize = 64;
 const RESPONSE_BYTES_MAX: usize = 4 << 20;
 /// Digests in one list.
 const LIST_MAX: usize = 4096;
+/// What one of them takes there, with its length.
+const LISTED_BYTES: usize = 36;
 
 const ABSENT: u8 = 0;
 const HERE: u8 = 1;
@@ -56,19 +58,26 @@ impl Replica {
             return Ok(stored);
         }
         let mut error = ChunkError::Unavailable;
-        for peer in core.peers() {
-            match core.fetch(&peer, &[chunk.digest]).await {
-                Ok(found) => {
-                    if let Some(stored) = found.into_iter().next() {
-                        if !hangs {
-                            core.keep(std::slice::from_ref(&stored)).await;
+        let mut peers = core.peers();
+        // Why twice: somebody waits, so the next peer is asked soon. Over a slow network none is so quick.
+        for patience in [core.network.patience, core.network.patience_for(CHUNK_BYTES_MAX)] {
+            let mut late = Vec::new();
+            for peer in peers {
+                match core.fetch_some(&peer, &[chunk.digest], patience).await {
+                    Ok((_, found)) => {
+                        if let Some(stored) = found.into_iter().next() {
+                            if !hangs {
+                                core.keep(std::slice::from_ref(&stored)).await;
+                            }
+                            return Ok(stored);
                         }
-                        return Ok(stored);
+                        error = ChunkError::Missing;
                     }
-                    error = ChunkError::Missing;
+                    Err(PeerError::Deadline) => late.push(peer),
+                    Err(_) => {}
                 }
-                Err(_) => continue,
             }
+            peers = late;
         }
         if hangs {
             // Why whatever they answered: it may be here, where nobody has looked yet.
@@ -162,22 +171,32 @@ impl Core {
         let mut rest: &[Digest] = digests;
         while !rest.is_empty() {
             let some = &rest[..rest.len().min(CHUNKS_MAX)];
-            let meta: Vec<u8> = some.iter().flat_map(|digest| digest.0).collect();
-            // Why not for the first: one that somebody waits for is asked of the next peer soon.
-            let more = ((some.len() - 1) * CHUNK_BYTES_MAX).min(RESPONSE_BYTES_MAX);
-            let patience = self.network.patience_for(more);
-            let response = peer.call(kind::CHUNKS, meta.into(), Vec::new(), patience).await?;
-            let asked = some.to_vec();
-            // Why aside: each is unpacked and hashed.
-            let read = self.claim.disk.blocking().run(move || read_chunks(response, &asked)).await;
-            let (n_answered, mut chunks) = read.map_err(refused)??;
+            let n_bytes = (some.len() * CHUNK_BYTES_MAX).min(RESPONSE_BYTES_MAX + CHUNK_BYTES_MAX);
+            let patience = self.network.patience_for(n_bytes);
+            let (n_answered, mut chunks) = self.fetch_some(peer, some, patience).await?;
             found.append(&mut chunks);
-            if n_answered == 0 {
-                return Err(refused("no answer"));
-            }
             rest = &rest[n_answered..];
         }
         Ok(found)
+    }
+
+    /// The same by one request; and of how many it was answered, which is at least one.
+    async fn fetch_some(
+        &self,
+        peer: &Peer,
+        some: &[Digest],
+        patience: Duration,
+    ) -> Result<(usize, Vec<StoredChunk>), PeerError> {
+        let meta: Vec<u8> = some.iter().flat_map(|digest| digest.0).collect();
+        let response = peer.call(kind::CHUNKS, meta.into(), Vec::new(), patience).await?;
+        let asked = some.to_vec();
+        // Why aside: each is unpacked and hashed.
+        let read = self.claim.disk.blocking().run(move || read_chunks(response, &asked)).await;
+        let (n_answered, chunks) = read.map_err(refused)??;
+        if n_answered == 0 {
+            return Err(refused("no answer"));
+        }
+        Ok((n_answered, chunks))
     }
 
     /// Writes chunks to this disk. Failing is no harm: they can be fetched again.
@@ -253,7 +272,7 @@ impl Core {
         let list = move || store.bodies(after, LIST_MAX);
         let found = self.claim.disk.apart().serve_after_writer(list).await.map_err(refused)?;
         let found = found.map_err(refused)?;
-        let mut out = Vec::with_capacity(1 + 36 * found.len());
+        let mut out = Vec::with_capacity(1 + LISTED_BYTES * found.len());
         out.put_u8(u8::from(is_there && !self.care.is_incomplete()));
         for (digest, pointer) in found {
             out.put_slice(&digest.0);
@@ -383,11 +402,11 @@ impl Core {
     ) -> Result<Page, PeerError> {
         let mut meta = below.to_be_bytes().to_vec();
         meta.extend(after.iter().flat_map(|digest| digest.0));
-        let patience: Duration = self.network.patience;
+        let patience = self.network.patience_for(LIST_MAX * LISTED_BYTES);
         let list = peer.call(kind::CHUNK_LIST, meta.into(), Vec::new(), patience).await?;
         let mut reader = Reader(list.meta);
         let is_peer_whole = reader.u8().map_err(bad)? == 1;
-        let mut listed = Vec::with_capacity(reader.0.len() / 36);
+        let mut listed = Vec::with_capacity(reader.0.len() / LISTED_BYTES);
         while !reader.0.is_empty() {
             let digest = Digest(reader.array().map_err(bad)?);
             listed.push((digest, reader.u32().map_err(bad)?));

@@ -199,6 +199,20 @@ pub async fn start_with(
     Node { name, id, disk, replica }
 }
 
+/// By a transport of its own.
+pub async fn start_by(
+    net: &Net,
+    disk: Arc<Disk>,
+    id: u64,
+    transport: Arc<dyn PeerTransport>,
+) -> Node {
+    let name = format!("n{id}");
+    let config = ReplicaConfig { transport, ..config(net, disk.clone(), &name, id) };
+    let replica = Replica::start(config).await.unwrap();
+    net.connect(&name, replica.clone());
+    Node { name, id, disk, replica }
+}
+
 fn config(net: &Net, disk: Arc<Disk>, name: &str, id: u64) -> ReplicaConfig {
     ReplicaConfig {
         shard: SHARD,
