@@ -75,7 +75,7 @@ impl Core {
             next_index: watch::Sender::new(next_index),
             samples: Samples::default(),
         });
-        config.disk.attach(config.replica_id, &applying);
+        attach(&applying).await?;
         let network = Network {
             shard: config.shard,
             replica: config.replica_id,
@@ -167,6 +167,21 @@ impl Core {
             failed: metrics.running_state.err().map(|fatal| fatal.to_string()),
         }
     }
+}
+
+/// From now on garbage collection asks this replica. What it copied before is found where it is now.
+async fn attach(applying: &Arc<Applying>) -> Result<(), Error> {
+    let Local { disk, replica } = &applying.local;
+    // Why again: meanwhile more may have been copied.
+    while let Err(segments) = disk.attach(*replica, applying) {
+        let (local, store, wanted) = (applying.local.clone(), applying.store(), segments.clone());
+        let found = disk.blocking().run(move || local.relocate(&store, &wanted)).await;
+        if let Err(error) = found.and_then(|found| found) {
+            disk.not_found_in(*replica, segments);
+            return Err(Error::io("find bodies again")(error));
+        }
+    }
+    Ok(())
 }
 
 /// Whether everything that damage took from the log was applied.

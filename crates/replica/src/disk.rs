@@ -117,6 +117,9 @@ struct State {
     collect_at: Option<tokio::time::Instant>,
     /// The replica of which was told last that its log keeps much of the journal, if it still does.
     pinning: Option<u64>,
+    /// Where bodies of replicas that are not attached were copied to: their indexes do not know it.
+    /// Limit: one for each segment that is written until they are.
+    copied: BTreeMap<u64, BTreeSet<SegmentId>>,
 }
 
 /// A replica's place on its disk; while it lives, nobody else gets it.
@@ -322,6 +325,7 @@ impl Disk {
             state.recovered.remove(&replica);
             state.suspects.remove(&replica);
             state.logs.remove(&replica);
+            state.copied.remove(&replica);
             state.dead.insert(replica);
         }
         let dirs = self.dirs_of(replica);
@@ -529,11 +533,6 @@ impl Disk {
     /// Where small files about the disk are.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
-    }
-
-    /// What garbage collection asks about a replica.
-    pub(crate) fn attach(&self, replica: u64, applying: &Arc<Applying>) {
-        self.lock().running.insert(replica, Arc::downgrade(applying));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -1,6 +1,7 @@
 //! What one replica has beside the journal, and how it is opened: an index that is trusted only
 //! after a clean stop or a full count, and is built again from checkpoint and journal otherwise.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -73,8 +74,8 @@ impl Local {
                 // Why: the bodies of the last entries were copied to where they are synced for sure,
                 // and what the index says of them is overwritten.
                 let (this, to) = (self.clone(), store.clone());
-                let moved = self.disk.resynced().into_iter().collect();
-                let relocated = blocking.run(move || this.relocate(&to, moved)).await;
+                let moved: BTreeSet<_> = self.disk.resynced().into_iter().collect();
+                let relocated = blocking.run(move || this.relocate(&to, &moved)).await;
                 relocated.and_then(|done| done).map_err(Error::io("find bodies again"))?;
                 return Ok((store, checkpoints));
             }
@@ -266,8 +267,8 @@ impl Local {
     }
 
     /// Finds the bodies of this replica in these segments again.
-    fn relocate(&self, store: &Store, segments: Vec<SegmentId>) -> io::Result<()> {
-        for segment in segments {
+    pub fn relocate(&self, store: &Store, segments: &BTreeSet<SegmentId>) -> io::Result<()> {
+        for segment in segments.iter().copied() {
             for some in self.bodies_in(segment)?.chunks(LOAD_ROWS) {
                 store.place(some).map_err(io::Error::other)?;
             }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mailbox::{ChunkRef, Digest, Rows, Source, StoredChunk};
 use replica::{DiskOptions, Machine, MachineApplied, Role, Upkeep};
-use support::{Net, Node, leader, options, put, start_with, until};
+use support::{Net, Node, leader, options, put, start_with, try_start, until};
 
 /// Keys written over and over: so many bodies live at once.
 const N_KEYS: u64 = 8;
@@ -215,6 +215,36 @@ async fn a_checkpoint_that_cannot_be_written_stops_nothing_and_is_written_once_i
         node.stop(&net).await;
     }
     assert!(n_checkpoint_files(dir.path()) <= 1 + 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_copied_while_its_replica_does_not_run_is_found_when_it_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let net = Net::default();
+    let mut nodes = vec![support::start(&net, dir.path(), 1).await];
+    found(&nodes).await;
+    let wanted = body(1);
+    put(&nodes, "1=body", vec![wanted.clone()]).await;
+    let first = nodes[0].disk.journal().segments();
+    nodes[0].disk.journal().roll().unwrap();
+    for i in 0..10 {
+        put(&nodes, &format!("{i}=none"), Vec::new()).await;
+    }
+    nodes[0].replica.checkpoint(0).await.unwrap();
+    let least = 8;
+    until(|| nodes[0].replica.status().purged >= least, "the log is cut").await;
+    let Node { disk, replica, name, id } = nodes.pop().unwrap();
+    net.disconnect(&name);
+    replica.shutdown().await.unwrap();
+    drop(replica);
+    until(|| Arc::strong_count(&disk) == 1, "the disk is let go").await;
+    let collected = disk.collect().unwrap();
+    assert!(first.iter().all(|segment| collected.deleted.contains(segment)), "{collected:?}");
+    assert!(collected.moved_bytes > 0, "{collected:?}");
+    let replica = try_start(&net, disk.clone(), &name, id).await.unwrap();
+    let at_hand = || replica.stored_chunk(&wanted.chunk.digest).map(|stored| stored.bytes);
+    until(|| at_hand().as_ref() == Some(&wanted.bytes), "the body is at hand").await;
+    replica.shutdown().await.unwrap();
 }
 
 /// Writes as long as some attempts at a checkpoint take.

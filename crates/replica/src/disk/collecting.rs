@@ -1,14 +1,16 @@
 //! When the journal of a disk is collected, and what keeps it from coming free.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use journal::{Collected, Pointer, ReplicaId};
+use journal::{Collected, Pointer, ReplicaId, SegmentId};
 use mailbox::Digest;
 use tokio::time::Instant;
 
 use super::Disk;
 use crate::error::Error;
+use crate::state::Applying;
 
 /// Where little is free, but growth is not refused, it rests so many times as long as a collection took.
 const SHORT_REST: u32 = 4;
@@ -49,11 +51,42 @@ impl Disk {
             applying.is_body_live(&Digest(*digest), pointer)
         };
         let moved = |replica: ReplicaId, digest: &journal::Digest, old: Pointer, new: Pointer| {
-            if let Some(applying) = applying(replica) {
+            if let Some(applying) = self.applying_or_note(replica, new.segment) {
                 applying.moved(&Digest(*digest), old, new);
             }
         };
         Ok(self.journal().collect(&is_live, &moved)?)
+    }
+
+    /// Who is told that a body of a replica was copied to a segment. If that is nobody, the segment is kept
+    /// in mind for who attaches next.
+    fn applying_or_note(&self, replica: ReplicaId, segment: SegmentId) -> Option<Arc<Applying>> {
+        let mut state = self.lock();
+        let applying = state.running.get(&replica.0).and_then(Weak::upgrade);
+        if applying.is_none() && !state.dead.contains(&replica.0) {
+            state.copied.entry(replica.0).or_default().insert(segment);
+        }
+        applying
+    }
+
+    /// Garbage collection asks this about a replica from now on; unless bodies of it were copied to segments
+    /// in which they have to be found first.
+    pub(crate) fn attach(
+        &self,
+        replica: u64,
+        applying: &Arc<Applying>,
+    ) -> Result<(), BTreeSet<SegmentId>> {
+        let mut state = self.lock();
+        if let Some(segments) = state.copied.remove(&replica) {
+            return Err(segments);
+        }
+        state.running.insert(replica, Arc::downgrade(applying));
+        Ok(())
+    }
+
+    /// They were not found there yet.
+    pub(crate) fn not_found_in(&self, replica: u64, segments: BTreeSet<SegmentId>) {
+        self.lock().copied.entry(replica).or_default().extend(segments);
     }
 
     /// Collects now and then, whoever of the replicas asks, and never twice at once.
@@ -173,6 +206,21 @@ mod tests {
         disk.journal().append_wait(vec![purge]).unwrap();
         disk.tell_of_pinning();
         assert_eq!((disk.lock().pinning, disk.pinned_bytes(7)), (None, 0));
+    }
+
+    #[tokio::test]
+    async fn where_bodies_of_a_replica_are_copied_that_is_not_attached_is_kept_in_mind() {
+        let (dir, storage) = (tempfile::tempdir().unwrap(), SimStorage::new(4 << 20));
+        Disk::format_storage(&storage).unwrap();
+        let disk = opened(dir.path(), &storage);
+        let (replica, segment) = (ReplicaId(7), SegmentId(3));
+        assert!(disk.applying_or_note(replica, segment).is_none());
+        disk.not_found_in(7, BTreeSet::from([SegmentId(2)]));
+        let copied = disk.lock().copied.remove(&7);
+        assert_eq!(copied, Some(BTreeSet::from([SegmentId(2), segment])));
+        disk.lock().dead.insert(7);
+        assert!(disk.applying_or_note(replica, segment).is_none());
+        assert!(disk.lock().copied.is_empty(), "of the dead nothing is looked for");
     }
 
     #[test]
