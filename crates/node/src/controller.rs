@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use api::admin::Replacement;
 use api::meta::{MetaError, ReplicaState};
-use api::placement::{DiskId, Placement};
+use api::placement::{DiskId, Placement, ReplicaRole};
 use mailbox::ShardId;
 
 pub(crate) use self::plan::lag_max;
@@ -81,6 +81,8 @@ struct Memory {
     /// Disks on which a replica could not run or did not fit, and when that was seen last.
     shunned: BTreeMap<DiskId, Instant>,
     asked: BTreeMap<ShardId, (Action, Instant)>,
+    /// The most that learners had and lacked together.
+    sizes: BTreeMap<(ShardId, u64), u64>,
     progress: Progress,
 }
 
@@ -113,13 +115,15 @@ impl Memory {
             unwell: BTreeMap::new(),
             shunned: BTreeMap::new(),
             asked: BTreeMap::new(),
+            sizes: BTreeMap::new(),
             progress: Progress::default(),
         }
     }
 
     /// Makes a plan, and tells operators of it.
     fn look(&mut self, shared: &Shared, placement: &Placement) -> Plan {
-        let heard = heard(shared);
+        let mut heard = heard(shared);
+        self.note_sizes(placement, &mut heard);
         self.note_unwell(placement, &heard);
         self.note_shunned(placement, &heard);
         let unwell = self.unwell.iter().map(|(key, since)| (*key, since.elapsed())).collect();
@@ -136,6 +140,25 @@ impl Memory {
         let replacements = self.progress.of(&scene);
         *lock(&shared.outlook) = Outlook { replacements, waiting: plan.waiting.clone() };
         plan
+    }
+
+    /// How large learners are. One that was started anew tells only of what it got since: what it told before
+    /// counts as received.
+    fn note_sizes(&mut self, placement: &Placement, heard: &mut BTreeMap<String, Heard>) {
+        let all = placement.shards.iter().flat_map(|shard| {
+            shard.replicas.iter().map(move |one| (one.role, (shard.shard, one.replica_id)))
+        });
+        let learners = all.filter(|(role, _)| *role == ReplicaRole::Learner);
+        let learners: BTreeSet<(ShardId, u64)> = learners.map(|(_, key)| key).collect();
+        self.sizes.retain(|key, _| learners.contains(key));
+        for one in heard.values_mut().flat_map(|heard| &mut heard.report.replicas) {
+            let key = (one.shard, one.replica_id);
+            if learners.contains(&key) && one.state != ReplicaState::Starting {
+                let size = self.sizes.entry(key).or_default();
+                *size = (*size).max(one.missing_bytes.saturating_add(one.received_bytes));
+                one.received_bytes = size.saturating_sub(one.missing_bytes);
+            }
+        }
     }
 
     /// Since when replicas have not run although their nodes and disks are well.

@@ -2,6 +2,7 @@
 
 use api::placement::Replica;
 
+use super::super::Memory;
 use super::*;
 
 #[test]
@@ -75,4 +76,67 @@ fn a_learner_that_fits_nowhere_stays_where_it_is_and_says_so() {
     assert!(!world.is_whole());
     let is_said = |line: &String| line.contains("does not fit on");
     assert!(plan.waiting.iter().any(is_said), "{:?}", plan.waiting);
+}
+
+/// A world in which a learner is being filled on a disk that has too little room, with that learner.
+fn cramped() -> (World, Replica) {
+    let mut world = World::new(5, 1, 1);
+    world.shard_bytes = 1 << 38;
+    world.free_bytes.extend((1..=5).map(|n| (disk_id(n, 0), 5 << 30)));
+    let leaves = world.placement().shards[1].replicas[0].node.clone();
+    world.note(Command::SetDraining(leaves, true));
+    world.settle();
+    let replicas = world.placement().shards[1].replicas.clone();
+    let learner = replicas.into_iter().find(|one| one.role == ReplicaRole::Learner).unwrap();
+    (world, learner)
+}
+
+/// What is planned when the learner says of itself what `change` makes of it.
+fn lacks_room(world: &World, learner: &Replica, change: fn(&mut ReplicaReport)) -> Option<u64> {
+    let (placement, mut heard) = (world.placement(), world.reports());
+    let all = heard.values_mut().flat_map(|heard| &mut heard.report.replicas);
+    all.filter(|one| one.replica_id == learner.replica_id).for_each(change);
+    let scene = Scene {
+        placement: &placement,
+        heard: &heard,
+        watching: REPLACE_AFTER,
+        replace_after: REPLACE_AFTER,
+        unwell: &BTreeMap::new(),
+        shunned: &BTreeSet::new(),
+    };
+    scene.lacks_room(&placement.shards[1], learner)
+}
+
+#[test]
+fn a_learner_that_starts_is_not_given_up_for_what_is_not_known_of_it() {
+    let (world, learner) = cramped();
+    assert!(lacks_room(&world, &learner, |_| {}).is_some());
+    let starts = |one: &mut ReplicaReport| {
+        (one.state, one.missing_bytes) = (ReplicaState::Starting, 0);
+    };
+    assert_eq!(lacks_room(&world, &learner, starts), None);
+}
+
+#[test]
+fn what_a_learner_received_before_it_was_started_anew_counts() {
+    let (world, learner) = cramped();
+    let (placement, mut memory) = (world.placement(), Memory::new());
+    let mut received = |missing_bytes, received_bytes| {
+        let mut heard = world.reports();
+        let of = |heard: &mut BTreeMap<String, Heard>, set: Option<(u64, u64)>| {
+            let mut all = heard.values_mut().flat_map(|heard| &mut heard.report.replicas);
+            let one = all.find(|one| one.replica_id == learner.replica_id).unwrap();
+            if let Some(set) = set {
+                (one.missing_bytes, one.received_bytes) = set;
+            }
+            one.received_bytes
+        };
+        of(&mut heard, Some((missing_bytes, received_bytes)));
+        memory.note_sizes(&placement, &mut heard);
+        of(&mut heard, None)
+    };
+    assert_eq!(received(400, 10), 10);
+    assert_eq!(received(10, 400), 400);
+    assert_eq!(received(10, 0), 400);
+    assert_eq!(received(4, 6), 406);
 }
