@@ -97,6 +97,8 @@ pub(super) fn plan(scene: &Scene<'_>) -> Plan {
             scene.shard(shard, urgent, &mut seats, &mut plan);
         }
     }
+    // Order: who was given up before has a new place by now, and may fill the disk that had room.
+    scene.make_room(&mut seats, &mut plan);
     scene.disks(&mut plan);
     plan
 }
@@ -117,7 +119,7 @@ impl<'a> Scene<'a> {
             // What was begun is gone on with in the first round.
             Some(leader) if self.is_half_done(shard, leader.1) => {
                 if urgent {
-                    self.go_on(shard, leader, seats, plan);
+                    self.go_on(shard, leader, plan);
                 }
             }
             _ => self.begin(shard, (leader.is_some(), urgent), seats, plan),
@@ -129,18 +131,11 @@ impl<'a> Scene<'a> {
 
     /// Whether its members are not what the placement says.
     fn is_half_done(&self, shard: &Shard, leader: &ReplicaReport) -> bool {
-        let is_stray = |id: &u64| !shard.replicas.iter().any(|one| one.replica_id == *id);
-        leader.is_joint || learner_of(shard).is_some() || leader.learners.iter().any(is_stray)
+        leader.is_joint || learner_of(shard).is_some() || has_stray(shard, leader)
     }
 
     /// The next step of a change that was begun.
-    fn go_on(
-        &self,
-        shard: &Shard,
-        (node, leader): (&str, &ReplicaReport),
-        seats: &Seats,
-        plan: &mut Plan,
-    ) {
+    fn go_on(&self, shard: &Shard, (node, leader): (&str, &ReplicaReport), plan: &mut Plan) {
         let voters: BTreeSet<u64> = leader.voters.iter().copied().collect();
         let ask_and = |what, then| {
             let change = MemberChange { shard: shard.shard, from_voters: voters.clone(), what };
@@ -176,12 +171,12 @@ impl<'a> Scene<'a> {
             // The only other one, which it replaces: who goes does not lead.
             _ if votes && Some(leader.replica_id) == goes => ask(MemberVerb::Lead(id)),
             _ if votes => ask(MemberVerb::Voters(target)),
-            _ if self.must_leave(shard, learner) || self.fits_elsewhere(shard, learner, seats) => {
+            _ if self.must_leave(shard, learner) => {
                 let forget = Command::RemoveReplica(shard.shard, id);
                 ask_and(MemberVerb::RemoveLearner(id), Some(forget))
             }
             _ if !leader.learners.contains(&id) => ask(MemberVerb::AddLearner(learner.clone())),
-            Some(_) => return self.tell_of_room(shard, learner, plan),
+            Some(_) => return,
             None if Some(leader.replica_id) == goes && placed.len() == 1 => {
                 ask(MemberVerb::Voters(with_learner(None)))
             }
@@ -197,18 +192,39 @@ impl<'a> Scene<'a> {
         plan.actions.push(action);
     }
 
-    /// Whether a learner does not fit on its disk, but on another one.
-    fn fits_elsewhere(&self, shard: &Shard, learner: &Replica, seats: &Seats) -> bool {
-        let Some(needed) = self.lacks_room(shard, learner) else { return false };
-        seats.roomier(self, shard, (learner, needed)).is_some()
-    }
-
-    /// Says it of a learner that fits nowhere.
-    fn tell_of_room(&self, shard: &Shard, learner: &Replica, plan: &mut Plan) {
-        if self.lacks_room(shard, learner).is_some() {
-            let (shard, id, node) = (shard.shard, learner.replica_id, &learner.node);
-            let text = format!("shard {shard}: replica {id} does not fit on {node}, nor elsewhere");
-            plan.waiting.push(text);
+    /// Gives up learners that do not fit on their disks, but on others: of each disk one at a time, since the
+    /// rest may fit then.
+    fn make_room(&self, seats: &mut Seats, plan: &mut Plan) {
+        let shards = || self.placement.shards.iter().filter(|shard| shard.forced.is_none());
+        let led = || shards().filter_map(|shard| Some((shard, self.leader(shard)?)));
+        // Why not: one was given up just now, and its next place is not known yet.
+        let is_one_on_its_way = led().any(|(shard, (_, leader))| has_stray(shard, leader));
+        let mut left = BTreeSet::new();
+        for (shard, (node, leader)) in led() {
+            let Some(learner) = learner_of(shard) else { continue };
+            let (id, of_disk) = (learner.replica_id, learner.disk_id);
+            let is_filled = leader.learners.contains(&id)
+                && !leader.is_joint
+                && !self.must_leave(shard, learner);
+            let Some(needed) = self.lacks_room(shard, learner).filter(|_| is_filled) else {
+                continue;
+            };
+            let Some(seat) = seats.roomier(self, shard, (learner, needed)) else {
+                let (shard, on) = (shard.shard, &learner.node);
+                let text =
+                    format!("shard {shard}: replica {id} does not fit on {on}, nor elsewhere");
+                plan.waiting.push(text);
+                continue;
+            };
+            if is_one_on_its_way || !left.insert(of_disk) {
+                continue;
+            }
+            seats.take(&seat);
+            let from_voters = leader.voters.iter().copied().collect();
+            let what = MemberVerb::RemoveLearner(id);
+            let change = MemberChange { shard: shard.shard, from_voters, what };
+            let forget = Command::RemoveReplica(shard.shard, id);
+            plan.actions.push(Action::Ask(node.to_owned(), change, Some(forget)));
         }
     }
 
@@ -440,6 +456,12 @@ impl Plan {
 /// Entries by which a learner may be behind when it begins to vote, where so many are committed.
 pub(crate) fn lag_max(committed: u64) -> u64 {
     LAG_MAX.min(committed / LAG_SHARE)
+}
+
+/// Whether a replica follows that is not placed any more.
+fn has_stray(shard: &Shard, leader: &ReplicaReport) -> bool {
+    let is_stray = |id: &u64| !shard.replicas.iter().any(|one| one.replica_id == *id);
+    leader.learners.iter().any(is_stray)
 }
 
 fn learner_of(shard: &Shard) -> Option<&Replica> {

@@ -15,6 +15,7 @@ use crate::meta::command::Seat;
 const SHARES: u64 = 8;
 
 /// What each disk and node carries, with what is planned in this round.
+#[derive(Clone)]
 pub(super) struct Seats {
     replicas: BTreeMap<DiskId, usize>,
     learners: BTreeMap<DiskId, usize>,
@@ -57,7 +58,8 @@ impl Seats {
         self.best_without(scene, shard, (&gone, 0))
     }
 
-    /// The best place for a learner that does not fit where it is: one where so much is free.
+    /// The best place for a learner that does not fit where it is: one where so much is free, that nobody
+    /// else fills, and that it gets when it is made anew.
     pub fn roomier(
         &self,
         scene: &Scene<'_>,
@@ -66,8 +68,28 @@ impl Seats {
     ) -> Option<Seat> {
         let gone = [Some(learner.replica_id), learner.replaces];
         let gone: Vec<u64> = gone.into_iter().flatten().collect();
-        let seat = self.best_without(scene, shard, (&gone, free_bytes));
-        seat.filter(|seat| seat.disk_id != learner.disk_id)
+        let seats = self.without(learner);
+        let seat = seats.best_without(scene, shard, (&gone, free_bytes))?;
+        let is_free = seat.disk_id != learner.disk_id && self.n_learners(seat.disk_id) == 0;
+        // Why: it would be made where it does not fit, again and again. One that is not shunned is got at
+        // last, since those before it are shunned when they were tried.
+        let is_got = !scene.shunned.contains(&seat.disk_id)
+            || seats.best_without(scene, shard, (&gone, 0)).as_ref() == Some(&seat);
+        (is_free && is_got).then_some(seat)
+    }
+
+    /// What is carried once a learner is gone.
+    fn without(&self, learner: &Replica) -> Self {
+        let mut seats = self.clone();
+        let counts = [
+            seats.replicas.get_mut(&learner.disk_id),
+            seats.learners.get_mut(&learner.disk_id),
+            seats.of_node.get_mut(&learner.node),
+        ];
+        for n in counts.into_iter().flatten() {
+            *n = n.saturating_sub(1);
+        }
+        seats
     }
 
     fn best_without(

@@ -140,3 +140,33 @@ fn what_a_learner_received_before_it_was_started_anew_counts() {
     assert_eq!(received(10, 0), 400);
     assert_eq!(received(4, 6), 406);
 }
+
+#[test]
+fn of_learners_that_do_not_fit_on_one_disk_one_at_a_time_is_given_up() {
+    let mut world = World::of_copies(3, 1, 6, 1);
+    world.shard_bytes = 1 << 38;
+    world.free_bytes.insert(disk_id(3, 0), 1 << 34);
+    world.note(Command::SetDraining("n1".into(), true));
+    // They are placed, and follow.
+    for _ in 0..2 {
+        for action in world.plan().actions {
+            world.act(&action, false);
+        }
+    }
+    let placement = world.placement();
+    let all = placement.shards.iter().flat_map(|shard| &shard.replicas);
+    let learners = all.filter(|one| one.role == ReplicaRole::Learner && one.node == "n2");
+    assert!(learners.count() > 1, "{placement:?}");
+    world.free_bytes = BTreeMap::from([(disk_id(2, 0), 5 << 30)]);
+    let is_given_up = |action: &&Action| {
+        let Action::Ask(_, change, _) = action else { return false };
+        matches!(change.what, MemberVerb::RemoveLearner(_))
+    };
+    let actions = world.plan().actions;
+    assert_eq!(actions.iter().filter(is_given_up).count(), 1, "{actions:?}");
+    for action in &actions {
+        world.act(action, false);
+    }
+    let actions = world.plan().actions;
+    assert_eq!(actions.iter().filter(is_given_up).count(), 0, "{actions:?}");
+}
