@@ -9,6 +9,7 @@ use axum::routing::get;
 use replica::{Role, Status};
 use tokio::net::TcpListener;
 
+use crate::replicas::are_to_start;
 use crate::shared::Shared;
 
 /// Serves until the node stops.
@@ -37,7 +38,7 @@ async fn healthz(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str
 /// has everything. Kubernetes evicts no pod of a set while another one of it says no here: what this node
 /// lacks must not be taken from the next one.
 async fn readyz(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str) {
-    let starts = !shared.replicas.to_start().is_empty();
+    let starts = are_to_start(&shared);
     // One that stopped for good is replaced, and says nothing of its shard.
     let leaderless = shared.replicas.all().iter().any(|running| {
         let status = running.replica.status();

@@ -299,6 +299,15 @@ async fn start_unless_it_hangs(
     started
 }
 
+/// Whether replicas that live here are still to be started. Those whose disks hang are not counted: if they
+/// are wanted here, the placement has them.
+pub(crate) fn are_to_start(shared: &Shared) -> bool {
+    shared.replicas.to_start().iter().any(|(_, _, disk_id)| {
+        let disk = shared.disks.disk(*disk_id);
+        disk.is_some_and(|disk| !is_waited_for(disk))
+    })
+}
+
 /// It hangs, and may answer again.
 fn is_waited_for(disk: &Disk) -> bool {
     hangs(disk) && !disk.is_poisoned()

@@ -11,7 +11,7 @@ use mailbox::{RowDigest, ShardId};
 use replica::{Role, Status};
 
 use crate::meta::Command;
-use crate::replicas::Running;
+use crate::replicas::{Running, are_to_start};
 use crate::shared::{Shared, lock};
 use crate::{admission, marks, scrub};
 
@@ -35,7 +35,7 @@ pub(crate) async fn report(shared: Arc<Shared>) {
         let placement = shared.known.placement();
         let begun = placement.shards.iter().all(|shard| shard.leader.is_some());
         // Looked at before the report, so that one more tells when all of them follow.
-        let settled = shared.replicas.to_start().is_empty()
+        let settled = !are_to_start(&shared)
             && shared.replicas.all().iter().all(|running| is_settled(running));
         // Why admitted: until then the cluster does not know the disks this node has now.
         if placement.version > 0 && shared.is_admitted() {
