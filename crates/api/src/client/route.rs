@@ -22,6 +22,9 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 const ROUND: Duration = Duration::from_millis(300);
 /// How long others are waited for once a leader was found: one of them may know a later one.
 const OTHERS_TIMEOUT: Duration = Duration::from_millis(30);
+/// Answers nobody has looked at for so long count no more: who led then need not lead now. Longer than
+/// between two looks at a silent leader.
+const UNREAD_FOR: Duration = Duration::from_millis(1_500);
 /// Pause after the first round without a leader.
 const PAUSE_FIRST: Duration = Duration::from_millis(10);
 /// Longest pause; this much later than its election a leader is found at most.
@@ -71,6 +74,18 @@ impl Finding {
 struct Asking {
     answers: FuturesUnordered<BoxFuture<'static, (String, Option<LeaderResponse>)>>,
     asked: BTreeSet<String>,
+    /// When answers were looked at last.
+    read: Option<Instant>,
+}
+
+impl Asking {
+    /// A round begins: what was asked long ago is asked anew.
+    fn resume(&mut self) {
+        if self.read.is_some_and(|at| at.elapsed() > UNREAD_FOR) {
+            *self = Self::default();
+        }
+        self.read = Some(Instant::now());
+    }
 }
 
 impl Route {
@@ -181,6 +196,7 @@ impl Route {
                 return None;
             }
         };
+        asking.resume();
         for name in &names {
             if asking.asked.insert(name.clone()) {
                 asking.answers.push(self.ask(name.clone()));
@@ -191,6 +207,7 @@ impl Route {
         let mut until = Instant::now() + ROUND;
         while let Ok(Some((name, response))) = timeout_at(until, asking.answers.next()).await {
             asking.asked.remove(&name);
+            asking.read = Some(Instant::now());
             if let Some(response) = response {
                 n_strangers += u32::from(response.error.is_some());
                 let leads = response.leader == name;
@@ -205,6 +222,7 @@ impl Route {
                 until = Instant::now() + OTHERS_TIMEOUT;
             }
         }
+        asking.read = Some(Instant::now());
         let best = best.map(|(_, node)| node);
         // Who leads and is not known to be a member has come since the placement was told.
         let is_outdated = best.as_ref().map_or(n_strangers > 0, |node| !names.contains(node));
@@ -225,5 +243,25 @@ impl Route {
             };
             (node, response)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_asked_long_ago_is_asked_anew() {
+        let mut asking = Asking::default();
+        asking.resume();
+        asking.asked.insert("n1".to_owned());
+        advance(UNREAD_FOR / 2).await;
+        asking.resume();
+        assert!(!asking.asked.is_empty(), "a round before this one waits for it");
+        advance(UNREAD_FOR * 2).await;
+        asking.resume();
+        assert!(asking.asked.is_empty());
     }
 }
