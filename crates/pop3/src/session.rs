@@ -148,6 +148,17 @@ impl Session {
         !is_free
     }
 
+    /// Whether QUIT was said, and is not done yet.
+    fn is_quitting(&self) -> bool {
+        matches!(
+            self.doing,
+            Doing::Relocking
+                | Doing::Confirming
+                | Doing::Removing(_)
+                | Doing::Unlocking { is_last: true, .. }
+        )
+    }
+
     /// Works until there is something to ask, enough to send, or too little input.
     fn work(&mut self) {
         while self.question.is_none() && self.output.len() < OUTPUT_BYTES_MAX {
@@ -392,8 +403,9 @@ impl Engine for Session {
         if self.question.is_none() && !self.is_asking() {
             self.work();
         }
-        // Why first: an answer may take seconds, and what is ready is taken by the client meanwhile.
-        if !self.output.is_empty() {
+        // Why first: an answer may take seconds, and what is ready is taken by the client meanwhile. But what
+        // QUIT removes is removed for a client as well that takes no more answers (RFC 1939 6).
+        if !self.output.is_empty() && !(self.is_quitting() && self.question.is_some()) {
             return Step::Send(Bytes::from(std::mem::take(&mut self.output)));
         }
         if let Some(question) = self.question.take() {
