@@ -245,7 +245,14 @@ impl Disks {
             writing.push((dir, asked.map_err(|error| directory(&dir.path, &error))?));
         }
         for (dir, asked) in writing {
-            match asked.by(deadline) {
+            let until = deadline.unwrap_or_else(|| Instant::now() + NOTE_PATIENCE);
+            let mut told = asked.by(Some(until));
+            if told.is_none() && deadline.is_none() {
+                let (disk, path) = (dir.disk_id, dir.path.display());
+                tracing::warn!(%disk, %path, "disk is slow: this node waits for its label");
+                told = asked.by(None);
+            }
+            match told {
                 Some(Ok(())) => {}
                 Some(Err(refusal)) => {
                     let error = refusal.of_disk()?;

@@ -18,7 +18,7 @@ impl<T: Send + 'static> Asked<T> {
     }
 
     /// The answer; `None` if there is none by then.
-    pub fn by(self, deadline: Option<Instant>) -> Option<T> {
+    pub fn by(&self, deadline: Option<Instant>) -> Option<T> {
         let Some(deadline) = deadline else { return self.0.recv().ok() };
         self.0.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
     }
