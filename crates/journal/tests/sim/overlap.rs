@@ -94,19 +94,20 @@ fn frames_are_answered_in_order_and_after_their_own_sync() {
 #[test]
 fn no_more_frames_than_the_limit_are_in_flight() {
     let slow = Slow::new();
-    let [first, second] = [1, 2].map(|replica| slow.frame(vote(replica, "held")));
-    let third = slow.door.hold("sync");
+    let [first, second, last] = [1, 2, 3].map(|replica| slow.frame(vote(replica, "held")));
+    let next = slow.door.hold("sync");
     slow.journal.append_unsynced(vec![vote(9, "goes with the next")]).unwrap();
     let (sender, answer) = channel();
     let done = move |result: Result<_, Error>| sender.send(result.map(drop)).unwrap_or_default();
     slow.journal.append(vec![vote(4, "waits")], Box::new(done)).unwrap();
     assert!(answer.recv_timeout(Duration::from_millis(50)).is_err());
-    assert!(third.has_not_come());
-    assert_eq!(slow.door.written(), second.file, "nothing was written for it either");
+    assert!(next.has_not_come());
+    assert_eq!(slow.door.written(), last.file, "nothing was written for it either");
     first.held.release();
-    third.wait();
+    next.wait();
     second.held.release();
-    third.release();
+    last.held.release();
+    next.release();
     answer.recv_timeout(PATIENCE).unwrap().unwrap();
 }
 
