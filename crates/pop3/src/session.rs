@@ -405,7 +405,8 @@ impl Engine for Session {
         }
         // Why first: an answer may take seconds, and what is ready is taken by the client meanwhile. But what
         // QUIT removes is removed for a client as well that takes no more answers (RFC 1939 6).
-        if !self.output.is_empty() && !(self.is_quitting() && self.question.is_some()) {
+        let asks_first = self.is_quitting() && self.question.is_some();
+        if !self.output.is_empty() && !asks_first {
             return Step::Send(Bytes::from(std::mem::take(&mut self.output)));
         }
         if let Some(question) = self.question.take() {
