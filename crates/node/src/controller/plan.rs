@@ -232,8 +232,11 @@ impl<'a> Scene<'a> {
     pub fn lacks_room(&self, shard: &Shard, replica: &Replica) -> Option<u64> {
         let told = self.told(&replica.node, replica.disk_id)?;
         let report = self.report(shard.shard, replica)?;
-        // Why not one that starts: what it has and lacks is not known yet.
-        let lacks_bodies = report.n_missing_chunks > 0 && report.state != ReplicaState::Starting;
+        // Why not one that starts: what it has and lacks is not known yet. One that runs and has nothing yet
+        // is told as starting as well.
+        let is_known =
+            report.state != ReplicaState::Starting || (report.term > 0 && report.applied == 0);
+        let lacks_bodies = report.n_missing_chunks > 0 && is_known;
         let has_room = told.free_bytes >= report.missing_bytes.saturating_add(ROOM_BYTES);
         let all_bytes = report.missing_bytes.saturating_add(report.received_bytes);
         // Why twice: where it just fits it would not as soon as a little is written.

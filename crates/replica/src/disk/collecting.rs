@@ -153,6 +153,10 @@ fn rest(every: Duration, took: Duration, is_full: bool, done: &Collected) -> Dur
     let goes_on = !done.deleted.is_empty() || (done.is_cut && !done.is_vain);
     let rest = match (is_full || done.is_short, goes_on) {
         (false, _) => every,
+        // Why no longer: on a full disk mail is refused until something that went meanwhile is found.
+        (true, false) if is_full && done.is_cut => {
+            took.saturating_mul(SHORT_REST).min(every / VAIN_PART)
+        }
         (true, false) => every / VAIN_PART,
         (true, true) if is_full => took,
         (true, true) => took.saturating_mul(SHORT_REST),
@@ -238,6 +242,8 @@ mod tests {
         // However much there is to look at: all of it was looked at.
         let vain_for_now = Collected { is_cut: true, is_vain: true, ..vain.clone() };
         assert_eq!(rest(every, took, true, &vain_for_now), every / VAIN_PART);
+        let quick = took / 10;
+        assert_eq!(rest(every, quick, true, &vain_for_now), quick * SHORT_REST);
         assert_eq!(rest(Duration::from_millis(10), took, true, &vain), Duration::from_millis(10));
     }
 }

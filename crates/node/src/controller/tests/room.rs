@@ -112,9 +112,13 @@ fn a_learner_that_starts_is_not_given_up_for_what_is_not_known_of_it() {
     let (world, learner) = cramped();
     assert!(lacks_room(&world, &learner, |_| {}).is_some());
     let starts = |one: &mut ReplicaReport| {
-        (one.state, one.missing_bytes) = (ReplicaState::Starting, 0);
+        (one.state, one.missing_bytes, one.term) = (ReplicaState::Starting, 0, 0);
     };
     assert_eq!(lacks_room(&world, &learner, starts), None);
+    let waits_for_rows = |one: &mut ReplicaReport| {
+        (one.state, one.term, one.applied) = (ReplicaState::Starting, 3, 0);
+    };
+    assert!(lacks_room(&world, &learner, waits_for_rows).is_some());
 }
 
 #[test]
