@@ -26,14 +26,18 @@ pub struct Children {
 }
 
 impl Children {
-    /// Starts every process that does not run yet.
-    pub fn start(cluster: ClusterFile, file: PathBuf) -> Result<Self> {
+    /// Starts every process, as this program.
+    pub fn start(mut cluster: ClusterFile, file: PathBuf, program: &str) -> Result<Self> {
         for process in &cluster.processes {
             if let Some(pid) = find(process) {
                 bail!("{} runs already as pid {pid}: end that demo first", process.name);
             }
         }
         let _alive = Alive::begin(file.parent().context("find the demo's directory")?)?;
+        // Why: the one that made the directory may be another build, or be gone.
+        for first in cluster.processes.iter_mut().filter_map(|process| process.argv.first_mut()) {
+            program.clone_into(first);
+        }
         let mut children = Self { cluster, file, handles: Vec::new(), _alive };
         for k in 0..children.cluster.processes.len() {
             let child = spawn(&children.cluster.processes[k])?;

@@ -160,7 +160,8 @@ async fn demo(options: &DemoOptions, drill: Option<&drill::Options>) -> Result<E
         let (dir, ignored) = (layout.dir.display(), layout.ignored.join(", "));
         say(&format!("{dir} holds a demo, which stays what it is: {ignored} came too late"));
     }
-    let mut children = Children::start(layout.cluster.clone(), layout.file.clone())?;
+    let mut children =
+        Children::start(layout.cluster.clone(), layout.file.clone(), &layout.program)?;
     let ready = tokio::select! {
         ready = setup::make_ready(&layout, options, &mut children) => Some(ready),
         () = stop.wait() => None,
