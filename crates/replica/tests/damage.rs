@@ -384,10 +384,11 @@ async fn a_suspect_replica_is_forced_to_go_on_with_what_it_applied() {
     until(|| found.status().failed.is_some(), "it is found out").await;
     found.shutdown().await.unwrap();
     drop(found);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
     let forced = loop {
         match disk.force_alone(1, support::SHARD, member.clone()).await {
             // Somebody still holds the old core, for a moment.
-            Err(replica::Error::Running { .. }) => {
+            Err(replica::Error::Running { .. }) if std::time::Instant::now() < deadline => {
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             }
             done => break done.unwrap(),
