@@ -18,6 +18,7 @@ mod large;
 mod lifecycle;
 mod log_full;
 mod mailload;
+mod nameless;
 mod odd_shapes;
 mod postfix;
 mod recovery;

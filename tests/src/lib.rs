@@ -5,6 +5,7 @@ pub mod demo;
 pub mod failing_sync;
 pub mod frontend;
 pub mod fuzz;
+pub mod hosts;
 pub mod http;
 pub mod inside;
 pub mod messages;

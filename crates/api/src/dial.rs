@@ -1,5 +1,7 @@
 //! Outgoing connections: resolved, bound, encrypted and proven anew at every reconnect.
 
+mod names;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,9 +14,10 @@ use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 
+pub(crate) use self::names::NAMES;
 use crate::tls::Identity;
 
-/// How long one address may take to accept a connection; a name to be resolved.
+/// How long one address may take to accept a connection.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_000);
 /// How long who accepted may take to prove who it is, and to say its first words: two round trips, over
 /// networks on which one takes half a second. Who stood still then goes on with what it accepted.
@@ -93,10 +96,7 @@ impl Dialer {
             Target::Node(name, resolver) => (Some(name.as_str()), resolver(name)),
         };
         let address = address.ok_or_else(|| NotConnected("no such node".into()))?;
-        let addresses = timeout(CONNECT_TIMEOUT, tokio::net::lookup_host(&address))
-            .await
-            .map_err(|_| NotConnected(format!("resolve {address}: too slow")))?
-            .map_err(|error| NotConnected(format!("resolve {address}: {error}")))?;
+        let addresses = NAMES.resolve(node, &address).await?;
         let mut last = NotConnected(format!("resolve {address}: nothing found"));
         for address in addresses {
             match self.connect_one(node, address).await {

@@ -33,7 +33,7 @@ use crate::admin::AdminHandler;
 use crate::counter::{Counter, Origin};
 use crate::dial::{
     Buffered, CONNECTION_WINDOW, HTTP2_FRAME_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT,
-    MESSAGE_BYTES_MAX, STREAM_WINDOW, buffered,
+    MESSAGE_BYTES_MAX, NAMES, STREAM_WINDOW, buffered,
 };
 use crate::fault::{FaultHandler, Gate};
 use crate::mail::MailHandler;
@@ -188,6 +188,9 @@ async fn accept(
                             return;
                         };
                         drop((place, counted));
+                        if peer.role == Role::Node {
+                            NAMES.came_from(&peer.name, from.ip());
+                        }
                         let gate = gate.map(Gated::new);
                         let stream = Accepted { stream, peer, gate, _seat: seat };
                         let _ = accepted.send(Ok(stream)).await;

@@ -13,7 +13,7 @@ use mailbox::{
 use crate::cluster::{ACCOUNT, Cluster, PATIENCE, PLACE};
 use crate::node::Fault;
 
-fn command() -> Command {
+pub fn command() -> Command {
     let name = MailboxName::inbox();
     Command::DeleteMailbox(NamedMailbox { account: ACCOUNT, name })
 }
@@ -24,7 +24,7 @@ fn ahead(by: Duration) -> LogTime {
     LogTime(now.as_millis() as u64)
 }
 
-fn done(n: u64) -> Result<Outcome, Trouble> {
+pub fn done(n: u64) -> Result<Outcome, Trouble> {
     Ok(Outcome::MailboxCreated(MailboxId(n)))
 }
 

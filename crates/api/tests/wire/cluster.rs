@@ -118,6 +118,19 @@ impl Cluster {
         later
     }
 
+    /// Publishes where a node is said to be from now on; the nodes themselves find it where it is.
+    pub fn place_at(&self, name: &str, address: &str) {
+        let mut placement = Placement::clone(&self.world.placement());
+        placement.version += 1;
+        let node = placement.nodes.iter_mut().find(|node| node.name == name);
+        address.clone_into(&mut node.unwrap().address);
+        self.world.publish(placement);
+    }
+
+    pub fn port(&self, name: &str) -> u16 {
+        self.nodes[name].address.port()
+    }
+
     /// Starts a node, also again after it was killed.
     pub fn run(&self, name: &str) {
         let process = &self.nodes[name];

@@ -6,6 +6,7 @@ mod admin;
 mod client;
 mod cluster;
 mod identity;
+mod names;
 mod node;
 mod peers;
 mod reads;
