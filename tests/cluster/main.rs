@@ -8,6 +8,7 @@ mod bad_input;
 mod bytes;
 mod chaos;
 mod clients;
+mod cut_off;
 mod demo_options;
 mod disk_faults;
 mod drill;

@@ -1,5 +1,7 @@
-//! Outgoing connections: resolved, bound, encrypted and proven anew at every reconnect.
+//! Outgoing connections: resolved, bound, encrypted and proven anew at every reconnect. A client may be
+//! passed on by another node to one that it cannot connect to.
 
+pub(crate) mod detour;
 mod names;
 
 use std::io;
@@ -8,12 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
+use tracing::warn;
 
+use self::detour::Detours;
 pub(crate) use self::names::NAMES;
 use crate::tls::Identity;
 
@@ -42,9 +46,17 @@ const READ_BYTES: usize = 32 * 1024;
 pub(crate) type Buffered = BufReader<TcpStream>;
 
 /// Has more read from a socket than is asked for.
-pub(crate) fn buffered(stream: TcpStream) -> Buffered {
+pub(crate) fn buffered<S: AsyncRead>(stream: S) -> BufReader<S> {
     BufReader::with_capacity(READ_BYTES, stream)
 }
+
+/// A connection within another one.
+type Nested = TlsStream<BufReader<TlsStream<Buffered>>>;
+
+/// A connection to a node, whichever way it goes.
+pub(crate) trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection for S {}
 
 /// Says at which `host:port` a node listens; asked at every reconnect.
 pub type Resolver = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
@@ -65,6 +77,8 @@ pub(crate) struct Dialer {
     pub(crate) identity: Identity,
     /// The address to come from.
     pub(crate) bind: Option<IpAddr>,
+    /// Nodes that are reached through others.
+    pub(crate) detours: Detours,
 }
 
 /// No connection: nothing was sent.
@@ -90,47 +104,63 @@ impl Dialer {
             .connect_with_connector_lazy(connector)
     }
 
-    async fn connect(&self, target: &Target) -> Result<TlsStream<Buffered>, NotConnected> {
+    async fn connect(&self, target: &Target) -> Result<Box<dyn Connection>, NotConnected> {
+        let error = match self.connect_straight(target).await {
+            Ok(stream) => return Ok(Box::new(stream)),
+            Err(error) => error,
+        };
+        let Target::Node(node, resolver) = target else { return Err(error) };
+        // Why now: by this time it may be known who can connect.
+        let Some(via) = self.detours.via(node) else { return Err(error) };
+        match self.connect_through(&via, node, resolver).await {
+            Ok(stream) => {
+                warn!(node, via, error = error.0, "node is reached through another one");
+                Ok(Box::new(stream))
+            }
+            Err(other) => {
+                self.detours.has_failed(node, &via);
+                Err(NotConnected(format!("{}; through {via}: {}", error.0, other.0)))
+            }
+        }
+    }
+
+    /// Through nobody.
+    pub(crate) async fn connect_straight(
+        &self,
+        target: &Target,
+    ) -> Result<TlsStream<Buffered>, NotConnected> {
         let (node, address) = match target {
             Target::Seed(address) => (None, Some(address.clone())),
             Target::Node(name, resolver) => (Some(name.as_str()), resolver(name)),
         };
         let address = address.ok_or_else(|| NotConnected("no such node".into()))?;
-        let addresses = NAMES.resolve(node, &address).await?;
-        let mut last = NotConnected(format!("resolve {address}: nothing found"));
-        for address in addresses {
-            match self.connect_one(node, address).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => last = NotConnected(format!("{address}: {error}")),
-            }
-        }
-        Err(last)
+        let prove = |stream: TcpStream| self.prove(node, stream);
+        first(node, &address, self.bind, prove).await
     }
 
-    async fn connect_one(
+    /// Through a node that connects to the one that is meant.
+    async fn connect_through(
         &self,
-        node: Option<&str>,
-        address: SocketAddr,
-    ) -> io::Result<TlsStream<Buffered>> {
-        let socket = match address {
-            SocketAddr::V4(_) => TcpSocket::new_v4()?,
-            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        via: &str,
+        node: &str,
+        resolver: &Resolver,
+    ) -> Result<Nested, NotConnected> {
+        let address = resolver(via).ok_or_else(|| NotConnected("no such node".into()))?;
+        let prove = |stream: TcpStream| async move {
+            let (connector, name) =
+                self.identity.connector_through(via).map_err(io::Error::other)?;
+            let mut outer = connector.connect(name, buffered(stream)).await?;
+            detour::ask(&mut outer, node).await?;
+            self.prove(Some(node), outer).await
         };
-        if let Some(bind) = self.bind.filter(|bind| bind.is_ipv4() == address.is_ipv4()) {
-            socket.bind(SocketAddr::new(bind, 0))?;
-        }
-        let too_slow = |_| io::Error::new(io::ErrorKind::TimedOut, "too slow");
-        let connected = timeout(CONNECT_TIMEOUT, socket.connect(address)).await;
-        let stream = connected.map_err(too_slow)??;
-        stream.set_nodelay(true)?;
-        timeout(PROVE_TIMEOUT, self.prove(node, stream)).await.map_err(too_slow)?
+        first(Some(via), &address, self.bind, prove).await
     }
 
-    async fn prove(
+    async fn prove<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         node: Option<&str>,
-        stream: TcpStream,
-    ) -> io::Result<TlsStream<Buffered>> {
+        stream: S,
+    ) -> io::Result<TlsStream<BufReader<S>>> {
         let (connector, name) = self.identity.connector(node).map_err(io::Error::other)?;
         let mut stream = connector.connect(name, buffered(stream)).await?;
         // With TLS 1.3 the handshake is over here before the other side has judged our certificate. Its
@@ -141,6 +171,46 @@ impl Dialer {
         }
         Ok(stream)
     }
+}
+
+/// The first address of a `host:port` at which somebody listens who proves to be whom we look for.
+async fn first<T, F: Future<Output = io::Result<T>>>(
+    node: Option<&str>,
+    address: &str,
+    bind: Option<IpAddr>,
+    prove: impl Fn(TcpStream) -> F,
+) -> Result<T, NotConnected> {
+    let mut last = NotConnected(format!("resolve {address}: nothing found"));
+    for address in NAMES.resolve(node, address).await? {
+        let connected = async {
+            let stream = open(address, bind).await?;
+            timeout(PROVE_TIMEOUT, prove(stream)).await.map_err(too_slow)?
+        };
+        match connected.await {
+            Ok(connected) => return Ok(connected),
+            Err(error) => last = NotConnected(format!("{address}: {error}")),
+        }
+    }
+    Err(last)
+}
+
+/// A connection of which nobody has proven anything yet.
+pub(crate) async fn open(address: SocketAddr, bind: Option<IpAddr>) -> io::Result<TcpStream> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    if let Some(bind) = bind.filter(|bind| bind.is_ipv4() == address.is_ipv4()) {
+        socket.bind(SocketAddr::new(bind, 0))?;
+    }
+    let connected = timeout(CONNECT_TIMEOUT, socket.connect(address)).await;
+    let stream = connected.map_err(too_slow)??;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+fn too_slow(_: tokio::time::error::Elapsed) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "too slow")
 }
 
 /// Whether a call failed before anything of it was sent.

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 pub(crate) use self::answering::RaftService;
 use self::link::Link;
+use crate::dial::detour::Detours;
 use crate::dial::{Dialer, Resolver, Target};
 use crate::peer::{BoxFuture, PeerError, PeerRequest, PeerResponse, PeerTransport};
 use crate::tls::Identity;
@@ -53,7 +54,8 @@ impl GrpcTransport {
         resolver: Resolver,
         lane_of: LaneOf,
     ) -> Self {
-        let dialer = Dialer { identity, bind };
+        // Why no detours: who leads a group has to reach its members itself.
+        let dialer = Dialer { identity, bind, detours: Detours::default() };
         let by_node = Mutex::new(HashMap::new());
         Self { links: Arc::new(Links { dialer, resolver, lane_of, by_node }) }
     }

@@ -6,6 +6,7 @@ mod arriving;
 mod fault;
 mod mail;
 mod meta;
+mod onward;
 mod places;
 
 use std::convert::Infallible;
@@ -45,8 +46,10 @@ use crate::proto::fault::fault_server::FaultServer;
 use crate::proto::mail::mail_server::MailServer;
 use crate::proto::meta::meta_server::MetaServer;
 use crate::proto::raft::raft_server::RaftServer;
-use crate::tls::{Identity, Peer, Role, proven};
+use crate::tls::{Identity, Peer, Role, is_to_be_passed_on, proven};
 use arriving::{Room, Rooms};
+pub use onward::Onward;
+use onward::Passing;
 use places::{Places, Seat};
 
 /// Limit: connections at once that have not proved who they are yet; further ones wait.
@@ -76,6 +79,8 @@ pub struct Services {
     pub meta: Arc<dyn MetaHandler>,
     /// To operators.
     pub admin: Arc<dyn AdminHandler>,
+    /// To frontends and operators: the way to other nodes.
+    pub onward: Onward,
     /// To operators who rehearse, if that is allowed here.
     pub drill: Option<Drill>,
 }
@@ -103,9 +108,10 @@ pub async fn serve(
 ) -> io::Result<()> {
     let (stop, stopped) = watch::channel(false);
     let gate = services.drill.as_ref().map(|drill| drill.gate.clone());
+    let passing = Passing::new(services.onward.clone());
     let router = Router::new(services, &stopped);
     let (accepted, incoming) = mpsc::channel(64);
-    let accepting = tokio::spawn(accept(listener, identity, accepted, gate));
+    let accepting = tokio::spawn(accept(listener, identity, (accepted, passing), gate));
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -144,7 +150,7 @@ async fn ended(mut stopped: watch::Receiver<bool>) {
 async fn accept(
     listener: TcpListener,
     identity: Identity,
-    accepted: mpsc::Sender<io::Result<Accepted>>,
+    (accepted, passing): (mpsc::Sender<io::Result<Accepted>>, Arc<Passing>),
     gate: Option<Gate>,
 ) {
     let acceptor = identity.acceptor();
@@ -171,7 +177,7 @@ async fn accept(
             continue;
         };
         let (acceptor, accepted, gate) = (acceptor.clone(), accepted.clone(), gate.clone());
-        let places = Arc::clone(&places);
+        let (places, passing) = (Arc::clone(&places), Arc::clone(&passing));
         handshakes.spawn(async move {
             let _ = stream.set_nodelay(true);
             let handshake = async {
@@ -191,9 +197,13 @@ async fn accept(
                         if peer.role == Role::Node {
                             NAMES.came_from(&peer.name, from.ip());
                         }
+                        let is_passed_on = is_to_be_passed_on(stream.get_ref().1);
                         let gate = gate.map(Gated::new);
                         let stream = Accepted { stream, peer, gate, _seat: seat };
-                        let _ = accepted.send(Ok(stream)).await;
+                        match is_passed_on {
+                            true => passing.pass_on(stream).await,
+                            false => drop(accepted.send(Ok(stream)).await),
+                        }
                     }
                     None => debug!("connection refused: certificate names no process"),
                 },

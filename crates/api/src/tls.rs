@@ -20,6 +20,10 @@ use x509_parser::extensions::GeneralName;
 
 /// What all names in certificates end in.
 pub const DOMAIN: &str = "rookery.internal";
+/// What HTTP/2 calls itself in a handshake.
+const HTTP2: &[u8] = b"h2";
+/// What a connection calls itself that is to be passed on to another node.
+const PASSED_ON: &[u8] = b"rookery-passed-on";
 /// Limit: letters of a process's name, which is one DNS label.
 pub const NAME_LEN_MAX: usize = 63;
 
@@ -74,6 +78,7 @@ pub struct Identity {
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
     client_any_node: Arc<ClientConfig>,
+    client_passed_on: Arc<ClientConfig>,
 }
 
 impl Role {
@@ -168,7 +173,7 @@ impl Identity {
             .with_client_cert_verifier(clients)
             .with_single_cert(chain.clone(), key.clone_key())
             .map_err(|error| bad("cert.pem", &error))?;
-        server.alpn_protocols = vec![b"h2".to_vec()];
+        server.alpn_protocols = vec![HTTP2.to_vec(), PASSED_ON.to_vec()];
 
         let nodes = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
             .build()
@@ -177,7 +182,10 @@ impl Identity {
         let any: Arc<dyn ServerCertVerifier> = Arc::new(AnyNode(nodes));
         let client = client_config(&provider, named, (chain.clone(), key.clone_key()))?;
         let client_any_node = client_config(&provider, any, (chain, key))?;
-        Ok(Self { peer, server: Arc::new(server), client, client_any_node })
+        let mut passed_on = ClientConfig::clone(&client);
+        passed_on.alpn_protocols = vec![PASSED_ON.to_vec()];
+        let (server, client_passed_on) = (Arc::new(server), Arc::new(passed_on));
+        Ok(Self { peer, server, client, client_any_node, client_passed_on })
     }
 
     /// Who this process is.
@@ -196,9 +204,16 @@ impl Identity {
         node: Option<&str>,
     ) -> Result<(TlsConnector, ServerName<'static>), TlsError> {
         let config = if node.is_some() { &self.client } else { &self.client_any_node };
-        let expected = Peer { name: node.unwrap_or("any").to_owned(), role: Role::Node };
-        let name = ServerName::try_from(expected.dns_name()).map_err(|_| TlsError::NoName)?;
+        let name = server_name(node.unwrap_or("any"))?;
         Ok((TlsConnector::from(Arc::clone(config)), name))
+    }
+
+    /// For connections that this node is to pass on to another one.
+    pub(crate) fn connector_through(
+        &self,
+        node: &str,
+    ) -> Result<(TlsConnector, ServerName<'static>), TlsError> {
+        Ok((TlsConnector::from(Arc::clone(&self.client_passed_on)), server_name(node)?))
     }
 }
 
@@ -206,6 +221,16 @@ impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Identity({})", self.peer.dns_name())
     }
+}
+
+fn server_name(node: &str) -> Result<ServerName<'static>, TlsError> {
+    let expected = Peer { name: node.to_owned(), role: Role::Node };
+    ServerName::try_from(expected.dns_name()).map_err(|_| TlsError::NoName)
+}
+
+/// Whether an accepted connection is to be passed on to another node.
+pub(crate) fn is_to_be_passed_on(connection: &rustls::ServerConnection) -> bool {
+    connection.alpn_protocol() == Some(PASSED_ON)
 }
 
 /// Who is at the other end of an accepted connection whose certificate was verified.
@@ -238,7 +263,7 @@ fn client_config(
         .with_custom_certificate_verifier(verifier)
         .with_client_auth_cert(chain, key)
         .map_err(|error| bad("cert.pem", &error))?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![HTTP2.to_vec()];
     Ok(Arc::new(config))
 }
 

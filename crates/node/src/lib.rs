@@ -42,7 +42,7 @@ use std::time::{Duration, Instant};
 use api::client::ClientConfig;
 use api::meta::MetaClient;
 use api::peer_grpc::{GrpcTransport, Lane};
-use api::serve::{Drill, Services};
+use api::serve::{Drill, Onward, Services};
 use api::tls::Identity;
 use replica::DiskOptions;
 use tokio::net::TcpListener;
@@ -246,6 +246,7 @@ async fn serve(shared: Arc<Shared>, listener: TcpListener, identity: Identity) {
         peer: Arc::new(peer::Peers(Arc::clone(&shared))),
         meta: Arc::new(meta_group::MetaGroup(Arc::clone(&shared))),
         admin: Arc::new(admin::Admin { shared: Arc::clone(&shared), founding: Default::default() }),
+        onward: Onward { resolver: shared.known.resolver(), bind: shared.config.bind },
         drill: shared.config.allow_drills.then(|| Drill {
             gate: shared.gates.all.clone(),
             fault: Arc::new(fault::Faults {

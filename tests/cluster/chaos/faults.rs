@@ -185,26 +185,21 @@ impl<'a> Field<'a> {
 
     fn cut(&mut self, fault: Fault) -> Result<String> {
         let node = self.victim()?;
-        let (what, pairs, must_go_on) = match fault {
+        let (what, pairs) = match fault {
             Fault::CutPair => {
                 let others: Vec<&str> = ALL.into_iter().filter(|other| *other != node).collect();
                 let other = self.draw(&others);
-                // A frontend that does not reach the leader has nobody to ask.
                 let pairs = vec![(node, other), (other, node)];
-                (
-                    format!("{node} and {other} were cut off from each other"),
-                    pairs,
-                    NODES.contains(&other),
-                )
+                (format!("{node} and {other} were cut off from each other"), pairs)
             }
             _ => {
                 let others = || ALL.into_iter().filter(|other| *other != node);
                 let out: Vec<_> = others().map(|other| (node, other)).collect();
                 let back: Vec<_> = others().map(|other| (other, node)).collect();
                 match (fault, self.number(2)) {
-                    (Fault::Cut, _) => (format!("{node} was cut off"), [out, back].concat(), true),
-                    (_, 0) => (format!("{node} was heard by nobody"), out, true),
-                    _ => (format!("{node} heard nobody"), back, true),
+                    (Fault::Cut, _) => (format!("{node} was cut off"), [out, back].concat()),
+                    (_, 0) => (format!("{node} was heard by nobody"), out),
+                    _ => (format!("{node} heard nobody"), back),
                 }
             }
         };
@@ -213,7 +208,7 @@ impl<'a> Field<'a> {
             wires.cut(&self.address(from)?, &self.address(to)?)?;
         }
         std::thread::sleep(LASTING);
-        let went_on = if must_go_on { self.goes_on() } else { Ok(()) };
+        let went_on = self.goes_on();
         let n_vanished = wires.mend()?;
         went_on.context(what.clone())?;
         Ok(format!("{what} ({n_vanished} packets vanished)"))

@@ -1,14 +1,17 @@
 //! Connections to nodes: two for each, so that bodies being read hold up nothing else.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::transport::Channel;
+use tracing::info;
 
 use super::ClientConfig;
 use super::exchange::Exchange;
+use crate::dial::detour::{Detours, Next};
 use crate::dial::{Dialer, MESSAGE_BYTES_MAX, Resolver, Target};
 use crate::placement::Placement;
 use crate::proto::mail::mail_client::MailClient;
@@ -33,7 +36,8 @@ enum Key {
 
 impl Nodes {
     pub(super) fn new(config: ClientConfig, placement: watch::Receiver<Arc<Placement>>) -> Self {
-        let dialer = Dialer { identity: config.identity, bind: config.bind };
+        let (identity, bind, detours) = (config.identity, config.bind, Detours::default());
+        let dialer = Dialer { identity, bind, detours };
         let known = placement.clone();
         let resolver: Resolver =
             Arc::new(move |name| known.borrow().node(name).map(|node| node.address.clone()));
@@ -79,13 +83,45 @@ impl Nodes {
         named.chain(unknown.map(|seed| (seed.clone(), self.get(Key::Seed(seed.clone()))))).collect()
     }
 
+    /// A node that cannot be connected to is reached through one of these from now on.
+    pub(super) fn go_through(&self, through: &BTreeSet<String>, node: &str) {
+        self.dialer.detours.begin(node, through);
+    }
+
+    /// Goes back to the straight way once that is there again; what is under way ends where it is.
+    fn straighten(&self, node: &str) {
+        match self.dialer.detours.next(node, Instant::now()) {
+            Next::Call => {}
+            Next::Look => {
+                let (dialer, node) = (self.dialer.clone(), node.to_owned());
+                let target = Target::Node(node.clone(), Arc::clone(&self.resolver));
+                tokio::spawn(async move {
+                    if dialer.connect_straight(&target).await.is_ok() {
+                        dialer.detours.is_over(&node);
+                    }
+                });
+            }
+            Next::Leave => {
+                info!(node, "node is reached without another one again");
+                let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+                channels.remove(&Key::Prompt(node.to_owned()));
+                channels.remove(&Key::Bulk(node.to_owned()));
+                drop(channels);
+                let mut exchanges = self.exchanges.lock().unwrap_or_else(PoisonError::into_inner);
+                exchanges.remove(node);
+            }
+        }
+    }
+
     /// For commands and questions.
     pub(super) fn exchange(&self, node: &str) -> Arc<Exchange> {
+        self.straighten(node);
         let mut exchanges = self.exchanges.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(exchange) = exchanges.get(node) {
             return Arc::clone(exchange);
         }
-        let exchange = Arc::new(Exchange::new(self.mail(node)));
+        let client = mail_client(self.entry(Key::Prompt(node.to_owned())));
+        let exchange = Arc::new(Exchange::new(client));
         exchanges.insert(node.to_owned(), Arc::clone(&exchange));
         exchange
     }
@@ -101,6 +137,13 @@ impl Nodes {
     }
 
     fn get(&self, key: Key) -> Channel {
+        if let Key::Prompt(node) | Key::Bulk(node) = &key {
+            self.straighten(node);
+        }
+        self.entry(key)
+    }
+
+    fn entry(&self, key: Key) -> Channel {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         let channel = channels.entry(key.clone()).or_insert_with(|| {
             self.dialer.channel(match key {

@@ -22,6 +22,9 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 const ROUND: Duration = Duration::from_millis(300);
 /// How long others are waited for once a leader was found: one of them may know a later one.
 const OTHERS_TIMEOUT: Duration = Duration::from_millis(30);
+/// After this long in vain a leader that others name, and that does not answer, is reached through one of
+/// them. Longer than an election: before it those that are left name the one that is gone.
+const DETOUR_AFTER: Duration = Duration::from_secs(2);
 /// Answers nobody has looked at for so long count no more: who led then need not lead now. Longer than
 /// between two looks at a silent leader.
 const UNREAD_FOR: Duration = Duration::from_millis(1_500);
@@ -88,6 +91,36 @@ impl Asking {
     }
 }
 
+/// What a round gave.
+#[derive(Default)]
+struct Round {
+    /// Leads, as it says itself.
+    leader: Option<String>,
+    /// Leads, as another one says; has not answered.
+    absent: Option<Absent>,
+}
+
+struct Absent {
+    leader: String,
+    term: u64,
+    named_by: BTreeSet<String>,
+}
+
+impl Absent {
+    /// What is known when a node has named one who leads in a term.
+    fn named(known: Option<Self>, leader: String, term: u64, by: String) -> Self {
+        match known {
+            Some(mut known) if known.term >= term => {
+                if known.term == term && known.leader == leader {
+                    known.named_by.insert(by);
+                }
+                known
+            }
+            _ => Self { leader, term, named_by: BTreeSet::from([by]) },
+        }
+    }
+}
+
 impl Route {
     pub(super) fn new(shard: ShardId, cluster: Cluster) -> Self {
         let known = watch::Sender::new(Known::default());
@@ -120,7 +153,8 @@ impl Route {
         if self.known().is_some() {
             return;
         }
-        match self.ask_all(&mut finding.asking).await {
+        let round = self.ask_all(&mut finding.asking).await;
+        match round.leader {
             Some(node) => {
                 self.set(&node, false);
                 *finding = Finding::new();
@@ -129,6 +163,11 @@ impl Route {
                 let since = *finding.in_vain_since.get_or_insert_with(Instant::now);
                 if since.elapsed() >= DOUBT_MEMBERS_AFTER {
                     self.cluster.placements.suspect();
+                }
+                if let Some(absent) = round.absent
+                    && since.elapsed() >= DETOUR_AFTER
+                {
+                    self.cluster.nodes.go_through(&absent.named_by, &absent.leader);
                 }
                 sleep(finding.pause).await;
                 finding.pause = (finding.pause * 2).min(PAUSE_MAX);
@@ -178,7 +217,7 @@ impl Route {
     pub(super) async fn probe(&self, leader: &Leader) {
         // Why one: thousands may wait for the same leader, and all hear of another one.
         let Ok(mut asking) = self.probing.try_lock() else { return };
-        if let Some(node) = self.ask_all(&mut asking).await
+        if let Some(node) = self.ask_all(&mut asking).await.leader
             && node != leader.node
             && self.known().as_ref() == Some(leader)
         {
@@ -187,13 +226,13 @@ impl Route {
     }
 
     /// Asks all replicas that are not being asked, and gives the one that leads in the highest term.
-    async fn ask_all(&self, asking: &mut Asking) -> Option<String> {
+    async fn ask_all(&self, asking: &mut Asking) -> Round {
         let placement = self.cluster.placements.current();
         let names: Vec<String> = match placement.shard(self.shard) {
             Some(shard) => shard.replicas.iter().map(|replica| replica.node.clone()).collect(),
             None => {
                 self.cluster.placements.suspect();
-                return None;
+                return Round::default();
             }
         };
         asking.resume();
@@ -203,12 +242,14 @@ impl Route {
             }
         }
         let mut best: Option<(u64, String)> = None;
-        let mut n_strangers = 0;
+        let mut absent: Option<Absent> = None;
+        let (mut n_strangers, mut answered) = (0, BTreeSet::new());
         let mut until = Instant::now() + ROUND;
         while let Ok(Some((name, response))) = timeout_at(until, asking.answers.next()).await {
             asking.asked.remove(&name);
             asking.read = Some(Instant::now());
             if let Some(response) = response {
+                answered.insert(name.clone());
                 n_strangers += u32::from(response.error.is_some());
                 let leads = response.leader == name;
                 // Why: a leader outside of what we know cannot be asked itself.
@@ -216,6 +257,8 @@ impl Route {
                 let later = best.as_ref().is_none_or(|(term, _)| response.term > *term);
                 if (leads || unlisted) && later {
                     best = Some((response.term, response.leader));
+                } else if !response.leader.is_empty() {
+                    absent = Some(Absent::named(absent, response.leader, response.term, name));
                 }
             }
             if best.is_some() {
@@ -229,7 +272,7 @@ impl Route {
         if is_outdated {
             self.cluster.placements.suspect();
         }
-        best
+        Round { leader: best, absent: absent.filter(|absent| !answered.contains(&absent.leader)) }
     }
 
     fn ask(&self, node: String) -> BoxFuture<'static, (String, Option<LeaderResponse>)> {
@@ -251,6 +294,17 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
+
+    #[test]
+    fn whom_the_latest_term_names_leads_and_all_who_name_it_are_known() {
+        let named = [(1, "n1", "n2"), (3, "n4", "n3"), (2, "n1", "n2"), (3, "n4", "n5")];
+        let absent = named.into_iter().fold(None, |absent, (term, leader, by)| {
+            Some(Absent::named(absent, leader.to_owned(), term, by.to_owned()))
+        });
+        let absent = absent.unwrap();
+        assert_eq!((absent.leader.as_str(), absent.term), ("n4", 3));
+        assert!(absent.named_by.iter().eq(["n3", "n5"]));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn who_was_asked_long_ago_is_asked_anew() {

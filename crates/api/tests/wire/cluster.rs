@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use api::Resolver;
 use api::client::{Client, ClientConfig};
 use api::placement::{
     ClusterId, DiskId, META_SHARD, Node, NodeId, Placement, Replica, ReplicaRole, Shard,
 };
-use api::serve::{Services, serve};
+use api::serve::{Onward, Services, serve};
 use api::tls::{Identity, Role};
 use mailbox::ShardId;
 use mailbox::command::Place;
@@ -30,6 +31,8 @@ pub const PLACE: Place = Place { account: ACCOUNT, shard: SHARD, epoch: 1, alias
 pub struct Cluster {
     pub authority: Authority,
     pub world: Arc<World>,
+    /// How often a node looked where to pass a connection on to.
+    pub n_passed_on: Arc<AtomicU64>,
     nodes: BTreeMap<String, Process>,
     running: Mutex<BTreeMap<String, Runtime>>,
 }
@@ -62,7 +65,8 @@ impl Cluster {
             let listener = Mutex::new(Some(listener));
             nodes.insert((*name).to_owned(), Process { node, address, identity, listener });
         }
-        let cluster = Self { authority, world, nodes, running: Mutex::default() };
+        let (n_passed_on, running) = (Arc::default(), Mutex::default());
+        let cluster = Self { authority, world, n_passed_on, nodes, running };
         cluster.place();
         cluster.world.lead("n1");
         names.iter().for_each(|name| cluster.run(name));
@@ -131,6 +135,17 @@ impl Cluster {
         self.nodes[name].address.port()
     }
 
+    fn onward(&self) -> Onward {
+        let address = |(name, process): (&String, &Process)| (name.clone(), process.address);
+        let addresses: BTreeMap<String, SocketAddr> = self.nodes.iter().map(address).collect();
+        let n_passed_on = Arc::clone(&self.n_passed_on);
+        let resolver: Resolver = Arc::new(move |name| {
+            n_passed_on.fetch_add(1, Ordering::Relaxed);
+            addresses.get(name).map(SocketAddr::to_string)
+        });
+        Onward { resolver, bind: None }
+    }
+
     /// Starts a node, also again after it was killed.
     pub fn run(&self, name: &str) {
         let process = &self.nodes[name];
@@ -149,6 +164,7 @@ impl Cluster {
             peer: node.clone(),
             meta: node.clone(),
             admin: node,
+            onward: self.onward(),
             drill: None,
         };
         runtime.spawn(serve(listener, process.identity.clone(), services, std::future::pending()));

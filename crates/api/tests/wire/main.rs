@@ -5,6 +5,7 @@
 mod admin;
 mod client;
 mod cluster;
+mod detours;
 mod identity;
 mod names;
 mod node;
