@@ -31,6 +31,8 @@ const PAUSE: Duration = Duration::from_micros(500);
 /// Limit: files of one checkpoint. They are merged long before, unless there is no room for that; then
 /// no more are written.
 pub(crate) const PARTS_MAX: usize = 64;
+/// Deltas that are larger than the base are not merged before they take so much: it is written in a moment.
+const SMALL_BYTES: u64 = 1 << 20;
 /// The first and the longest wait before files that could not be merged are merged again.
 const MERGE_AFTER: Duration = Duration::from_secs(10);
 const MERGE_AFTER_MAX: Duration = Duration::from_secs(600);
@@ -63,7 +65,13 @@ impl Checkpoint {
     }
 
     fn len(&self) -> u64 {
-        self.parts.iter().map(|part| part.len).sum()
+        len_of(&self.parts)
+    }
+
+    /// From which of its files on they become one.
+    fn merge_from(&self) -> usize {
+        let lens: Vec<u64> = self.parts.iter().map(|part| part.len).collect();
+        merge_from(&lens)
     }
 
     /// Its files.
@@ -269,7 +277,8 @@ impl Checkpoints {
                 return Err(io::ErrorKind::StorageFull.into());
             }
             if is_full && !is_doubted {
-                (_, writing) = self.merge_aside(current, writing).await?;
+                let first = current.merge_from();
+                (_, writing) = self.merge_aside((current, first), writing).await?;
             }
         }
         let (this, store) = (self.clone(), store());
@@ -277,24 +286,22 @@ impl Checkpoints {
         let build = move || (this.build_now(&store), writing);
         let (built, writing) = self.blocking.run(build).await?;
         let checkpoint = built?;
-        if !self.is_to_be_merged(&checkpoint) {
-            return Ok(checkpoint);
-        }
-        match self.merge_aside(checkpoint.clone(), writing).await {
+        let Some(first) = self.to_be_merged(&checkpoint) else { return Ok(checkpoint) };
+        match self.merge_aside((checkpoint.clone(), first), writing).await {
             Ok((merged, _)) => Ok(merged),
             Err(error) if is_damage(&error) => Err(error),
             Err(_) => Ok(self.current().unwrap_or(checkpoint)),
         }
     }
 
-    /// Merges, where it disturbs nobody.
+    /// Merges the files from this one on, where it disturbs nobody.
     async fn merge_aside(
         self: &Arc<Self>,
-        checkpoint: Checkpoint,
+        (checkpoint, first): (Checkpoint, usize),
         writing: Writing,
     ) -> io::Result<(Checkpoint, Writing)> {
         let this = self.clone();
-        let merge = move || this.merge(&checkpoint).map(|merged| (merged, writing));
+        let merge = move || this.merge(&checkpoint, first).map(|merged| (merged, writing));
         let merged = self.blocking.run_aside(merge).await.and_then(|merged| merged);
         match &merged {
             Ok(_) => {
@@ -383,21 +390,22 @@ impl Checkpoints {
         drop(self.blocking.run(move || too_many.let_go(&mut Turns::begin())).await);
     }
 
-    /// Whether the files got many, and there is room for them and for one in their place.
-    fn is_to_be_merged(&self, checkpoint: &Checkpoint) -> bool {
+    /// From which file on they are to become one, if they got many, and there is room for them and for one in
+    /// their place.
+    fn to_be_merged(&self, checkpoint: &Checkpoint) -> Option<usize> {
         let deltas = &checkpoint.parts[1..];
-        let deltas_len: u64 = deltas.iter().map(|part| part.len).sum();
-        let is_due =
-            deltas.len() >= self.n_deltas_max || deltas_len > checkpoint.parts[0].len.max(1 << 20);
+        let is_due = deltas.len() >= self.n_deltas_max
+            || len_of(deltas) > checkpoint.parts[0].len.max(SMALL_BYTES);
         let is_put_off = lock(&self.merge_again).is_some_and(|(at, _)| Instant::now() < at);
         if !is_due || is_put_off {
-            return false;
+            return None;
         }
-        let has_room = (self.has_room)(checkpoint.len(), Want::Some);
+        let first = checkpoint.merge_from();
+        let has_room = (self.has_room)(len_of(&checkpoint.parts[first..]), Want::Some);
         if !has_room {
             self.put_off_merge("no room");
         }
-        has_room
+        has_room.then_some(first)
     }
 
     /// Lets others go first after some rows of a view; says when it did.
@@ -469,11 +477,31 @@ impl Checkpoints {
         Ok(checkpoint)
     }
 
-    /// Makes one base of base and deltas.
-    fn merge(&self, checkpoint: &Checkpoint) -> io::Result<Checkpoint> {
+    /// Makes one file of those from this one on: a base of all of them, or else a delta.
+    fn merge(&self, checkpoint: &Checkpoint, first: usize) -> io::Result<Checkpoint> {
+        let (before, parts) = checkpoint.parts.split_at(first);
         let applied = checkpoint.applied().clone();
+        let part = if before.is_empty() {
+            self.merge_all(parts, applied)?
+        } else {
+            // Why: what rotted shows in a base's digest, and a delta has none of its own.
+            parts.iter().try_for_each(|part| part.verify())?;
+            let (head, mut merged) =
+                (Head { from: parts[0].head.from, applied }, Merged::new(parts)?);
+            // Order: it begins where the first of them does and goes further, so that after a crash it is
+            // found in the place of all.
+            Part::write(&self.dir, &head, &mut std::iter::from_fn(|| merged.step()))?
+        };
+        let merged = Checkpoint { parts: before.iter().cloned().chain([part]).collect() };
+        *lock(&self.current) = Some(merged.clone());
+        self.tidy()?;
+        Ok(merged)
+    }
+
+    /// Makes one base of base and deltas.
+    fn merge_all(&self, parts: &[Arc<Part>], applied: Applied) -> io::Result<Arc<Part>> {
         let mut digest = RowDigest::default();
-        let mut rows = Merged::new(&checkpoint.parts)?.map(|row| {
+        let mut rows = Merged::new(parts)?.map(|row| {
             let (key, value) = row?;
             digest.add(&key, &value);
             Ok((key, Some(value)))
@@ -483,10 +511,7 @@ impl Checkpoints {
             std::fs::remove_file(&part.path)?;
             return Err(io::Error::new(io::ErrorKind::InvalidData, "merge misses its digest"));
         }
-        let merged = Checkpoint { parts: vec![part] };
-        *lock(&self.current) = Some(merged.clone());
-        self.tidy()?;
-        Ok(merged)
+        Ok(part)
     }
 
     /// Takes over a checkpoint that came from elsewhere. Whoever does has the turn to write until the rows
@@ -577,6 +602,24 @@ impl Checkpoints {
         keys.iter().for_each(|key| dirty.insert(key));
         *self.dirty() = dirty;
     }
+}
+
+fn len_of(parts: &[Arc<Part>]) -> u64 {
+    parts.iter().map(|part| part.len).sum()
+}
+
+/// From which file on those of a checkpoint, of these sizes, become one: the first that is no larger than all
+/// after it together, at least the last two. So a byte is written again only with as many others that were
+/// written since, and the base only when the deltas are as large.
+fn merge_from(lens: &[u64]) -> usize {
+    let (mut first, mut after) = (lens.len().saturating_sub(2), 0);
+    for (n, len) in lens.iter().enumerate().rev() {
+        if *len <= after {
+            first = first.min(n);
+        }
+        after += len;
+    }
+    first
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -12,7 +12,8 @@ pub struct Upkeep {
     pub delta_entries: u64,
     /// or when the journal cannot be given up over so many bytes because of the replica.
     pub pinned_bytes: u64,
-    /// Deltas after which base and deltas become a new base.
+    /// Deltas after which some of them become one, or where they are as large as the base, all become a new
+    /// base.
     pub n_deltas: usize,
     /// Entries kept below a checkpoint, so that a follower a little behind needs no snapshot,
     pub keep_entries: u64,

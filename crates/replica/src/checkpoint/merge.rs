@@ -20,7 +20,7 @@ impl Merged {
     }
 
     /// The next row, removals included.
-    fn step(&mut self) -> Option<io::Result<Row>> {
+    pub fn step(&mut self) -> Option<io::Result<Row>> {
         let mut least: Option<Vec<u8>> = None;
         for part in &mut self.parts {
             match part.peek() {

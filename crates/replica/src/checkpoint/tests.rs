@@ -83,6 +83,79 @@ async fn files_that_cannot_be_merged_are_a_checkpoint_all_the_same() {
     assert_eq!(build(last + 1).await, 2, "no more are written");
 }
 
+/// Entry `index` writes these rows, or takes them away; `model` is what there is.
+fn change(
+    (checkpoints, store): (&Checkpoints, &Arc<Store>),
+    model: &mut BTreeMap<Vec<u8>, Vec<u8>>,
+    index: u64,
+    rows: RowChanges,
+) {
+    let mut dirty = checkpoints.dirty();
+    dirty.note(&rows, &[], 1);
+    let mut applied = store.applied();
+    for (key, value) in rows.clone() {
+        if let Some(before) = model.remove(&key) {
+            applied.digest.subtract(&key, &before);
+        }
+        if let Some(value) = value {
+            applied.digest.add(&key, &value);
+            model.insert(key, value);
+        }
+    }
+    applied.log_id = Some(LogId { leader_id: LeaderId { term: 1, node_id: 1 }, index });
+    store.commit((rows, vec![]), &[], applied).unwrap();
+}
+
+#[tokio::test]
+async fn a_large_base_is_written_anew_for_large_deltas_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let blocking = Blocking { is_threaded: false };
+    let upkeep = Upkeep { n_deltas: 3, ..Upkeep::default() };
+    let files = dir.path().join("files");
+    let open = || Checkpoints::open(&files, blocking, &upkeep, anywhere()).unwrap();
+    let checkpoints = open();
+    let index = index::open(&dir.path().join("index"), 1 << 20).unwrap();
+    let store = Store::open(index, 1, Arc::default()).unwrap();
+    let mut model = BTreeMap::new();
+    // What zstd does not shrink.
+    let large = |seed: u8| {
+        let mut value = vec![0; 4096];
+        blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut value);
+        Some(value)
+    };
+    let rows = (0..64).map(|key| (vec![key], large(key))).collect();
+    change((&checkpoints, &store), &mut model, 1, rows);
+    let base = checkpoints.build(|| store.clone()).await.unwrap().parts[0].clone();
+    for n in 0..20_u8 {
+        let rows = RowChanges::from([(vec![n], None), (vec![n + 1], Some(vec![n]))]);
+        change((&checkpoints, &store), &mut model, u64::from(n) + 2, rows);
+        let built = checkpoints.build(|| store.clone()).await.unwrap();
+        assert!(checkpoints.holds(&base), "written anew for little, in round {n}");
+        assert!(built.parts.len() <= 1 + upkeep.n_deltas, "{} files", built.parts.len());
+        assert_eq!(n_rows(&built), model.len(), "in round {n}");
+        assert_eq!(std::fs::read_dir(&files).unwrap().count(), built.parts.len());
+    }
+    let (again, end) = (open(), checkpoints.end());
+    assert_eq!((again.end(), n_rows(&again.current().unwrap())), (end, model.len()));
+    for n in 0..3_u8 {
+        let rows = (0..32).map(|key| (vec![100 + key], large(n * 32 + key))).collect();
+        change((&checkpoints, &store), &mut model, u64::from(n) + 30, rows);
+        checkpoints.build(|| store.clone()).await.unwrap();
+    }
+    assert!(!checkpoints.holds(&base), "the deltas are as large");
+    assert_eq!(n_rows(&checkpoints.current().unwrap()), model.len());
+}
+
+#[test]
+fn deltas_are_merged_with_those_that_are_no_larger() {
+    assert_eq!(merge_from(&[100, 1, 1, 1]), 1);
+    assert_eq!(merge_from(&[100, 50, 20, 10]), 2, "the last two at least");
+    assert_eq!(merge_from(&[100, 50, 20, 20]), 2);
+    assert_eq!(merge_from(&[100, 40, 20, 20]), 1);
+    assert_eq!(merge_from(&[100, 60, 30, 10]), 0, "they are as large as the base");
+    assert_eq!(merge_from(&[100, 10]), 0);
+}
+
 /// How many rows a checkpoint has.
 fn n_rows(checkpoint: &Checkpoint) -> usize {
     let mut n_rows = 0;
