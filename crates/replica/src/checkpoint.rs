@@ -22,6 +22,7 @@ use self::file::Row;
 pub(crate) use self::file::{Head, Part, is_damage, make_dir, sync_dir};
 pub(crate) use self::merge::Merged;
 use crate::blocking::{Blocking, Turns};
+use crate::feeds::Feeds;
 use crate::store::{Applied, RowView, Store};
 use crate::upkeep::Upkeep;
 
@@ -66,12 +67,6 @@ impl Checkpoint {
 
     fn len(&self) -> u64 {
         len_of(&self.parts)
-    }
-
-    /// From which of its files on they become one.
-    fn merge_from(&self) -> usize {
-        let lens: Vec<u64> = self.parts.iter().map(|part| part.len).collect();
-        merge_from(&lens)
     }
 
     /// Its files.
@@ -144,6 +139,7 @@ pub(crate) struct Checkpoints {
     has_room: HasRoom,
     /// The files could not be merged: when it is tried again, and after which wait.
     merge_again: Mutex<Option<(Instant, Duration)>>,
+    feeds: Arc<Feeds>,
 }
 
 impl Checkpoints {
@@ -198,6 +194,7 @@ impl Checkpoints {
             n_deltas_max: upkeep.n_deltas,
             has_room,
             merge_again: Mutex::default(),
+            feeds: Arc::default(),
         };
         this.tidy()?;
         this.tidy_incoming();
@@ -212,6 +209,11 @@ impl Checkpoints {
     /// The newest checkpoint.
     pub fn current(&self) -> Option<Checkpoint> {
         lock(&self.current).clone()
+    }
+
+    /// Who is sent one.
+    pub fn feeds(&self) -> &Arc<Feeds> {
+        &self.feeds
     }
 
     /// A file of the newest checkpoint is damaged, or what changed since is not known any more.
@@ -277,7 +279,7 @@ impl Checkpoints {
                 return Err(io::ErrorKind::StorageFull.into());
             }
             if is_full && !is_doubted {
-                let first = current.merge_from();
+                let first = self.first_to_merge(&current).unwrap_or(0);
                 (_, writing) = self.merge_aside((current, first), writing).await?;
             }
         }
@@ -394,18 +396,30 @@ impl Checkpoints {
     /// their place.
     fn to_be_merged(&self, checkpoint: &Checkpoint) -> Option<usize> {
         let deltas = &checkpoint.parts[1..];
-        let is_due = deltas.len() >= self.n_deltas_max
-            || len_of(deltas) > checkpoint.parts[0].len.max(SMALL_BYTES);
+        // Why not while the base stays: they would be merged each time.
+        let is_outgrown = len_of(deltas) > checkpoint.parts[0].len.max(SMALL_BYTES);
+        let is_due = deltas.len() >= self.n_deltas_max || (is_outgrown && !self.feeds.is_any());
         let is_put_off = lock(&self.merge_again).is_some_and(|(at, _)| Instant::now() < at);
         if !is_due || is_put_off {
             return None;
         }
-        let first = checkpoint.merge_from();
+        let first = self.first_to_merge(checkpoint)?;
         let has_room = (self.has_room)(len_of(&checkpoint.parts[first..]), Want::Some);
         if !has_room {
             self.put_off_merge("no room");
         }
         has_room.then_some(first)
+    }
+
+    /// From which file on they become one. The base stays while a follower is sent it: where that breaks off,
+    /// it goes on with the files it has.
+    fn first_to_merge(&self, checkpoint: &Checkpoint) -> Option<usize> {
+        let lens: Vec<u64> = checkpoint.parts.iter().map(|part| part.len).collect();
+        if !self.feeds.is_any() {
+            return Some(merge_from(&lens));
+        }
+        let deltas = &lens[1..];
+        (deltas.len() > 1).then(|| 1 + merge_from(deltas))
     }
 
     /// Lets others go first after some rows of a view; says when it did.

@@ -19,6 +19,7 @@ mod core;
 mod disk;
 mod donor;
 mod error;
+mod feeds;
 mod force;
 #[doc(hidden)]
 pub mod fuzz;

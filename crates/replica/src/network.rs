@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::checkpoint::{Checkpoint, Part};
 use crate::codec::{self, BadBytes, Reader};
 use crate::confirm::Memory;
+use crate::feeds::Feeding;
 use crate::pace::{Followers, Following, Paced, SLOW_DISK, size_bytes};
 use crate::pipeline::{AppendResult, Pipeline};
 use crate::raft::{LogId, Member, Types, Vote};
@@ -108,6 +109,12 @@ impl Network {
 }
 
 impl Network {
+    /// These files are sent to a follower as long as what is given lives.
+    fn feed(&self, follower: u64, files: &Checkpoint) -> Result<Feeding, PeerError> {
+        let applying = self.applying.upgrade().ok_or_else(|| refused("replica stopped"))?;
+        Ok(applying.checkpoints.feeds().begin(follower, files.applied().next_index()))
+    }
+
     /// A piece of a checkpoint file. Why aside: it comes from the disk.
     async fn piece(&self, part: &Arc<Part>, offset: u64) -> Result<Bytes, PeerError> {
         let applying = self.applying.upgrade().ok_or_else(|| refused("replica stopped"))?;
@@ -229,6 +236,8 @@ impl Peer {
         let meta = Bytes::from(meta);
         let patience = self.network.patience;
         let begun = self.call(kind::SNAPSHOT_BEGIN, meta.clone(), Vec::new(), patience).await?;
+        // Why only now: who does not answer is away, and no log is kept for it.
+        let _feeding = self.network.feed(self.id, files)?;
         self.network.verify(files).await?;
         let mut reader = Reader(begun.meta);
         for (number, part) in files.parts().iter().enumerate() {

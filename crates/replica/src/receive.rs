@@ -20,6 +20,8 @@ use crate::state::Snapshot;
 #[derive(Default)]
 pub(crate) struct Receiving {
     parts: Vec<(PathBuf, u64)>,
+    /// Files that were here did not verify: all are to be sent.
+    is_own_doubted: bool,
 }
 
 struct Offer {
@@ -72,6 +74,9 @@ impl Receiving {
                 std::fs::remove_file(&path).map_err(refused)?;
                 found = 0;
             }
+            if found == 0 && !self.is_own_doubted {
+                found = take_own(&path, len);
+            }
             have.put_u64(found);
             self.parts.push((path, len));
         }
@@ -98,6 +103,7 @@ impl Receiving {
     pub fn end(&mut self, meta: Bytes) -> Result<(Vote, Snapshot), PeerError> {
         let offer = Offer::read(meta).map_err(bad)?;
         let assembled = self.assemble();
+        self.is_own_doubted = assembled.is_err();
         if assembled.is_err() {
             for (path, _) in &self.parts {
                 // Why the result is dropped: a file that stays is refused by its hash again.
@@ -129,6 +135,18 @@ impl Receiving {
         checkpoint.rows(&mut |_, _| Ok(()))?;
         Ok(checkpoint)
     }
+}
+
+/// Takes a file of the own checkpoint that has the name and the size of one that is offered, so that it need
+/// not be sent: both tell of the same entries. Its hash, and what all rows add up to, is looked at in the
+/// end. Gives how much of it is here then.
+fn take_own(path: &Path, len: u64) -> u64 {
+    let place = path.parent().and_then(Path::parent).zip(path.file_name());
+    let own = place.map(|(dir, name)| dir.join(name));
+    let is_same = |own: &PathBuf| own.metadata().is_ok_and(|metadata| metadata.len() == len);
+    // Why no failure: then it is sent.
+    let is_taken = own.filter(is_same).is_some_and(|own| std::fs::hard_link(own, path).is_ok());
+    if is_taken { len } else { 0 }
 }
 
 /// A snapshot is offered. Why aside: files of one that broke off are looked for.
@@ -192,12 +210,13 @@ mod tests {
     use crate::checkpoint::Head;
     use crate::store::Applied;
 
-    /// Receives a base of these rows that says that it has one of key 1.
-    fn receive(dir: &Path, rows: &[u8]) -> Result<(Vote, Snapshot), PeerError> {
+    /// A base of these rows that says that it has one of key 1, and how it is offered.
+    fn base(dir: &Path, rows: &[u8]) -> (Arc<Part>, Bytes) {
         let mut applied = Applied::default();
         applied.digest.add(&[1], &[1]);
         let head = Head { from: 0, applied };
         let row = |key: &u8| Ok((vec![*key], Some(vec![*key])));
+        std::fs::create_dir_all(dir).unwrap();
         let part = Part::write(dir, &head, &mut rows.iter().map(row)).unwrap();
         let mut offer = Vec::new();
         codec::put_vote(&mut offer, &Vote::new(1, 1));
@@ -205,7 +224,12 @@ mod tests {
         offer.put_u8(head.name().len() as u8);
         offer.put_slice(head.name().as_bytes());
         offer.put_u64(part.len);
-        let offer = Bytes::from(offer);
+        (part, offer.into())
+    }
+
+    /// Receives it.
+    fn receive(dir: &Path, rows: &[u8]) -> Result<(Vote, Snapshot), PeerError> {
+        let (part, offer) = base(&dir.join("theirs"), rows);
         let mut receiving = Receiving::default();
         receiving.begin(&dir.join("incoming"), offer.clone())?;
         let bytes = part.bytes_at(0, part.len as usize).map_err(refused)?;
@@ -221,5 +245,24 @@ mod tests {
         assert!(receive(lacking.path(), &[]).is_err());
         let left = std::fs::read_dir(lacking.path().join("incoming")).unwrap();
         assert_eq!(left.count(), 0, "they would only be refused again");
+    }
+
+    #[test]
+    fn a_file_that_is_here_is_not_sent_unless_it_rotted() {
+        let dir = tempfile::tempdir().unwrap();
+        let (part, offer) = base(dir.path(), &[1]);
+        let whole = Bytes::from(part.len.to_be_bytes().to_vec());
+        let nothing = Bytes::from_static(&[0; 8]);
+        let incoming = dir.path().join("incoming");
+        let mut receiving = Receiving::default();
+        assert_eq!(receiving.begin(&incoming, offer.clone()).unwrap(), whole);
+        assert!(receiving.end(offer.clone()).is_ok());
+        std::fs::remove_dir_all(&incoming).unwrap();
+        let mut bytes = std::fs::read(&part.path).unwrap();
+        bytes[part.len as usize - 40] ^= 1;
+        std::fs::write(&part.path, &bytes).unwrap();
+        assert_eq!(receiving.begin(&incoming, offer.clone()).unwrap(), whole);
+        assert!(receiving.end(offer.clone()).is_err());
+        assert_eq!(receiving.begin(&incoming, offer).unwrap(), nothing);
     }
 }

@@ -33,6 +33,11 @@ const RESTART_AFTER_MAX: Duration = Duration::from_secs(10);
 const HELD_MAX: Duration = Duration::from_secs(30);
 /// Entries kept below what the slowest voter has, when a new member comes.
 const KEEP_FOR_VOTERS: u64 = 64;
+/// Who got a checkpoint, and lacks no more entries than come in a second under load, goes on like any other.
+const FED_LAG: u64 = 2_000;
+/// The log is kept for who is sent a checkpoint as long as so much is free besides what mail may take: more
+/// than comes to a disk in the second after which the log is looked at again.
+const FED_ROOM_BYTES: u64 = 1 << 30;
 /// The first and the longest wait before a checkpoint that could not be written is tried again.
 const CHECKPOINT_AFTER: Duration = Duration::from_secs(1);
 const CHECKPOINT_AFTER_MAX: Duration = Duration::from_secs(60);
@@ -68,6 +73,8 @@ pub(crate) struct Care {
     listed_at: Mutex<Option<Instant>>,
     /// A checkpoint could not be written: when it is tried again, and after which wait.
     checkpoint_again: Mutex<Option<(Instant, Duration)>>,
+    /// What was left of the journal because of this replica when its log was cut last.
+    pinned_bytes: AtomicU64,
     missing_chunks: AtomicU64,
     missing_bytes: AtomicU64,
     received_bytes: AtomicU64,
@@ -119,6 +126,7 @@ impl Care {
             compared_at: Mutex::default(),
             listed_at: Mutex::default(),
             checkpoint_again: Mutex::default(),
+            pinned_bytes: AtomicU64::new(0),
             missing_chunks: AtomicU64::new(0),
             missing_bytes: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
@@ -148,6 +156,14 @@ impl Care {
     /// Whether the lists of bodies are to be compared again.
     pub fn is_listing_due(&self, every: Duration) -> bool {
         is_due(&self.listed_at, every)
+    }
+
+    /// How much of so many bytes of the journal, that cannot be given up because of this replica, came since
+    /// its log was cut last. Why not all: what is kept for a follower that is far behind does not come free
+    /// with another checkpoint, and they would be written one after the other.
+    fn pinned_since(&self, pinned_bytes: u64) -> u64 {
+        let left = self.pinned_bytes.fetch_min(pinned_bytes, Ordering::Relaxed);
+        pinned_bytes.saturating_sub(left)
     }
 
     fn checkpoint_again(&self) -> MutexGuard<'_, Option<(Instant, Duration)>> {
@@ -421,10 +437,15 @@ impl Core {
         if care.is_comparison_due() {
             self.compare().await;
         }
-        let replica = journal::ReplicaId(self.claim.replica);
+        if self.applying.checkpoints.feeds().is_any()
+            && self.needed_by_fed(&self.status()).is_none()
+        {
+            // Why: what was kept for them is to be cut now.
+            care.pinned_bytes.store(0, Ordering::Relaxed);
+        }
         let upkeep = &self.claim.disk.options().upkeep;
-        let pinned_bytes = self.claim.disk.journal().pinned_bytes(replica);
-        let is_pinning = pinned_bytes > upkeep.pinned_bytes;
+        let pinned_bytes = self.claim.disk.pinned_bytes(self.claim.replica);
+        let is_pinning = care.pinned_since(pinned_bytes) > upkeep.pinned_bytes;
         let is_due = self.applying.checkpoints.dirty().is_due(upkeep, self.claim.replica);
         let store = self.applying.store();
         // Why: without room the rows are better off in memory, and come from the log after a kill.
@@ -434,6 +455,9 @@ impl Core {
         if (is_due || is_pinning) && self.checkpoint().await {
             let keep = if is_pinning { 0 } else { upkeep.keep_entries };
             self.purge(keep).await;
+            if is_pinning {
+                care.pinned_bytes.store(pinned_bytes, Ordering::Relaxed);
+            }
         }
         self.make_briefs().await;
         self.claim.disk.collect_in_turn().await;
@@ -509,8 +533,8 @@ impl Core {
         drop(settled);
     }
 
-    /// Cuts the log below the newest checkpoint, except for so many entries and for what members
-    /// that are behind still need.
+    /// Cuts the log below the newest checkpoint, except for so many entries, for what members that are behind
+    /// still need, and for what those need that are sent a checkpoint, whatever else is said.
     pub async fn purge(&self, keep: u64) {
         // Invariant: only below a checkpoint that was read back; `Checkpoints` gives no other.
         let Some(checkpoint) = self.applying.checkpoints.current() else { return };
@@ -522,6 +546,9 @@ impl Core {
             let keep_away = self.claim.disk.options().upkeep.keep_entries_away;
             upto = upto.min(slowest.max(last.index.saturating_sub(keep_away)));
         }
+        if let Some(needed) = self.needed_by_fed(&status) {
+            upto = upto.min(needed.saturating_sub(1));
+        }
         if upto > status.purged {
             // Why the result is dropped: a core that stopped is noticed by its watch.
             drop(self.raft.trigger().purge_log(upto).await);
@@ -530,6 +557,29 @@ impl Core {
 }
 
 impl Core {
+    /// The first entry that a follower needs that is sent a checkpoint, as long as the log may be kept for
+    /// it.
+    fn needed_by_fed(&self, status: &Status) -> Option<u64> {
+        let feeds = self.applying.checkpoints.feeds();
+        if status.role != Role::Leader {
+            feeds.give_up();
+            return None;
+        }
+        let (disk, replica) = (&self.claim.disk, self.claim.replica);
+        let near = status.last_log_index.saturating_sub(FED_LAG);
+        let needed = feeds.first_needed(&status.matched, near)?;
+        let n_bytes = disk.pinned_bytes(replica);
+        let is_too_much = n_bytes > disk.options().upkeep.fed_pinned_bytes;
+        if !is_too_much && disk.has_room_to_spare(FED_ROOM_BYTES) {
+            return Some(needed);
+        }
+        if is_too_much {
+            tracing::info!(replica, n_bytes, "log is not kept for who is sent a checkpoint");
+        }
+        feeds.give_up();
+        None
+    }
+
     /// Cuts the log below the newest checkpoint as far as every voter but `except` has it.
     pub async fn purge_for_newcomer(&self, except: Option<u64>) {
         // Invariant: only below a checkpoint that was read back, as in `purge`.
@@ -540,6 +590,8 @@ impl Core {
         let slowest = voters.filter(|id| **id != self.claim.replica);
         let slowest = slowest.map(|id| status.matched.get(id).copied().unwrap_or(0)).min();
         let upto = last.index.min(slowest.unwrap_or(last.index).saturating_sub(KEEP_FOR_VOTERS));
+        let needed = self.needed_by_fed(&status).map_or(upto, |needed| needed.saturating_sub(1));
+        let upto = upto.min(needed);
         if upto > status.purged {
             // Why the result is dropped: a core that stopped is noticed by its watch.
             drop(self.raft.trigger().purge_log(upto).await);
@@ -694,5 +746,17 @@ mod tests {
         assert!(core.applying.checkpoints.current().is_none());
         core.claim.disk.journal().pump();
         assert!(writing.await.is_some());
+    }
+
+    #[tokio::test]
+    async fn what_stays_pinned_when_the_log_is_cut_makes_no_other_checkpoint_due() {
+        let dir = tempfile::tempdir().unwrap();
+        let core = core(dir.path()).await;
+        let care = &core.care;
+        assert_eq!(care.pinned_since(10), 10);
+        care.pinned_bytes.store(10, Ordering::Relaxed);
+        assert_eq!((care.pinned_since(10), care.pinned_since(14)), (0, 4));
+        assert_eq!(care.pinned_since(3), 0, "more came free later");
+        assert_eq!(care.pinned_since(14), 11);
     }
 }

@@ -104,6 +104,7 @@ fn settings() -> DiskOptions {
         keep_entries_away: 100,
         look_every: Duration::from_millis(50),
         collect_every: Duration::from_millis(200),
+        ..Upkeep::default()
     };
     let mut options = options();
     options.journal.segment_bytes = 1 << 20;

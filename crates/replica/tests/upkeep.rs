@@ -10,10 +10,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::peer::{BoxFuture, PeerError, PeerRequest, PeerResponse, PeerTransport};
 use bytes::Bytes;
 use mailbox::{ChunkRef, Digest, Rows, Source, StoredChunk};
-use replica::{DiskOptions, Machine, MachineApplied, Role, Upkeep};
-use support::{Net, Node, leader, options, put, start_with, try_start, until};
+use replica::{Disk, DiskOptions, Machine, MachineApplied, Role, Upkeep};
+use support::{Net, Node, converged, leader, options, put, start_by, start_with, try_start, until};
+use tokio::sync::watch;
 
 /// Keys written over and over: so many bodies live at once.
 const N_KEYS: u64 = 8;
@@ -215,6 +217,81 @@ async fn a_checkpoint_that_cannot_be_written_stops_nothing_and_is_written_once_i
         node.stop(&net).await;
     }
     assert!(n_checkpoint_files(dir.path()) <= 1 + 3);
+}
+
+/// On the wire: all of a checkpoint was sent.
+const SNAPSHOT_END: u8 = 7;
+
+/// How many checkpoints were sent, and whether their ends arrive now.
+#[derive(Default)]
+struct Ends {
+    n_sent: watch::Sender<u64>,
+    is_held: watch::Sender<bool>,
+}
+
+/// A network over which a checkpoint takes as long as is wanted.
+struct Holding(Arc<dyn PeerTransport>, Arc<Ends>);
+
+impl PeerTransport for Holding {
+    fn call(&self, request: PeerRequest) -> BoxFuture<'static, Result<PeerResponse, PeerError>> {
+        if request.kind != SNAPSHOT_END {
+            return self.0.call(request);
+        }
+        let (net, ends) = (self.0.clone(), self.1.clone());
+        Box::pin(async move {
+            ends.n_sent.send_modify(|n_sent| *n_sent += 1);
+            drop(ends.is_held.subscribe().wait_for(|is_held| !is_held).await);
+            net.call(request).await
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_sent_a_checkpoint_finds_the_log_behind_it_however_long_that_takes() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    let ends = Arc::<Ends>::default();
+    let start = async |id: u64| {
+        let (name, home) = (format!("n{id}"), dir.path().join(format!("n{id}")));
+        if !home.exists() {
+            Disk::format(&home).unwrap();
+        }
+        let disk = Disk::open(&home, settings(eager())).unwrap();
+        start_by(&net, disk, id, Arc::new(Holding(net.of(&name), ends.clone()))).await
+    };
+    let mut nodes = vec![start(1).await, start(2).await, start(3).await];
+    let members = nodes.iter().map(|node| (node.id, node.member())).collect();
+    nodes[0].replica.initialize(members).await.unwrap();
+    put(&nodes, "first=1", vec![]).await;
+    let away = nodes.remove((leader(&nodes).await + 1) % 3);
+    let id = away.id;
+    away.stop(&net).await;
+    let write = async |numbers: std::ops::Range<u64>| {
+        for i in numbers {
+            put(&nodes, &format!("k{}=v{i}", i % N_KEYS), vec![]).await;
+        }
+    };
+    write(0..300).await;
+    until(|| nodes.iter().all(|node| node.replica.status().purged > 100), "logs are cut").await;
+    ends.is_held.send_replace(true);
+    let late = start(id).await;
+    until(|| *ends.n_sent.borrow() == 1, "a checkpoint is sent").await;
+    let at = leader(&nodes).await;
+    let status = || nodes[at].replica.status();
+    let (fed, term) = (status().checkpoint, status().term);
+    write(300..700).await;
+    until(|| status().checkpoint > fed + 300, "later checkpoints are written").await;
+    ends.is_held.send_replace(false);
+    nodes.push(late);
+    converged(&nodes).await;
+    let at = leader(&nodes).await;
+    // Another leader, on a machine that is too slow for this, knows nothing of the first one.
+    let is_same = nodes[at].replica.status().term == term;
+    assert!(*ends.n_sent.borrow() == 1 || !is_same, "the first checkpoint was of no use");
+    // It goes on like any other.
+    for i in 700..900 {
+        put(&nodes, &format!("k{}=v{i}", i % N_KEYS), vec![]).await;
+    }
+    until(|| nodes[at].replica.status().purged > fed + 300, "the log is cut again").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -137,11 +137,18 @@ async fn a_large_base_is_written_anew_for_large_deltas_only() {
     }
     let (again, end) = (open(), checkpoints.end());
     assert_eq!((again.end(), n_rows(&again.current().unwrap())), (end, model.len()));
-    for n in 0..3_u8 {
-        let rows = (0..32).map(|key| (vec![100 + key], large(n * 32 + key))).collect();
+    let feeding = checkpoints.feeds().begin(3, 1);
+    for n in 0..5_u8 {
+        if n == 3 {
+            assert!(checkpoints.holds(&base), "a follower is sent it");
+            checkpoints.feeds().give_up();
+        }
+        let rows = (0..32).map(|key| (vec![64 + n * 32 + key], large(n * 32 + key))).collect();
         change((&checkpoints, &store), &mut model, u64::from(n) + 30, rows);
-        checkpoints.build(|| store.clone()).await.unwrap();
+        let built = checkpoints.build(|| store.clone()).await.unwrap();
+        assert!(built.parts.len() <= 1 + upkeep.n_deltas, "{} files", built.parts.len());
     }
+    drop(feeding);
     assert!(!checkpoints.holds(&base), "the deltas are as large");
     assert_eq!(n_rows(&checkpoints.current().unwrap()), model.len());
 }
