@@ -460,7 +460,7 @@ impl Core {
             }
         }
         self.make_briefs().await;
-        self.claim.disk.collect_in_turn().await;
+        self.claim.disk.collect_in_turn();
     }
 
     /// Makes briefs that were put off, if nothing is committed.

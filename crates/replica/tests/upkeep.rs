@@ -7,7 +7,8 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use api::peer::{BoxFuture, PeerError, PeerRequest, PeerResponse, PeerTransport};
@@ -217,6 +218,68 @@ async fn a_checkpoint_that_cannot_be_written_stops_nothing_and_is_written_once_i
         node.stop(&net).await;
     }
     assert!(n_checkpoint_files(dir.path()) <= 1 + 3);
+}
+
+/// Says nothing of what lives as long as it is held.
+#[derive(Default)]
+struct Silent {
+    is_held: Mutex<bool>,
+    told: Condvar,
+    n_asked: AtomicU64,
+}
+
+impl Silent {
+    fn hold(&self, is_held: bool) {
+        *self.is_held.lock().unwrap() = is_held;
+        self.told.notify_all();
+    }
+}
+
+impl Machine for Silent {
+    fn apply(&self, rows: &mut Rows<'_>, command: &[u8], inline: &[ChunkRef]) -> MachineApplied {
+        Places.apply(rows, command, inline)
+    }
+
+    fn is_chunk_live(&self, rows: &dyn Source, digest: &Digest) -> bool {
+        self.n_asked.fetch_add(1, Ordering::Relaxed);
+        drop(self.told.wait_while(self.is_held.lock().unwrap(), |is_held| *is_held).unwrap());
+        Places.is_chunk_live(rows, digest)
+    }
+}
+
+/// Holds it no more, also when a test fails: its threads would not end.
+struct Held(Arc<Silent>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.hold(false);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_is_cut_while_the_journal_is_collected_however_long_that_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (net, machine) = (Net::default(), Arc::<Silent>::default());
+    let nodes = vec![start_with(&net, dir.path(), 1, (settings(eager()), machine.clone())).await];
+    found(&nodes).await;
+    let held = Held(machine.clone());
+    held.0.hold(true);
+    let n_asked = || machine.n_asked.load(Ordering::Relaxed);
+    let mut written = 0;
+    while n_asked() == 0 {
+        write(&nodes, written..written + 10).await;
+        written += 10;
+        assert!(written < N_WRITES * 4, "nothing is collected");
+    }
+    write(&nodes, written..written + 200).await;
+    let status = || nodes[0].replica.status();
+    until(|| status().purged > written + 100, "the log is cut").await;
+    drop(held);
+    let n_segments = || nodes[0].disk.journal().segments().len();
+    until(|| n_segments() <= SEGMENTS_MAX, "dead segments are freed").await;
+    for node in nodes {
+        node.stop(&net).await;
+    }
 }
 
 /// On the wire: all of a checkpoint was sent.

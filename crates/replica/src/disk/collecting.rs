@@ -1,6 +1,7 @@
 //! When the journal of a disk is collected, and what keeps it from coming free.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -55,7 +56,11 @@ impl Disk {
                 applying.moved(&Digest(*digest), old, new);
             }
         };
-        Ok(self.journal().collect(&is_live, &moved)?)
+        let collected = self.journal().collect(&is_live, &moved)?;
+        for at in &collected.damaged {
+            self.found_damage(at.pointer.segment, at.pointer.offset);
+        }
+        Ok(collected)
     }
 
     /// Who is told that a body of a replica was copied to a segment. If that is nobody, the segment is kept
@@ -89,8 +94,10 @@ impl Disk {
         self.lock().copied.entry(replica).or_default().extend(segments);
     }
 
-    /// Collects now and then, whoever of the replicas asks, and never twice at once.
-    pub(crate) async fn collect_in_turn(self: &Arc<Self>) {
+    /// Collects now and then, whoever of the replicas asks, and never twice at once. Nobody waits for it:
+    /// half a million bodies may be looked for in indexes, and whoever asked has a log that is to be cut
+    /// meanwhile, or nothing behind it comes free.
+    pub(crate) fn collect_in_turn(self: &Arc<Self>) {
         let every = self.options.upkeep.collect_every;
         {
             let mut state = self.lock();
@@ -111,16 +118,8 @@ impl Disk {
             turn.disk.tell_of_pinning();
             collected
         };
-        match self.blocking().run(collect).await {
-            Ok(Ok(collected)) if collected.deleted.is_empty() => {}
-            Ok(Ok(collected)) => {
-                let (n_segments, n_bytes) = (collected.deleted.len(), collected.freed_bytes);
-                let (n_copied, is_short) = (collected.moved_bytes, collected.is_short);
-                tracing::info!(n_segments, n_bytes, n_copied, is_short, "journal segments freed");
-            }
-            Ok(Err(error)) => tracing::warn!(%error, "journal cannot be collected"),
-            Err(error) => tracing::error!(%error, "collecting the journal panicked"),
-        }
+        let collecting = self.blocking().run(collect);
+        drop(tokio::spawn(async move { tell(collecting.await) }));
     }
 
     /// Bytes of the journal that cannot come free as long as the log of a replica is not cut, be it running
@@ -144,6 +143,20 @@ impl Disk {
             None if told.is_some() => tracing::info!("no log keeps the journal any more"),
             _ => {}
         }
+    }
+}
+
+/// Says what came of a collection.
+fn tell(done: io::Result<Result<Collected, Error>>) {
+    match done {
+        Ok(Ok(collected)) if collected.deleted.is_empty() => {}
+        Ok(Ok(collected)) => {
+            let (n_segments, n_bytes) = (collected.deleted.len(), collected.freed_bytes);
+            let (n_copied, is_short) = (collected.moved_bytes, collected.is_short);
+            tracing::info!(n_segments, n_bytes, n_copied, is_short, "journal segments freed");
+        }
+        Ok(Err(error)) => tracing::warn!(%error, "journal cannot be collected"),
+        Err(error) => tracing::error!(%error, "collecting the journal panicked"),
     }
 }
 
