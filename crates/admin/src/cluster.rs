@@ -602,7 +602,9 @@ fn scrub_words(scrub: &DiskScrub) -> String {
         words.push(format!("{} replicas DIFFER", scrub.n_differing));
     }
     if scrub.n_damaged > 0 {
-        words.push(format!("{} of {} damages repaired", scrub.n_repaired, scrub.n_damaged));
+        let is_all = scrub.n_repaired >= scrub.n_damaged;
+        let rest = if is_all { "" } else { ", the rest is being healed" };
+        words.push(format!("{} of {} damages repaired{rest}", scrub.n_repaired, scrub.n_damaged));
     }
     words.push(format!("all verified {}", crate::message::ago(scrub.oldest_unverified_ms)));
     words.join(", ")

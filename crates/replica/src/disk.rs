@@ -87,6 +87,10 @@ pub struct Disk {
     closing: watch::Sender<bool>,
     /// Scrub is to go on without a pause.
     hurried: Notify,
+    /// Damage was found.
+    damaged: Notify,
+    /// Held by who heals.
+    healing: tokio::sync::Mutex<()>,
     /// A drill rehearses a full disk.
     pretends_full: AtomicBool,
     /// How full it was.
@@ -242,6 +246,8 @@ impl Disk {
             ledger: Mutex::new(ledger),
             closing: watch::Sender::new(false),
             hurried: Notify::new(),
+            damaged: Notify::new(),
+            healing: tokio::sync::Mutex::default(),
             pretends_full: AtomicBool::new(false),
             lately: Arc::new(Mutex::new(lately)),
         };
@@ -508,6 +514,26 @@ impl Disk {
 
     pub(crate) fn is_closing(&self) -> bool {
         *self.closing.borrow()
+    }
+
+    /// Who heals looks for what was found.
+    pub(crate) fn wake_healing(&self) {
+        self.damaged.notify_one();
+    }
+
+    /// Waits until damage was found, or for some time. False if scrub is to end.
+    pub(crate) async fn wait_for_damage(&self, pause: Duration) -> bool {
+        let mut closing = self.closing.subscribe();
+        tokio::select! {
+            () = tokio::time::sleep(pause) => true,
+            () = self.damaged.notified() => true,
+            _ = closing.wait_for(|closing| *closing) => false,
+        }
+    }
+
+    /// Nobody else heals while what is given lives.
+    pub(crate) async fn healing(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.healing.lock().await
     }
 
     /// Whoever waits here goes on now.

@@ -50,7 +50,7 @@ const REST_MAX: Duration = Duration::from_secs(1);
 const KEPT_BYTES_MAX: usize = 8 << 20;
 /// What a replica has is compared with what its peers have no sooner again, unless scrub is in a hurry.
 const LISTS_EVERY: Duration = Duration::from_secs(600);
-/// What is damaged is looked after this often.
+/// What is damaged is looked after when it is found, and this often.
 const HEAL_EVERY: Duration = Duration::from_secs(2);
 
 /// Keeps the rate.
@@ -92,21 +92,35 @@ impl Pace {
 }
 
 impl Disk {
-    /// Verifies and heals, at most so many bytes a second, until [`Self::stop_scrub`]. Bodies are verified
-    /// at an eighth of that while clients write.
+    /// Verifies and heals, at most so many bytes a second each, until [`Self::stop_scrub`]. Bodies are
+    /// verified at an eighth of that while clients write.
     pub async fn scrub(self: Arc<Self>, bytes_per_s: u64) {
         let pace = Pace { bytes_per_s: Some(bytes_per_s) };
         let dir = self.dir().to_path_buf();
         // Why the result is dropped: without the note the times are only told as unknown.
         let left = self.blocking().run(move || ledger::left(&dir)).await.unwrap_or_default();
         self.ledger().recall(left);
+        // Why beside it: a pass over a large disk takes days, and reads find damage as well.
+        let healing = self.heal_what_is_found(&pace);
+        futures_util::future::join(self.pass_by_pass(&pace), healing).await;
+    }
+
+    async fn pass_by_pass(self: &Arc<Self>, pace: &Pace) {
         while !self.is_closing() {
             let began = Instant::now();
-            self.pass(&pace).await;
+            self.pass(pace).await;
             let is_early = || began.elapsed() < PASS_EVERY && !self.ledger().is_hurried();
             while is_early() && !self.is_closing() {
-                self.wait(HEAL_EVERY).await;
-                self.heal().await;
+                self.wait(PASS_EVERY.saturating_sub(began.elapsed())).await;
+            }
+        }
+    }
+
+    /// Heals what anybody found, soon after it was found.
+    async fn heal_what_is_found(self: &Arc<Self>, pace: &Pace) {
+        while self.wait_for_damage(HEAL_EVERY).await {
+            if self.ledger().is_anything_to_heal() {
+                self.heal(pace).await;
             }
         }
     }
@@ -152,6 +166,7 @@ impl Disk {
         if self.ledger().condemn(segment, offset) {
             let disk = self.journal().disk_id();
             tracing::warn!(%disk, %segment, offset, "damage in the journal");
+            self.wake_healing();
         }
     }
 
@@ -183,7 +198,7 @@ impl Disk {
                 self.verify_places(core).await;
             }
         }
-        self.heal().await;
+        self.heal(pace).await;
         if self.is_closing() {
             return;
         }
@@ -227,7 +242,7 @@ impl Disk {
                 self.found_damage(damage.segment, damage.offset);
             }
             if !step.damaged.is_empty() {
-                self.heal().await;
+                self.heal(pace).await;
             }
             pace.give_way(self, step.n_bytes).await;
             let is_over = step.oldest_unverified.is_none();

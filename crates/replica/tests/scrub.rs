@@ -76,6 +76,29 @@ async fn a_scrub_that_is_hurried_finds_what_rotted_before_it_was_asked() {
     scrubbing.await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_read_finds_is_healed_while_a_pass_goes_on() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    let (nodes, bodies) = three_with(&net, dir.path(), 60).await;
+    let disk = &nodes[0].disk;
+    // A pass over 12 MB takes some 24 s at this rate, and to copy a segment of 4 MiB some 8 s.
+    let scrubbing = tokio::spawn(disk.clone().scrub(512 << 10));
+    until(|| disk.scrub_status().verified_bytes > 0, "a pass has begun").await;
+    let rotten = &bodies[50];
+    let places = find(&dir.path().join("n1/journal"), &rotten.bytes[1_000..1_050]);
+    let [(path, at)] = &places[..] else { panic!("{places:?}") };
+    flip(path, at * 8 + 3);
+    let read = nodes[0].replica.chunk(&rotten.chunk).await.unwrap();
+    assert_eq!(read.bytes, rotten.bytes, "it came from a peer");
+    assert_eq!(disk.scrub_status().n_damaged, 1);
+    until(|| disk.scrub_status().n_repaired == 1, "the damage is healed").await;
+    assert_eq!(disk.scrub_status().n_passes, 0);
+    assert!(!path.exists(), "the damaged segment is gone");
+    check_bodies(&nodes[0], &bodies);
+    disk.stop_scrub();
+    scrubbing.await.unwrap();
+}
+
 /// How long a pass over all there is takes.
 async fn one_pass(node: &Node) -> Duration {
     let disk = &node.disk;

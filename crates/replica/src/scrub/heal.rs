@@ -11,7 +11,9 @@ use mailbox::Digest;
 use crate::core::Core;
 use crate::disk::Disk;
 use crate::index::IndexError;
+use crate::scrub::Pace;
 use crate::state::Applying;
+use crate::status::Role;
 
 /// Bodies looked at at a time.
 const PAGE: usize = 2048;
@@ -25,11 +27,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 type NotYet = String;
 
 impl Disk {
-    /// Heals what can be healed now.
-    pub(super) async fn heal(self: &Arc<Self>) {
+    /// Heals what can be healed now, and copies what is good at this pace.
+    pub(super) async fn heal(self: &Arc<Self>, pace: &Pace) {
+        let _healing = self.healing().await;
         let due = self.ledger().due();
         for segment in due {
-            let emptied = self.empty(segment).await;
+            if self.is_closing() {
+                return;
+            }
+            let emptied = self.empty(segment, pace).await;
             if emptied == Ok(true) {
                 self.ledger().healed(segment);
                 tracing::info!(%segment, "damaged segment was emptied and deleted");
@@ -59,7 +65,7 @@ impl Disk {
     }
 
     /// Empties a segment and deletes it. True if it is gone.
-    async fn empty(self: &Arc<Self>, segment: SegmentId) -> Result<bool, NotYet> {
+    async fn empty(self: &Arc<Self>, segment: SegmentId, pace: &Pace) -> Result<bool, NotYet> {
         let is_there = |this: &Self| this.journal().segments().binary_search(&segment).is_ok();
         if !is_there(self) {
             return Ok(true);
@@ -73,7 +79,7 @@ impl Disk {
         for core in self.cores() {
             let Some(core) = core.upgrade() else { continue };
             core.release_log(segment).await?;
-            is_empty &= self.leave(&core, segment).await?;
+            is_empty &= self.leave(&core, segment, pace).await?;
         }
         if is_empty {
             let this = self.clone();
@@ -84,7 +90,7 @@ impl Disk {
     }
 
     /// Gives all live bodies of a replica in this segment another place. True if none is left.
-    async fn leave(&self, core: &Core, segment: SegmentId) -> Result<bool, NotYet> {
+    async fn leave(&self, core: &Core, segment: SegmentId, pace: &Pace) -> Result<bool, NotYet> {
         let mut after: Option<Digest> = None;
         let mut lost = Vec::new();
         loop {
@@ -103,6 +109,12 @@ impl Disk {
                 }
                 if !core.keep(&good).await {
                     return Err("bodies cannot be copied".into());
+                }
+                let n_bytes = good.iter().map(|stored| stored.bytes.len() as u64).sum();
+                pace.spend(self, n_bytes).await;
+                if self.is_closing() || core.status().role == Role::Stopped {
+                    // Why: who stopped cannot be begun anew as long as it is held.
+                    return Err("it stops".into());
                 }
             }
         }

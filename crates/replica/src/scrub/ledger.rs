@@ -112,6 +112,11 @@ impl Ledger {
         is_new
     }
 
+    /// Whether something is damaged that is to be healed now.
+    pub fn is_anything_to_heal(&self) -> bool {
+        !self.indexes.is_empty() || !self.checkpoints.is_empty() || !self.due().is_empty()
+    }
+
     /// Segments to be emptied now.
     pub fn due(&self) -> Vec<SegmentId> {
         let now = Instant::now();
