@@ -8,6 +8,7 @@ mod progress;
 mod seat;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -55,14 +56,7 @@ pub(crate) struct Outlook {
 /// Who leads a shard, by fresh reports.
 pub(crate) fn leader(shared: &Shared, placement: &Placement, shard: ShardId) -> Option<String> {
     let heard = heard(shared);
-    let scene = Scene {
-        placement,
-        heard: &heard,
-        watching: Duration::ZERO,
-        replace_after: Duration::ZERO,
-        unwell: &BTreeMap::new(),
-        shunned: &BTreeSet::new(),
-    };
+    let scene = Scene::of(placement, &heard, (Duration::ZERO, Duration::ZERO));
     scene.leader(placement.shard(shard)?).map(|(node, _)| node.to_owned())
 }
 
@@ -125,17 +119,11 @@ impl Memory {
         let mut heard = heard(shared);
         self.note_sizes(placement, &mut heard);
         self.note_unwell(placement, &heard);
-        self.note_shunned(placement, &heard);
+        let scene = Scene::of(placement, &heard, (self.since.elapsed(), replace_after(placement)));
+        self.note_shunned(&scene);
         let unwell = self.unwell.iter().map(|(key, since)| (*key, since.elapsed())).collect();
         let shunned = self.shunned.keys().copied().collect();
-        let scene = Scene {
-            placement,
-            heard: &heard,
-            watching: self.since.elapsed(),
-            replace_after: replace_after(placement),
-            unwell: &unwell,
-            shunned: &shunned,
-        };
+        let scene = Scene { unwell: &unwell, shunned: &shunned, ..scene };
         let plan = plan(&scene);
         let replacements = self.progress.of(&scene);
         *lock(&shared.outlook) = Outlook { replacements, waiting: plan.waiting.clone() };
@@ -185,20 +173,12 @@ impl Memory {
     }
 
     /// Which disks have been no place for a replica lately.
-    fn note_shunned(&mut self, placement: &Placement, heard: &BTreeMap<String, Heard>) {
+    fn note_shunned(&mut self, scene: &Scene<'_>) {
         self.shunned.retain(|_, seen| seen.elapsed() < SHUNNED_FOR);
-        let scene = Scene {
-            placement,
-            heard,
-            watching: self.since.elapsed(),
-            replace_after: replace_after(placement),
-            unwell: &BTreeMap::new(),
-            shunned: &BTreeSet::new(),
-        };
         let cramped = scene.cramped();
         self.shunned.extend(cramped.into_iter().map(|disk_id| (disk_id, Instant::now())));
         for ((shard, replica_id), since) in &self.unwell {
-            let shard = placement.shard(*shard);
+            let shard = scene.placement.shard(*shard);
             let placed = shard
                 .and_then(|shard| shard.replicas.iter().find(|one| one.replica_id == *replica_id));
             if let Some(placed) = placed.filter(|_| since.elapsed() > plan::UNWELL_PATIENCE) {

@@ -18,6 +18,7 @@ use api::placement::{Disk, DiskId, DiskState, Node, Placement, Replica, ReplicaR
 use mailbox::ShardId;
 
 use super::seat::Seats;
+use super::told::Told;
 use crate::meta::Command;
 
 /// A report older than this says that the node is away.
@@ -49,6 +50,7 @@ pub(super) struct Scene<'a> {
     /// Disks on which replicas could not run lately, or did not fit: new ones go there only where nothing
     /// else is left.
     pub shunned: &'a BTreeSet<DiskId>,
+    told: Told<'a>,
 }
 
 /// What a node said last, and how long ago.
@@ -90,7 +92,7 @@ pub(super) enum Condition {
 /// All steps that can be taken now.
 pub(super) fn plan(scene: &Scene<'_>) -> Plan {
     let mut plan = Plan::default();
-    let mut seats = Seats::of(scene.placement);
+    let mut seats = Seats::of(scene);
     // Lost copies of any shard come before those that only have to move.
     for urgent in [true, false] {
         for shard in &scene.placement.shards {
@@ -103,9 +105,23 @@ pub(super) fn plan(scene: &Scene<'_>) -> Plan {
     plan
 }
 
+static NOBODY: BTreeMap<(ShardId, u64), Duration> = BTreeMap::new();
+static NOWHERE: BTreeSet<DiskId> = BTreeSet::new();
+
 impl<'a> Scene<'a> {
+    /// What is known where nobody is unwell and no disk is shunned.
+    pub fn of(
+        placement: &'a Placement,
+        heard: &'a BTreeMap<String, Heard>,
+        (watching, replace_after): (Duration, Duration),
+    ) -> Self {
+        let told = Told::of(placement, heard);
+        let (unwell, shunned) = (&NOBODY, &NOWHERE);
+        Self { placement, heard, watching, replace_after, unwell, shunned, told }
+    }
+
     /// The next step of one shard.
-    fn shard(&self, shard: &Shard, urgent: bool, seats: &mut Seats, plan: &mut Plan) {
+    fn shard(&self, shard: &Shard, urgent: bool, seats: &mut Seats<'_>, plan: &mut Plan) {
         let leader = self.leader(shard);
         if let Some(id) = shard.forced {
             let done = leader.filter(|(_, one)| one.replica_id == id && one.is_recovered);
@@ -194,7 +210,7 @@ impl<'a> Scene<'a> {
 
     /// Gives up learners that do not fit on their disks, but on others: of each disk one at a time, since the
     /// rest may fit then.
-    fn make_room(&self, seats: &mut Seats, plan: &mut Plan) {
+    fn make_room(&self, seats: &mut Seats<'_>, plan: &mut Plan) {
         let shards = || self.placement.shards.iter().filter(|shard| shard.forced.is_none());
         let led = || shards().filter_map(|shard| Some((shard, self.leader(shard)?)));
         // Why not: one was given up just now, and its next place is not known yet.
@@ -268,7 +284,7 @@ impl<'a> Scene<'a> {
         &self,
         shard: &Shard,
         (is_led, urgent): (bool, bool),
-        seats: &mut Seats,
+        seats: &mut Seats<'_>,
         plan: &mut Plan,
     ) {
         let bad = shard.replicas.iter().find_map(|one| match (urgent, self.of(shard, one)) {
@@ -299,6 +315,10 @@ impl<'a> Scene<'a> {
         }
         if !urgent && others.clone().any(|one| self.is_incomplete(shard, one)) {
             return wait("another replica is not whole yet");
+        }
+        // Why first: it need not be looked for the best of them.
+        if seats.are_all_filled(FILLS_PER_DISK_MAX) {
+            return wait("others are filled first");
         }
         let Some(seat) = seats.best(self, shard, old) else {
             return wait("no suitable disk on another node");
@@ -347,11 +367,12 @@ impl<'a> Scene<'a> {
 
     /// Disks that are done with: emptied ones, and those that their node has no more.
     fn disks(&self, plan: &mut Plan) {
-        let replicas = || self.placement.shards.iter().flat_map(|shard| &shard.replicas);
+        let replicas = self.placement.shards.iter().flat_map(|shard| &shard.replicas);
+        let used: BTreeSet<DiskId> = replicas.map(|replica| replica.disk_id).collect();
         for node in &self.placement.nodes {
             for disk in &node.disks {
                 let id = disk.disk_id;
-                if replicas().any(|replica| replica.disk_id == id) {
+                if used.contains(&id) {
                     continue;
                 }
                 if self.is_gone(node, id) {
@@ -416,12 +437,9 @@ impl<'a> Scene<'a> {
         self.heard.get(node).map_or(self.watching, |heard| heard.age.min(self.watching))
     }
 
-    /// What a node said just now. What it said before it registered anew is of another life: it may
-    /// have other disks now.
+    /// What a node said just now.
     pub fn fresh(&self, node: &str) -> Option<&'a Report> {
-        let run_id = self.placement.node(node)?.run_id;
-        let heard = self.heard.get(node).filter(|heard| heard.age < FRESH)?;
-        (heard.report.run_id == run_id).then_some(&heard.report)
+        self.told.fresh(node)
     }
 
     /// What a node says of its disk.
@@ -431,8 +449,7 @@ impl<'a> Scene<'a> {
 
     /// What is said of a replica.
     pub fn report(&self, shard: ShardId, replica: &Replica) -> Option<&'a ReplicaReport> {
-        let all = &self.fresh(&replica.node)?.replicas;
-        all.iter().find(|one| one.shard == shard && one.replica_id == replica.replica_id)
+        self.told.replica(&replica.node, shard, replica.replica_id)
     }
 
     fn is_incomplete(&self, shard: &Shard, replica: &Replica) -> bool {
@@ -441,12 +458,7 @@ impl<'a> Scene<'a> {
 
     /// Who says that it leads, in the highest term, with its node.
     pub fn leader(&self, shard: &Shard) -> Option<(&'a str, &'a ReplicaReport)> {
-        let names = self.heard.keys().map(String::as_str);
-        let fresh = names.filter_map(|node| Some((node, self.fresh(node)?)));
-        let all =
-            fresh.flat_map(|(node, report)| report.replicas.iter().map(move |one| (node, one)));
-        all.filter(|(_, one)| one.shard == shard.shard && one.state == ReplicaState::Leader)
-            .max_by_key(|(_, one)| one.term)
+        self.told.leader(shard.shard)
     }
 }
 

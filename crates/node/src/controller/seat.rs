@@ -5,7 +5,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::placement::{Disk, DiskId, DiskState, Node, Placement, Replica, ReplicaRole, Shard};
+use api::placement::{Disk, DiskId, DiskState, Node, Replica, ReplicaRole, Shard};
 
 use super::plan::{Condition, Scene, hung_for};
 use crate::meta::command::Seat;
@@ -14,42 +14,81 @@ use crate::meta::command::Seat;
 /// carries. A disk with less than one part is nearly full.
 const SHARES: u64 = 8;
 
-/// What each disk and node carries, with what is planned in this round.
+/// The disks that take replicas now, with what they and their nodes carry, and with what is planned in this
+/// round.
 #[derive(Clone)]
-pub(super) struct Seats {
-    replicas: BTreeMap<DiskId, usize>,
-    learners: BTreeMap<DiskId, usize>,
-    of_node: BTreeMap<String, usize>,
+pub(super) struct Seats<'a>(Vec<Open<'a>>);
+
+/// One of them. Why the counts are here: where a node or a zone is lost, all disks are compared for each of
+/// some hundred or thousand replicas.
+#[derive(Clone)]
+struct Open<'a> {
+    node: &'a Node,
+    disk_id: DiskId,
+    told: &'a Disk,
+    is_shunned: bool,
+    n_replicas: usize,
+    n_learners: usize,
+    n_of_node: usize,
 }
 
-impl Seats {
+impl<'a> Seats<'a> {
     /// What is placed.
-    pub fn of(placement: &Placement) -> Self {
-        let mut seats =
-            Self { replicas: BTreeMap::new(), learners: BTreeMap::new(), of_node: BTreeMap::new() };
-        for replica in placement.shards.iter().flat_map(|shard| &shard.replicas) {
-            seats.count(&replica.node, replica.disk_id);
+    pub fn of(scene: &Scene<'a>) -> Self {
+        let (mut replicas, mut learners, mut of_node) =
+            (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        for replica in scene.placement.shards.iter().flat_map(|shard| &shard.replicas) {
+            *replicas.entry(replica.disk_id).or_insert(0) += 1;
+            *of_node.entry(replica.node.as_str()).or_insert(0) += 1;
             if replica.role == ReplicaRole::Learner {
-                *seats.learners.entry(replica.disk_id).or_default() += 1;
+                *learners.entry(replica.disk_id).or_insert(0) += 1;
             }
         }
-        seats
+        let nodes = scene.placement.nodes.iter();
+        let disks = nodes.flat_map(|node| node.disks.iter().map(move |disk| (node, disk)));
+        let open = disks.filter(|(node, disk)| takes(scene, node, disk));
+        let open = open.filter_map(|(node, disk)| {
+            let of_disk = |counts: &BTreeMap<DiskId, usize>| {
+                counts.get(&disk.disk_id).copied().unwrap_or_default()
+            };
+            Some(Open {
+                node,
+                disk_id: disk.disk_id,
+                told: scene.told(&node.name, disk.disk_id)?,
+                is_shunned: scene.shunned.contains(&disk.disk_id),
+                n_replicas: of_disk(&replicas),
+                n_learners: of_disk(&learners),
+                n_of_node: of_node.get(node.name.as_str()).copied().unwrap_or_default(),
+            })
+        });
+        Self(open.collect())
     }
 
-    fn count(&mut self, node: &str, disk_id: DiskId) {
-        *self.replicas.entry(disk_id).or_default() += 1;
-        *self.of_node.entry(node.to_owned()).or_default() += 1;
+    /// Changes what is counted of a learner there.
+    fn count(&mut self, node: &str, disk_id: DiskId, change: impl Fn(usize) -> usize) {
+        for open in self.0.iter_mut().filter(|open| open.node.name == node) {
+            open.n_of_node = change(open.n_of_node);
+            if open.disk_id == disk_id {
+                open.n_replicas = change(open.n_replicas);
+                open.n_learners = change(open.n_learners);
+            }
+        }
     }
 
     /// A learner is planned there.
     pub fn take(&mut self, seat: &Seat) {
-        self.count(&seat.node, seat.disk_id);
-        *self.learners.entry(seat.disk_id).or_default() += 1;
+        self.count(&seat.node, seat.disk_id, |n| n + 1);
     }
 
-    /// Learners on a disk.
+    /// Learners on a disk that takes replicas.
     pub fn n_learners(&self, disk_id: DiskId) -> usize {
-        self.learners.get(&disk_id).copied().unwrap_or_default()
+        let open = self.0.iter().find(|open| open.disk_id == disk_id);
+        open.map_or(0, |open| open.n_learners)
+    }
+
+    /// Whether so many learners or more are on each of them.
+    pub fn are_all_filled(&self, n_learners: usize) -> bool {
+        !self.0.is_empty() && self.0.iter().all(|open| open.n_learners >= n_learners)
     }
 
     /// The best place for a replica instead of `old`, or for a further one.
@@ -81,14 +120,7 @@ impl Seats {
     /// What is carried once a learner is gone.
     fn without(&self, learner: &Replica) -> Self {
         let mut seats = self.clone();
-        let counts = [
-            seats.replicas.get_mut(&learner.disk_id),
-            seats.learners.get_mut(&learner.disk_id),
-            seats.of_node.get_mut(&learner.node),
-        ];
-        for n in counts.into_iter().flatten() {
-            *n = n.saturating_sub(1);
-        }
+        seats.count(&learner.node, learner.disk_id, |n| n.saturating_sub(1));
         seats
     }
 
@@ -101,26 +133,21 @@ impl Seats {
         let others = || shard.replicas.iter().filter(|one| !gone.contains(&one.replica_id));
         let zone_of = |name: &str| scene.placement.node(name).map(|node| node.zone.as_str());
         let zones: BTreeSet<&str> = others().filter_map(|one| zone_of(&one.node)).collect();
-        let open = |node: &&Node| !others().any(|one| one.node == node.name);
-        let nodes = scene.placement.nodes.iter().filter(open);
-        let disks = nodes.flat_map(|node| node.disks.iter().map(move |disk| (node, disk)));
-        let told = |node: &Node, disk: &Disk| scene.told(&node.name, disk.disk_id);
-        let good = disks.filter(|(node, disk)| {
-            takes(scene, node, disk)
-                && told(node, disk).is_some_and(|told| told.free_bytes >= free_bytes_min)
-        });
-        let best = good.min_by_key(|(node, disk)| {
-            let same_zone = !node.zone.is_empty() && zones.contains(node.zone.as_str());
-            let of_disk = self.replicas.get(&disk.disk_id).copied().unwrap_or_default();
-            // Why the disk first: a new disk on the same node is emptier than any other.
-            let of_node = self.of_node.get(&node.name).copied().unwrap_or_default();
-            let is_shunned = scene.shunned.contains(&disk.disk_id);
+        let is_open = |open: &&Open<'_>| {
+            open.told.free_bytes >= free_bytes_min
+                && !others().any(|one| one.node == open.node.name)
+        };
+        let best = self.0.iter().filter(is_open).min_by_key(|open| {
+            let zone = open.node.zone.as_str();
+            let same_zone = !zone.is_empty() && zones.contains(zone);
             // Why the learners in between: many that are filled at once are spread over all other disks.
-            let share = told(node, disk).map_or(0, free_share);
-            let room = (share == 0, self.n_learners(disk.disk_id), Reverse(share));
-            (is_shunned, same_zone, room, of_disk, of_node, disk.disk_id)
+            let share = free_share(open.told);
+            let room = (share == 0, open.n_learners, Reverse(share));
+            // Why the disk before its node: a new disk on the same node is emptier than any other.
+            let carried = (open.n_replicas, open.n_of_node);
+            (open.is_shunned, same_zone, room, carried, open.disk_id)
         });
-        best.map(|(node, disk)| Seat { node: node.name.clone(), disk_id: disk.disk_id })
+        best.map(|open| Seat { node: open.node.name.clone(), disk_id: open.disk_id })
     }
 }
 
@@ -130,7 +157,7 @@ fn free_share(told: &Disk) -> u64 {
 }
 
 /// Whether a disk takes replicas now.
-pub(super) fn takes(scene: &Scene<'_>, node: &Node, disk: &Disk) -> bool {
+fn takes(scene: &Scene<'_>, node: &Node, disk: &Disk) -> bool {
     let report = scene.fresh(&node.name);
     let told =
         report.and_then(|report| report.disks.iter().find(|told| told.disk_id == disk.disk_id));

@@ -1,6 +1,7 @@
 //! Scenarios without any input or output: a model of a cluster in which the steps of each plan are done,
 //! lost or cut short, until nothing is left to do.
 
+mod large;
 mod room;
 mod unwell;
 
@@ -281,18 +282,9 @@ impl World {
         self.elect();
         let (placement, heard) = (self.placement(), self.reports());
         self.stale.clear();
-        let mut shunned = self.shunned.clone();
-        let scene = Scene {
-            placement: &placement,
-            heard: &heard,
-            watching: self.watching,
-            replace_after: REPLACE_AFTER,
-            unwell: &self.unwell,
-            shunned: &BTreeSet::new(),
-        };
-        shunned.extend(scene.cramped());
-        self.shunned = shunned.clone();
-        plan(&Scene { shunned: &shunned, ..scene })
+        let scene = Scene::of(&placement, &heard, (self.watching, REPLACE_AFTER));
+        self.shunned.extend(scene.cramped());
+        plan(&Scene { unwell: &self.unwell, shunned: &self.shunned, ..scene })
     }
 
     /// Does a step; with `cut` only its first half, as when everybody involved dies.
@@ -585,14 +577,7 @@ fn a_replica_that_starts_is_not_told_as_one_that_gets_bodies() {
     let mut followers = all.filter(|one| one.state == ReplicaState::Follower);
     let one = followers.next().unwrap();
     (one.state, one.n_missing_chunks) = (ReplicaState::Starting, 1);
-    let scene = Scene {
-        placement: &placement,
-        heard: &heard,
-        watching: REPLACE_AFTER,
-        replace_after: REPLACE_AFTER,
-        unwell: &BTreeMap::new(),
-        shunned: &BTreeSet::new(),
-    };
+    let scene = Scene::of(&placement, &heard, (REPLACE_AFTER, REPLACE_AFTER));
     let told = Progress::default().of(&scene);
     assert_eq!(told.iter().map(|one| one.phase).collect::<Vec<_>>(), [Phase::Placed]);
 }
@@ -602,14 +587,7 @@ fn a_place_is_good_only_by_its_node_own_word() {
     let mut world = World::new(3, 1, 1);
     world.up.remove("n3");
     let (placement, heard) = (world.placement(), world.reports());
-    let scene = Scene {
-        placement: &placement,
-        heard: &heard,
-        watching: REPLACE_AFTER,
-        replace_after: REPLACE_AFTER,
-        unwell: &BTreeMap::new(),
-        shunned: &BTreeSet::new(),
-    };
+    let scene = Scene::of(&placement, &heard, (REPLACE_AFTER, REPLACE_AFTER));
     assert_eq!(scene.place("n1", disk_id(1, 0)), Condition::Good);
     assert_eq!(scene.place("n3", disk_id(3, 0)), Condition::Away);
     assert_eq!(scene.place("n1", disk_id(3, 0)), Condition::Lost("disk removed"));
@@ -617,7 +595,8 @@ fn a_place_is_good_only_by_its_node_own_word() {
         let (mut heard, disk_id) = (heard.clone(), disk_id(1, 0));
         let hangs = DiskScrub { disk_id, unanswered_ms: secs * 1000, ..DiskScrub::default() };
         heard.get_mut("n1").unwrap().report.scrubs.push(hangs);
-        assert_eq!(Scene { heard: &heard, ..scene }.place("n1", disk_id), condition);
+        let scene = Scene::of(&placement, &heard, (REPLACE_AFTER, REPLACE_AFTER));
+        assert_eq!(scene.place("n1", disk_id), condition);
     }
 }
 
