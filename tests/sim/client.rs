@@ -165,6 +165,7 @@ fn everything(of: OfMailbox) -> Query {
         chunks: true,
         expunged: false,
         only_envelope: false,
+        recent_to: None,
     })
 }
 

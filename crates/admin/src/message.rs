@@ -57,6 +57,7 @@ pub async fn status(
         chunks: true,
         expunged: true,
         only_envelope: false,
+        recent_to: None,
     };
     let found = match ask(Query::Messages(query)).await? {
         Answer::Messages(found, _) => found.into_iter().next(),

@@ -99,6 +99,7 @@ async fn chunks_of(client: &Client, place: Place, mailbox: &str) -> Result<BTree
             chunks: true,
             expunged: false,
             only_envelope: false,
+            recent_to: None,
         };
         let Answer::Messages(page, next) = ask(Query::Messages(query)).await? else {
             bail!("it cannot be listed");

@@ -46,6 +46,7 @@ fn chunks<const N: usize>(house: &House, sizes: [usize; N]) -> [Vec<ChunkRef>; N
             chunks: true,
             expunged: false,
             only_envelope: false,
+            recent_to: None,
         };
         let Answer::Messages(records, _) = state.shard.query(&Query::Messages(wanted)) else {
             panic!("no messages");

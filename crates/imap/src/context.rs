@@ -117,6 +117,11 @@ impl Context {
         self.tls || self.config.plain_logins_allowed
     }
 
+    /// Who this session is where arrivals are told.
+    pub(crate) fn recent_to(&self) -> u64 {
+        self.config.nonce.iter().take(8).fold(0, |id, byte| (id << 8) | u64::from(*byte))
+    }
+
     /// A name for a staging that nobody else uses.
     pub(crate) fn new_upload(&mut self) -> UploadId {
         self.n_uploads += 1;

@@ -215,6 +215,7 @@ fn changed(selected: &Selected, uids: UidSet) -> Messages {
         chunks: false,
         expunged: false,
         only_envelope: false,
+        recent_to: selected.recent_to,
     }
 }
 
@@ -226,9 +227,11 @@ fn greatest(records: &[MessageRecord]) -> u64 {
 /// New messages become known; whether there were any.
 fn take_in(selected: &mut Selected, records: &[MessageRecord]) -> bool {
     let known = selected.view.last_uid();
-    let new: UidSet =
-        records.iter().map(|record| record.uid).filter(|uid| uid.value() > known).collect();
-    selected.take_in(&new);
+    let arrivals = || records.iter().filter(move |record| record.uid.value() > known);
+    let new: UidSet = arrivals().map(|record| record.uid).collect();
+    let recent: UidSet =
+        arrivals().filter(|record| record.recent).map(|record| record.uid).collect();
+    selected.take_in(&new, &recent);
     !new.is_empty()
 }
 

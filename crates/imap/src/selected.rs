@@ -27,7 +27,9 @@ pub(crate) struct Selected {
     pub(crate) view: View,
     /// `\Recent` in this session; may name messages that are gone.
     pub(crate) recent: UidSet,
-    /// Arrivals below this one were told, and the store does not know that they are not `\Recent` to others.
+    /// Who this session is where arrivals are told, if they are `\Recent` to no other then.
+    pub(crate) recent_to: Option<u64>,
+    /// `\Recent` ones below this one were told, and are not claimed for good.
     unclaimed: Option<Uid>,
     /// Arrivals and flag changes up to here were told.
     pub(crate) told_modseq: u64,
@@ -60,6 +62,7 @@ impl Selected {
             read_only,
             view: View::default(),
             recent: UidSet::new(),
+            recent_to: None,
             unclaimed: None,
             told_modseq: info.highest_modseq.value(),
             vanished_modseq: info.highest_modseq.value(),
@@ -145,21 +148,19 @@ impl Selected {
         }
     }
 
-    /// These messages came and are told now: they are `\Recent`.
-    pub(crate) fn take_in(&mut self, new: &UidSet) {
+    /// These messages came and are told now; some of them are `\Recent`.
+    pub(crate) fn take_in(&mut self, new: &UidSet, recent: &UidSet) {
         self.view.append(new);
-        // RFC 3501 2.3.2: who cannot tell whether another session was told first says \Recent.
-        let recent = [self.recent.ranges(), new.ranges()].concat();
-        self.recent = UidSet::from_ranges(recent);
-        if let (Some((_, last)), false) = (new.ranges().last(), self.read_only) {
+        self.recent = UidSet::from_ranges([self.recent.ranges(), recent.ranges()].concat());
+        if let (Some((_, last)), false) = (recent.ranges().last(), self.read_only) {
             self.unclaimed = Uid::new(last.value().saturating_add(1));
         }
     }
 
-    /// RFC 3501 2.3.2: of what arrived here later sessions are not to be told as `\Recent`. Says so once.
+    /// RFC 3501 2.3.2: what was `\Recent` here is not to be so in later sessions. Says so once.
     ///
-    /// Why at the end of a session: an entry in the log for each arrival in each open session costs more
-    /// than the delivery. Until then it is undefined whose `\Recent` they are.
+    /// Why at the end of a session: an entry in the log for each arrival costs more than the delivery. Until
+    /// then the store's memory has it.
     pub(crate) fn take_unclaimed(&mut self) -> Option<Uid> {
         self.unclaimed.take()
     }

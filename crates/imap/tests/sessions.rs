@@ -292,6 +292,7 @@ impl World {
             chunks: false,
             expunged: false,
             only_envelope: false,
+            recent_to: None,
         }));
         match answer {
             Answer::Messages(records, next) => (records, next),

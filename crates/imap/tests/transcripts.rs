@@ -10,8 +10,8 @@
 //! `expunge MAILBOX UIDS`, `move MAILBOX UIDS TARGET`, `create MAILBOX`, `delete MAILBOX`,
 //! `rename MAILBOX NAME`, `zip` (from here on the client compresses),
 //! `quota OCTETS [MESSAGES]` (`-`: without limit),
-//! `purge`, `suspend`, `resume`, `remove` (the account), `renumber`, `wait SECONDS`, `next TROUBLE` and
-//! `chunk TROUBLE`; a new session by `session [notls|starttls|private]` or, logged in, `login`;
+//! `purge`, `suspend`, `resume`, `remove` (the account), `renumber`, `wait SECONDS`, `next TROUBLE`,
+//! `chunk TROUBLE` and `forget` (who was told of arrivals first); a new session by `session [notls|starttls|private]` or, logged in, `login`;
 //! `timeout`, `shutdown`, `end of input`. Of what stands behind `unheard` the session does not hear.
 
 mod support;
@@ -162,6 +162,7 @@ impl Play {
             ["wait", seconds] => {
                 self.store.now_ms += 1000 * seconds.parse::<u64>().expect("a number");
             }
+            ["forget"] => self.store.first_told = FirstTold::default(),
             ["timeout"] => self.client.session.timed_out(),
             ["shutdown"] => self.client.session.shut_down(),
             ["end", "of", "input"] => self.client.session.end_of_input(),

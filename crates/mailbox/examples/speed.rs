@@ -109,8 +109,17 @@ fn main() {
         let (mut n_records, mut n_pages) = (0, 0);
         let uids = UidSet::all();
         let (metadata, chunks, expunged, only_envelope) = (false, false, false, false);
-        let mut query =
-            Messages { of, uids, changed_since, metadata, chunks, expunged, only_envelope };
+        let recent_to = None;
+        let mut query = Messages {
+            of,
+            uids,
+            changed_since,
+            metadata,
+            chunks,
+            expunged,
+            only_envelope,
+            recent_to,
+        };
         loop {
             let asked = Query::Messages(query.clone());
             let Answer::Messages(records, next) = answer(&shard.rows, &NoBodies, &asked) else {

@@ -251,6 +251,9 @@ pub struct MessageRecord {
     /// When only that was asked for, in the place of `metadata`, unless that is an excerpt.
     #[n(13)]
     pub envelope: Option<PackedEnvelope>,
+    /// Whether it is `\Recent` to who asks: nobody claimed it, nor was told of it before.
+    #[cbor(n(14), default)]
+    pub recent: bool,
 }
 
 /// Where a message's octets are.

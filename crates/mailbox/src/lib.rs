@@ -16,6 +16,7 @@ pub mod codec;
 pub mod command;
 mod content;
 pub mod dialogue;
+mod first_told;
 pub mod flags;
 mod gaps;
 pub mod ids;
@@ -41,6 +42,7 @@ pub use brief::Block;
 pub use chunk::{ChunkRef, Digest, Draft, NewMessage, StoredChunk};
 pub use command::{Command, Entry, Request};
 pub use content::MESSAGE_BYTES_MAX;
+pub use first_told::FirstTold;
 pub use flags::{FlagChange, Flags, Keyword, SystemFlags};
 pub use ids::{
     AccountId, EmailId, LogTime, MailboxId, ModSeq, SessionId, ShardId, ThreadId, Uid, UidValidity,

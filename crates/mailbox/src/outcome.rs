@@ -31,7 +31,7 @@ pub enum Outcome {
     /// Expunge.
     #[n(6)]
     Expunged(#[n(0)] Expunged),
-    /// ClaimRecent: messages from here up to the then UIDNEXT are `\Recent` in this session.
+    /// ClaimRecent: messages from here up to the UID it named, or the then UIDNEXT, are this session's.
     #[n(7)]
     RecentFrom(#[n(0)] Uid),
     /// Housekeep, and the last step of MoveAccount.

@@ -148,6 +148,10 @@ pub struct Messages {
     /// Of the metadata only the envelope is wanted; a node that does not know this gives all of it.
     #[cbor(n(6), default)]
     pub only_envelope: bool,
+    /// The session that is told, if arrivals are `\Recent` to no other once it was: see
+    /// [`FirstTold`](crate::FirstTold).
+    #[n(7)]
+    pub recent_to: Option<u64>,
 }
 
 /// See [`Query::Vanished`].

@@ -7,10 +7,10 @@ use api::mail::{BESIDE_BYTES_MAX, Changes, Leadership, MailError, MailHandler};
 use api::placement::META_SHARD;
 use async_trait::async_trait;
 use mailbox::chunk::CHUNK_BYTES_MAX;
-use mailbox::command::InternalDate;
+use mailbox::command::{InternalDate, OfMailbox};
 use mailbox::{
-    AccountId, Answer, ChunkRef, Command, Entry, LogTime, Outcome, Query, Refusal, Request, Rows,
-    SessionId, ShardId, StoredChunk,
+    AccountId, Answer, ChunkRef, Command, Entry, FirstTold, LogTime, Outcome, Query, Refusal,
+    Request, Rows, SessionId, ShardId, StoredChunk, Uid,
 };
 use replica::{Role, View};
 use tokio::sync::{broadcast, mpsc};
@@ -132,6 +132,10 @@ impl MailHandler for Mail {
             return Err(MailError::TooLarge);
         }
         date(&mut request.command, now());
+        let claim = match request.command {
+            Command::ClaimRecent(of, below) => Some((of, below)),
+            _ => None,
+        };
         let command = mailbox::codec::encode(&request);
         let size = command.len() + chunks.iter().map(|chunk| chunk.bytes.len()).sum::<usize>();
         let kib = u32::try_from(size / 1024 + 1).map_err(|_| MailError::TooLarge)?;
@@ -139,16 +143,19 @@ impl MailHandler for Mail {
         // The replica verifies every chunk against its digest before it proposes.
         let Some(then) = then else {
             let response = running.replica.propose(command, chunks).await;
-            return Ok((outcome(&response.map_err(refuse::propose)?)?, None));
+            let outcome = outcome(&response.map_err(refuse::propose)?)?;
+            return Ok((settled_claim(&running, claim, outcome), None));
         };
         // Why no round: whatever was acknowledged before this command came lies before it in the log.
         let proposed = running.replica.propose_and_view(command, chunks).await;
         let (response, view) = proposed.map_err(refuse::propose)?;
-        let outcome = outcome(&response)?;
+        let outcome = settled_claim(&running, claim, outcome(&response)?);
         // Why no wait: the outcome would wait too, and the question can be asked by itself.
         let place = self.lookups(&running).ok().and_then(|places| places.free_place(&then));
         let Some(place) = place else { return Ok((outcome, None)) };
-        Ok((outcome, answer(view, Arc::new(then), place).await))
+        let then = Arc::new(then);
+        let answer = answer(view, Arc::clone(&then), place).await;
+        Ok((outcome, answer.map(|answer| settled(&running, &then, answer))))
     }
 
     async fn query(
@@ -169,7 +176,7 @@ impl MailHandler for Mail {
             };
             let view = view.map_err(refuse::propose)?;
             if let Some(answer) = answer(view, Arc::clone(&query), place.clone()).await {
-                return Ok(answer);
+                return Ok(settled(&running, &query, answer));
             }
         }
         Err(MailError::Unavailable)
@@ -261,6 +268,28 @@ impl MailHandler for Mail {
         lock(&running.leases).unlock(status.term, account, token);
         Ok(())
     }
+}
+
+/// What came of a claim of `\Recent`, without what other sessions were told before.
+fn settled_claim(
+    running: &Running,
+    claim: Option<(OfMailbox, Option<Uid>)>,
+    mut outcome: Outcome,
+) -> Outcome {
+    if let Some(claim) = claim {
+        let term = running.replica.status().term;
+        lock(&running.first_told).settle_claim(term, claim, &mut outcome);
+    }
+    outcome
+}
+
+/// An answer in which nothing is `\Recent` that another session was told before.
+fn settled(running: &Running, query: &Query, mut answer: Answer) -> Answer {
+    if FirstTold::concerns(&answer) {
+        let term = running.replica.status().term;
+        lock(&running.first_told).settle(term, query, &mut answer);
+    }
+    answer
 }
 
 fn now() -> LogTime {

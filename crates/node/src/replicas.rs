@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use api::placement::{DiskId, META_SHARD, Placement, Replica as Placed, ReplicaRole};
 use futures_util::{StreamExt, stream};
-use mailbox::ShardId;
+use mailbox::{FirstTold, ShardId};
 use replica::{Disk, Machine, MailMachine, Member, Replica, ReplicaConfig, Role, Timing};
 use tokio::task::JoinHandle;
 
@@ -44,6 +44,8 @@ pub(crate) struct Running {
     pub replica: Replica,
     pub disk_id: DiskId,
     pub leases: Mutex<Leases>,
+    /// Who was told of arrivals first, while this one leads.
+    pub first_told: Mutex<FirstTold>,
     /// One change of its members at a time.
     pub changing: tokio::sync::Mutex<()>,
     /// It was forced to stand alone, and every mailbox has a new UIDVALIDITY since.
@@ -374,6 +376,7 @@ async fn start(
                 replica,
                 disk_id,
                 leases: Default::default(),
+                first_told: Default::default(),
                 changing: Default::default(),
                 is_recovered: AtomicBool::new(false),
             });

@@ -104,6 +104,7 @@ impl Maildrop {
             chunks: is_for_bodies,
             expunged: is_for_bodies,
             only_envelope: false,
+            recent_to: None,
         }
     }
 

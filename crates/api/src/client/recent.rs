@@ -210,6 +210,7 @@ mod tests {
             chunks: true,
             expunged: true,
             only_envelope: false,
+            recent_to: None,
         }
     }
 

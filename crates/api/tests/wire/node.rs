@@ -493,6 +493,7 @@ fn record(uid: Uid) -> MessageRecord {
         body: None,
         metadata_chunks: Vec::new(),
         envelope: None,
+        recent: false,
     }
 }
 

@@ -161,6 +161,7 @@ async fn what_is_known_of_a_message_is_asked_for_once_while_its_uid_means_the_sa
             chunks: true,
             expunged: true,
             only_envelope: false,
+            recent_to: None,
         })
     };
     let ask = async |query: Query| match client.query(PLACE, query).await {

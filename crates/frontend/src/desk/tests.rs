@@ -470,6 +470,7 @@ async fn what_cannot_be_found_out_is_not_asked_again_at_once() {
         chunks: false,
         expunged: false,
         only_envelope: false,
+        recent_to: None,
     };
     let begun = Instant::now();
     for _ in 0..4 {

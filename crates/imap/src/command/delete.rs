@@ -35,6 +35,7 @@ impl Deleting {
             chunks: false,
             expunged: false,
             only_envelope: false,
+            recent_to: None,
         })))
     }
 

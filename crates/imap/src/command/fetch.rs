@@ -135,6 +135,7 @@ impl Fetching {
             // What the client was not told is gone can be fetched; it does not change any more.
             expunged: self.fetch.changed_since.is_none(),
             only_envelope: self.only_envelope,
+            recent_to: None,
         };
         let is_lasting = !self.sets_seen
             && self.fetch.changed_since.is_none()

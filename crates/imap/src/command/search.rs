@@ -104,6 +104,7 @@ impl Searching {
             chunks: false,
             expunged: true,
             only_envelope: false,
+            recent_to: None,
         })))
     }
 

@@ -116,19 +116,21 @@ impl Selecting {
         };
         if info.n_recent > 0 && !self.select.read_only {
             self.step = Step::Claim;
-            return Next::Ask(Question::Command(
-                Box::new(Command::ClaimRecent(info.of, None)),
-                vec![],
-            ));
+            // Why no more: what came since is told as news.
+            let claim = Command::ClaimRecent(info.of, Some(info.uid_next));
+            return Next::Ask(Question::Command(Box::new(claim), vec![]));
         }
         opened.claim_recent(info.first_recent, info.uid_next);
         self.open(cx)
     }
 
     fn open(&mut self, cx: &mut Context) -> Next {
-        let (Some(opened), Some(info)) = (self.opened.take(), self.info.take()) else {
+        let (Some(mut opened), Some(info)) = (self.opened.take(), self.info.take()) else {
             return misplaced();
         };
+        // RFC 3501 6.3.2: EXAMINE takes \Recent from nobody.
+        let takes_recent = !self.select.read_only && !cx.enabled.rev2;
+        opened.recent_to = takes_recent.then(|| cx.recent_to());
         if let Ok(given) = &self.select.given {
             list::write_selected(cx, &info, given);
         }
@@ -193,6 +195,7 @@ impl Selecting {
             chunks: false,
             expunged: false,
             only_envelope: false,
+            recent_to: None,
         })))
     }
 
@@ -244,7 +247,7 @@ impl Work for Selecting {
             }
             (Step::Claim, Some(Reply::Outcome(Outcome::RecentFrom(from)))) => {
                 if let (Some(opened), Some(info)) = (&mut self.opened, &self.info) {
-                    opened.claim_recent(from, info.uid_next);
+                    opened.claim_recent(from.max(info.first_recent), info.uid_next);
                 }
                 self.open(cx)
             }

@@ -18,6 +18,7 @@ pub const ACCOUNT: AccountId = AccountId([7; 16]);
 /// 2026-01-01 00:00:00 UTC.
 pub const START_MS: u64 = 1_767_225_600_000;
 const SESSION: SessionId = SessionId([1; 16]);
+const TERM: u64 = 1;
 
 /// One replica of a shard with one account, `ann@example.test` with password `secret`.
 #[derive(Default)]
@@ -33,6 +34,8 @@ pub struct Store {
     pub trouble: Option<Trouble>,
     /// What the next chunk runs into.
     pub chunk_trouble: Option<Trouble>,
+    /// As a leader's memory has it.
+    pub first_told: FirstTold,
     body: Vec<u8>,
     n_messages: usize,
     sequence: u64,
@@ -93,6 +96,15 @@ impl Store {
 
     pub fn ask(&self, query: &Query) -> Answer {
         answer(&self.rows, self, query)
+    }
+
+    /// The same as a leader answers it.
+    fn ask_and_settle(&mut self, query: &Query) -> Answer {
+        let mut answer = self.ask(query);
+        if FirstTold::concerns(&answer) {
+            self.first_told.settle(TERM, query, &mut answer);
+        }
+        answer
     }
 
     /// The message as a store cuts it.
@@ -175,18 +187,26 @@ impl Store {
         match question {
             Question::Authenticate(credentials) => Self::login(&credentials),
             Question::Query(query) => {
-                let answer = self.ask(&query);
+                let answer = self.ask_and_settle(&query);
                 self.learn_names(&answer);
                 Reply::Answer(answer)
             }
             Question::Command(command, inline) => {
                 let refs: Vec<_> = inline.iter().map(|chunk| chunk.chunk).collect();
-                Reply::Outcome(self.apply(*command, &refs))
+                let claim = match *command {
+                    Command::ClaimRecent(of, below) => Some((of, below)),
+                    _ => None,
+                };
+                let mut outcome = self.apply(*command, &refs);
+                if let Some(claim) = claim {
+                    self.first_told.settle_claim(TERM, claim, &mut outcome);
+                }
+                Reply::Outcome(outcome)
             }
             Question::CommandAnd(command, inline, then) => {
                 let refs: Vec<_> = inline.iter().map(|chunk| chunk.chunk).collect();
                 let outcome = self.apply(*command, &refs);
-                Reply::OutcomeAnd(outcome, Some(self.ask(&then)))
+                Reply::OutcomeAnd(outcome, Some(self.ask_and_settle(&then)))
             }
             Question::BeginBody(_) | Question::BeginReplacement(..) => {
                 self.body.clear();

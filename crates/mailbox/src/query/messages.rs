@@ -59,7 +59,9 @@ pub(super) fn answer(rows: &dyn Source, query: &Messages) -> Result<Answer, Refu
         }
         let kept = query.metadata.then(|| metadata.read(state.email));
         n_bytes += kept.as_ref().map_or(0, Kept::n_bytes);
-        records.push(record(rows, query, (uid, state, expunged), kept));
+        let recent = uid >= row.first_recent;
+        let record = record(rows, query, (uid, state, expunged), kept);
+        records.push(MessageRecord { recent, ..record });
     }
     Ok(Answer::Messages(records, next))
 }
@@ -267,6 +269,7 @@ fn record(
         body,
         metadata_chunks,
         envelope,
+        recent: false,
     }
 }
 

@@ -208,6 +208,7 @@ impl Play {
             chunks: true,
             expunged: false,
             only_envelope: false,
+            recent_to: None,
         };
         let Answer::Messages(records, _) = self.shard.query(&Query::Messages(all)) else {
             panic!("INBOX has messages");

@@ -284,8 +284,8 @@ impl Shard {
 pub fn list(of: OfMailbox) -> Messages {
     let uids = UidSet::all();
     let (changed_since, metadata, chunks, expunged) = (None, false, false, false);
-    let only_envelope = false;
-    Messages { of, uids, changed_since, metadata, chunks, expunged, only_envelope }
+    let (only_envelope, recent_to) = (false, None);
+    Messages { of, uids, changed_since, metadata, chunks, expunged, only_envelope, recent_to }
 }
 
 pub fn mail(subject: &str) -> Vec<u8> {

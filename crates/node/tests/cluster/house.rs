@@ -326,6 +326,7 @@ pub async fn bodies(client: &Client, place: Place) -> Vec<String> {
         chunks: true,
         expunged: false,
         only_envelope: false,
+        recent_to: None,
     };
     let answer = client.query(place, Query::Messages(messages)).await;
     let Ok(Answer::Messages(messages, None)) = answer else { panic!("{answer:?}") };

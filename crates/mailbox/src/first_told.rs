@@ -1,0 +1,251 @@
+//! Who was told of arrivals first: RFC 3501 2.3.2 has a message `\Recent` in one session alone. Enter at
+//! [`FirstTold::settle`] with each answer, and at [`FirstTold::settle_claim`] with what came of each claim.
+//!
+//! It is the memory of a shard's leader, so that an arrival costs no entry of its own; what sessions were told
+//! they claim for good when they leave. What is forgotten is `\Recent` to the next one too, as the RFC has it
+//! where nobody can know.
+
+use std::collections::BTreeMap;
+
+use crate::answer::{Answer, MailboxInfo, MessageRecord};
+use crate::command::OfMailbox;
+use crate::ids::{AccountId, MailboxId, Uid};
+use crate::outcome::Outcome;
+use crate::query::{Messages, Query};
+
+/// Limit: mailboxes in each of two generations, some 5 MiB together. Only those count to which mail came while
+/// they were open.
+const GENERATION_MAX: usize = 32 * 1024;
+
+type Key = (AccountId, MailboxId);
+
+/// What the sessions of a shard were told.
+#[derive(Debug, Default)]
+pub struct FirstTold {
+    /// Known in this term, and forgotten with it: another leader may have told more in between.
+    term: u64,
+    young: BTreeMap<Key, Told>,
+    old: BTreeMap<Key, Told>,
+}
+
+/// All below `next` were told, those from `from` on to one session.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    from: u32,
+    next: u32,
+    to: Option<u64>,
+}
+
+impl Told {
+    /// Whether nobody else was told. Why also those that it was told itself: its question may have got lost.
+    fn leaves(&self, uid: u32, to: Option<u64>) -> bool {
+        uid >= self.next || (uid >= self.from && to.is_some() && to == self.to)
+    }
+}
+
+impl FirstTold {
+    /// Whether an answer says anything that has to be settled.
+    pub fn concerns(answer: &Answer) -> bool {
+        match answer {
+            Answer::Messages(records, _) | Answer::News(_, records, _) => {
+                records.iter().any(|record| record.recent)
+            }
+            Answer::Mailbox(info) | Answer::Opened(info, ..) => info.n_recent > 0,
+            Answer::Mailboxes(infos, _) => infos.iter().any(|info| info.n_recent > 0),
+            _ => false,
+        }
+    }
+
+    /// Takes out of an answer what others were told before, and notes what is told now to a session that
+    /// said who it is.
+    pub fn settle(&mut self, term: u64, query: &Query, answer: &mut Answer) {
+        self.enter(term);
+        match (query, answer) {
+            (
+                Query::Messages(asked) | Query::News(_, asked),
+                Answer::Messages(records, _) | Answer::News(_, records, _),
+            ) => self.settle_records(asked, records),
+            (_, Answer::Mailbox(info) | Answer::Opened(info, ..)) => self.settle_info(info),
+            (_, Answer::Mailboxes(infos, _)) => {
+                infos.iter_mut().for_each(|info| self.settle_info(info));
+            }
+            _ => {}
+        }
+    }
+
+    /// The same for a claim of all below a UID.
+    pub fn settle_claim(
+        &mut self,
+        term: u64,
+        (of, below): (OfMailbox, Option<Uid>),
+        outcome: &mut Outcome,
+    ) {
+        self.enter(term);
+        let Outcome::RecentFrom(from) = outcome else { return };
+        let told = self.find(of);
+        if let Some(next) = told.and_then(|told| Uid::new(told.next)) {
+            *from = next.max(*from);
+        }
+        // Why: an answer that was read before the claim may be settled behind it.
+        let next = below.map_or(0, Uid::value);
+        if next > told.map_or(0, |told| told.next) {
+            self.note(of, Told { from: next, next, to: None });
+        }
+    }
+
+    fn settle_records(&mut self, asked: &Messages, records: &mut [MessageRecord]) {
+        let told = self.find(asked.of);
+        for record in records.iter_mut() {
+            let is_left = told.is_none_or(|told| told.leaves(record.uid.value(), asked.recent_to));
+            record.recent &= is_left;
+        }
+        let mut recent = records.iter().filter(|record| record.recent);
+        let Some(first) = recent.next() else { return };
+        let last = recent.next_back().unwrap_or(first);
+        let (first, next) = (first.uid.value(), last.uid.value().saturating_add(1));
+        if asked.recent_to.is_none() || told.is_some_and(|told| next <= told.next) {
+            return;
+        }
+        // What it was told in answers before this one is its own as well.
+        let own = told.filter(|told| told.to == asked.recent_to);
+        let from = own.map_or(first, |told| told.from);
+        self.note(asked.of, Told { from, next, to: asked.recent_to });
+    }
+
+    fn settle_info(&self, info: &mut MailboxInfo) {
+        if info.n_recent == 0 {
+            return;
+        }
+        let Some(next) = self.find(info.of).and_then(|told| Uid::new(told.next)) else { return };
+        if next > info.first_recent {
+            info.first_recent = next;
+            // Why not more exactly: those of them that are gone already nobody was told of.
+            let n_later = info.uid_next.value().saturating_sub(next.value());
+            info.n_recent = info.n_recent.min(n_later);
+        }
+    }
+
+    fn find(&self, of: OfMailbox) -> Option<Told> {
+        let key = (of.account, of.mailbox);
+        self.young.get(&key).or_else(|| self.old.get(&key)).copied()
+    }
+
+    fn note(&mut self, of: OfMailbox, told: Told) {
+        if self.young.len() >= GENERATION_MAX {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert((of.account, of.mailbox), told);
+    }
+
+    fn enter(&mut self, term: u64) {
+        if self.term != term {
+            *self = Self { term, ..Self::default() };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::InternalDate;
+    use crate::flags::Flags;
+    use crate::ids::{EmailId, LogTime, ModSeq, ThreadId};
+    use crate::uid_set::UidSet;
+
+    const OF: OfMailbox = OfMailbox { account: AccountId([7; 16]), mailbox: MailboxId(1) };
+
+    fn uid(uid: u32) -> Uid {
+        Uid::new(uid).unwrap()
+    }
+
+    fn record(number: u32) -> MessageRecord {
+        MessageRecord {
+            uid: uid(number),
+            modseq: ModSeq::FIRST,
+            flags: Flags::default(),
+            internal_date: InternalDate { unix_s: 0, zone_minutes: 0 },
+            save_date: LogTime(0),
+            size: 1,
+            email_id: EmailId(1),
+            thread_id: ThreadId(1),
+            uidl: None,
+            expunged: false,
+            metadata: None,
+            body: None,
+            metadata_chunks: Vec::new(),
+            envelope: None,
+            recent: true,
+        }
+    }
+
+    /// Which of these messages, all arrivals that nobody claimed, are `\Recent` to who asks.
+    fn recent(told: &mut FirstTold, to: Option<u64>, uids: &[u32]) -> Vec<u32> {
+        let asked = Messages {
+            of: OF,
+            uids: UidSet::all(),
+            changed_since: Some(1),
+            metadata: false,
+            chunks: false,
+            expunged: false,
+            only_envelope: false,
+            recent_to: to,
+        };
+        let records = uids.iter().map(|uid| record(*uid)).collect();
+        let mut answer = Answer::Messages(records, None);
+        assert!(FirstTold::concerns(&answer));
+        told.settle(1, &Query::Messages(asked), &mut answer);
+        let Answer::Messages(records, _) = answer else { panic!("{answer:?}") };
+        let recent = records.iter().filter(|record| record.recent);
+        recent.map(|record| record.uid.value()).collect()
+    }
+
+    #[test]
+    fn an_arrival_is_recent_to_who_was_told_first() {
+        let mut told = FirstTold::default();
+        assert_eq!(recent(&mut told, None, &[3]), [3], "who only looks takes nothing away");
+        assert_eq!(recent(&mut told, Some(1), &[3, 5]), [3, 5]);
+        assert_eq!(recent(&mut told, Some(2), &[3, 5]), [0; 0]);
+        assert_eq!(recent(&mut told, None, &[3, 5]), [0; 0]);
+        assert_eq!(recent(&mut told, Some(1), &[3, 5]), [3, 5], "asked again");
+        assert_eq!(recent(&mut told, Some(1), &[6]), [6]);
+        assert_eq!(recent(&mut told, Some(1), &[3, 5, 6]), [3, 5, 6]);
+        assert_eq!(recent(&mut told, Some(2), &[5, 6, 7, 8]), [7, 8]);
+        assert_eq!(recent(&mut told, Some(1), &[5, 6, 7, 8, 9]), [9]);
+    }
+
+    #[test]
+    fn another_leader_knows_of_nothing() {
+        let mut told = FirstTold::default();
+        assert_eq!(recent(&mut told, Some(1), &[3]), [3]);
+        told.enter(2);
+        told.enter(1);
+        assert_eq!(recent(&mut told, Some(2), &[3]), [3]);
+    }
+
+    #[test]
+    fn what_sessions_were_told_no_claim_gets() {
+        let mut told = FirstTold::default();
+        assert_eq!(recent(&mut told, Some(1), &[3, 5]), [3, 5]);
+        let mut claimed = |below: u32| {
+            let mut outcome = Outcome::RecentFrom(uid(2));
+            told.settle_claim(1, (OF, Uid::new(below)), &mut outcome);
+            outcome
+        };
+        assert_eq!(claimed(4), Outcome::RecentFrom(uid(6)));
+        assert_eq!(claimed(9), Outcome::RecentFrom(uid(6)));
+        assert_eq!(claimed(9), Outcome::RecentFrom(uid(9)));
+        assert_eq!(recent(&mut told, Some(1), &[5, 8, 9]), [9]);
+    }
+
+    #[test]
+    fn few_mailboxes_are_remembered() {
+        let mut told = FirstTold::default();
+        for n in 0..3 * GENERATION_MAX as u64 {
+            let of = OfMailbox { mailbox: MailboxId(n), ..OF };
+            told.note(of, Told { from: 1, next: 2, to: None });
+        }
+        assert!(told.young.len() + told.old.len() <= 2 * GENERATION_MAX);
+        let last = MailboxId(3 * GENERATION_MAX as u64 - 1);
+        assert!(told.find(OfMailbox { mailbox: last, ..OF }).is_some());
+    }
+}
