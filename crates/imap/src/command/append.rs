@@ -193,14 +193,10 @@ impl Append {
             return Next::Input;
         }
         self.left -= slice.len() as u64;
-        // RFC 9051 9: CHAR8 has no NUL, and BODY[] has to tell the message as CHAR8. RFC 3516 4.4: so it
-        // is refused in a literal8, too.
-        if slice.contains(&0) {
-            let ending = Ending::no("NUL in the message");
-            return self.refuse(match self.literal.is_binary {
-                true => ending.code("UNKNOWN-CTE"),
-                false => ending,
-            });
+        // RFC 9051 9: CHAR8 has no NUL. RFC 3516 4.4: a literal8 may have it; BODY[] tells it as it does where
+        // LMTP brought one.
+        if !self.literal.is_binary && slice.contains(&0) {
+            return self.refuse(Ending::no("NUL in the message"));
         }
         self.step = Step::Slice;
         Next::Ask(Question::Body(slice))
