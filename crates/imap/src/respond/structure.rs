@@ -47,8 +47,9 @@ fn write_single(out: &mut Output, part: &Part, form: Form) {
     let _ = write!(out, " {}", part.body.len());
     if let PartKind::Message { envelope, part: inner } = &part.kind {
         let (_, enabled) = form;
-        // RFC 3501 9: `media-message` is RFC822 alone; RFC 9755 6: with UTF8=ACCEPT it may be GLOBAL.
-        if part.content_type.subtype == "global" && !enabled.utf8 && !enabled.rev2 {
+        // RFC 3501 9: `media-message` is RFC822 alone. RFC 9755 6: with UTF8=ACCEPT it may be GLOBAL too, but
+        // JavaMail, which enables that unasked, and MailKit cannot read an envelope there.
+        if part.content_type.subtype == "global" && !enabled.rev2 {
             return write_end(out, part, form);
         }
         out.text(" ");
