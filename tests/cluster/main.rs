@@ -22,6 +22,7 @@ mod mailload;
 mod nameless;
 mod odd_shapes;
 mod postfix;
+mod recent;
 mod recovery;
 mod replacement;
 mod roll_back;
