@@ -104,3 +104,11 @@ with imaplib.IMAP4(*host_port(imap_at)) as imap:
         check(imap.noop())
     check(imap.store("1", "+FLAGS", "\\Deleted"))
     assert check(imap.expunge()) == [b"1"]
+
+with imaplib.IMAP4(*host_port(imap_at)) as imap:
+    check(imap.login(user, password))
+    check(imap.append("INBOX", None, None, b"Subject: nothing else\r\n\r\n"))
+    check(imap.select("INBOX"))
+    assert check(imap.fetch("1", "(BODY[TEXT])"))[0][1] == b""
+    check(imap.store("1", "+FLAGS", "\\Deleted"))
+    assert check(imap.expunge()) == [b"1"]

@@ -307,7 +307,9 @@ impl Row {
     fn section(&mut self, cx: &mut Context, section: &Section) {
         match section::octets(&self.record, section) {
             Octets::Nothing => self.no_octets(cx, section, "NIL"),
-            Octets::Range(range) if range.is_empty() => self.no_octets(cx, section, "\"\""),
+            // Why no quotes: Python's imaplib gives octets apart where they are a literal alone, MailKit
+            // takes nothing else for a header, and Roundcube for that of a part.
+            Octets::Range(range) if range.is_empty() => self.no_octets(cx, section, "{0}\r\n"),
             Octets::Range(Range { start, end }) => {
                 self.reading = Reading::Literal { at: start, end, begun: false };
             }
