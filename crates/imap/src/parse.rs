@@ -219,7 +219,7 @@ fn id(cursor: &mut Cursor<'_>) -> Parsed<Command> {
 
 fn authenticate(cursor: &mut Cursor<'_>) -> Parsed<Command> {
     let mechanism = cursor.word("mechanism expected")?;
-    let initial = if cursor.eat(b' ') { Some(cursor.rest().to_vec()) } else { None };
+    let initial = if cursor.goes_on() { Some(cursor.rest().to_vec()) } else { None };
     Ok(Command::Authenticate { mechanism, initial })
 }
 
@@ -233,7 +233,7 @@ fn login(cursor: &mut Cursor<'_>) -> Parsed<Command> {
 
 fn enable(cursor: &mut Cursor<'_>) -> Parsed<Command> {
     let mut names = vec![cursor.word("capability expected")?];
-    while cursor.eat(b' ') {
+    while cursor.goes_on() {
         names.push(cursor.word("capability expected")?);
     }
     Ok(Command::Enable(names))

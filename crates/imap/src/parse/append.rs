@@ -45,6 +45,7 @@ pub(crate) fn append_head(
         () if !uid && cursor.eat_text("APPEND ") => None,
         () => return Ok(None),
     };
+    cursor.spaces();
     if cursor.is_at_end() {
         return Ok(None);
     }
@@ -60,8 +61,6 @@ pub(crate) fn append_next(text: &[u8], enabled: &Enabled, is_in_utf8: bool) -> P
         return Err(Fault::Bad("a parenthesis expected behind the message"));
     }
     cursor.space()?;
-    // Why any number of them: imapclient writes two.
-    while cursor.eat(b' ') {}
     message_head(&mut cursor)
 }
 

@@ -157,14 +157,27 @@ impl<'a> Cursor<'a> {
         if self.eat(byte) { Ok(()) } else { Err(Fault::Bad(fault)) }
     }
 
-    /// Takes one space.
+    /// Takes the space between two words. Why any number of them: people write what programs send, and
+    /// imapclient has two; Dovecot and others never minded.
     pub(crate) fn space(&mut self) -> Parsed<()> {
-        self.expect(b' ', "space expected")
+        self.expect(b' ', "space expected")?;
+        self.spaces();
+        Ok(())
+    }
+
+    /// Takes the spaces there are.
+    pub(crate) fn spaces(&mut self) {
+        while self.eat(b' ') {}
+    }
+
+    /// Takes the space behind a word if another one follows. Those at the end of a command are forgiven.
+    pub(crate) fn goes_on(&mut self) -> bool {
+        self.space().is_ok() && !self.is_at_end()
     }
 
     /// Nothing may be left; spaces at the end are forgiven.
     pub(crate) fn end(&mut self) -> Parsed<()> {
-        while self.eat(b' ') {}
+        self.spaces();
         if self.is_at_end() { Ok(()) } else { Err(Fault::Bad("unexpected text at the end")) }
     }
 
@@ -400,22 +413,20 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Between parentheses, with single spaces between: what `item` reads.
+    /// Between parentheses, with spaces between: what `item` reads.
     pub(crate) fn list<T>(
         &mut self,
         mut item: impl FnMut(&mut Self) -> Parsed<T>,
     ) -> Parsed<Vec<T>> {
         self.expect(b'(', "'(' expected")?;
+        self.spaces();
         let mut items = Vec::new();
-        if self.eat(b')') {
-            return Ok(items);
-        }
-        loop {
+        while !self.eat(b')') {
             items.push(item(self)?);
-            if self.eat(b')') {
-                return Ok(items);
+            if self.peek() != Some(b')') {
+                self.space()?;
             }
-            self.space()?;
         }
+        Ok(items)
     }
 }

@@ -115,7 +115,7 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Fetch> {
         return Err(Fault::Bad("fetch item expected"));
     }
     let (mut changed_since, mut vanished) = (None, false);
-    if cursor.eat(b' ') {
+    if cursor.goes_on() {
         cursor.list(|cursor| match cursor.word("modifier expected")?.as_str() {
             "CHANGEDSINCE" => {
                 cursor.space()?;

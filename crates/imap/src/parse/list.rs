@@ -54,7 +54,7 @@ pub(super) fn parse(cursor: &mut Cursor<'_>) -> Parsed<List> {
         patterns.extend(cursor.pattern()?);
     }
     (list.reference, list.patterns) = accepted(reference, patterns);
-    if cursor.eat(b' ') {
+    if cursor.goes_on() {
         list.is_extended = true;
         if !cursor.eat_word("RETURN") {
             return Err(Fault::Bad("RETURN expected"));

@@ -127,7 +127,7 @@ impl Read {
 pub(super) fn keys(cursor: &mut Cursor<'_>) -> Parsed<(Key, bool)> {
     let mut read = Read::default();
     let mut keys = vec![key(cursor, &mut read)?];
-    while cursor.eat(b' ') && !cursor.is_at_end() {
+    while cursor.goes_on() {
         keys.push(key(cursor, &mut read)?);
     }
     let all = all_of(keys);

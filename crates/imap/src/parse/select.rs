@@ -37,7 +37,7 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, read_only: bool) -> Parsed<Select> 
         given => given,
     };
     let mut select = Select { given, read_only, condstore: false, qresync: None };
-    if !cursor.eat(b' ') {
+    if !cursor.goes_on() {
         return Ok(select);
     }
     cursor.list(|cursor| match cursor.word("parameter expected")?.as_str() {
@@ -77,7 +77,7 @@ fn resync(cursor: &mut Cursor<'_>) -> Parsed<Resync> {
 
 pub(super) fn parse_create(cursor: &mut Cursor<'_>) -> Parsed<Create> {
     let mut create = Create { given: cursor.new_mailbox()?, special_use: None };
-    if !cursor.eat(b' ') {
+    if !cursor.goes_on() {
         return Ok(create);
     }
     cursor.expect(b'(', "'(' expected")?;

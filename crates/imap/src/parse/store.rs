@@ -49,7 +49,7 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Store> {
         checked(flags)?
     } else {
         fitting(cursor, &mut flags)?;
-        while cursor.eat(b' ') {
+        while cursor.goes_on() {
             fitting(cursor, &mut flags)?;
         }
         checked(flags)?
