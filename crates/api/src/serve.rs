@@ -11,6 +11,7 @@ mod places;
 
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -55,7 +56,7 @@ use places::{Places, Seat};
 /// Limit: connections at once that have not proved who they are yet; further ones wait.
 const HANDSHAKES_MAX: usize = 1024;
 /// Limit: those of them from one address, so that who proves nothing keeps no other out. All processes of a
-/// cluster may come from one, each with a handful.
+/// cluster may come from one, each with a handful; and a node with what it passes on (`onward`).
 const HANDSHAKES_OF_ORIGIN_MAX: u32 = 128;
 /// How long a new connection may take to prove who it is.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -108,7 +109,7 @@ pub async fn serve(
 ) -> io::Result<()> {
     let (stop, stopped) = watch::channel(false);
     let gate = services.drill.as_ref().map(|drill| drill.gate.clone());
-    let passing = Passing::new(services.onward.clone());
+    let passing = Passing::new(services.onward.clone(), identity.peer().name.clone());
     let router = Router::new(services, &stopped);
     let (accepted, incoming) = mpsc::channel(64);
     let accepting = tokio::spawn(accept(listener, identity, (accepted, passing), gate));
@@ -199,7 +200,8 @@ async fn accept(
                         }
                         let is_passed_on = is_to_be_passed_on(stream.get_ref().1);
                         let gate = gate.map(Gated::new);
-                        let stream = Accepted { stream, peer, gate, _seat: seat };
+                        let address = from.ip();
+                        let stream = Accepted { stream, peer, address, gate, _seat: seat };
                         match is_passed_on {
                             true => passing.pass_on(stream).await,
                             false => drop(accepted.send(Ok(stream)).await),
@@ -227,6 +229,8 @@ fn is_due(warned: &mut Option<Instant>, now: Instant) -> bool {
 struct Accepted {
     stream: TlsStream<Buffered>,
     peer: Peer,
+    /// Where it comes from.
+    address: IpAddr,
     gate: Option<Gated>,
     _seat: Seat,
 }

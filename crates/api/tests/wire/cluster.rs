@@ -131,8 +131,8 @@ impl Cluster {
         self.world.publish(placement);
     }
 
-    pub fn port(&self, name: &str) -> u16 {
-        self.nodes[name].address.port()
+    pub fn address(&self, name: &str) -> SocketAddr {
+        self.nodes[name].address
     }
 
     fn onward(&self) -> Onward {

@@ -1,5 +1,6 @@
 //! Certificates for tests, and who is let in.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::admin::AdminClient;
@@ -15,8 +16,12 @@ use mailbox::command::{
 use mailbox::dialogue::Trouble;
 use mailbox::{Address, Command, LogTime, MailboxName, Query};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::RootCertStore;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpSocket;
+use tokio_rustls::TlsConnector;
 
 use crate::cluster::{ACCOUNT, Cluster, PATIENCE, PLACE, SHARD};
 use crate::peers::{request, transport};
@@ -55,6 +60,24 @@ impl Authority {
         let (certificate, key) = self.issue(&[&peer.dns_name()]);
         let pem = self.pem.as_bytes();
         Identity::from_pem(pem, certificate.as_bytes(), key.as_bytes()).unwrap()
+    }
+
+    /// For connections of a process that call themselves `protocol`.
+    pub fn connector(&self, peer: &Peer, protocol: &str) -> TlsConnector {
+        let (certificate, key) = self.issue(&[&peer.dns_name()]);
+        let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(vec![certificate], key)
+            .unwrap();
+        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        TlsConnector::from(Arc::new(config))
     }
 }
 

@@ -9,6 +9,7 @@ mod detours;
 mod identity;
 mod names;
 mod node;
+mod onward;
 mod peers;
 mod reads;
 mod watch;
