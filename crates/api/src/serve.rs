@@ -99,8 +99,8 @@ pub struct Drill {
 const NO_DRILLS: &str = "drills are not allowed on this node: start it with --allow-drills, or set \
                          allow_drills = true in its configuration";
 
-/// Serves until `shutdown` completes: then streams end, running calls get a moment to finish, and all
-/// connections are closed.
+/// Serves until `shutdown` completes: then nobody is let in any more, streams end, running calls get a moment
+/// to finish, and all connections are closed, at last those that are passed on.
 pub async fn serve(
     listener: TcpListener,
     identity: Identity,
@@ -112,7 +112,9 @@ pub async fn serve(
     let passing = Passing::new(services.onward.clone(), identity.peer().name.clone());
     let router = Router::new(services, &stopped);
     let (accepted, incoming) = mpsc::channel(64);
-    let accepting = tokio::spawn(accept(listener, identity, (accepted, passing), gate));
+    let (onward, leaving) = mpsc::channel(64);
+    let passing = tokio::spawn(passing.run(leaving));
+    let accepting = tokio::spawn(accept(listener, identity, (accepted, onward), gate));
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -130,16 +132,17 @@ pub async fn serve(
     tokio::select! {
         result = &mut serving => {
             accepting.abort();
+            passing.abort();
             return result.map_err(io::Error::other);
         }
         () = shutdown => {}
     }
     accepting.abort();
     let _ = stop.send(true);
-    match timeout(SHUTDOWN_GRACE, serving).await {
-        Ok(result) => result.map_err(io::Error::other),
-        Err(_) => Ok(()),
-    }
+    let served = timeout(SHUTDOWN_GRACE, serving).await;
+    // Why only now: there are calls on them as well.
+    passing.abort();
+    served.unwrap_or(Ok(())).map_err(io::Error::other)
 }
 
 /// Ends when the node shuts down.
@@ -151,7 +154,7 @@ async fn ended(mut stopped: watch::Receiver<bool>) {
 async fn accept(
     listener: TcpListener,
     identity: Identity,
-    (accepted, passing): (mpsc::Sender<io::Result<Accepted>>, Arc<Passing>),
+    (accepted, onward): (mpsc::Sender<io::Result<Accepted>>, mpsc::Sender<Accepted>),
     gate: Option<Gate>,
 ) {
     let acceptor = identity.acceptor();
@@ -178,7 +181,7 @@ async fn accept(
             continue;
         };
         let (acceptor, accepted, gate) = (acceptor.clone(), accepted.clone(), gate.clone());
-        let (places, passing) = (Arc::clone(&places), Arc::clone(&passing));
+        let (places, onward) = (Arc::clone(&places), onward.clone());
         handshakes.spawn(async move {
             let _ = stream.set_nodelay(true);
             let handshake = async {
@@ -203,7 +206,7 @@ async fn accept(
                         let address = from.ip();
                         let stream = Accepted { stream, peer, address, gate, _seat: seat };
                         match is_passed_on {
-                            true => passing.pass_on(stream).await,
+                            true => drop(onward.send(stream).await),
                             false => drop(accepted.send(Ok(stream)).await),
                         }
                     }

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -71,8 +72,19 @@ impl Passing {
         Arc::new(Self { onward, ours, frontends, operators, origins, unproven })
     }
 
+    /// Passes on whatever comes. Done when nothing comes any more and all have ended; dropped, they end.
+    pub(super) async fn run(self: Arc<Self>, mut coming: mpsc::Receiver<Accepted>) {
+        let mut connections = JoinSet::new();
+        while let Some(from) = coming.recv().await {
+            while connections.try_join_next().is_some() {}
+            let passing = Arc::clone(&self);
+            connections.spawn(async move { passing.pass_on(from).await });
+        }
+        while connections.join_next().await.is_some() {}
+    }
+
     /// Passes a connection on to its end.
-    pub(super) async fn pass_on(&self, mut from: Accepted) {
+    async fn pass_on(&self, mut from: Accepted) {
         let Some(_place) = self.take(from.peer.role, from.address) else {
             return debug!(peer = from.peer.name, "connection not passed on: no place for it");
         };

@@ -18,6 +18,7 @@ use mailbox::command::Place;
 use mailbox::{AccountId, Address};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
 
 use crate::identity::Authority;
 use crate::node::{FakeNode, World};
@@ -34,7 +35,12 @@ pub struct Cluster {
     /// How often a node looked where to pass a connection on to.
     pub n_passed_on: Arc<AtomicU64>,
     nodes: BTreeMap<String, Process>,
-    running: Mutex<BTreeMap<String, Runtime>>,
+    running: Mutex<BTreeMap<String, Running>>,
+}
+
+struct Running {
+    runtime: Runtime,
+    stop: watch::Sender<bool>,
 }
 
 struct Process {
@@ -167,14 +173,23 @@ impl Cluster {
             onward: self.onward(),
             drill: None,
         };
-        runtime.spawn(serve(listener, process.identity.clone(), services, std::future::pending()));
-        self.running.lock().unwrap().insert(name.to_owned(), runtime);
+        let (stop, mut stopped) = watch::channel(false);
+        let shutdown = async move {
+            let _ = stopped.wait_for(|stop| *stop).await;
+        };
+        runtime.spawn(serve(listener, process.identity.clone(), services, shutdown));
+        self.running.lock().unwrap().insert(name.to_owned(), Running { runtime, stop });
     }
 
     /// Ends a node as kill -9 would.
     pub fn kill(&self, name: &str) {
-        let runtime = self.running.lock().unwrap().remove(name).unwrap();
+        let Running { runtime, stop: _stop } = self.running.lock().unwrap().remove(name).unwrap();
         std::thread::spawn(move || runtime.shutdown_timeout(PATIENCE)).join().unwrap();
+    }
+
+    /// Tells a node to end in good order.
+    pub fn stop(&self, name: &str) {
+        self.running.lock().unwrap()[name].stop.send_replace(true);
     }
 
     pub fn node(&self, name: &str) -> &FakeNode {
@@ -202,8 +217,8 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for (_, runtime) in std::mem::take(&mut *self.running.lock().unwrap()) {
-            runtime.shutdown_background();
+        for (_, running) in std::mem::take(&mut *self.running.lock().unwrap()) {
+            running.runtime.shutdown_background();
         }
     }
 }

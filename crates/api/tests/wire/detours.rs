@@ -14,7 +14,7 @@ use crate::client::{command, done};
 use crate::cluster::{ACCOUNT, Cluster, PATIENCE, PLACE, SHARD};
 
 /// Nobody listens here.
-const NOWHERE: &str = "127.0.0.1:1";
+pub const NOWHERE: &str = "127.0.0.1:1";
 /// A leader is looked for so long before another node is asked to pass a connection on; longer than an
 /// election.
 const STRAIGHT_FOR: Duration = Duration::from_secs(2);

@@ -1,7 +1,10 @@
 //! What a node passes on and what not, octet by octet.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use api::admin::{AdminClient, ClusterInit};
+use api::client::ClientConfig;
 use api::tls::{Peer, Role};
 use futures_util::future::join_all;
 use rustls_pki_types::ServerName;
@@ -12,6 +15,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::cluster::{Cluster, PATIENCE};
+use crate::detours::NOWHERE;
+use crate::node::Fault;
 use crate::peers::{request, transport};
 
 /// What a node passes on at once from one address.
@@ -27,10 +32,13 @@ struct Caller {
 
 type Connection = TlsStream<TcpStream>;
 
+fn frontend() -> Peer {
+    Peer { name: "f1".to_owned(), role: Role::Frontend }
+}
+
 impl Caller {
     fn new(cluster: &Cluster) -> Self {
-        let peer = Peer { name: "f1".to_owned(), role: Role::Frontend };
-        let connector = cluster.authority.connector(&peer, "rookery-passed-on");
+        let connector = cluster.authority.connector(&frontend(), "rookery-passed-on");
         Self { connector, n2: cluster.address("n2") }
     }
 
@@ -117,4 +125,36 @@ async fn who_asks_for_no_node_gives_its_place_back() {
     let told = timeout(PATIENCE, silent[0].read_u8()).await.expect("it is sent away");
     assert!(told.is_err());
     caller.ask_until(2, "n1").await;
+}
+
+#[tokio::test]
+async fn what_is_passed_on_lasts_as_long_as_calls_when_a_node_ends() {
+    let cluster = Cluster::start(3);
+    let caller = Caller::new(&cluster);
+    let outer = caller.ask(2, "n1").await.unwrap();
+    // A call that is never answered, of a client that can connect to no other node.
+    cluster.place_at("n1", NOWHERE);
+    cluster.place_at("n3", NOWHERE);
+    cluster.world.fault(Fault::Silent);
+    let identity = cluster.authority.identity("op", Role::Admin);
+    let seeds = vec![caller.n2.to_string()];
+    let config = ClientConfig { seeds, identity, name: "op".to_owned(), bind: None };
+    let operator = AdminClient::new(config, PATIENCE).unwrap();
+    let (disks, settings) = (Vec::new(), BTreeMap::new());
+    let init = ClusterInit { disks, n_shards: 1, n_replicas: 3, settings };
+    let _calling = tokio::spawn(async move { operator.cluster_init(&init).await });
+    let ends = async {
+        while cluster.world.n_done() == 0 {
+            tokio::task::yield_now().await;
+        }
+        cluster.stop("n2");
+        while TcpStream::connect(caller.n2).await.is_ok() {}
+    };
+    timeout(PATIENCE, ends).await.expect("nobody is let in any more");
+    let inner = cluster.authority.connector(&frontend(), "h2");
+    let name = ServerName::try_from("n1.node.rookery.internal").unwrap();
+    let mut inner = inner.connect(name, outer).await.expect("what is said is carried");
+    // In the end it ends too.
+    let mut said = Vec::new();
+    let _ = timeout(PATIENCE, inner.read_to_end(&mut said)).await.expect("it is closed");
 }
