@@ -114,6 +114,7 @@ impl Dialer {
         let Some(via) = self.detours.via(node) else { return Err(error) };
         match self.connect_through(&via, node, resolver).await {
             Ok(stream) => {
+                self.detours.was_taken(node, &via);
                 warn!(node, via, error = error.0, "node is reached through another one");
                 Ok(Box::new(stream))
             }

@@ -162,3 +162,85 @@ fn mail_client(channel: Channel) -> MailClient<Channel> {
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::dial::detour::LOOK_EVERY;
+    use crate::placement::Node;
+    use crate::tls::{Identity, Peer, Role};
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// Two processes of one cluster.
+    fn identities(of: [(&str, Role); 2]) -> [Identity; 2] {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let ca = params.self_signed(&key).unwrap().pem();
+        let issuer = Issuer::new(params, key);
+        of.map(|(name, role)| {
+            let peer = Peer { name: name.to_owned(), role };
+            let key = KeyPair::generate().unwrap();
+            let params = CertificateParams::new(vec![peer.dns_name()]).unwrap();
+            let certificate = params.signed_by(&key, &issuer).unwrap().pem();
+            let key = key.serialize_pem();
+            Identity::from_pem(ca.as_bytes(), certificate.as_bytes(), key.as_bytes()).unwrap()
+        })
+    }
+
+    /// A node that says a word to whoever comes; where it is.
+    async fn listen(identity: Identity) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            let mut streams = Vec::new();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let mut stream = identity.acceptor().accept(stream).await.unwrap();
+                stream.write_all(b"well").await.unwrap();
+                stream.flush().await.unwrap();
+                streams.push(stream);
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn the_straight_way_is_looked_for_and_taken_by_who_calls_next() {
+        let [ours, theirs] = identities([("f1", Role::Frontend), ("n1", Role::Node)]);
+        let node = Node { name: "n1".to_owned(), address: listen(theirs).await, ..Node::default() };
+        let placement = Placement { nodes: vec![node], ..Placement::default() };
+        let (_publish, placement) = watch::channel(Arc::new(placement));
+        for was_taken in [true, false] {
+            let (seeds, identity, name) = (Vec::new(), ours.clone(), "f1".to_owned());
+            let config = ClientConfig { seeds, identity, name, bind: None };
+            let nodes = Nodes::new(config, placement.clone());
+            nodes.go_through(&BTreeSet::from(["n2".to_owned()]), "n1");
+            if was_taken {
+                nodes.dialer.detours.was_taken("n1", "n2");
+            }
+            let before = nodes.exchange("n1");
+            assert!(Arc::ptr_eq(&before, &nodes.exchange("n1")), "nobody has looked yet");
+            tokio::time::pause();
+            tokio::time::advance(LOOK_EVERY).await;
+            tokio::time::resume();
+            let is_over = async {
+                while nodes.dialer.detours.via("n1").is_some() {
+                    drop(nodes.exchange("n1"));
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(PATIENCE, is_over).await.expect("somebody looks");
+            let is_same = Arc::ptr_eq(&before, &nodes.exchange("n1"));
+            assert_eq!(is_same, !was_taken, "who went straight stays");
+        }
+    }
+}

@@ -19,7 +19,7 @@ use crate::tls::is_name;
 const CONNECTED: u8 = b'+';
 /// How often it is looked whether the straight way is there again. Not more often: it may come and go, and
 /// each change costs those who wait an answer.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// Nodes that are reached through another one. Cheap to clone.
 #[derive(Clone, Default)]
@@ -31,9 +31,18 @@ struct Detour {
     via: String,
     /// Whether that one could not connect to the node either.
     has_failed: bool,
+    /// Whether a connection went this way.
+    was_taken: bool,
     /// Whether the straight way is there, and when that was looked for.
     is_over: bool,
     looked: Instant,
+}
+
+impl Detour {
+    fn through(via: String) -> Self {
+        let looked = Instant::now();
+        Self { via, has_failed: false, was_taken: false, is_over: false, looked }
+    }
 }
 
 /// What is to be done before a node is called.
@@ -58,8 +67,10 @@ impl Detours {
         }
         let next = before.and_then(|detour| through.iter().find(|one| **one > detour.via));
         let Some(via) = next.or(through.first()).cloned() else { return };
-        let looked = before.map_or_else(Instant::now, |detour| detour.looked);
-        let detour = Detour { via, has_failed: false, is_over: false, looked };
+        let mut detour = Detour::through(via);
+        if let Some(before) = before {
+            (detour.looked, detour.was_taken) = (before.looked, before.was_taken);
+        }
         by_node.insert(node.to_owned(), detour);
     }
 
@@ -70,9 +81,19 @@ impl Detours {
         }
     }
 
-    /// Through whom.
+    /// A connection to the node goes through this one.
+    pub(crate) fn was_taken(&self, node: &str, via: &str) {
+        let mut by_node = self.by_node();
+        // Why a new one: it may have been over while this one connected.
+        let detour =
+            by_node.entry(node.to_owned()).or_insert_with(|| Detour::through(via.to_owned()));
+        detour.was_taken = true;
+    }
+
+    /// Through whom, unless that one cannot connect either.
     pub(crate) fn via(&self, node: &str) -> Option<String> {
-        self.by_node().get(node).map(|detour| detour.via.clone())
+        let by_node = self.by_node();
+        by_node.get(node).filter(|detour| !detour.has_failed).map(|detour| detour.via.clone())
     }
 
     /// Whoever is told [`Next::Look`] looks, and says it with [`Detours::is_over`].
@@ -80,8 +101,10 @@ impl Detours {
         let mut by_node = self.by_node();
         let Some(detour) = by_node.get_mut(node) else { return Next::Call };
         if detour.is_over {
+            // Why not always: before anybody went this way the straight one may have been there again.
+            let next = if detour.was_taken { Next::Leave } else { Next::Call };
             by_node.remove(node);
-            return Next::Leave;
+            return next;
         }
         if now.saturating_duration_since(detour.looked) < LOOK_EVERY {
             return Next::Call;
@@ -156,6 +179,7 @@ mod tests {
         detours.has_failed("n1", "n3");
         assert_eq!(begin(&["n2", "n3"]), "n2", "another one failed, before");
         detours.has_failed("n1", "n2");
+        assert_eq!(detours.via("n1"), None, "it is not tried again");
         assert_eq!(begin(&["n2", "n3"]), "n3");
         detours.has_failed("n1", "n3");
         assert_eq!(begin(&["n2", "n3"]), "n2", "the last one is followed by the first");
@@ -171,6 +195,7 @@ mod tests {
         assert_eq!(detours.next("n1", at(0)), Next::Call);
         detours.begin("n1", &nodes(&["n2"]));
         assert_eq!(detours.next("n1", at(59)), Next::Call);
+        detours.was_taken("n1", "n2");
         detours.begin("n1", &nodes(&["n3"]));
         assert_eq!(detours.next("n1", at(62)), Next::Look);
         assert_eq!(detours.next("n1", at(63)), Next::Call, "somebody looks");
@@ -180,6 +205,18 @@ mod tests {
         assert_eq!(detours.next("n1", at(200)), Next::Call);
         assert_eq!(detours.via("n1"), None);
         assert_eq!(detours.via("n2"), None);
+    }
+
+    #[test]
+    fn nothing_is_left_where_nobody_went() {
+        let (detours, now) = (Detours::default(), Instant::now());
+        detours.begin("n1", &nodes(&["n2"]));
+        detours.is_over("n1");
+        assert_eq!((detours.next("n1", now), detours.via("n1")), (Next::Call, None));
+        // It was connected to when it was over.
+        detours.was_taken("n1", "n2");
+        detours.is_over("n1");
+        assert_eq!(detours.next("n1", now), Next::Leave);
     }
 
     #[tokio::test]
