@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(60);
 #[derive(Clone, Default)]
 pub(crate) struct Detours {
     by_node: Arc<Mutex<HashMap<String, Detour>>>,
+    /// How many these are: whoever calls a node mostly learns from this that there is none.
+    n_nodes: Arc<AtomicUsize>,
 }
 
 struct Detour {
@@ -57,6 +60,12 @@ pub(crate) enum Next {
 }
 
 impl Detours {
+    /// Whether all nodes are reached by themselves; costs no lock.
+    pub(crate) fn is_empty(&self) -> bool {
+        // Why relaxed: whoever sees a detour late takes it, or leaves it, with the next call.
+        self.n_nodes.load(Ordering::Relaxed) == 0
+    }
+
     /// From now on a node that cannot be connected to is reached through one of these: the same one as
     /// before as long as that works, else the next one.
     pub(crate) fn begin(&self, node: &str, through: &BTreeSet<String>) {
@@ -72,6 +81,7 @@ impl Detours {
             (detour.looked, detour.was_taken) = (before.looked, before.was_taken);
         }
         by_node.insert(node.to_owned(), detour);
+        self.n_nodes.store(by_node.len(), Ordering::Relaxed);
     }
 
     /// This one does not reach the node.
@@ -88,6 +98,7 @@ impl Detours {
         let detour =
             by_node.entry(node.to_owned()).or_insert_with(|| Detour::through(via.to_owned()));
         detour.was_taken = true;
+        self.n_nodes.store(by_node.len(), Ordering::Relaxed);
     }
 
     /// Through whom, unless that one cannot connect either.
@@ -104,6 +115,7 @@ impl Detours {
             // Why not always: before anybody went this way the straight one may have been there again.
             let next = if detour.was_taken { Next::Leave } else { Next::Call };
             by_node.remove(node);
+            self.n_nodes.store(by_node.len(), Ordering::Relaxed);
             return next;
         }
         if now.saturating_duration_since(detour.looked) < LOOK_EVERY {
@@ -192,8 +204,9 @@ mod tests {
     fn the_straight_way_is_looked_for_now_and_then_and_taken_once() {
         let (detours, began) = (Detours::default(), Instant::now());
         let at = |seconds| began + Duration::from_secs(seconds);
-        assert_eq!(detours.next("n1", at(0)), Next::Call);
+        assert_eq!((detours.next("n1", at(0)), detours.is_empty()), (Next::Call, true));
         detours.begin("n1", &nodes(&["n2"]));
+        assert!(!detours.is_empty());
         assert_eq!(detours.next("n1", at(59)), Next::Call);
         detours.was_taken("n1", "n2");
         detours.begin("n1", &nodes(&["n3"]));
@@ -202,7 +215,7 @@ mod tests {
         assert_eq!(detours.next("n1", at(123)), Next::Look);
         detours.is_over("n1");
         assert_eq!(detours.next("n1", at(123)), Next::Leave);
-        assert_eq!(detours.next("n1", at(200)), Next::Call);
+        assert_eq!((detours.next("n1", at(200)), detours.is_empty()), (Next::Call, true));
         assert_eq!(detours.via("n1"), None);
         assert_eq!(detours.via("n2"), None);
     }
@@ -215,8 +228,9 @@ mod tests {
         assert_eq!((detours.next("n1", now), detours.via("n1")), (Next::Call, None));
         // It was connected to when it was over.
         detours.was_taken("n1", "n2");
+        assert!(!detours.is_empty());
         detours.is_over("n1");
-        assert_eq!(detours.next("n1", now), Next::Leave);
+        assert_eq!((detours.next("n1", now), detours.is_empty()), (Next::Leave, true));
     }
 
     #[tokio::test]
