@@ -1,5 +1,6 @@
 //! Where hosts are by their names. The system is asked at every reconnect; while it knows nothing, or does
-//! not answer, they are looked for where they were: who is at an address is proven by its certificate.
+//! not answer, they are looked for where they connected from, and where they were: who is at an address is
+//! proven by its certificate.
 //!
 //! Promises: a name is asked for once at a time, however many want it, since each question takes a thread for
 //! as long as the system takes; what is answered late is used then.
@@ -161,21 +162,17 @@ impl Names {
 }
 
 impl State {
-    /// Where it was when it was found last, and where the node came from that listens there.
+    /// Where the node came from that listens there, which it proved, and where it was when it was found last.
     fn known(&self, node: Option<&str>, address: &str) -> Vec<SocketAddr> {
-        let of_name = self.by_name.get(address);
-        let mut known = of_name.map(|name| name.addresses.clone()).unwrap_or_default();
-        let Some((host, port)) = address.rsplit_once(':') else { return known };
-        // Why no other node in place of one that is not known: before there is a cluster, each has to be told
-        // who waits. Hosts are mostly called as the nodes on them.
-        let node = node.or(host.split('.').next()).and_then(|node| self.nodes.get(node));
-        if let (Some(from), Ok(port)) = (node, port.parse()) {
-            let address = SocketAddr::new(*from, port);
-            if !known.contains(&address) {
-                known.push(address);
-            }
-        }
-        known
+        let came_from = address.rsplit_once(':').and_then(|(host, port)| {
+            // Why no other node in place of one that is not known: before there is a cluster, each has to be
+            // told who waits. Hosts are mostly called as the nodes on them.
+            let node = node.or(host.split('.').next())?;
+            Some(SocketAddr::new(*self.nodes.get(node)?, port.parse().ok()?))
+        });
+        let found = self.by_name.get(address).into_iter().flat_map(|name| &name.addresses);
+        let others = found.copied().filter(|found| Some(*found) != came_from);
+        came_from.into_iter().chain(others).collect()
     }
 
     fn is_to_be_told(&mut self, address: &str, now: Instant) -> bool {
@@ -268,8 +265,10 @@ mod tests {
         assert_eq!(resolve(&names, Some("n1"), "down-1:1").await, Ok(vec![at("10.0.0.1:1")]));
         // It connected from elsewhere since.
         names.came_from("n1", "::ffff:10.0.0.9".parse().unwrap());
-        let known = Ok(vec![at("10.0.0.1:1"), at("10.0.0.9:1")]);
+        let known = Ok(vec![at("10.0.0.9:1"), at("10.0.0.1:1")]);
         assert_eq!(resolve(&names, Some("n1"), "down-1:1").await, known);
+        names.came_from("n1", "10.0.0.1".parse().unwrap());
+        assert_eq!(resolve(&names, Some("n1"), "down-1:1").await, Ok(vec![at("10.0.0.1:1")]));
     }
 
     #[tokio::test(start_paused = true)]
