@@ -1,5 +1,5 @@
-//! Outgoing connections: resolved, bound, encrypted and proven anew at every reconnect. A client may be
-//! passed on by another node to one that it cannot connect to.
+//! Outgoing connections: resolved, bound, encrypted and proven anew at every reconnect. Who looks for a
+//! shard's leader may be passed on to it by another node.
 
 pub(crate) mod detour;
 mod names;

@@ -80,7 +80,7 @@ pub struct Services {
     pub meta: Arc<dyn MetaHandler>,
     /// To operators.
     pub admin: Arc<dyn AdminHandler>,
-    /// To frontends and operators: the way to other nodes.
+    /// To frontends and operators who do not reach a shard's leader: the way to other nodes.
     pub onward: Onward,
     /// To operators who rehearse, if that is allowed here.
     pub drill: Option<Drill>,

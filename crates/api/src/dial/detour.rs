@@ -2,6 +2,9 @@
 //! octets. What is said on it is between the two ends, which prove to each other who they are as on any
 //! other connection, so that deadlines, roles and streams are what they are everywhere.
 //!
+//! They begin where the leader of a shard is looked for (`crate::client`), and nowhere else: only there
+//! another node says who is to be reached. There is none to a leader that the placement does not list.
+//!
 //! The node in between is asked on a connection of its own: it is told a node's name, says one octet when it
 //! has connected there itself, and then carries octets both ways (`crate::serve`).
 

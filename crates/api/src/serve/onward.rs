@@ -1,5 +1,5 @@
-//! Connections that are passed on: a client that cannot connect to a node is connected to it here. Octets are
-//! carried both ways and nothing is read of them; the node at the other end sees who it is by its
+//! Connections that are passed on: who cannot connect to the node that leads a shard is connected to it here.
+//! Octets are carried both ways and nothing is read of them; the node at the other end sees who it is by its
 //! certificate, as ever. A client of ours makes one hop; who makes more takes one address's places at each.
 //!
 //! Promises: whoever has many connections passed on keeps no other's from it, and no node from another one.
