@@ -14,8 +14,8 @@ use tests::wait;
 use tests::wires::Wires;
 
 const PASSWORD: &str = "secret";
-/// So many that each shard has some of them.
-const N_USERS: usize = 12;
+/// So many that each of three shards has some of them but once in some sixty thousand runs.
+const N_USERS: usize = 30;
 /// A debug build on two cores.
 const WORKS: Duration = Duration::from_secs(60);
 /// Until a connection counts as broken, a leader is not looked for any more, and another node is asked; less
