@@ -28,5 +28,6 @@ mod replacement;
 mod roll_back;
 mod rot;
 mod sync;
+mod thunderbird;
 mod webmail;
 mod wrong_config;
