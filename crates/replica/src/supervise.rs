@@ -437,11 +437,9 @@ impl Core {
         if care.is_comparison_due() {
             self.compare().await;
         }
-        if self.applying.checkpoints.feeds().is_any()
-            && self.needed_by_fed(&self.status()).is_none()
-        {
-            // Why: what was kept for them is to be cut now.
-            care.pinned_bytes.store(0, Ordering::Relaxed);
+        if self.applying.checkpoints.feeds().is_any() {
+            // Why here too: what was kept for who needs it no more is to be cut now.
+            self.needed_by_fed(&self.status());
         }
         let upkeep = &self.claim.disk.options().upkeep;
         let pinned_bytes = self.claim.disk.pinned_bytes(self.claim.replica);
@@ -561,23 +559,32 @@ impl Core {
     /// it.
     fn needed_by_fed(&self, status: &Status) -> Option<u64> {
         let feeds = self.applying.checkpoints.feeds();
-        if status.role != Role::Leader {
-            feeds.give_up();
+        if !feeds.is_any() {
             return None;
         }
-        let (disk, replica) = (&self.claim.disk, self.claim.replica);
         let near = status.last_log_index.saturating_sub(FED_LAG);
-        let needed = feeds.first_needed(&status.matched, near)?;
+        let mut needed = feeds.first_needed(&status.matched, near);
+        if status.role != Role::Leader || (needed.is_some() && !self.may_keep_for_fed()) {
+            feeds.give_up();
+            needed = None;
+        }
+        if needed.is_none() {
+            // Why, whoever found it: what was kept for them counts from now on as if it had just come, or no
+            // checkpoint would be due because of it, and it would stay.
+            self.care.pinned_bytes.store(0, Ordering::Relaxed);
+        }
+        needed
+    }
+
+    /// Whether there is room for what is kept for who is sent a checkpoint.
+    fn may_keep_for_fed(&self) -> bool {
+        let (disk, replica) = (&self.claim.disk, self.claim.replica);
         let n_bytes = disk.pinned_bytes(replica);
         let is_too_much = n_bytes > disk.options().upkeep.fed_pinned_bytes;
-        if !is_too_much && disk.has_room_to_spare(FED_ROOM_BYTES) {
-            return Some(needed);
-        }
         if is_too_much {
             tracing::info!(replica, n_bytes, "log is not kept for who is sent a checkpoint");
         }
-        feeds.give_up();
-        None
+        !is_too_much && disk.has_room_to_spare(FED_ROOM_BYTES)
     }
 
     /// Cuts the log below the newest checkpoint as far as every voter but `except` has it.
@@ -676,14 +683,16 @@ mod tests {
     use futures_util::FutureExt as _;
     use journal::Storage;
     use journal::sim::SimStorage;
-    use mailbox::{ChunkRef, Digest, Rows, ShardId, Source};
+    use mailbox::{ChunkRef, Digest, RowChanges, Rows, ShardId, Source};
     use openraft::storage::RaftLogStorage as _;
     use tokio::sync::broadcast;
 
     use super::*;
     use crate::disk::DiskOptions;
     use crate::machine::{Machine, MachineApplied};
+    use crate::raft::{LeaderId, LogId};
     use crate::replica::ReplicaConfig;
+    use crate::store::Applied;
     use crate::timing::Timing;
 
     struct Nothing;
@@ -758,5 +767,23 @@ mod tests {
         assert_eq!((care.pinned_since(10), care.pinned_since(14)), (0, 4));
         assert_eq!(care.pinned_since(3), 0, "more came free later");
         assert_eq!(care.pinned_since(14), 11);
+    }
+
+    #[tokio::test]
+    async fn what_was_kept_for_who_was_sent_a_checkpoint_counts_whoever_ends_that() {
+        let dir = tempfile::tempdir().unwrap();
+        let core = core(dir.path()).await;
+        let (store, checkpoints) = (core.applying.store(), core.applying.checkpoints.clone());
+        let leader_id = LeaderId { term: 1, node_id: 1 };
+        let log_id = Some(LogId { leader_id, index: 5 });
+        let applied = Applied { log_id, ..Applied::default() };
+        store.commit((RowChanges::new(), vec![]), &[], applied).unwrap();
+        checkpoints.build(|| store.clone()).await.unwrap();
+        drop(checkpoints.feeds().begin(2, 6));
+        core.care.pinned_bytes.store(10, Ordering::Relaxed);
+        // It does not lead.
+        core.purge(10).await;
+        assert!(!checkpoints.feeds().is_any());
+        assert_eq!(core.care.pinned_since(14), 14);
     }
 }
