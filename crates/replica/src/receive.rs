@@ -3,6 +3,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -69,8 +70,10 @@ impl Receiving {
         self.parts.clear();
         for (name, len) in offer.parts {
             let path = dir.join(name);
-            let mut found = path.metadata().map_or(0, |metadata| metadata.len());
-            if found > len {
+            let (mut found, n_names) =
+                path.metadata().map_or((0, 0), |metadata| (metadata.len(), metadata.nlink()));
+            // Why also one with another name: it is of the own checkpoint, and nothing is written to that.
+            if found > len || (found < len && n_names > 1) {
                 std::fs::remove_file(&path).map_err(refused)?;
                 found = 0;
             }
@@ -264,5 +267,22 @@ mod tests {
         assert_eq!(receiving.begin(&incoming, offer.clone()).unwrap(), whole);
         assert!(receiving.end(offer.clone()).is_err());
         assert_eq!(receiving.begin(&incoming, offer).unwrap(), nothing);
+    }
+
+    #[test]
+    fn nothing_is_written_to_a_file_of_the_own_checkpoint() {
+        let dir = tempfile::tempdir().unwrap();
+        let (part, offer) = base(dir.path(), &[1]);
+        let before = std::fs::read(&part.path).unwrap();
+        let incoming = dir.path().join("incoming");
+        let mut receiving = Receiving::default();
+        receiving.begin(&incoming, offer.clone()).unwrap();
+        // Somebody else leads, whose file of the same entries is longer.
+        let mut longer = offer[..offer.len() - 8].to_vec();
+        longer.put_u64(part.len + 8);
+        let have = receiving.begin(&incoming, longer.into()).unwrap();
+        assert_eq!(have, Bytes::from_static(&[0; 8]));
+        receiving.piece(Bytes::from_static(&[0; 12]), &[Bytes::from_static(b"theirs")]).unwrap();
+        assert_eq!(std::fs::read(&part.path).unwrap(), before);
     }
 }
