@@ -143,7 +143,7 @@ pub(crate) struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Finds the newest base and the deltas that follow it; removes what does not belong to them.
+    /// Finds the base and the deltas that reach furthest; removes what does not belong to them.
     pub fn open(
         dir: &Path,
         blocking: Blocking,
@@ -169,18 +169,7 @@ impl Checkpoints {
                 Err(error) => return Err(error),
             }
         }
-        let next = |part: &Arc<Part>| part.head.applied.next_index();
-        let mut parts = Vec::new();
-        let mut from = 0;
-        while let Some(part) =
-            found.get(&from).and_then(|parts| parts.iter().max_by_key(|part| next(part)).cloned())
-        {
-            if next(&part) <= from {
-                break;
-            }
-            from = next(&part);
-            parts.push(part);
-        }
+        let parts = furthest(found);
         let current = (!parts.is_empty()).then_some(Checkpoint { parts });
         let this = Self {
             dir: dir.to_path_buf(),
@@ -566,12 +555,18 @@ impl Checkpoints {
     fn tidy(&self) -> io::Result<()> {
         let current = self.current();
         let parts = current.as_ref().map_or(&[][..], |current| &current.parts);
+        let mut is_any_gone = false;
         for item in std::fs::read_dir(&self.dir)? {
             let path = item?.path();
             let is_ours = path.extension().is_some_and(|ext| ext == "ckpt" || ext == "new");
             if is_ours && !parts.iter().any(|part| part.path == path) {
                 std::fs::remove_file(path)?;
+                is_any_gone = true;
             }
+        }
+        if is_any_gone {
+            // Durability: what is gone does not come back beside files that are written later.
+            sync_dir(&self.dir)?;
         }
         Ok(())
     }
@@ -616,6 +611,31 @@ impl Checkpoints {
         keys.iter().for_each(|key| dirty.insert(key));
         *self.dirty() = dirty;
     }
+}
+
+/// Of files, by where they begin, a base and deltas without a gap: those that reach furthest, and where more do,
+/// the longest ones. Why not the longest one of each place: a process that was killed while it took over a
+/// checkpoint, or removed files, leaves some of another one, which may lead nowhere.
+fn furthest(found: BTreeMap<u64, Vec<Arc<Part>>>) -> Vec<Arc<Part>> {
+    let next = |part: &Arc<Part>| part.head.applied.next_index();
+    // By where a file begins: how far one comes from there, and with which file.
+    let mut best = BTreeMap::<u64, (u64, Arc<Part>)>::new();
+    // Order: what lies behind a file is known before.
+    for (from, parts) in found.into_iter().rev() {
+        let reach = |next: u64| best.get(&next).map_or(next, |(reach, _)| *reach);
+        let onward = parts.into_iter().filter(|part| next(part) > from);
+        let chosen = onward.max_by_key(|part| (reach(next(part)), next(part)));
+        if let Some(part) = chosen {
+            let end = reach(next(&part));
+            best.insert(from, (end, part));
+        }
+    }
+    let (mut parts, mut from) = (Vec::new(), 0);
+    while let Some((_, part)) = best.remove(&from) {
+        from = next(&part);
+        parts.push(part);
+    }
+    parts
 }
 
 fn len_of(parts: &[Arc<Part>]) -> u64 {

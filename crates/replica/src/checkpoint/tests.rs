@@ -329,6 +329,36 @@ async fn a_snapshot_that_is_taken_over_in_part_leaves_the_checkpoint_there_was()
     assert_eq!(open("own").end(), 20);
 }
 
+#[test]
+fn files_are_found_that_reach_furthest_and_no_others_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |from, end: u64| {
+        let leader_id = LeaderId { term: 1, node_id: 1 };
+        let log_id = Some(LogId { leader_id, index: end - 1 });
+        let head = Head { from, applied: Applied { log_id, ..Applied::default() } };
+        Part::write(dir.path(), &head, &mut std::iter::empty()).unwrap();
+        (from, end)
+    };
+    let open = || {
+        let (blocking, upkeep) = (Blocking { is_threaded: false }, Upkeep::default());
+        let parts = Checkpoints::open(dir.path(), blocking, &upkeep, anywhere()).unwrap();
+        let parts = parts.current().unwrap().parts;
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), parts.len());
+        let places = parts.iter().map(|part| (part.head.from, part.head.applied.next_index()));
+        places.collect::<Vec<_>>()
+    };
+    // Of the checkpoint there was one file more was removed already.
+    let (base, _) = (file(0, 10), file(10, 20));
+    let taken_over = [base, file(10, 15), file(15, 40)];
+    assert_eq!(open(), taken_over);
+    // Some of these are merged.
+    file(10, 40);
+    assert_eq!(open(), [base, (10, 40)]);
+    // Behind a gap.
+    file(41, 90);
+    assert_eq!(open(), [base, (10, 40)]);
+}
+
 #[tokio::test]
 async fn what_is_left_of_a_snapshot_that_was_installed_goes_at_the_next_start() {
     let dir = tempfile::tempdir().unwrap();
