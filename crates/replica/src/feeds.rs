@@ -77,7 +77,9 @@ impl Feeds {
             if *at >= feed.next_index {
                 (feed.next_index, feed.lately) = (at + 1, Instant::now());
             }
-            feed.is_sent() || (*at < near && !feed.is_away())
+            // Why the first: in a short log everybody is near, also who has nothing of the checkpoint yet.
+            let lacks_much = at + 1 < feed.next_index || *at < near;
+            feed.is_sent() || (lacks_much && !feed.is_away())
         });
         feeds.values().map(|feed| feed.next_index).min()
     }
@@ -116,6 +118,15 @@ mod tests {
         assert_eq!(feeds.first_needed(&matched(4000), 4900), Some(4001));
         assert_eq!(feeds.first_needed(&matched(4900), 4900), None, "it is level");
         assert!(!feeds.is_any());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_log_is_kept_while_sending_broke_off_however_short_it_is() {
+        let feeds = Arc::<Feeds>::default();
+        drop(feeds.begin(3, 1000));
+        assert_eq!(feeds.first_needed(&matched(0), 0), Some(1000), "it is sent the rest soon");
+        assert_eq!(feeds.first_needed(&matched(998), 0), Some(1000));
+        assert_eq!(feeds.first_needed(&matched(999), 0), None, "it has the checkpoint");
     }
 
     #[tokio::test(start_paused = true)]
