@@ -1,6 +1,8 @@
 //! Who looks after a running replica: tells its status, restarts a core that died, takes leadership
 //! from a disk that hangs, fetches missing bodies, writes checkpoints and cuts the log.
 
+mod cutting;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -31,13 +33,6 @@ const RESTART_AFTER: Duration = Duration::from_millis(100);
 const RESTART_AFTER_MAX: Duration = Duration::from_secs(10);
 /// A core that ended and is held for longer is not let go of any more.
 const HELD_MAX: Duration = Duration::from_secs(30);
-/// Entries kept below what the slowest voter has, when a new member comes.
-const KEEP_FOR_VOTERS: u64 = 64;
-/// Who got a checkpoint, and lacks no more entries than come in a second under load, goes on like any other.
-const FED_LAG: u64 = 2_000;
-/// The log is kept for who is sent a checkpoint as long as so much is free besides what mail may take: more
-/// than comes to a disk in the second after which the log is looked at again.
-const FED_ROOM_BYTES: u64 = 1 << 30;
 /// The first and the longest wait before a checkpoint that could not be written is tried again.
 const CHECKPOINT_AFTER: Duration = Duration::from_secs(1);
 const CHECKPOINT_AFTER_MAX: Duration = Duration::from_secs(60);
@@ -529,80 +524,6 @@ impl Core {
         let settled = self.claim.disk.blocking().run(move || store.settle()).await;
         // Why the result is dropped: a failure marks the index damaged, and it is rebuilt.
         drop(settled);
-    }
-
-    /// Cuts the log below the newest checkpoint, except for so many entries, for what members that are behind
-    /// still need, and for what those need that are sent a checkpoint, whatever else is said.
-    pub async fn purge(&self, keep: u64) {
-        // Invariant: only below a checkpoint that was read back; `Checkpoints` gives no other.
-        let Some(checkpoint) = self.applying.checkpoints.current() else { return };
-        let Some(last) = checkpoint.applied().log_id else { return };
-        let status = self.status();
-        let mut upto = last.index.saturating_sub(keep);
-        if keep > 0 && status.role == Role::Leader {
-            let slowest = status.matched.values().min().copied().unwrap_or(upto);
-            let keep_away = self.claim.disk.options().upkeep.keep_entries_away;
-            upto = upto.min(slowest.max(last.index.saturating_sub(keep_away)));
-        }
-        if let Some(needed) = self.needed_by_fed(&status) {
-            upto = upto.min(needed.saturating_sub(1));
-        }
-        if upto > status.purged {
-            // Why the result is dropped: a core that stopped is noticed by its watch.
-            drop(self.raft.trigger().purge_log(upto).await);
-        }
-    }
-}
-
-impl Core {
-    /// The first entry that a follower needs that is sent a checkpoint, as long as the log may be kept for
-    /// it.
-    fn needed_by_fed(&self, status: &Status) -> Option<u64> {
-        let feeds = self.applying.checkpoints.feeds();
-        if !feeds.is_any() {
-            return None;
-        }
-        let near = status.last_log_index.saturating_sub(FED_LAG);
-        let mut needed = feeds.first_needed(&status.matched, near);
-        if status.role != Role::Leader || (needed.is_some() && !self.may_keep_for_fed()) {
-            feeds.give_up();
-            needed = None;
-        }
-        if needed.is_none() {
-            // Why, whoever found it: what was kept for them counts from now on as if it had just come, or no
-            // checkpoint would be due because of it, and it would stay.
-            self.care.pinned_bytes.store(0, Ordering::Relaxed);
-        }
-        needed
-    }
-
-    /// Whether there is room for what is kept for who is sent a checkpoint.
-    fn may_keep_for_fed(&self) -> bool {
-        let (disk, replica) = (&self.claim.disk, self.claim.replica);
-        let n_bytes = disk.pinned_bytes(replica);
-        let is_too_much = n_bytes > disk.options().upkeep.fed_pinned_bytes;
-        if is_too_much {
-            tracing::info!(replica, n_bytes, "log is not kept for who is sent a checkpoint");
-        }
-        !is_too_much && disk.has_room_to_spare(FED_ROOM_BYTES)
-    }
-
-    /// Cuts the log below the newest checkpoint as far as every voter but `except` has it.
-    pub async fn purge_for_newcomer(&self, except: Option<u64>) {
-        // Invariant: only below a checkpoint that was read back, as in `purge`.
-        let Some(checkpoint) = self.applying.checkpoints.current() else { return };
-        let Some(last) = checkpoint.applied().log_id else { return };
-        let status = self.status();
-        let voters = status.voters.keys().filter(|id| Some(**id) != except);
-        let slowest = voters.filter(|id| **id != self.claim.replica);
-        let slowest = slowest.map(|id| status.matched.get(id).copied().unwrap_or(0)).min();
-        let upto = last.index.min(slowest.unwrap_or(last.index).saturating_sub(KEEP_FOR_VOTERS));
-        let needed = self.needed_by_fed(&status).map_or(upto, |needed| needed.saturating_sub(1));
-        let upto = upto.min(needed);
-        if upto > status.purged {
-            // Why the result is dropped: a core that stopped is noticed by its watch.
-            drop(self.raft.trigger().purge_log(upto).await);
-        }
     }
 }
 
