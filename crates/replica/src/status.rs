@@ -1,6 +1,7 @@
 //! What a replica says of itself.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use mailbox::RowDigest;
 
@@ -98,6 +99,13 @@ impl Status {
     pub fn answers(&self, id: u64) -> bool {
         self.silent_ms.get(&id).is_some_and(|ms| *ms < SILENT_MS)
     }
+
+    /// Of a leader: what the slowest of those members has that answer, and whose last entry is one of these.
+    pub(crate) fn slowest_within(&self, entries: Range<u64>) -> Option<u64> {
+        let members = self.matched.iter();
+        let slow = members.filter(|(id, at)| entries.contains(*at) && self.answers(**id));
+        slow.map(|(_, at)| *at).min()
+    }
 }
 
 #[cfg(test)]
@@ -118,5 +126,16 @@ mod tests {
         assert!(leads(Some(200)).is_led());
         assert!(!leads(Some(5_000)).is_led(), "its majority is gone");
         assert!(!leads(None).is_led());
+    }
+
+    #[test]
+    fn the_slowest_is_one_that_answers_and_lacks_little() {
+        let matched = BTreeMap::from([(1, 1_000), (2, 100), (3, 800), (4, 900)]);
+        let silent_ms = BTreeMap::from([(2, 100), (3, SILENT_MS), (4, 100)]);
+        let status = Status { role: Role::Leader, matched, silent_ms, ..Status::default() };
+        assert_eq!(status.slowest_within(1..1_000), Some(100));
+        assert_eq!(status.slowest_within(500..1_000), Some(900), "the third one is away");
+        assert_eq!(status.slowest_within(901..1_000), None, "it was waited for already");
+        assert_eq!(status.slowest_within(500..900), None, "it has all of them");
     }
 }

@@ -70,6 +70,8 @@ pub(crate) struct Care {
     checkpoint_again: Mutex<Option<(Instant, Duration)>>,
     /// What was left of the journal because of this replica when its log was cut last.
     pinned_bytes: AtomicU64,
+    /// What the slowest follower had that was waited for then; 0 if none was.
+    waited_at: AtomicU64,
     missing_chunks: AtomicU64,
     missing_bytes: AtomicU64,
     received_bytes: AtomicU64,
@@ -122,6 +124,7 @@ impl Care {
             listed_at: Mutex::default(),
             checkpoint_again: Mutex::default(),
             pinned_bytes: AtomicU64::new(0),
+            waited_at: AtomicU64::new(0),
             missing_chunks: AtomicU64::new(0),
             missing_bytes: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
@@ -446,10 +449,10 @@ impl Core {
             self.settle(store).await;
         }
         if (is_due || is_pinning) && self.checkpoint().await {
-            let keep = if is_pinning { 0 } else { upkeep.keep_entries };
-            self.purge(keep).await;
             if is_pinning {
-                care.pinned_bytes.store(pinned_bytes, Ordering::Relaxed);
+                self.purge_for_room(pinned_bytes).await;
+            } else {
+                self.purge(upkeep.keep_entries).await;
             }
         }
         self.make_briefs().await;

@@ -17,19 +17,45 @@ impl Core {
     /// Cuts the log below the newest checkpoint, except for so many entries, for what members that are behind
     /// still need, and for what those need that are sent a checkpoint, whatever else is said.
     pub async fn purge(&self, keep: u64) {
-        // Invariant: only below a checkpoint that was read back; `Checkpoints` gives no other.
-        let Some(checkpoint) = self.applying.checkpoints.current() else { return };
-        let Some(last) = checkpoint.applied().log_id else { return };
+        let Some(last) = self.last_in_checkpoint() else { return };
         let status = self.status();
-        let mut upto = last.index.saturating_sub(keep);
+        let mut upto = last.saturating_sub(keep);
         if keep > 0 && status.role == Role::Leader {
             let slowest = status.matched.values().min().copied().unwrap_or(upto);
             let keep_away = self.claim.disk.options().upkeep.keep_entries_away;
-            upto = upto.min(slowest.max(last.index.saturating_sub(keep_away)));
+            upto = upto.min(slowest.max(last.saturating_sub(keep_away)));
         }
-        if let Some(needed) = self.needed_by_fed(&status) {
-            upto = upto.min(needed.saturating_sub(1));
-        }
+        self.cut(upto, &status).await;
+    }
+
+    /// Cuts all of the log below the newest checkpoint, since so many bytes of the journal do not come free
+    /// because of it; but for what those need that are sent a checkpoint. Who answers and lacks little is waited
+    /// for, unless it got no further since it was waited for: with its entries gone, one request that fails
+    /// would cost it another checkpoint.
+    pub(super) async fn purge_for_room(&self, pinned_bytes: u64) {
+        let Some(last) = self.last_in_checkpoint() else { return };
+        let (care, status) = (&self.care, self.status());
+        let beyond = care.waited_at.load(Ordering::Relaxed) + 1;
+        let slowest = status.slowest_within(beyond.max(last.saturating_sub(FED_LAG))..last);
+        self.cut(slowest.unwrap_or(last), &status).await;
+        care.waited_at.store(slowest.unwrap_or(0), Ordering::Relaxed);
+        // Why not while a checkpoint is sent: much more stays for that than for who lacks little.
+        let is_tried_again = slowest.is_some() && !self.applying.checkpoints.feeds().is_any();
+        let left = if is_tried_again { 0 } else { pinned_bytes };
+        care.pinned_bytes.store(left, Ordering::Relaxed);
+    }
+
+    /// The last entry in the newest checkpoint.
+    fn last_in_checkpoint(&self) -> Option<u64> {
+        Some(self.applying.checkpoints.current()?.applied().log_id?.index)
+    }
+
+    /// Cuts the log up to an entry, but for what those need that are sent a checkpoint.
+    ///
+    /// Invariant: only below a checkpoint that was read back; `Checkpoints` gives no other.
+    async fn cut(&self, upto: u64, status: &Status) {
+        let needed = self.needed_by_fed(status).map_or(upto, |needed| needed.saturating_sub(1));
+        let upto = upto.min(needed);
         if upto > status.purged {
             // Why the result is dropped: a core that stopped is noticed by its watch.
             drop(self.raft.trigger().purge_log(upto).await);
@@ -70,19 +96,12 @@ impl Core {
 
     /// Cuts the log below the newest checkpoint as far as every voter but `except` has it.
     pub async fn purge_for_newcomer(&self, except: Option<u64>) {
-        // Invariant: only below a checkpoint that was read back, as in `purge`.
-        let Some(checkpoint) = self.applying.checkpoints.current() else { return };
-        let Some(last) = checkpoint.applied().log_id else { return };
+        let Some(last) = self.last_in_checkpoint() else { return };
         let status = self.status();
         let voters = status.voters.keys().filter(|id| Some(**id) != except);
         let slowest = voters.filter(|id| **id != self.claim.replica);
         let slowest = slowest.map(|id| status.matched.get(id).copied().unwrap_or(0)).min();
-        let upto = last.index.min(slowest.unwrap_or(last.index).saturating_sub(KEEP_FOR_VOTERS));
-        let needed = self.needed_by_fed(&status).map_or(upto, |needed| needed.saturating_sub(1));
-        let upto = upto.min(needed);
-        if upto > status.purged {
-            // Why the result is dropped: a core that stopped is noticed by its watch.
-            drop(self.raft.trigger().purge_log(upto).await);
-        }
+        let upto = last.min(slowest.unwrap_or(last).saturating_sub(KEEP_FOR_VOTERS));
+        self.cut(upto, &status).await;
     }
 }
