@@ -34,6 +34,9 @@ const PAUSE: Duration = Duration::from_micros(500);
 pub(crate) const PARTS_MAX: usize = 64;
 /// Deltas that are larger than the base are not merged before they take so much: it is written in a moment.
 const SMALL_BYTES: u64 = 1 << 20;
+/// Limit: while a follower is sent a base, its deltas become at most so many times as large as it. With all
+/// that is removed they would grow without end under one that never has it, and a start reads them all.
+const KEPT_BASE_TIMES: u64 = 4;
 /// The first and the longest wait before files that could not be merged are merged again.
 const MERGE_AFTER: Duration = Duration::from_secs(10);
 const MERGE_AFTER_MAX: Duration = Duration::from_secs(600);
@@ -384,10 +387,11 @@ impl Checkpoints {
     /// From which file on they are to become one, if they got many, and there is room for them and for one in
     /// their place.
     fn to_be_merged(&self, checkpoint: &Checkpoint) -> Option<usize> {
-        let deltas = &checkpoint.parts[1..];
+        let (base, deltas) = (&checkpoint.parts[0], &checkpoint.parts[1..]);
+        let is_outgrown = len_of(deltas) > base.len.max(SMALL_BYTES);
         // Why not while the base stays: they would be merged each time.
-        let is_outgrown = len_of(deltas) > checkpoint.parts[0].len.max(SMALL_BYTES);
-        let is_due = deltas.len() >= self.n_deltas_max || (is_outgrown && !self.feeds.is_any());
+        let is_due = deltas.len() >= self.n_deltas_max
+            || (is_outgrown && !self.keeps_base(&checkpoint.parts));
         let is_put_off = lock(&self.merge_again).is_some_and(|(at, _)| Instant::now() < at);
         if !is_due || is_put_off {
             return None;
@@ -400,11 +404,17 @@ impl Checkpoints {
         has_room.then_some(first)
     }
 
-    /// From which file on they become one. The base stays while a follower is sent it: where that breaks off,
-    /// it goes on with the files it has.
+    /// Whether the base of these files stays: a follower is sent it, and where that breaks off, it goes on with
+    /// the files it has.
+    fn keeps_base(&self, parts: &[Arc<Part>]) -> bool {
+        let base_bytes = parts[0].len.max(SMALL_BYTES);
+        self.feeds.is_any() && len_of(&parts[1..]) <= KEPT_BASE_TIMES * base_bytes
+    }
+
+    /// From which file on they become one.
     fn first_to_merge(&self, checkpoint: &Checkpoint) -> Option<usize> {
         let lens: Vec<u64> = checkpoint.parts.iter().map(|part| part.len).collect();
-        if !self.feeds.is_any() {
+        if !self.keeps_base(&checkpoint.parts) {
             return Some(merge_from(&lens));
         }
         let deltas = &lens[1..];

@@ -153,6 +153,29 @@ async fn a_large_base_is_written_anew_for_large_deltas_only() {
     assert_eq!(n_rows(&checkpoints.current().unwrap()), model.len());
 }
 
+#[tokio::test]
+async fn a_base_stays_for_who_is_sent_it_until_its_deltas_are_much_larger() {
+    let dir = tempfile::tempdir().unwrap();
+    let (blocking, upkeep) = (Blocking { is_threaded: false }, Upkeep::default());
+    let checkpoints = Checkpoints::open(dir.path(), blocking, &upkeep, anywhere()).unwrap();
+    let part = |from: u64, n_bytes: usize| {
+        let leader_id = LeaderId { term: 1, node_id: 1 };
+        let log_id = Some(LogId { leader_id, index: from });
+        let head = Head { from, applied: Applied { log_id, ..Applied::default() } };
+        // What zstd does not shrink.
+        let mut value = vec![0; n_bytes];
+        blake3::Hasher::new().finalize_xof().fill(&mut value);
+        let row = Ok((vec![1], Some(value)));
+        Part::write(dir.path(), &head, &mut std::iter::once(row)).unwrap()
+    };
+    let with_delta_of = |n_bytes| Checkpoint { parts: vec![part(0, 10), part(1, n_bytes)] };
+    let (large, much_larger) = (with_delta_of(2 << 20), with_delta_of(5 << 20));
+    assert_eq!(checkpoints.to_be_merged(&large), Some(0));
+    let _feeding = checkpoints.feeds().begin(3, 1);
+    assert_eq!(checkpoints.to_be_merged(&large), None, "a follower is sent it");
+    assert_eq!(checkpoints.to_be_merged(&much_larger), Some(0));
+}
+
 #[test]
 fn deltas_are_merged_with_those_that_are_no_larger() {
     assert_eq!(merge_from(&[100, 1, 1, 1]), 1);
