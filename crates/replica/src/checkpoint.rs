@@ -5,6 +5,7 @@ mod comparison;
 mod dirty;
 mod file;
 mod merge;
+mod sum;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -21,6 +22,7 @@ use self::dirty::Dirty;
 use self::file::Row;
 pub(crate) use self::file::{Head, Part, is_damage, make_dir, sync_dir};
 pub(crate) use self::merge::Merged;
+pub(crate) use self::sum::Sum;
 use crate::blocking::{Blocking, Turns};
 use crate::feeds::Feeds;
 use crate::store::{Applied, RowView, Store};

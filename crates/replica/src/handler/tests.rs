@@ -178,6 +178,27 @@ async fn a_checkpoint_that_lacks_rows_is_written_anew_before_it_is_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_lacks_rows_is_found_by_scrub_and_written_anew() {
+    let (line, dir) = (Arc::<Line>::default(), tempfile::tempdir().unwrap());
+    let (leader, member) = start(&line, dir.path(), 1).await;
+    leader.initialize(BTreeMap::from([(1, member)])).await.unwrap();
+    until(|| leader.status().role == Role::Leader, "a leader").await;
+    let body = StoredChunk::raw(Bytes::from_static(b"some octets"));
+    leader.propose(b"body".to_vec(), vec![body]).await.unwrap();
+    let core = leader.core().unwrap();
+    let (checkpoints, disk) = (core.applying.checkpoints.clone(), core.claim.disk.clone());
+    drop(core);
+    // Nobody knows any more that the row of the body changed.
+    checkpoints.set_dirty_keys(Vec::new());
+    leader.checkpoint(0).await.unwrap();
+    checkpoints.current().unwrap().verify().unwrap_err();
+    disk.scrub_once().await;
+    checkpoints.current().unwrap().verify().unwrap();
+    let status = disk.scrub_status();
+    assert_eq!((status.n_damaged, status.n_repaired), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_has_no_room_for_bodies_that_are_missing_asks_nobody_for_them() {
     let (line, dir) = (Arc::<Line>::default(), tempfile::tempdir().unwrap());
     let (leader, learner, request) = snapshot(&line, dir.path()).await;
