@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use mailbox::{ChunkRef, Digest, Rows, Source, StoredChunk};
 use replica::{Machine, MachineApplied};
 use support::{
-    Net, Node, Notes, converged, files_below, flip, leader, put, start, start_with, three, until,
+    Net, Node, Notes, converged, files_below, flip, leader, put, start, start_with, three,
+    try_start, until,
 };
 
 /// With so many writes a disk is busy for certain: twice as many as make it so.
@@ -95,6 +96,42 @@ async fn what_a_read_finds_is_healed_while_a_pass_goes_on() {
     assert_eq!(disk.scrub_status().n_passes, 0);
     assert!(!path.exists(), "the damaged segment is gone");
     check_bodies(&nodes[0], &bodies);
+    disk.stop_scrub();
+    scrubbing.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_is_begun_anew_while_its_bodies_wait_to_be_copied() {
+    let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+    let (mut nodes, bodies) = three_with(&net, dir.path(), 30).await;
+    let Node { name, id, disk, replica } = nodes.remove(0);
+    // Who has copied sixteen bodies waits for 49 s.
+    let scrubbing = tokio::spawn(disk.clone().scrub(64 << 10));
+    let rotten = &bodies[10];
+    let digests: Vec<_> = bodies[..10].iter().map(|body| body.chunk.digest).collect();
+    let places = || {
+        let copies = replica.copies(&digests).unwrap();
+        copies.into_iter().map(|copy| copy.place).collect::<Vec<_>>()
+    };
+    let before = places();
+    let found = find(&dir.path().join("n1/journal"), &rotten.bytes[1_000..1_050]);
+    let [(path, at)] = &found[..] else { panic!("{found:?}") };
+    flip(path, at * 8 + 3);
+    replica.chunk(&rotten.chunk).await.unwrap();
+    until(|| places() != before, "good bodies are copied").await;
+    net.disconnect(&name);
+    replica.shutdown().await.unwrap();
+    drop(replica);
+    let deadline = Instant::now() + Duration::from_secs(15);
+    let again = loop {
+        match try_start(&net, disk.clone(), &name, id).await {
+            Ok(again) => break again,
+            // Why again: somebody holds it for a moment.
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    again.shutdown().await.unwrap();
     disk.stop_scrub();
     scrubbing.await.unwrap();
 }

@@ -2,7 +2,7 @@
 //! copied forward, bad ones come from a peer by their digest, and log entries give way to a
 //! checkpoint. So nothing is ever written over, and a sector that rots is not used again.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use journal::{ReplicaId, SegmentId};
@@ -76,10 +76,11 @@ impl Disk {
             rolled.map_err(words)?.map_err(words)?;
         }
         let mut is_empty = true;
-        for core in self.cores() {
-            let Some(core) = core.upgrade() else { continue };
+        for weak in self.cores() {
+            let Some(core) = weak.upgrade() else { continue };
             core.release_log(segment).await?;
-            is_empty &= self.leave(&core, segment, pace).await?;
+            drop(core);
+            is_empty &= self.leave(&weak, segment, pace).await?;
         }
         if is_empty {
             let this = self.clone();
@@ -90,35 +91,31 @@ impl Disk {
     }
 
     /// Gives all live bodies of a replica in this segment another place. True if none is left.
-    async fn leave(&self, core: &Core, segment: SegmentId, pace: &Pace) -> Result<bool, NotYet> {
+    async fn leave(
+        &self,
+        weak: &Weak<Core>,
+        segment: SegmentId,
+        pace: &Pace,
+    ) -> Result<bool, NotYet> {
         let mut after: Option<Digest> = None;
         let mut lost = Vec::new();
         loop {
-            let applying = core.applying.clone();
+            let applying = running(weak)?.applying.clone();
             // Why aside: rows are looked for as well.
             let page = self.blocking().run(move || live_in(&applying, segment, after)).await;
             let Some((last, here)) = page.map_err(words)?.map_err(words)? else { break };
             after = Some(last);
             for some in here.chunks(BATCH) {
-                let mut good = Vec::with_capacity(some.len());
-                for digest in some {
-                    match core.good_copy(digest).await {
-                        Some(stored) => good.push(stored),
-                        None => lost.push(*digest),
-                    }
-                }
-                if !core.keep(&good).await {
-                    return Err("bodies cannot be copied".into());
-                }
-                let n_bytes = good.iter().map(|stored| stored.bytes.len() as u64).sum();
+                let (n_bytes, bad) = running(weak)?.copy_on(some).await?;
+                lost.extend(bad);
+                // Why nothing is held meanwhile: who stopped cannot be begun anew before it is let go of.
                 pace.spend(self, n_bytes).await;
-                if self.is_closing() || core.status().role == Role::Stopped {
-                    // Why: who stopped cannot be begun anew as long as it is held.
-                    return Err("it stops".into());
+                if self.is_closing() {
+                    return Err("scrub ends".into());
                 }
             }
         }
-        Ok(lost.is_empty() || self.restore(core, lost).await)
+        Ok(lost.is_empty() || self.restore(&running(weak)?, lost).await)
     }
 
     /// Fetches bodies from any peer. True if all came.
@@ -157,6 +154,21 @@ impl Disk {
 }
 
 impl Core {
+    /// Gives those of these bodies that are good another place. Their bytes, and which are not good.
+    async fn copy_on(&self, bodies: &[Digest]) -> Result<(u64, Vec<Digest>), NotYet> {
+        let (mut good, mut bad) = (Vec::with_capacity(bodies.len()), Vec::new());
+        for digest in bodies {
+            match self.good_copy(digest).await {
+                Some(stored) => good.push(stored),
+                None => bad.push(*digest),
+            }
+        }
+        if !self.keep(&good).await {
+            return Err("bodies cannot be copied".into());
+        }
+        Ok((good.iter().map(|stored| stored.bytes.len() as u64).sum(), bad))
+    }
+
     /// Needs no log entry of this segment or one before it any more.
     async fn release_log(&self, segment: SegmentId) -> Result<(), NotYet> {
         let replica = ReplicaId(self.claim.replica);
@@ -179,6 +191,12 @@ impl Core {
         }
         Ok(())
     }
+}
+
+/// A replica, as long as it runs.
+fn running(weak: &Weak<Core>) -> Result<Arc<Core>, NotYet> {
+    let core = weak.upgrade().filter(|core| core.status().role != Role::Stopped);
+    core.ok_or_else(|| "the replica stopped".into())
 }
 
 /// Bodies that are needed and lie in a segment, of a page of all of them, and where the next page begins;
