@@ -80,12 +80,13 @@ async fn a_scrub_that_is_hurried_finds_what_rotted_before_it_was_asked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_read_finds_is_healed_while_a_pass_goes_on() {
     let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
-    let (nodes, bodies) = three_with(&net, dir.path(), 60).await;
+    let (nodes, bodies) = three_with(&net, dir.path(), 45).await;
     let disk = &nodes[0].disk;
-    // A pass over 12 MB takes some 24 s at this rate, and to copy a segment of 4 MiB some 8 s.
+    // A pass over 9 MB takes some 18 s at this rate, and to copy what is good in the third segment, which has
+    // just begun, some two.
     let scrubbing = tokio::spawn(disk.clone().scrub(512 << 10));
     until(|| disk.scrub_status().verified_bytes > 0, "a pass has begun").await;
-    let rotten = &bodies[50];
+    let rotten = &bodies[43];
     let places = find(&dir.path().join("n1/journal"), &rotten.bytes[1_000..1_050]);
     let [(path, at)] = &places[..] else { panic!("{places:?}") };
     flip(path, at * 8 + 3);
