@@ -337,6 +337,7 @@ impl Disk {
         let dirs = self.dirs_of(replica);
         let removed = self.blocking().run(move || remove_dirs(&dirs)).await.and_then(|done| done);
         removed.map_err(Error::io("remove a replica's files"))?;
+        self.ledger().forget(replica);
         self.lock().known.remove(&replica);
         drop(leaving);
         Ok(())
@@ -692,6 +693,23 @@ mod tests {
         assert!(disk.replicas().is_empty());
         drop(disk);
         assert!(reopened(dir.path(), &storage).replicas().is_empty());
+    }
+
+    /// Whoever waits until all damage is healed would wait for ever.
+    #[tokio::test]
+    async fn what_was_damaged_of_a_replica_that_left_is_not_left_to_heal() {
+        let (dir, storage) = (tempfile::tempdir().unwrap(), SimStorage::new(1 << 20));
+        let disk = small(dir.path(), &storage).await;
+        disk.found_bad_index(1);
+        disk.found_bad_index(2);
+        disk.found_bad_checkpoint(1);
+        disk.ledger().unrepairable.insert((1, mailbox::Digest([7; 32])));
+        let mut forgetting = Box::pin(disk.forget(1));
+        assert!(forgetting.as_mut().now_or_never().is_none());
+        disk.journal().pump();
+        forgetting.await.unwrap();
+        let told = disk.scrub_status();
+        assert_eq!((told.n_damaged, told.n_repaired, told.n_unrepairable), (3, 2, 0));
     }
 
     #[tokio::test]

@@ -143,6 +143,13 @@ impl Ledger {
         self.n_repaired += condemned.places.len() as u64;
     }
 
+    /// A replica left the disk: what was damaged of its own files went with it.
+    pub fn forget(&mut self, replica: u64) {
+        self.n_repaired += u64::from(self.indexes.remove(&replica));
+        self.n_repaired += u64::from(self.checkpoints.remove(&replica));
+        self.unrepairable.retain(|(of, _)| *of != replica);
+    }
+
     /// One step of a pass was done; with all segments that there are, if they are not those of before.
     pub fn learn(&mut self, step: &Scrubbed, segments: Option<&[SegmentId]>, now: LogTime) {
         self.verified_bytes += step.n_bytes;
