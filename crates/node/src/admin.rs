@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use api::admin::{AdminHandler, ClusterInit, MoveReplica, NodeStatus, ReplicaCopies, Status};
 use api::meta::{MetaError, Report};
-use api::placement::{DiskId, DiskState, META_SHARD, Node};
+use api::placement::{Disk, DiskId, DiskState, META_SHARD, Node};
 use async_trait::async_trait;
 use mailbox::{Digest, ShardId};
 use replica::Role;
@@ -34,8 +34,12 @@ pub(crate) struct Admin {
 
 impl Admin {
     fn myself(&self) -> NodeStatus {
+        let mut node = self.shared.describe();
+        if let Some(known) = self.shared.known.placement().node(&node.name) {
+            remember_failed(&mut node.disks, &known.disks);
+        }
         NodeStatus {
-            node: self.shared.describe(),
+            node,
             reachable: true,
             version: report::VERSION.to_owned(),
             uptime_ms: report::uptime_ms(&self.shared),
@@ -53,12 +57,14 @@ impl Admin {
             Some((at, report)) => (Some(*at), report.clone()),
             None => (None, Report::default()),
         };
+        let known = &node.disks;
         let mut node = node.clone();
         for disk in &mut node.disks {
             if let Some(told) = report.disks.iter().find(|told| told.disk_id == disk.disk_id) {
                 disk.clone_from(told);
             }
         }
+        remember_failed(&mut node.disks, known);
         NodeStatus {
             node,
             reachable: at.as_ref().is_some_and(fresh),
@@ -68,6 +74,16 @@ impl Admin {
             scrubs: report.scrubs,
             told: report.disks,
             age_ms: at.map_or(u64::MAX, |at| at.elapsed().as_millis() as u64),
+        }
+    }
+}
+
+/// A disk that failed once has failed, whatever its node says of it now: it may not have taken the marker.
+fn remember_failed(told: &mut [Disk], known: &[Disk]) {
+    for disk in told {
+        let is_this = |one: &&Disk| one.disk_id == disk.disk_id;
+        if known.iter().find(is_this).is_some_and(|one| one.state == DiskState::Poisoned) {
+            disk.state = DiskState::Poisoned;
         }
     }
 }
@@ -221,5 +237,29 @@ impl AdminHandler for Admin {
             META_SHARD => recover::meta(&self.shared, node).await,
             shard => recover::shard(&self.shared, shard, node).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_came_back_after_it_failed_is_told_as_failed() {
+        let disk = |id: u8, state| Disk {
+            disk_id: DiskId([id; 16]),
+            start_count: 1,
+            size_bytes: 0,
+            free_bytes: 0,
+            state,
+            path: String::new(),
+            start_id: 0,
+            previous_start_id: 0,
+            n_synced: None,
+        };
+        let (failed, ok) = (DiskState::Poisoned, DiskState::Ok);
+        let mut told = [disk(1, ok), disk(2, ok), disk(3, failed), disk(4, ok)];
+        remember_failed(&mut told, &[disk(1, failed), disk(2, ok), disk(3, ok)]);
+        assert_eq!(told.map(|disk| disk.state), [failed, ok, failed, ok]);
     }
 }

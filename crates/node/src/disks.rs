@@ -205,11 +205,22 @@ impl Disks {
 
     /// Does without disks that left the cluster, if there are others: it knows this node's and not them.
     pub fn leave_out(&self, known: &[api::placement::Disk]) {
-        let has_left = |dir: &&DataDir| !known.iter().any(|one| one.disk_id == dir.disk_id);
-        for dir in self.dirs.iter().filter(has_left) {
+        for dir in &self.dirs {
+            let found = known.iter().find(|one| one.disk_id == dir.disk_id);
             let (disk, path) = (dir.disk_id, dir.path.display());
-            tracing::error!(%disk, %path, "disk has left this cluster: empty the directory");
-            dir.since.is_dead.store(true, Ordering::Relaxed);
+            match found.map(|one| one.state) {
+                None => {
+                    tracing::error!(%disk, %path, "disk has left this cluster: empty the directory");
+                    dir.since.is_dead.store(true, Ordering::Relaxed);
+                }
+                // Why it is used: what it has is good until it was made anew elsewhere. A disk that fails
+                // may not take the marker that says so.
+                Some(DiskState::Poisoned) if !dir.has_failed() => {
+                    tracing::error!(%disk, %path,
+                        "disk failed earlier: empty the directory when all copies are elsewhere");
+                }
+                Some(_) => {}
+            }
         }
     }
 
