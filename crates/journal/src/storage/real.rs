@@ -14,6 +14,8 @@ use super::{Space, Storage, StorageFile};
 
 /// Slices per system call; Linux takes at most 1,024.
 const SLICES_MAX: usize = 1024;
+/// Zeros per write where space cannot be reserved.
+const FILL_BYTES: u64 = 1 << 20;
 /// A directory is locked for this long after its process let go of it: by a process it has just started,
 /// which shares its open files until it is another program, or by what the kernel still ends of one killed.
 const LOCK_WITHIN: Duration = Duration::from_secs(1);
@@ -148,6 +150,54 @@ impl StorageFile for RealFile {
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        Ok(rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, len)?)
+        match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, len) {
+            // Why written instead: NFS, ext3 and many a file system of FUSE reserve nothing.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.fill(len),
+            done => Ok(done?),
+        }
+    }
+}
+
+impl RealFile {
+    /// Writes zeros from the end of the file up to `len`, so that their space is taken.
+    fn fill(&self, len: u64) -> io::Result<()> {
+        let mut at = self.size()?;
+        let zeros = vec![0; FILL_BYTES as usize];
+        while at < len {
+            let n = FILL_BYTES.min(len - at);
+            self.write_at(at, &[IoSlice::new(&zeros[..n as usize])])?;
+            at += n;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_nothing_can_be_reserved_zeros_are_written_behind_what_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = RealStorage::open(dir.path()).unwrap();
+        let file = RealFile(
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(storage.path.join("reserve-0"))
+                .unwrap(),
+        );
+        file.write_at(0, &[IoSlice::new(b"kept")]).unwrap();
+        let len = FILL_BYTES * 2 + 77;
+        file.fill(len).unwrap();
+        file.fill(len - 1).unwrap();
+        assert_eq!(file.size().unwrap(), len);
+        let mut all = vec![1; len as usize];
+        assert_eq!(file.read_at(0, &mut all).unwrap() as u64, len);
+        assert_eq!(&all[..4], b"kept");
+        assert!(all[4..].iter().all(|octet| *octet == 0));
+        let full = RealFile(OpenOptions::new().write(true).open("/dev/full").unwrap());
+        assert_eq!(full.fill(len).unwrap_err().kind(), io::ErrorKind::StorageFull);
     }
 }
