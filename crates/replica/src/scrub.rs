@@ -17,6 +17,7 @@ use journal::{Blob, Pointer, SegmentId};
 use mailbox::{ChunkRef, Digest, LogTime, RowDigest, StoredChunk};
 use tokio::time::Instant;
 
+use self::ledger::Found;
 pub(crate) use self::ledger::Ledger;
 pub use self::ledger::ScrubStatus;
 use crate::checkpoint::{Checkpoint, Sum, is_damage};
@@ -164,11 +165,15 @@ impl Disk {
 
     /// Something in the journal does not verify: its segment is emptied and deleted.
     pub(crate) fn found_damage(&self, segment: SegmentId, offset: u64) {
-        if self.ledger().condemn(segment, offset) {
-            let disk = self.journal().disk_id();
-            tracing::warn!(%disk, %segment, offset, "damage in the journal");
-            self.wake_healing();
+        let found = self.ledger().condemn(segment, offset);
+        let disk = self.journal().disk_id();
+        match found {
+            Found::Known => return,
+            Found::First => tracing::warn!(%disk, %segment, offset, "damage in the journal"),
+            // Why not warned of: on a disk that reads nothing any more there are as many as bodies.
+            Found::More => tracing::debug!(%disk, %segment, offset, "more damage in the journal"),
         }
+        self.wake_healing();
     }
 
     /// A replica's index does not verify; it is built anew when the replica starts again.

@@ -37,8 +37,8 @@ impl Disk {
             }
             let emptied = self.empty(segment, pace).await;
             if emptied == Ok(true) {
-                self.ledger().healed(segment);
-                tracing::info!(%segment, "damaged segment was emptied and deleted");
+                let n_places = self.ledger().healed(segment);
+                tracing::info!(%segment, n_places, "damaged segment was emptied and deleted");
                 continue;
             }
             self.ledger().put_off(segment);

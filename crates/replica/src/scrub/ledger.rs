@@ -45,6 +45,17 @@ pub(crate) struct Times {
     end: u64,
 }
 
+/// What a damaged place is to those who know of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// No news.
+    Known,
+    /// The first one of its segment.
+    First,
+    /// One more of its segment.
+    More,
+}
+
 /// A segment with damage.
 #[derive(Default)]
 struct Condemned {
@@ -101,15 +112,16 @@ impl Ledger {
         self.n_passes < self.hurried_upto
     }
 
-    /// A place is damaged; true if that is news.
-    pub fn condemn(&mut self, segment: SegmentId, offset: u64) -> bool {
+    /// A place is damaged.
+    pub fn condemn(&mut self, segment: SegmentId, offset: u64) -> Found {
         let condemned = self.condemned.entry(segment).or_default();
-        let is_new = condemned.places.insert(offset);
-        self.n_damaged += u64::from(is_new);
-        if is_new {
-            (condemned.due, condemned.waited) = (None, Duration::ZERO);
+        let is_first = condemned.places.is_empty();
+        if !condemned.places.insert(offset) {
+            return Found::Known;
         }
-        is_new
+        self.n_damaged += 1;
+        (condemned.due, condemned.waited) = (None, Duration::ZERO);
+        if is_first { Found::First } else { Found::More }
     }
 
     /// Whether something is damaged that is to be healed now.
@@ -137,10 +149,12 @@ impl Ledger {
         }
     }
 
-    /// A segment is gone, and with it what was damaged.
-    pub fn healed(&mut self, segment: SegmentId) {
+    /// A segment is gone, and with it what was damaged; gives how many places that were.
+    pub fn healed(&mut self, segment: SegmentId) -> u64 {
         let condemned = self.condemned.remove(&segment).unwrap_or_default();
-        self.n_repaired += condemned.places.len() as u64;
+        let n_places = condemned.places.len() as u64;
+        self.n_repaired += n_places;
+        n_places
     }
 
     /// A replica left the disk: what was damaged of its own files went with it.
@@ -246,6 +260,17 @@ fn read(dir: &Path) -> Option<BTreeMap<SegmentId, Times>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// On a disk that reads nothing any more each body is a damaged place.
+    #[test]
+    fn of_a_segment_the_first_damage_is_told_from_the_others() {
+        let mut ledger = Ledger::default();
+        let found = [(4, 90), (4, 90), (4, 120), (5, 90)];
+        let found = found.map(|(segment, offset)| ledger.condemn(SegmentId(segment), offset));
+        assert_eq!(found, [Found::First, Found::Known, Found::More, Found::First]);
+        assert_eq!((ledger.n_damaged, ledger.healed(SegmentId(4))), (3, 2));
+        assert_eq!((ledger.n_repaired, ledger.condemn(SegmentId(4), 90)), (2, Found::First));
+    }
 
     #[test]
     fn a_pass_that_was_given_up_is_none() {
