@@ -95,7 +95,8 @@ impl Replica {
         view::read_located(&core.claim.disk, &core.applying.store(), digest)
     }
 
-    /// Those of some chunks that are at hand, in the same order, read on a thread that may block.
+    /// Those of some chunks that are at hand, in the same order, read on a thread that may block. None where
+    /// the disk hangs.
     pub async fn stored_chunks(&self, digests: Vec<Digest>) -> Vec<StoredChunk> {
         let Ok(core) = self.core() else { return Vec::new() };
         let (disk, store) = (core.claim.disk.clone(), core.applying.store());
@@ -105,8 +106,9 @@ impl Replica {
             let read = |digest: &Digest| view::read_located(&disk, &store, digest);
             digests.iter().filter_map(read).collect()
         };
-        // Why none: whoever needs one asks for it.
-        apart.serve(read).await.unwrap_or_default()
+        // Why none: whoever needs one asks for it, and is told by a peer where this disk hangs.
+        let read = timeout(self.inner.config.timing.disk_hung, apart.serve(read)).await;
+        read.ok().and_then(Result::ok).unwrap_or_default()
     }
 }
 

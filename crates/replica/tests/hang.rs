@@ -178,3 +178,18 @@ async fn a_body_that_no_peer_can_have_is_waited_for_however_slow_the_disk_is() {
     slow.close(false);
     assert_eq!(reading.await.unwrap(), Ok(body));
 }
+
+#[tokio::test]
+async fn an_answer_does_not_wait_for_the_bodies_beside_it_on_a_disk_that_hangs() {
+    let (net, dir, gate) = (Net::default(), tempfile::tempdir().unwrap(), Arc::<Gate>::default());
+    let one = [alone(&net, dir.path(), 1, &gate).await];
+    let body = StoredChunk::raw(Bytes::from_static(b"a body"));
+    put(&one, "1=body", vec![body.clone()]).await;
+    let wanted = vec![body.chunk.digest];
+    assert_eq!(one[0].replica.stored_chunks(wanted.clone()).await, [body]);
+    gate.close(true);
+    let patience = 2 * Timing::default().disk_hung;
+    let beside = tokio::time::timeout(patience, one[0].replica.stored_chunks(wanted)).await;
+    assert!(beside.unwrap().is_empty());
+    gate.close(false);
+}
