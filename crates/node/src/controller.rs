@@ -56,7 +56,7 @@ pub(crate) struct Outlook {
 /// Who leads a shard, by fresh reports.
 pub(crate) fn leader(shared: &Shared, placement: &Placement, shard: ShardId) -> Option<String> {
     let heard = heard(shared);
-    let scene = Scene::of(placement, &heard, (Duration::ZERO, Duration::ZERO));
+    let scene = Scene::new(placement, &heard, (Duration::ZERO, Duration::ZERO));
     scene.leader(placement.shard(shard)?).map(|(node, _)| node.to_owned())
 }
 
@@ -119,7 +119,7 @@ impl Memory {
         let mut heard = heard(shared);
         self.note_sizes(placement, &mut heard);
         self.note_unwell(placement, &heard);
-        let scene = Scene::of(placement, &heard, (self.since.elapsed(), replace_after(placement)));
+        let scene = Scene::new(placement, &heard, (self.since.elapsed(), replace_after(placement)));
         self.note_shunned(&scene);
         let unwell = self.unwell.iter().map(|(key, since)| (*key, since.elapsed())).collect();
         let shunned = self.shunned.keys().copied().collect();

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use api::admin::{AdminClient, ClusterInit};
 use api::client::ClientConfig;
+use api::peer::PeerTransport;
 use api::tls::{Peer, Role};
 use futures_util::future::join_all;
 use rustls_pki_types::ServerName;

@@ -50,7 +50,7 @@ pub(super) struct Scene<'a> {
     /// Disks on which replicas could not run lately, or did not fit: new ones go there only where nothing
     /// else is left.
     pub shunned: &'a BTreeSet<DiskId>,
-    told: Told<'a>,
+    pub(super) told: Told<'a>,
 }
 
 /// What a node said last, and how long ago.
@@ -110,7 +110,7 @@ static NOWHERE: BTreeSet<DiskId> = BTreeSet::new();
 
 impl<'a> Scene<'a> {
     /// What is known where nobody is unwell and no disk is shunned.
-    pub fn of(
+    pub fn new(
         placement: &'a Placement,
         heard: &'a BTreeMap<String, Heard>,
         (watching, replace_after): (Duration, Duration),

@@ -282,7 +282,7 @@ impl World {
         self.elect();
         let (placement, heard) = (self.placement(), self.reports());
         self.stale.clear();
-        let scene = Scene::of(&placement, &heard, (self.watching, REPLACE_AFTER));
+        let scene = Scene::new(&placement, &heard, (self.watching, REPLACE_AFTER));
         self.shunned.extend(scene.cramped());
         plan(&Scene { unwell: &self.unwell, shunned: &self.shunned, ..scene })
     }
@@ -577,7 +577,7 @@ fn a_replica_that_starts_is_not_told_as_one_that_gets_bodies() {
     let mut followers = all.filter(|one| one.state == ReplicaState::Follower);
     let one = followers.next().unwrap();
     (one.state, one.n_missing_chunks) = (ReplicaState::Starting, 1);
-    let scene = Scene::of(&placement, &heard, (REPLACE_AFTER, REPLACE_AFTER));
+    let scene = Scene::new(&placement, &heard, (REPLACE_AFTER, REPLACE_AFTER));
     let told = Progress::default().of(&scene);
     assert_eq!(told.iter().map(|one| one.phase).collect::<Vec<_>>(), [Phase::Placed]);
 }
@@ -587,7 +587,7 @@ fn a_place_is_good_only_by_its_node_own_word() {
     let mut world = World::new(3, 1, 1);
     world.up.remove("n3");
     let (placement, heard) = (world.placement(), world.reports());
-    let scene = Scene::of(&placement, &heard, (REPLACE_AFTER, REPLACE_AFTER));
+    let scene = Scene::new(&placement, &heard, (REPLACE_AFTER, REPLACE_AFTER));
     assert_eq!(scene.place("n1", disk_id(1, 0)), Condition::Good);
     assert_eq!(scene.place("n3", disk_id(3, 0)), Condition::Away);
     assert_eq!(scene.place("n1", disk_id(3, 0)), Condition::Lost("disk removed"));
@@ -595,7 +595,7 @@ fn a_place_is_good_only_by_its_node_own_word() {
         let (mut heard, disk_id) = (heard.clone(), disk_id(1, 0));
         let hangs = DiskScrub { disk_id, unanswered_ms: secs * 1000, ..DiskScrub::default() };
         heard.get_mut("n1").unwrap().report.scrubs.push(hangs);
-        let scene = Scene::of(&placement, &heard, (REPLACE_AFTER, REPLACE_AFTER));
+        let scene = Scene::new(&placement, &heard, (REPLACE_AFTER, REPLACE_AFTER));
         assert_eq!(scene.place("n1", disk_id), condition);
     }
 }

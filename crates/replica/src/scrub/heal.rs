@@ -115,7 +115,7 @@ impl Disk {
                 }
             }
         }
-        Ok(lost.is_empty() || self.restore(&running(weak)?, lost).await)
+        Ok(lost.is_empty() || self.restore(running(weak)?.as_ref(), lost).await)
     }
 
     /// Fetches bodies from any peer. True if all came.

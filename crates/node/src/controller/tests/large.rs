@@ -20,7 +20,7 @@ fn takes(n_shards: u32) -> Duration {
     }
     let plan_once = || {
         let began = Instant::now();
-        let scene = Scene::of(&placement, &heard, (REPLACE_AFTER, REPLACE_AFTER));
+        let scene = Scene::new(&placement, &heard, (REPLACE_AFTER, REPLACE_AFTER));
         assert_eq!(plan(&scene), Plan::default());
         began.elapsed()
     };

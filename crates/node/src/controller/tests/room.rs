@@ -96,7 +96,7 @@ fn lacks_room(world: &World, learner: &Replica, change: fn(&mut ReplicaReport)) 
     let (placement, mut heard) = (world.placement(), world.reports());
     let all = heard.values_mut().flat_map(|heard| &mut heard.report.replicas);
     all.filter(|one| one.replica_id == learner.replica_id).for_each(change);
-    let scene = Scene::of(&placement, &heard, (REPLACE_AFTER, REPLACE_AFTER));
+    let scene = Scene::new(&placement, &heard, (REPLACE_AFTER, REPLACE_AFTER));
     scene.lacks_room(&placement.shards[1], learner)
 }
 
