@@ -406,8 +406,8 @@ impl Checkpoints {
         has_room.then_some(first)
     }
 
-    /// Whether the base of these files stays: a follower is sent it, and where that breaks off, it goes on with
-    /// the files it has.
+    /// Whether the base of these files stays: a follower is sent it, and where that breaks off, it goes on
+    /// with the files it has.
     fn keeps_base(&self, parts: &[Arc<Part>]) -> bool {
         let base_bytes = parts[0].len.max(SMALL_BYTES);
         self.feeds.is_any() && len_of(&parts[1..]) <= KEPT_BASE_TIMES * base_bytes
@@ -625,9 +625,9 @@ impl Checkpoints {
     }
 }
 
-/// Of files, by where they begin, a base and deltas without a gap: those that reach furthest, and where more do,
-/// the longest ones. Why not the longest one of each place: a process that was killed while it took over a
-/// checkpoint, or removed files, leaves some of another one, which may lead nowhere.
+/// Of files, by where they begin, a base and deltas without a gap: those that reach furthest, and where more
+/// do, the longest ones. Why not the longest one of each place: a process that was killed while it took over
+/// a checkpoint, or removed files, leaves some of another one, which may lead nowhere.
 fn furthest(found: BTreeMap<u64, Vec<Arc<Part>>>) -> Vec<Arc<Part>> {
     let next = |part: &Arc<Part>| part.head.applied.next_index();
     // By where a file begins: how far one comes from there, and with which file.

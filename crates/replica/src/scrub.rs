@@ -305,8 +305,8 @@ impl Disk {
         let begun = self.blocking().run(begin).await.and_then(|begun| begun);
         let Ok(mut sum) = begun else { return };
         let is_wrong = loop {
-            // Why: who writes a base anew adds its rows up, and the files of before take space as long as they
-            // are read.
+            // Why: who writes a base anew adds its rows up, and the files of before take space as long as
+            // they are read.
             if self.is_closing() || owner().is_none() {
                 return;
             }

@@ -29,9 +29,9 @@ impl Core {
     }
 
     /// Cuts all of the log below the newest checkpoint, since so many bytes of the journal do not come free
-    /// because of it; but for what those need that are sent a checkpoint. Who answers and lacks little is waited
-    /// for, unless it got no further since it was waited for: with its entries gone, one request that fails
-    /// would cost it another checkpoint.
+    /// because of it; but for what those need that are sent a checkpoint. Who answers and lacks little is
+    /// waited for, unless it got no further since it was waited for: with its entries gone, one request that
+    /// fails would cost it another checkpoint.
     pub(super) async fn purge_for_room(&self, pinned_bytes: u64) {
         let Some(last) = self.last_in_checkpoint() else { return };
         let (care, status) = (&self.care, self.status());
