@@ -1,4 +1,5 @@
-//! `\Recent` (RFC 3501 2.3.2) at two frontends: the session that is told first has a message so, and no other.
+//! `\Recent` (RFC 3501 2.3.2) at two frontends: the session that is told first has a message so, and no
+//! other one.
 
 use std::time::Duration;
 

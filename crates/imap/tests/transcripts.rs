@@ -11,8 +11,9 @@
 //! `rename MAILBOX NAME`, `zip` (from here on the client compresses),
 //! `quota OCTETS [MESSAGES]` (`-`: without limit),
 //! `purge`, `suspend`, `resume`, `remove` (the account), `renumber`, `wait SECONDS`, `next TROUBLE`,
-//! `chunk TROUBLE` and `forget` (who was told of arrivals first); a new session by `session [notls|starttls|private]` or, logged in, `login`;
-//! `timeout`, `shutdown`, `end of input`. Of what stands behind `unheard` the session does not hear.
+//! `chunk TROUBLE` and `forget` (who was told of arrivals first); a new session by
+//! `session [notls|starttls|private]` or, logged in, `login`; `timeout`, `shutdown`, `end of input`.
+//! Of what stands behind `unheard` the session does not hear.
 
 mod support;
 

@@ -1,9 +1,9 @@
 //! Who was told of arrivals first: RFC 3501 2.3.2 has a message `\Recent` in one session alone. Enter at
 //! [`FirstTold::settle`] with each answer, and at [`FirstTold::settle_claim`] with what came of each claim.
 //!
-//! It is the memory of a shard's leader, so that an arrival costs no entry of its own; what sessions were told
-//! they claim for good when they leave. What is forgotten is `\Recent` to the next one too, as the RFC has it
-//! where nobody can know.
+//! It is the memory of a shard's leader, so that an arrival costs no entry of its own; what sessions were
+//! told they claim for good when they leave. What is forgotten is `\Recent` to the next one too, as the RFC
+//! has it where nobody can know.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +13,8 @@ use crate::ids::{AccountId, MailboxId, Uid};
 use crate::outcome::Outcome;
 use crate::query::{Messages, Query};
 
-/// Limit: mailboxes in each of two generations, some 5 MiB together. Only those count to which mail came while
-/// they were open.
+/// Limit: mailboxes of one shard in each of two generations, some 5 MiB together. Those count in which a
+/// session was told of arrivals or claimed some.
 const GENERATION_MAX: usize = 32 * 1024;
 
 type Key = (AccountId, MailboxId);

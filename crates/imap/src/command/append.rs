@@ -193,8 +193,8 @@ impl Append {
             return Next::Input;
         }
         self.left -= slice.len() as u64;
-        // RFC 9051 9: CHAR8 has no NUL. RFC 3516 4.4: a literal8 may have it; BODY[] tells it as it does where
-        // LMTP brought one.
+        // RFC 9051 9: CHAR8 has no NUL. RFC 3516 4.4: a literal8 may have it; BODY[] tells it as it does
+        // where LMTP brought one.
         if !self.literal.is_binary && slice.contains(&0) {
             return self.refuse(Ending::no("NUL in the message"));
         }
