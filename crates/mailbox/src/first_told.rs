@@ -28,18 +28,25 @@ pub struct FirstTold {
     old: BTreeMap<Key, Told>,
 }
 
-/// All below `next` were told, those from `from` on to one session.
-#[derive(Clone, Copy, Debug)]
+/// All below `next` were told as news, those from `from` on to one session; all below `claimed` were claimed.
+#[derive(Clone, Copy, Debug, Default)]
 struct Told {
     from: u32,
     next: u32,
     to: Option<u64>,
+    claimed: u32,
 }
 
 impl Told {
-    /// Whether nobody else was told. Why also those that it was told itself: its question may have got lost.
+    /// Whether nobody else was told. Why also those that it was told itself: the answer may have got lost.
     fn leaves(&self, uid: u32, to: Option<u64>) -> bool {
-        uid >= self.next || (uid >= self.from && to.is_some() && to == self.to)
+        let is_own = (self.from..self.next).contains(&uid) && to.is_some() && to == self.to;
+        is_own || uid >= self.end()
+    }
+
+    /// What is below is somebody's.
+    fn end(&self) -> u32 {
+        self.next.max(self.claimed)
     }
 }
 
@@ -82,14 +89,15 @@ impl FirstTold {
     ) {
         self.enter(term);
         let Outcome::RecentFrom(from) = outcome else { return };
-        let told = self.find(of);
-        if let Some(next) = told.and_then(|told| Uid::new(told.next)) {
+        let told = self.find(of).unwrap_or_default();
+        // Why not other claims: the log has them in order, and they come here as they happen to, also again.
+        if let Some(next) = Uid::new(told.next) {
             *from = next.max(*from);
         }
         // Why: an answer that was read before the claim may be settled behind it.
-        let next = below.map_or(0, Uid::value);
-        if next > told.map_or(0, |told| told.next) {
-            self.note(of, Told { from: next, next, to: None });
+        let claimed = below.map_or(0, Uid::value);
+        if claimed > told.end() {
+            self.note(of, Told { claimed, ..told });
         }
     }
 
@@ -106,17 +114,18 @@ impl FirstTold {
         if asked.recent_to.is_none() || told.is_some_and(|told| next <= told.next) {
             return;
         }
-        // What it was told in answers before this one is its own as well.
-        let own = told.filter(|told| told.to == asked.recent_to);
+        // What it was told in answers before this one is its own as well, unless a claim lies between.
+        let own = told.filter(|told| told.to == asked.recent_to && told.claimed <= told.next);
         let from = own.map_or(first, |told| told.from);
-        self.note(asked.of, Told { from, next, to: asked.recent_to });
+        let claimed = told.map_or(0, |told| told.claimed);
+        self.note(asked.of, Told { from, next, to: asked.recent_to, claimed });
     }
 
     fn settle_info(&self, info: &mut MailboxInfo) {
         if info.n_recent == 0 {
             return;
         }
-        let Some(next) = self.find(info.of).and_then(|told| Uid::new(told.next)) else { return };
+        let Some(next) = self.find(info.of).and_then(|told| Uid::new(told.end())) else { return };
         if next > info.first_recent {
             info.first_recent = next;
             // Why not more exactly: those of them that are gone already nobody was told of.
@@ -199,6 +208,14 @@ mod tests {
         recent.map(|record| record.uid.value()).collect()
     }
 
+    /// From where on a claim of all below a UID gets them, when by the log it gets those from `from` on.
+    fn claimed(told: &mut FirstTold, from: u32, below: u32) -> u32 {
+        let mut outcome = Outcome::RecentFrom(uid(from));
+        told.settle_claim(1, (OF, Uid::new(below)), &mut outcome);
+        let Outcome::RecentFrom(from) = outcome else { panic!("{outcome:?}") };
+        from.value()
+    }
+
     #[test]
     fn an_arrival_is_recent_to_who_was_told_first() {
         let mut told = FirstTold::default();
@@ -226,15 +243,25 @@ mod tests {
     fn what_sessions_were_told_no_claim_gets() {
         let mut told = FirstTold::default();
         assert_eq!(recent(&mut told, Some(1), &[3, 5]), [3, 5]);
-        let mut claimed = |below: u32| {
-            let mut outcome = Outcome::RecentFrom(uid(2));
-            told.settle_claim(1, (OF, Uid::new(below)), &mut outcome);
-            outcome
-        };
-        assert_eq!(claimed(4), Outcome::RecentFrom(uid(6)));
-        assert_eq!(claimed(9), Outcome::RecentFrom(uid(6)));
-        assert_eq!(claimed(9), Outcome::RecentFrom(uid(9)));
-        assert_eq!(recent(&mut told, Some(1), &[5, 8, 9]), [9]);
+        assert_eq!(claimed(&mut told, 2, 4), 6);
+        assert_eq!(claimed(&mut told, 2, 9), 6);
+        // What was read before that, and is settled behind it.
+        assert_eq!(recent(&mut told, Some(2), &[5, 6, 8]), [0; 0]);
+        assert_eq!(recent(&mut told, Some(1), &[5, 8, 9]), [5, 9]);
+        assert_eq!(claimed(&mut told, 9, 10), 10);
+    }
+
+    #[test]
+    fn of_claims_the_log_decides_in_whatever_order_they_come() {
+        let mut told = FirstTold::default();
+        assert_eq!(claimed(&mut told, 13, 13), 13);
+        assert_eq!(claimed(&mut told, 10, 13), 10);
+        assert_eq!(claimed(&mut told, 10, 13), 10, "asked again");
+        assert_eq!(recent(&mut told, Some(1), &[10, 12]), [0; 0], "read before the claims");
+        assert_eq!(recent(&mut told, Some(1), &[12, 13, 15]), [13, 15]);
+        assert_eq!(recent(&mut told, Some(2), &[12, 13, 15]), [0; 0]);
+        assert_eq!(claimed(&mut told, 13, 17), 16);
+        assert_eq!(recent(&mut told, Some(1), &[12, 13, 16, 17]), [13, 17]);
     }
 
     #[test]
@@ -242,7 +269,7 @@ mod tests {
         let mut told = FirstTold::default();
         for n in 0..3 * GENERATION_MAX as u64 {
             let of = OfMailbox { mailbox: MailboxId(n), ..OF };
-            told.note(of, Told { from: 1, next: 2, to: None });
+            told.note(of, Told { from: 1, next: 2, ..Told::default() });
         }
         assert!(told.young.len() + told.old.len() <= 2 * GENERATION_MAX);
         let last = MailboxId(3 * GENERATION_MAX as u64 - 1);
