@@ -140,14 +140,16 @@ impl FirstTold {
     }
 
     fn note(&mut self, of: OfMailbox, told: Told) {
-        if self.young.len() >= GENERATION_MAX {
+        let key = (of.account, of.mailbox);
+        if self.young.len() >= GENERATION_MAX && !self.young.contains_key(&key) {
             self.old = std::mem::take(&mut self.young);
         }
-        self.young.insert((of.account, of.mailbox), told);
+        self.young.insert(key, told);
     }
 
+    /// Why not back: what was answered in a term before may be settled late.
     fn enter(&mut self, term: u64) {
-        if self.term != term {
+        if term > self.term {
             *self = Self { term, ..Self::default() };
         }
     }
@@ -189,6 +191,10 @@ mod tests {
 
     /// Which of these messages, all arrivals that nobody claimed, are `\Recent` to who asks.
     fn recent(told: &mut FirstTold, to: Option<u64>, uids: &[u32]) -> Vec<u32> {
+        recent_in(1, told, to, uids)
+    }
+
+    fn recent_in(term: u64, told: &mut FirstTold, to: Option<u64>, uids: &[u32]) -> Vec<u32> {
         let asked = Messages {
             of: OF,
             uids: UidSet::all(),
@@ -202,7 +208,7 @@ mod tests {
         let records = uids.iter().map(|uid| record(*uid)).collect();
         let mut answer = Answer::Messages(records, None);
         assert!(FirstTold::concerns(&answer));
-        told.settle(1, &Query::Messages(asked), &mut answer);
+        told.settle(term, &Query::Messages(asked), &mut answer);
         let Answer::Messages(records, _) = answer else { panic!("{answer:?}") };
         let recent = records.iter().filter(|record| record.recent);
         recent.map(|record| record.uid.value()).collect()
@@ -233,10 +239,10 @@ mod tests {
     #[test]
     fn another_leader_knows_of_nothing() {
         let mut told = FirstTold::default();
-        assert_eq!(recent(&mut told, Some(1), &[3]), [3]);
-        told.enter(2);
-        told.enter(1);
-        assert_eq!(recent(&mut told, Some(2), &[3]), [3]);
+        assert_eq!(recent_in(1, &mut told, Some(1), &[3]), [3]);
+        assert_eq!(recent_in(2, &mut told, Some(2), &[3]), [3]);
+        assert_eq!(recent_in(1, &mut told, Some(1), &[3]), [0; 0], "settled late");
+        assert_eq!(recent_in(2, &mut told, Some(1), &[3]), [0; 0]);
     }
 
     #[test]
@@ -272,7 +278,12 @@ mod tests {
             told.note(of, Told { from: 1, next: 2, ..Told::default() });
         }
         assert!(told.young.len() + told.old.len() <= 2 * GENERATION_MAX);
-        let last = MailboxId(3 * GENERATION_MAX as u64 - 1);
-        assert!(told.find(OfMailbox { mailbox: last, ..OF }).is_some());
+        let last = OfMailbox { mailbox: MailboxId(3 * GENERATION_MAX as u64 - 1), ..OF };
+        assert!(told.find(last).is_some());
+        // One that is known already takes no place of another one.
+        for _ in 0..2 {
+            told.note(last, Told::default());
+        }
+        assert_eq!(told.young.len() + told.old.len(), 2 * GENERATION_MAX);
     }
 }
