@@ -252,7 +252,7 @@ pub struct MessageRecord {
     #[n(13)]
     pub envelope: Option<PackedEnvelope>,
     /// Whether it is `\Recent` to who asks: nobody claimed it, nor was told of it before.
-    #[cbor(n(14), default)]
+    #[cbor(n(14), skip_if = "std::ops::Not::not")]
     pub recent: bool,
 }
 

@@ -158,6 +158,7 @@ impl FirstTold {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec;
     use crate::command::InternalDate;
     use crate::flags::Flags;
     use crate::ids::{EmailId, LogTime, ModSeq, ThreadId};
@@ -220,6 +221,16 @@ mod tests {
         told.settle_claim(1, (OF, Uid::new(below)), &mut outcome);
         let Outcome::RecentFrom(from) = outcome else { panic!("{outcome:?}") };
         from.value()
+    }
+
+    #[test]
+    fn what_is_not_recent_costs_no_octet() {
+        let (yes, no) = (record(3), MessageRecord { recent: false, ..record(3) });
+        let [yes_octets, no_octets] = [&yes, &no].map(codec::encode);
+        // Nothing for what stands between, and the flag itself.
+        assert_eq!(no_octets.len() + 2, yes_octets.len());
+        assert_eq!(codec::decode::<MessageRecord>(&yes_octets), Ok(yes));
+        assert_eq!(codec::decode::<MessageRecord>(&no_octets), Ok(no));
     }
 
     #[test]
