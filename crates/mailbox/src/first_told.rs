@@ -51,9 +51,11 @@ impl Told {
 }
 
 impl FirstTold {
-    /// Whether an answer says anything that has to be settled.
-    pub fn concerns(answer: &Answer) -> bool {
+    /// Whether an answer says anything that has to be settled. Why not one of bodies: it is kept for whoever
+    /// asks next, so nobody learns from it what is `\Recent`.
+    pub fn concerns(query: &Query, answer: &Answer) -> bool {
         match answer {
+            Answer::Messages(..) if matches!(query, Query::Bodies(_)) => false,
             Answer::Messages(records, _) | Answer::News(_, records, _) => {
                 records.iter().any(|record| record.recent)
             }
@@ -190,13 +192,8 @@ mod tests {
         }
     }
 
-    /// Which of these messages, all arrivals that nobody claimed, are `\Recent` to who asks.
-    fn recent(told: &mut FirstTold, to: Option<u64>, uids: &[u32]) -> Vec<u32> {
-        recent_in(1, told, to, uids)
-    }
-
-    fn recent_in(term: u64, told: &mut FirstTold, to: Option<u64>, uids: &[u32]) -> Vec<u32> {
-        let asked = Messages {
+    fn asked(recent_to: Option<u64>) -> Messages {
+        Messages {
             of: OF,
             uids: UidSet::all(),
             changed_since: Some(1),
@@ -204,12 +201,21 @@ mod tests {
             chunks: false,
             expunged: false,
             only_envelope: false,
-            recent_to: to,
-        };
+            recent_to,
+        }
+    }
+
+    /// Which of these messages, all arrivals that nobody claimed, are `\Recent` to who asks.
+    fn recent(told: &mut FirstTold, to: Option<u64>, uids: &[u32]) -> Vec<u32> {
+        recent_in(1, told, to, uids)
+    }
+
+    fn recent_in(term: u64, told: &mut FirstTold, to: Option<u64>, uids: &[u32]) -> Vec<u32> {
         let records = uids.iter().map(|uid| record(*uid)).collect();
         let mut answer = Answer::Messages(records, None);
-        assert!(FirstTold::concerns(&answer));
-        told.settle(term, &Query::Messages(asked), &mut answer);
+        let query = Query::Messages(asked(to));
+        assert!(FirstTold::concerns(&query, &answer));
+        told.settle(term, &query, &mut answer);
         let Answer::Messages(records, _) = answer else { panic!("{answer:?}") };
         let recent = records.iter().filter(|record| record.recent);
         recent.map(|record| record.uid.value()).collect()
@@ -231,6 +237,14 @@ mod tests {
         assert_eq!(no_octets.len() + 2, yes_octets.len());
         assert_eq!(codec::decode::<MessageRecord>(&yes_octets), Ok(yes));
         assert_eq!(codec::decode::<MessageRecord>(&no_octets), Ok(no));
+    }
+
+    #[test]
+    fn an_answer_is_settled_where_somebody_learns_from_it_what_is_recent() {
+        let of = |recent| Answer::Messages(vec![MessageRecord { recent, ..record(3) }], None);
+        assert!(FirstTold::concerns(&Query::Messages(asked(None)), &of(true)));
+        assert!(!FirstTold::concerns(&Query::Messages(asked(None)), &of(false)));
+        assert!(!FirstTold::concerns(&Query::Bodies(asked(None)), &of(true)));
     }
 
     #[test]

@@ -277,7 +277,7 @@ fn settled_claim(
     mut outcome: Outcome,
 ) -> Outcome {
     if let Some(claim) = claim {
-        let term = running.replica.status().term;
+        let term = running.replica.term();
         lock(&running.first_told).settle_claim(term, claim, &mut outcome);
     }
     outcome
@@ -285,8 +285,8 @@ fn settled_claim(
 
 /// An answer in which nothing is `\Recent` that another session was told before.
 fn settled(running: &Running, query: &Query, mut answer: Answer) -> Answer {
-    if FirstTold::concerns(&answer) {
-        let term = running.replica.status().term;
+    if FirstTold::concerns(query, &answer) {
+        let term = running.replica.term();
         lock(&running.first_told).settle(term, query, &mut answer);
     }
     answer

@@ -214,6 +214,13 @@ impl Replica {
         }
     }
 
+    /// Which term it is in: costs little, unlike its whole status.
+    pub fn term(&self) -> u64 {
+        let Ok(core) = self.core() else { return self.inner.status.borrow().term };
+        let metrics = core.raft.metrics();
+        metrics.borrow_watched().current_term
+    }
+
     /// How it is, each time that changes; figures may be some 50 ms old.
     pub fn watch_status(&self) -> watch::Receiver<Status> {
         self.inner.status.subscribe()

@@ -245,7 +245,7 @@ async fn a_follower_that_was_rolled_back_does_not_touch_its_leader() {
     let at = leader(&nodes).await;
     let heard = || nodes[at].replica.status().matched.get(&id).copied() == Some(last);
     until(heard, "the leader heard of it").await;
-    let term = nodes[at].replica.status().term;
+    let term = nodes[at].replica.term();
     let leading = nodes[at].name.clone();
     let back = nodes.pop().unwrap();
     back.stop(&net).await;

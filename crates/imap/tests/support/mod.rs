@@ -101,7 +101,7 @@ impl Store {
     /// The same as a leader answers it.
     fn ask_and_settle(&mut self, query: &Query) -> Answer {
         let mut answer = self.ask(query);
-        if FirstTold::concerns(&answer) {
+        if FirstTold::concerns(query, &answer) {
             self.first_told.settle(TERM, query, &mut answer);
         }
         answer
