@@ -375,7 +375,9 @@ impl Session {
             self.phase = Phase::News(current, behind, Box::new(news), Wait::Nothing);
             return None;
         }
-        let question = self.with_news(question, current.tell);
+        // Why not where none are borne: the store would count them as told, to a session that drops them.
+        let tell = if current.work.bears_news() { current.tell } else { Tell::Nothing };
+        let question = self.with_news(question, tell);
         self.phase = Phase::Work(current, Wait::Reply);
         Some(Step::Ask(question))
     }
