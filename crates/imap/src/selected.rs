@@ -148,6 +148,12 @@ impl Selected {
         }
     }
 
+    /// The same where nobody could be asked. RFC 3501 2.3.2: who cannot know says so. They are claimed later.
+    pub(crate) fn presume_recent(&mut self, from: Uid, next: Uid) {
+        self.claim_recent(from, next);
+        self.unclaimed = Some(next);
+    }
+
     /// These messages came and are told now; some of them are `\Recent`.
     pub(crate) fn take_in(&mut self, new: &UidSet, recent: &UidSet) {
         self.view.append(new);

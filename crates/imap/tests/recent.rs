@@ -4,8 +4,8 @@
 mod support;
 
 use imap::Config;
-use mailbox::dialogue::Engine;
-use mailbox::{FirstTold, Flags, Outcome};
+use mailbox::dialogue::{Engine, Question, Step, Trouble};
+use mailbox::{Command, FirstTold, Flags, Outcome};
 use support::{Client, Store, config};
 
 /// A session that is logged in, another than those with other numbers.
@@ -32,6 +32,28 @@ fn arrive(store: &mut Store, clients: &mut [&mut Client]) {
 /// What it says of messages that are new.
 fn news(client: &mut Client, store: &mut Store) -> String {
     say(client, store, "n NOOP\r\n")
+}
+
+/// Opens INBOX while nothing can be claimed.
+fn select_without_claim(client: &mut Client, store: &mut Store) -> String {
+    client.session.receive(b"s SELECT INBOX\r\n");
+    let mut said = Vec::new();
+    loop {
+        match client.session.next_step() {
+            Step::Send(bytes) => said.extend_from_slice(&bytes),
+            Step::Ask(question) => {
+                let is_claim = matches!(
+                    &question,
+                    Question::Command(command, _) if matches!(**command, Command::ClaimRecent(..))
+                );
+                store.trouble = is_claim.then_some(Trouble::Unavailable);
+                let reply = store.reply(question);
+                client.session.reply(reply);
+            }
+            Step::Wait => return String::from_utf8(said).unwrap(),
+            _ => panic!("SELECT only asks and tells"),
+        }
+    }
 }
 
 #[test]
@@ -106,4 +128,23 @@ fn what_another_session_claimed_is_not_told_as_recent() {
     let said = say(&mut two, &mut store, "s SELECT INBOX\r\n");
     assert!(said.contains("* 2 EXISTS\r\n* 1 RECENT\r\n"), "{said}");
     assert_eq!(news(&mut one, &mut store), "* 2 EXISTS\r\n* 1 RECENT\r\nn OK done\r\n");
+}
+
+#[test]
+fn who_cannot_claim_says_recent_and_claims_when_it_leaves() {
+    for arrives in [false, true] {
+        let mut store = Store::new();
+        let mut one = client(&mut store, 1);
+        arrive(&mut store, &mut []);
+        let said = select_without_claim(&mut one, &mut store);
+        assert!(said.contains("* 1 EXISTS\r\n* 1 RECENT\r\n"), "{said}");
+        if arrives {
+            arrive(&mut store, &mut [&mut one]);
+            assert_eq!(news(&mut one, &mut store), "* 2 EXISTS\r\n* 2 RECENT\r\nn OK done\r\n");
+        }
+        say(&mut one, &mut store, "u UNSELECT\r\n");
+        store.first_told = FirstTold::default();
+        let said = say(&mut one, &mut store, "s SELECT INBOX\r\n");
+        assert!(said.contains("* 0 RECENT\r\n"), "{said}");
+    }
 }

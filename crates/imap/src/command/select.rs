@@ -264,7 +264,12 @@ impl Work for Selecting {
     /// A mailbox can be read while `\Recent` cannot be claimed.
     fn trouble(&mut self, cx: &mut Context, trouble: Trouble) -> Next {
         match self.step {
-            Step::Claim => self.open(cx),
+            Step::Claim => {
+                if let (Some(opened), Some(info)) = (&mut self.opened, &self.info) {
+                    opened.presume_recent(info.first_recent, info.uid_next);
+                }
+                self.open(cx)
+            }
             _ => {
                 cx.selected = None;
                 Next::Done(refuse::trouble(trouble))
