@@ -204,12 +204,12 @@ fn id(cursor: &mut Cursor<'_>) -> Parsed<Command> {
         };
     }
     // Why here and below: some clients (aioimaplib) leave a space at either end of the list.
-    cursor.eat(b' ');
+    cursor.spaces();
     while !cursor.eat(b')') {
         cursor.string()?;
         cursor.space()?;
         cursor.nstring()?;
-        cursor.eat(b' ');
+        cursor.spaces();
         if cursor.is_at_end() {
             return Err(Fault::Bad("')' expected"));
         }

@@ -36,8 +36,12 @@ pub(crate) fn append_head(
 ) -> Parsed<Option<AppendHead>> {
     let mut cursor = Cursor::new(text, enabled, separator);
     let uid = cursor.eat_text("UID ");
+    if uid {
+        cursor.spaces();
+    }
     let replaces = match () {
         () if cursor.eat_text("REPLACE ") => {
+            cursor.spaces();
             let number = cursor.seq_number()?;
             cursor.space()?;
             Some((uid, NumberSet::Ranges(vec![(number, number)])))

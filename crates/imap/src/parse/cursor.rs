@@ -135,6 +135,16 @@ impl<'a> Cursor<'a> {
         is_next
     }
 
+    /// Takes spaces and these octets, in any case, if they are next.
+    pub(crate) fn eat_behind_space(&mut self, text: &str) -> bool {
+        let start = self.at;
+        let is_next = self.space().is_ok() && self.eat_text(text);
+        if !is_next {
+            self.at = start;
+        }
+        is_next
+    }
+
     /// Takes this octet if it is next.
     pub(crate) fn eat(&mut self, byte: u8) -> bool {
         let is_next = self.peek() == Some(byte);

@@ -187,7 +187,7 @@ fn item(cursor: &mut Cursor<'_>) -> Parsed<Item> {
         "SAVEDATE" => Item::SaveDate,
         "PREVIEW" => {
             // RFC 8970 3.2: LAZY lets a server pass over what is costly; here nothing is.
-            cursor.eat_text(" (LAZY)");
+            cursor.eat_behind_space("(LAZY)");
             Item::Preview
         }
         "BODY" if cursor.eat(b'[') => Item::Section(section(cursor, "BODY", false)?),

@@ -58,17 +58,20 @@ pub(super) fn parse(cursor: &mut Cursor<'_>, read_only: bool) -> Parsed<Select> 
 
 fn resync(cursor: &mut Cursor<'_>) -> Parsed<Resync> {
     cursor.expect(b'(', "'(' expected")?;
+    cursor.spaces();
     let uid_validity = cursor.nz_number()?;
     cursor.space()?;
     let mut resync = Resync { uid_validity, modseq: cursor.number64()?, known: None };
-    if cursor.eat(b' ') {
-        if cursor.peek() != Some(b'(') {
+    if cursor.space().is_ok() {
+        if !matches!(cursor.peek(), Some(b'(' | b')')) {
             resync.known = Some(cursor.number_set()?);
+            cursor.spaces();
         }
         // RFC 7162 3.2.5.2: the pairs of numbers and UIDs only spare work for servers that forgot
         // what was expunged.
-        if cursor.peek() == Some(b'(') || cursor.eat(b' ') {
+        if cursor.peek() == Some(b'(') {
             cursor.list(Cursor::number_set)?;
+            cursor.spaces();
         }
     }
     cursor.expect(b')', "')' expected")?;
@@ -81,11 +84,13 @@ pub(super) fn parse_create(cursor: &mut Cursor<'_>) -> Parsed<Create> {
         return Ok(create);
     }
     cursor.expect(b'(', "'(' expected")?;
+    cursor.spaces();
     if !cursor.eat_word("USE") {
         return Err(Fault::Bad("unknown parameter"));
     }
     cursor.space()?;
     let uses = cursor.list(special_use)?;
+    cursor.spaces();
     cursor.expect(b')', "')' expected")?;
     if uses.len() > 1 {
         return Err(Fault::No("USEATTR", "a mailbox has one special use at most"));
