@@ -152,6 +152,7 @@ impl News {
         // Why with each page: the next one may not come, and the client counts by what it was told.
         if take_in(selected, records) {
             selected.write_exists(out, enabled);
+            selected.told_beside = true;
         }
         for record in records.iter().filter(|record| record.uid.value() <= known_before) {
             if tell_flags(selected, out, enabled, record) {
@@ -169,6 +170,7 @@ impl News {
         selected.heard_modseq = selected.heard_modseq.max(selected.told_modseq);
         selected.pass_own();
         selected.unsure_of_changes = false;
+        selected.told_beside &= self.tell != Tell::All;
         Self::done()
     }
 }

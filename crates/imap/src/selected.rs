@@ -45,6 +45,8 @@ pub(crate) struct Selected {
     pub(crate) unsure_of_changes: bool,
     /// Whether expunges may have been without our hearing of them.
     pub(crate) unsure_of_expunges: bool,
+    /// Whether arrivals were told at the end of another command than NOOP and CHECK, and not in IDLE since.
+    pub(crate) told_beside: bool,
     /// As the store last told by itself.
     notified_modseq: u64,
     /// What `$` stands for (RFC 5182).
@@ -71,6 +73,7 @@ impl Selected {
             heard_modseq: info.highest_modseq.value(),
             unsure_of_changes: false,
             unsure_of_expunges: false,
+            told_beside: false,
             notified_modseq: info.highest_modseq.value(),
             saved: UidSet::new(),
             keywords: info.keywords.iter().cloned().collect(),

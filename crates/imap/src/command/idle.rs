@@ -1,5 +1,7 @@
 //! IDLE (RFC 2177): what is new is told at once, until the client says DONE.
 
+use std::fmt::Write as _;
+
 use mailbox::Refusal;
 use mailbox::dialogue::{Reply, Trouble};
 
@@ -25,10 +27,13 @@ impl Idling {
     }
 
     /// What the news want; their end is only the end of this telling.
-    fn follow(&mut self, next: Next) -> Next {
+    fn follow(&mut self, cx: &mut Context, next: Next) -> Next {
         match next {
             Next::Done(_) => {
                 self.news = None;
+                if let Some(selected) = &mut cx.selected {
+                    selected.told_beside = false;
+                }
                 // Why not for input yet: where something else is new by now, what is known would wait for
                 // the next answer, and where mail keeps coming for the one after that.
                 Next::More
@@ -42,10 +47,20 @@ impl Idling {
         match &mut self.news {
             Some(news) => {
                 let next = news.go_on(cx, None);
-                self.follow(next)
+                self.follow(cx, next)
             }
             None => Next::Input,
         }
+    }
+}
+
+/// Arrivals that another command's response told of are told once more (RFC 3501 5.2 lets a server send data
+/// at any time). Why: Thunderbird goes for new mail when NOOP or IDLE tells of it, and passes over EXISTS in
+/// the responses to STORE, COPY, MOVE and FETCH.
+fn repeat_exists(cx: &mut Context) {
+    let (out, selected, _) = cx.parts();
+    if let Some(selected) = selected.filter(|selected| selected.told_beside) {
+        let _ = write!(out, "* {} EXISTS\r\n", selected.view.len());
     }
 }
 
@@ -54,12 +69,13 @@ impl Work for Idling {
         if !self.has_begun {
             self.has_begun = true;
             cx.out.text("+ idling\r\n");
+            repeat_exists(cx);
             return self.begin_news(cx, Tell::All);
         }
         match &mut self.news {
             Some(news) => {
                 let next = news.go_on(cx, reply);
-                self.follow(next)
+                self.follow(cx, next)
             }
             None => Next::Input,
         }
@@ -107,6 +123,6 @@ impl Work for Idling {
     fn refused(&mut self, cx: &mut Context, refusal: Refusal) -> Next {
         let Some(news) = &mut self.news else { return Next::Input };
         let next = news.refused(cx, refusal);
-        self.follow(next)
+        self.follow(cx, next)
     }
 }
