@@ -721,6 +721,7 @@ mod tests {
         let (whole, bad) = (path("whole"), path("bad"));
         labelled(&whole, Some(ClusterId([2; 16])));
         labelled(&bad, Some(ClusterId([2; 16])));
+        assert_eq!(opened(&[&bad, &whole]).unwrap(), [bad.clone(), whole.clone()]);
         let label = bad.join(LABEL);
         for rotten in [&b"version = 1\nno"[..], b"\xff\xfe", b""] {
             fs::write(&label, rotten).unwrap();
