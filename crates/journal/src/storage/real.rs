@@ -159,7 +159,8 @@ impl StorageFile for RealFile {
 }
 
 impl RealFile {
-    /// Writes zeros from the end of the file up to `len`, so that their space is taken.
+    /// Writes zeros from the end of the file up to `len`, so that their space is taken. Why synced: some file
+    /// systems say only then that there is none.
     fn fill(&self, len: u64) -> io::Result<()> {
         let mut at = self.size()?;
         let zeros = vec![0; FILL_BYTES as usize];
@@ -168,7 +169,7 @@ impl RealFile {
             self.write_at(at, &[IoSlice::new(&zeros[..n as usize])])?;
             at += n;
         }
-        Ok(())
+        self.sync_data()
     }
 }
 
