@@ -42,8 +42,6 @@ const LABEL_PATIENCE: Duration = Duration::from_secs(240);
 const OPEN_PATIENCE: Duration = Duration::from_secs(300);
 /// How long the others wait, when they are admitted, for one that takes long to write its label.
 const NOTE_PATIENCE: Duration = Duration::from_secs(10);
-/// How often a label is tried again that a full disk did not take.
-const ROOM_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What a label is that rotted, in words that say what to do.
 const DAMAGED: &str = "the label is damaged: restore it, or empty its directory to have a new disk";
 /// Version of the label's form.
@@ -95,24 +93,21 @@ struct Refusal {
     error: Error,
     /// It lies on a disk that died, which is no reason for the others to stand still.
     is_dead: bool,
-    /// Nor is a disk without room, but that may have some again.
-    is_full: bool,
 }
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        Self { error, is_dead: false, is_full: false }
+        Self { error, is_dead: false }
     }
 }
 
 impl Refusal {
     /// An error if the node is not to start because of it; else it is told, and given back.
     fn of_disk(self) -> Result<Error, Error> {
-        match (self.is_dead, self.is_full) {
-            (true, _) => tracing::error!(error = %self.error, "disk counts as failed"),
-            (_, true) => tracing::error!(error = %self.error, "disk has no room, and is left out"),
-            _ => return Err(self.error),
+        if !self.is_dead {
+            return Err(self.error);
         }
+        tracing::error!(error = %self.error, "disk counts as failed");
         Ok(self.error)
     }
 }
@@ -165,13 +160,8 @@ impl Disks {
                 continue;
             };
             if let Err(refusal) = opened {
-                let is_full = refusal.is_full;
                 dead = Some(refusal.of_disk()?);
                 dir.disk = None;
-                if is_full {
-                    // Why it is not told of: what is told as failed never comes back.
-                    continue;
-                }
             }
             dirs.push(dir);
         }
@@ -249,12 +239,7 @@ impl Disks {
             let (path, label) = (dir.path.clone(), label(dir));
             let (disk, since) = (dir.disk.clone(), Arc::clone(&dir.since));
             let write = move || {
-                let mut written = write_label(&path, &label);
-                // Why tried again: it is wanted as soon as there is room, and nobody waits who has another.
-                while deadline.is_some() && written.as_ref().is_err_and(|refusal| refusal.is_full) {
-                    std::thread::sleep(ROOM_LOOK_EVERY);
-                    written = write_label(&path, &label);
-                }
+                let written = write_label(&path, &label);
                 match &written {
                     // Durability: the label is synced before anything follows from it.
                     Ok(()) => disk.iter().for_each(|disk| then(disk, &since)),
@@ -282,7 +267,6 @@ impl Disks {
             }
             match told {
                 Some(Ok(())) => {}
-                Some(Err(refusal)) if refusal.is_full => return Err(refusal.error),
                 Some(Err(refusal)) => {
                     let error = refusal.of_disk()?;
                     if self.dirs.iter().all(DataDir::has_failed) {
@@ -291,8 +275,7 @@ impl Disks {
                 }
                 None => {
                     let (disk, path) = (dir.disk_id, dir.path.display());
-                    tracing::warn!(%disk, %path,
-                        "disk is slow or full: its replicas vote when its label is written");
+                    tracing::warn!(%disk, %path, "disk is slow: its replicas vote when its label is written");
                 }
             }
         }
@@ -343,7 +326,7 @@ impl DataDir {
         if !is_there(&dir)? {
             let text =
                 format!("{DISK} is gone: restore it, or empty the directory to have a new disk");
-            return Err(lost(path, &text));
+            return Err(directory(path, &text).into());
         }
         self.disk = match Disk::open(&dir, options.clone()) {
             Ok(disk) if disk.disk_id() == disk_id.0 => {
@@ -368,7 +351,7 @@ impl DataDir {
             }
             Err(error) if error.is_full() => {
                 let text = format!("{error}: make room, or raise LimitNOFILE, and start it again");
-                return Err(Refusal { is_full: true, ..directory(path, &text).into() });
+                return Err(directory(path, &text).into());
             }
             Err(error) => {
                 let is_dead = error.is_of_device();
@@ -624,7 +607,7 @@ fn sync_dir(path: &Path) -> io::Result<()> {
 fn failed(path: &Path, error: &io::Error) -> Refusal {
     if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
         let text = format!("{error}: make room, of inodes too, and start it again");
-        return Refusal { is_full: true, ..directory(path, &text).into() };
+        return directory(path, &text).into();
     }
     Refusal { is_dead: replica::is_disk_dead(error), ..directory(path, error).into() }
 }
@@ -733,34 +716,6 @@ mod tests {
         assert_eq!(opened(&[&bad, &whole]).unwrap(), std::slice::from_ref(&whole));
         let said = opened(&[&bad]).unwrap_err().to_string();
         assert!(said.contains("rookery-disk.toml is gone"), "{said}");
-    }
-
-    #[tokio::test]
-    async fn a_disk_without_room_for_its_label_is_left_out_until_it_has_some() {
-        let home = tempfile::tempdir().unwrap();
-        let (whole, full) = (home.path().join("whole"), home.path().join("full"));
-        let cluster = ClusterId([2; 16]);
-        labelled(&whole, Some(cluster));
-        labelled(&full, Some(cluster));
-        let label = full.join(LABEL_NEW);
-        std::os::unix::fs::symlink("/dev/full", &label).unwrap();
-        assert_eq!(opened(&[&full, &whole]).unwrap(), std::slice::from_ref(&whole));
-        let said = opened(&[&full]).unwrap_err().to_string();
-        assert!(said.contains("make room"), "{said}");
-        fs::remove_file(&label).unwrap();
-
-        // Nor has one failed that became full a moment later.
-        let disks = disks_of(&[&full, &whole]).unwrap();
-        std::os::unix::fs::symlink("/dev/full", &label).unwrap();
-        disks.admit_within(cluster, Duration::from_millis(100)).unwrap();
-        assert!(disks.dirs.iter().all(|dir| !dir.has_failed()));
-        assert_eq!(disks.dirs[0].n_synced(), None);
-        fs::remove_file(&label).unwrap();
-        let patience = Instant::now() + Duration::from_secs(30);
-        while disks.dirs[0].n_synced().is_none() && Instant::now() < patience {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        assert!(disks.dirs[0].n_synced().is_some(), "it is admitted");
     }
 
     #[tokio::test]
