@@ -104,6 +104,11 @@ fn main() {
     shard.run(Command::Store(store), &[]);
     println!("Store of 400: {:?}", begin.elapsed());
 
+    list(&shard, of);
+}
+
+/// All messages, and those that changed since, page by page.
+fn list(shard: &Shard, of: OfMailbox) {
     for changed_since in [None, Some(N_MESSAGES + 1)] {
         let begin = Instant::now();
         let (mut n_records, mut n_pages) = (0, 0);
