@@ -5,6 +5,7 @@ mod comparison;
 mod dirty;
 mod file;
 mod merge;
+mod run;
 mod sum;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -23,7 +24,7 @@ use self::file::Row;
 pub(crate) use self::file::{Head, Part, is_damage, make_dir, sync_dir};
 pub(crate) use self::merge::Merged;
 pub(crate) use self::sum::Sum;
-use crate::blocking::{Blocking, Turns};
+use crate::blocking::Blocking;
 use crate::feeds::Feeds;
 use crate::store::{Applied, RowView, Store};
 use crate::upkeep::Upkeep;
@@ -265,7 +266,7 @@ impl Checkpoints {
         store: impl FnOnce() -> Arc<Store>,
     ) -> io::Result<Checkpoint> {
         let mut writing = self.writing().await;
-        self.forget_too_many().await;
+        self.forget_too_many();
         if let Some(current) = self.current() {
             let (is_full, is_doubted) = (current.parts.len() >= PARTS_MAX, self.is_doubted());
             // Why as large as what there is: it is one file of the same rows.
@@ -331,7 +332,7 @@ impl Checkpoints {
         let is_doubted = self.is_doubted();
         let built = if is_doubted { self.base(&view) } else { self.delta(&view, &taken) };
         match built {
-            Ok(_) => self.let_go(taken),
+            Ok(_) => *lock(&self.taken) = Arc::default(),
             Err(_) => self.give_back(taken),
         }
         let checkpoint = built?;
@@ -352,14 +353,6 @@ impl Checkpoints {
         (store.view(), taken)
     }
 
-    /// What was taken is written.
-    fn let_go(&self, taken: Arc<Dirty>) {
-        *lock(&self.taken) = Arc::default();
-        if let Some(taken) = Arc::into_inner(taken) {
-            taken.let_go(&mut Turns::begin());
-        }
-    }
-
     /// What was taken could not be written.
     fn give_back(&self, taken: Arc<Dirty>) {
         let mut dirty = self.dirty();
@@ -370,20 +363,13 @@ impl Checkpoints {
     }
 
     /// Keeps no more keys than may be, however long no checkpoint can be written.
-    async fn forget_too_many(&self) {
-        let too_many = {
-            let mut dirty = self.dirty();
-            let too_many = dirty.take_too_many();
-            if too_many.is_some() {
-                // Order: with the lock in hand, so that who finds keys gone finds the doubt.
-                self.doubt();
-            }
-            too_many
-        };
-        let Some(too_many) = too_many else { return };
-        tracing::warn!(dir = %self.dir.display(), "changes are not noted any more");
-        // Why the result is dropped: to let go of them cannot fail.
-        drop(self.blocking.run(move || too_many.let_go(&mut Turns::begin())).await);
+    fn forget_too_many(&self) {
+        let mut dirty = self.dirty();
+        if dirty.take_too_many().is_some() {
+            // Order: with the lock in hand, so that who finds keys gone finds the doubt.
+            self.doubt();
+            tracing::warn!(dir = %self.dir.display(), "changes are not noted any more");
+        }
     }
 
     /// From which file on they are to become one, if they got many, and there is room for them and for one in
@@ -446,15 +432,15 @@ impl Checkpoints {
         let mut parts = current.map_or(Vec::new(), |current| current.parts);
         let head = Head { from, applied };
         let mut n_rows = 0;
-        let row = |key: &[u8]| -> io::Result<Row> {
+        let row = |key: Vec<u8>| -> io::Result<Row> {
             if self.give_way(&mut n_rows) {
                 // Invariant: keys ascend, and nobody else writes a checkpoint meanwhile.
-                view.pass(key);
+                view.pass(&key);
             }
-            let value = view.try_row(key).map_err(io::Error::other)?;
-            Ok((key.to_vec(), value))
+            let value = view.try_row(&key).map_err(io::Error::other)?;
+            Ok((key, value))
         };
-        let keys = dirty.keys_in_turns(&mut Turns::begin());
+        let keys = dirty.keys();
         let part = if parts.is_empty() {
             let present = |row: &io::Result<Row>| !matches!(row, Ok((_, None)));
             Part::write(&self.dir, &head, &mut keys.map(row).filter(present))?
@@ -610,11 +596,10 @@ impl Checkpoints {
         }
         // Order: whoever writes says where it ends before it forgets the keys.
         let taken = lock(&self.taken).clone();
-        let mut keys: Vec<&[u8]> = dirty.keys();
-        keys.extend(taken.keys());
+        let mut keys: Vec<Vec<u8>> = dirty.keys().chain(taken.keys()).collect();
         keys.sort_unstable();
         keys.dedup();
-        Some((self.end(), keys.into_iter().map(<[u8]>::to_vec).collect()))
+        Some((self.end(), keys))
     }
 
     /// The changed keys as a clean stop left them, or as a comparison with all rows found them.

@@ -255,7 +255,7 @@ async fn when_too_much_changed_to_be_noted_all_rows_are_written() {
     for n in 0..=64_u8 {
         checkpoints.dirty().insert(&[vec![n], vec![0; 1 << 20]].concat());
     }
-    checkpoints.forget_too_many().await;
+    checkpoints.forget_too_many();
     assert_eq!(checkpoints.end_and_dirty_keys(), None, "nobody knows what changed");
     let built = checkpoints.build(|| store.clone()).await.unwrap();
     assert_eq!((built.parts.len(), n_rows(&built)), (1, 2));
