@@ -322,7 +322,7 @@ impl Disk {
     /// for again.
     pub async fn forget(&self, replica: u64) -> Result<(), Error> {
         let leaving = Leaving::begin(self, replica)?;
-        if !self.lock().dead.contains(&replica) {
+        if !self.is_dead(replica) {
             // Durability: it is dead on the disk before anybody counts on that, and its files go after it.
             self.appender
                 .append_patiently(vec![Record::Dead { replica: ReplicaId(replica) }])
@@ -341,6 +341,11 @@ impl Disk {
         self.lock().known.remove(&replica);
         drop(leaving);
         Ok(())
+    }
+
+    /// Whether a replica left this disk, or is leaving it.
+    pub(crate) fn is_dead(&self, replica: u64) -> bool {
+        self.lock().dead.contains(&replica)
     }
 
     fn dirs_of(&self, replica: u64) -> [PathBuf; 2] {
@@ -708,8 +713,15 @@ mod tests {
         assert!(forgetting.as_mut().now_or_never().is_none());
         disk.journal().pump();
         forgetting.await.unwrap();
-        let told = disk.scrub_status();
-        assert_eq!((told.n_damaged, told.n_repaired, told.n_unrepairable), (3, 2, 0));
+        let figures = || {
+            let told = disk.scrub_status();
+            (told.n_damaged, told.n_repaired, told.n_unrepairable)
+        };
+        assert_eq!(figures(), (3, 2, 0));
+        // Who verified it finds that only now.
+        disk.found_bad_index(1);
+        disk.found_bad_checkpoint(1);
+        assert_eq!(figures(), (3, 2, 0));
     }
 
     #[tokio::test]

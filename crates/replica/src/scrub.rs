@@ -178,16 +178,21 @@ impl Disk {
 
     /// A replica's index does not verify; it is built anew when the replica starts again.
     pub(crate) fn found_bad_index(&self, replica: u64) {
-        if self.ledger().indexes.insert(replica) {
-            self.ledger().n_damaged += 1;
+        // Order: the ledger first. Who leaves is dead before what is noted of it there is forgotten, so that
+        // whoever finds it alive here notes what will be.
+        let mut ledger = self.ledger();
+        if !self.is_dead(replica) && ledger.indexes.insert(replica) {
+            ledger.n_damaged += 1;
             tracing::warn!(replica, "damage in the index");
         }
     }
 
     /// A replica's checkpoint does not verify; it is written anew.
     pub(crate) fn found_bad_checkpoint(&self, replica: u64) {
-        if self.ledger().checkpoints.insert(replica) {
-            self.ledger().n_damaged += 1;
+        // Order: as above.
+        let mut ledger = self.ledger();
+        if !self.is_dead(replica) && ledger.checkpoints.insert(replica) {
+            ledger.n_damaged += 1;
             tracing::warn!(replica, "damage in a checkpoint");
         }
     }
