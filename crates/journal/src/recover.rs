@@ -154,11 +154,7 @@ pub(crate) fn open(storage: Arc<dyn Storage>, options: Options) -> Result<Opened
         }
         poison(doing, Refusal::Failed(error))
     })?;
-    for name in storage.list().map_err(Error::io("list"))? {
-        if segment::is_unfinished(&name) {
-            storage.unlink(&name).map_err(Error::io("unlink an unfinished segment"))?;
-        }
-    }
+    Spares { storage: &*storage, options: &options }.clear()?;
     let first = files.ids.first().copied().unwrap_or_default();
     let past = read_past(&files, newest.map_or(first, |newest| newest.log_start), &mut replay)?;
     replay.judge();

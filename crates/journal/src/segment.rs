@@ -26,8 +26,12 @@ pub(crate) fn parse_name(name: &str) -> Option<SegmentId> {
     u64::from_str_radix(name.strip_suffix(".seg")?, 16).ok().map(SegmentId)
 }
 
-pub(crate) fn is_unfinished(name: &str) -> bool {
+fn is_unfinished(name: &str) -> bool {
     name.ends_with(".new") || name.ends_with(".tmp")
+}
+
+fn is_reserve(name: &str) -> bool {
+    name.starts_with("reserve-")
 }
 
 /// Open files for readers. Removing a segment here or on disk does not disturb who reads it.
@@ -115,6 +119,23 @@ pub(crate) struct Spares<'a> {
 }
 
 impl Spares<'_> {
+    /// Takes away what a crash left of files that were being made: segments that do not count yet, and reserves
+    /// whose space was not all taken. Whoever opens a journal asks for it before anything is made.
+    pub fn clear(&self) -> Result<(), Error> {
+        for name in self.storage.list().map_err(Error::io("list"))? {
+            if is_unfinished(&name) || (is_reserve(&name) && self.is_short(&name)?) {
+                self.storage.unlink(&name).map_err(Error::io("unlink an unfinished file"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_short(&self, name: &str) -> Result<bool, Error> {
+        let file = self.storage.open(name).map_err(Error::io("open a reserve"))?;
+        let len = file.size().map_err(Error::io("stat a reserve"))?;
+        Ok(len < self.options.segment_bytes)
+    }
+
     /// True while growth is allowed.
     pub fn has_room_for_bodies(&self) -> bool {
         let needed = self.options.hard_free_bytes + self.options.segment_bytes;
@@ -191,7 +212,7 @@ impl Spares<'_> {
 
     fn reserves(&self) -> io::Result<Vec<String>> {
         let mut names = self.storage.list()?;
-        names.retain(|name| name.starts_with("reserve-"));
+        names.retain(|name| is_reserve(name));
         names.sort();
         Ok(names)
     }

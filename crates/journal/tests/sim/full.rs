@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use journal::sim::SimStorage;
-use journal::{Digest, Error, Journal, Options, Record, Recovered, ReplicaId, SpaceLevel};
+use journal::{Digest, Error, Journal, Options, Record, Recovered, ReplicaId, SpaceLevel, Storage};
 
 use crate::model::{
     Model, apply, blob, entry, formatted, options, purge, recovered_model, truncate, vote,
@@ -174,5 +174,29 @@ fn a_full_disk_opens_again() {
     storage.set_total_bytes(0);
     let (journal, recovered) = open(&storage);
     assert_eq!(recovered_model(&journal, &recovered).unwrap(), known);
+    journal.append_wait(vec![vote(1, "here")]).unwrap();
+}
+
+/// Where space can only be taken by writing, a crash may come in the middle of that.
+#[test]
+fn a_reserve_that_a_crash_left_short_is_made_anew() {
+    let storage = formatted(16 * SEGMENT);
+    drop(open(&storage));
+    let cut_short = |name: &str, len: u64| {
+        storage.unlink(name).unwrap();
+        let short = storage.create(name).unwrap();
+        short.allocate(len).unwrap();
+        short.sync_data().unwrap();
+        storage.sync_dir().unwrap();
+    };
+    for len in [0, SEGMENT / 2] {
+        cut_short("reserve-0", len);
+        drop(open(&storage));
+        assert_eq!(storage.open("reserve-0").unwrap().size().unwrap(), SEGMENT);
+    }
+    // A whole one is used, though a short one comes after it.
+    cut_short("reserve-1", SEGMENT / 2);
+    storage.set_total_bytes(0);
+    let (journal, _) = open(&storage);
     journal.append_wait(vec![vote(1, "here")]).unwrap();
 }
