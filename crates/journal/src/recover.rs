@@ -122,10 +122,19 @@ struct Past {
     next_sequence: u64,
     /// Records behind the last known sync.
     tail: Vec<Record>,
-    /// The last segment, if it has no footer yet: where it ends and the bodies before.
-    unsealed: Option<(SegmentId, u64, Vec<Location>)>,
-    /// End of everything that is known to be synced.
+    /// What is to be done with segments as soon as there is another one.
+    endings: Vec<Ending>,
+    /// End of everything that is known to be synced, but for what the next manifest says again.
     durable: Position,
+}
+
+/// The end of a segment that no process writes to any more.
+enum Ending {
+    /// It is sealed where it ends; the bodies before.
+    Sealed(SegmentId, u64, Vec<Location>),
+    /// Nothing is in it but what the next manifest says again, so it is deleted: of a process that is refused
+    /// at each start, and started again every second, nothing piles up.
+    Deleted(SegmentId),
 }
 
 pub(crate) fn open(storage: Arc<dyn Storage>, options: Options) -> Result<Opened, Error> {
@@ -212,7 +221,7 @@ fn read_past(
         segments: BTreeMap::new(),
         next_sequence: 1,
         tail: Vec::new(),
-        unsealed: None,
+        endings: Vec::new(),
         durable: Position::default(),
     };
     for segment in files.ids.range(..log_start) {
@@ -252,8 +261,16 @@ impl Past {
                 _ => outline.end,
             };
             let bodies = replay.segment(&scan, outline, durable)?;
-            if let Some(missing) = stated.filter(|end| end.segment != *segment) {
-                replay.damage(missing.segment, 0, Damaged::Segment);
+            match stated {
+                Some(end) if end.segment > *segment => {
+                    replay.damage(end.segment, 0, Damaged::Segment);
+                }
+                // Whoever wrote that was about to delete this one.
+                Some(end) if end.segment < *segment => {
+                    let before = end_before_idle(&scan, outline, &replay.recovered)?;
+                    self.endings.extend(before.map(|_| Ending::Deleted(*segment)));
+                }
+                _ => {}
             }
             let sequences = outline.frames.iter().map(|(_, head)| head.sequence + 1);
             self.next_sequence = sequences.max().unwrap_or(0).max(self.next_sequence);
@@ -267,9 +284,13 @@ impl Past {
                 tail_end += footer::TRAILER as u64;
             }
             replay.recovered.torn_bytes = scan.n_used_behind(tail_end)?;
-            // A footer that is there may not be synced either, so it is written again.
-            let has_manifest = !outline.frames.is_empty();
-            self.unsealed = has_manifest.then_some((*segment, durable, bodies));
+            if let Some(before) = end_before_idle(&scan, outline, &replay.recovered)? {
+                self.durable = before;
+                self.endings.push(Ending::Deleted(*segment));
+            } else if !outline.frames.is_empty() {
+                // A footer that is there may not be synced either, so it is written again.
+                self.endings.push(Ending::Sealed(*segment, durable, bodies));
+            }
         }
         Ok(())
     }
@@ -307,6 +328,23 @@ impl Past {
     }
 }
 
+/// What a segment says of the end of the one before it, if nothing is in it that would be missed: no record,
+/// nothing that is damaged, nothing torn.
+fn end_before_idle(
+    scan: &Scan<'_>,
+    outline: &Outline,
+    recovered: &Recovered,
+) -> Result<Option<Position>, Error> {
+    let is_missed = |kind: FrameKind| !matches!(kind, FrameKind::Manifest | FrameKind::Mark);
+    let is_used = outline.frames.iter().any(|(_, head)| is_missed(head.kind))
+        || recovered.torn_bytes > 0
+        || recovered.damaged.iter().any(|damage| damage.segment == scan.segment);
+    if is_used {
+        return Ok(None);
+    }
+    Ok(scan.manifest()?.map(|(_, before)| before))
+}
+
 /// What the manifest of the next segment says about the end of the one before it.
 fn next_states(
     files: &SegmentFiles<'_>,
@@ -320,7 +358,32 @@ fn next_states(
     Ok(scan.manifest()?.map(|(_, before)| before))
 }
 
-/// Makes the segment of this start: manifest and tail synced, then named, then the old one sealed.
+impl Ending {
+    /// Ends it, now that the next one is there, with a frame of this sequence.
+    fn end(
+        self,
+        storage: &dyn Storage,
+        (disk, sequence): (DiskId, u64),
+        segments: &mut BTreeMap<SegmentId, u64>,
+    ) -> Result<(), Refusal> {
+        match self {
+            Self::Sealed(segment, end, bodies) => {
+                let file = storage.open(&segment::name(segment)).map_err(Refusal::of)?;
+                let stamp = (sequence, Position { segment, offset: end });
+                let end = write_footer(&*file, Salt::new(disk, segment), stamp, &bodies);
+                segments.insert(segment, end.map_err(Refusal::Failed)?);
+            }
+            // Durability: none is wanted. If its name comes back it is deleted at the next start.
+            Self::Deleted(segment) => {
+                storage.unlink(&segment::name(segment)).map_err(Refusal::Failed)?;
+                segments.remove(&segment);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes the segment of this start: manifest and tail synced, then named, then the old one ended.
 fn begin(
     storage: &dyn Storage,
     (disk, start_count): (DiskId, u64),
@@ -371,11 +434,8 @@ fn begin(
     storage.sync_dir().map_err(Refusal::Failed)?;
 
     let mut segments = past.segments;
-    if let Some((old, end, bodies)) = past.unsealed {
-        let file = storage.open(&segment::name(old)).map_err(Refusal::of)?;
-        let stamp = (sequence, Position { segment: old, offset: end });
-        let end = write_footer(&*file, Salt::new(disk, old), stamp, &bodies);
-        segments.insert(old, end.map_err(Refusal::Failed)?);
+    for ending in past.endings {
+        ending.end(storage, (disk, sequence), &mut segments)?;
     }
     spares.refill(&|| ()).map_err(Refusal::Failed)?;
     segments.insert(segment, at);

@@ -9,6 +9,7 @@ mod crash;
 mod errors;
 mod full;
 mod hung;
+mod idle;
 mod overlap;
 mod rot;
 mod unreadable;
