@@ -425,7 +425,7 @@ impl ClusterStatus {
                     disk.path.clone(),
                     disk_words(node.reachable, disk, scrub),
                     format!("{:.1} GiB", disk.free_bytes as f64 / f64::from(1 << 30)),
-                    disk.start_count.to_string(),
+                    if disk.is_opened() { disk.start_count.to_string() } else { "?".to_owned() },
                     scrub.map_or(String::new(), scrub_words),
                 ]);
             }

@@ -89,7 +89,8 @@ pub struct Disk {
     /// Its random identity.
     #[n(0)]
     pub disk_id: DiskId,
-    /// How often it was opened; a lower count than known means it was rolled back.
+    /// How often it was opened; a lower count than known means it was rolled back. [`Disk::NOT_OPENED`]
+    /// where that is not known.
     #[n(1)]
     pub start_count: u64,
     /// Its size.
@@ -120,6 +121,14 @@ pub struct Disk {
 const FREE_BYTES_MIN: u64 = 1 << 30;
 
 impl Disk {
+    /// What its node says of its starts when it could not open it.
+    pub const NOT_OPENED: u64 = u64::MAX;
+
+    /// Whether it is known how often it was opened.
+    pub fn is_opened(&self) -> bool {
+        self.start_count != Self::NOT_OPENED
+    }
+
     /// Growth is refused: it leads only where every other disk is full too, and takes no replica.
     pub fn is_full(&self) -> bool {
         self.free_bytes < FREE_BYTES_MIN

@@ -44,6 +44,10 @@ const OPEN_PATIENCE: Duration = Duration::from_secs(300);
 const NOTE_PATIENCE: Duration = Duration::from_secs(10);
 /// What a label is that rotted, in words that say what to do.
 const DAMAGED: &str = "the label is damaged: restore it, or empty its directory to have a new disk";
+/// What is said of a disk that failed in an earlier life. Why not emptied at once: it may be what is copied
+/// from.
+const FAILED: &str =
+    "disk failed earlier: empty its directory when `rookery ctl disk list` shows no replica there";
 /// Version of the label's form.
 const VERSION: u32 = 1;
 
@@ -218,8 +222,7 @@ impl Disks {
                 // Why it is used: what it has is good until it was made anew elsewhere. A disk that fails
                 // may not take the marker that says so.
                 Some(DiskState::Poisoned) if !dir.has_failed() => {
-                    tracing::error!(%disk, %path,
-                        "disk failed earlier: empty the directory when all copies are elsewhere");
+                    tracing::error!(%disk, %path, "{FAILED}");
                 }
                 Some(_) => {}
             }
@@ -342,7 +345,7 @@ impl DataDir {
                 return Err(directory(path, &text).into());
             }
             Err(error) if error.is_poisoned() => {
-                tracing::error!(disk = %disk_id, path = %path.display(), %error, "disk failed earlier");
+                tracing::error!(disk = %disk_id, path = %path.display(), %error, "{FAILED}");
                 None
             }
             Err(error) if error.is_identity_lost() => {
@@ -381,7 +384,10 @@ impl DataDir {
         let usage = self.disk.as_ref().and_then(|disk| disk.usage().ok());
         api::placement::Disk {
             disk_id: self.disk_id,
-            start_count: self.disk.as_ref().map_or(u64::MAX, |disk| disk.start_count()),
+            start_count: self
+                .disk
+                .as_ref()
+                .map_or(api::placement::Disk::NOT_OPENED, |disk| disk.start_count()),
             size_bytes: usage.as_ref().map_or(0, |usage| usage.total_bytes),
             free_bytes: usage.as_ref().map_or(0, |usage| usage.free_bytes),
             state: if self.has_failed() { DiskState::Poisoned } else { DiskState::Ok },

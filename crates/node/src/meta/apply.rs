@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use api::placement::{DiskId, DiskState, LOST_IDS, META_SHARD, Node, Replica, ReplicaRole, Shard};
+use api::placement::{
+    Disk, DiskId, DiskState, LOST_IDS, META_SHARD, Node, Replica, ReplicaRole, Shard,
+};
 use mailbox::address::DIRECTORY_SLOTS;
 use mailbox::{Rows, ShardId};
 
@@ -167,7 +169,9 @@ fn check_text<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<(), Outcom
 
 /// A node's own word replaces what was known, but a disk never goes back: not to fewer starts or
 /// batches, not from poisoned, not to another node. Disks it no longer names stay known, since
-/// replicas refer to them. A disk that left is not taken again; the others of its node are.
+/// replicas refer to them. A disk that left is not taken again; the others of its node are. One that
+/// could not be opened may be opened at a later start: it has failed, so that its replicas are made anew
+/// elsewhere and it takes no others, but it keeps no node from starting.
 fn register_node(rows: &mut Rows<'_>, said: &Node) -> Applied {
     check_node(said)?;
     let mut node = said.clone();
@@ -188,25 +192,12 @@ fn register_node(rows: &mut Rows<'_>, said: &Node) -> Applied {
             let id = disk.disk_id;
             return Err(refused(format!("disk {id} belongs to node {}", owner.name)));
         }
-        if disk.start_count < old.start_count {
-            let (id, was) = (disk.disk_id, old.start_count);
-            let now = disk.start_count;
-            let text = format!("disk {id} was rolled back: {was} starts, now {now}");
-            return Err(refused(format!("{text}: empty {}", disk.path)));
-        }
-        if let (Some(now), Some(was)) = (n_synced, rows::mark(rows, disk.disk_id))
-            && now < was
-        {
-            let id = disk.disk_id;
-            let text = format!("disk {id} was rolled back: {was} batches written, now {now}");
-            return Err(refused(format!("{text}: empty {}", disk.path)));
-        }
-        let knows = [0, disk.start_id, disk.previous_start_id].contains(&old.start_id);
-        if !knows && disk.state != DiskState::Poisoned {
-            let (id, path) = (disk.disk_id, &disk.path);
-            let text =
-                format!("disk {id} in {path} is an older copy of itself: empty the directory");
-            return Err(refused(text));
+        if disk.is_opened() {
+            check_not_older(rows, disk, old, n_synced)?;
+        } else {
+            // Why: what it is told of then is judged by this, when it is opened again.
+            (disk.start_count, disk.start_id) = (old.start_count, old.start_id);
+            disk.previous_start_id = old.previous_start_id;
         }
         if old.state != DiskState::Ok && disk.state != DiskState::Poisoned {
             disk.state = old.state;
@@ -223,6 +214,34 @@ fn register_node(rows: &mut Rows<'_>, said: &Node) -> Applied {
         rows::put_node(rows, &node);
     }
     Ok(Outcome::Done)
+}
+
+/// Refuses a disk that is an older copy of the one that is known. Of one that was never opened it is known at
+/// most how much was on it.
+fn check_not_older(
+    rows: &Rows<'_>,
+    disk: &Disk,
+    old: &Disk,
+    n_synced: Option<u64>,
+) -> Result<(), Outcome> {
+    let (id, path) = (disk.disk_id, &disk.path);
+    let (now, was) = (disk.start_count, old.start_count);
+    if old.is_opened() && now < was {
+        let text = format!("disk {id} was rolled back: {was} starts, now {now}");
+        return Err(refused(format!("{text}: empty {path}")));
+    }
+    if let (Some(now), Some(was)) = (n_synced, rows::mark(rows, id))
+        && now < was
+    {
+        let text = format!("disk {id} was rolled back: {was} batches written, now {now}");
+        return Err(refused(format!("{text}: empty {path}")));
+    }
+    let knows = [0, disk.start_id, disk.previous_start_id].contains(&old.start_id);
+    if old.is_opened() && !knows && disk.state != DiskState::Poisoned {
+        let text = format!("disk {id} in {path} is an older copy of itself: empty the directory");
+        return Err(refused(text));
+    }
+    Ok(())
 }
 
 fn note_space(rows: &mut Rows<'_>, disk_id: DiskId, free_bytes: u64) -> Applied {

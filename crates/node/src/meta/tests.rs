@@ -304,6 +304,56 @@ fn a_disk_with_fewer_batches_than_were_marked_is_refused() {
     assert_eq!(mark_of(&store.rows, id), None);
 }
 
+/// As where a file system is mounted read-only at one start, and at the next one is not.
+#[test]
+fn a_disk_that_could_not_be_opened_once_is_judged_by_what_was_known_before() {
+    let mut store = cluster_of(3, 2, 1);
+    let id = disk(1, 1).disk_id;
+    let said = |start_count: u64, (start_id, previous_start_id): (u64, u64), state: DiskState| {
+        let mut said = node(1, 2);
+        let disk = &mut said.disks[1];
+        (disk.start_count, disk.state) = (start_count, state);
+        (disk.start_id, disk.previous_start_id) = (start_id, previous_start_id);
+        disk.n_synced = Some(500);
+        Command::RegisterNode(said)
+    };
+    let known = |store: &Store| {
+        let node = store.placement().node("n1").unwrap().clone();
+        node.disks.into_iter().find(|disk| disk.disk_id == id).unwrap()
+    };
+    let (ok, failed) = (DiskState::Ok, DiskState::Poisoned);
+    assert_eq!(store.apply(said(4, (7, 1), ok)), Outcome::Done);
+    assert_eq!(store.apply(Command::NoteMarks(vec![(id, 500)])), Outcome::Done);
+    // What was drawn for that start is not on the disk.
+    assert_eq!(store.apply(said(Disk::NOT_OPENED, (8, 7), failed)), Outcome::Done);
+    let now = known(&store);
+    assert_eq!((now.start_count, now.start_id, now.state), (4, 7, failed));
+    let refused = |outcome: Outcome, word: &str| {
+        assert!(matches!(&outcome, Outcome::Refused(why) if why.contains(word)), "{outcome:?}");
+    };
+    refused(store.apply(said(3, (9, 7), ok)), "was rolled back: 4 starts, now 3: empty /srv/1");
+    refused(store.apply(said(5, (9, 6), ok)), "in /srv/1 is an older copy of itself");
+    assert_eq!(store.apply(said(5, (9, 7), ok)), Outcome::Done);
+    let now = known(&store);
+    assert_eq!((now.start_count, now.start_id), (5, 9));
+    assert_eq!(now.state, failed, "its replicas are made anew all the same");
+    assert!(matches!(store.apply(Command::CreateShard(vec![seat(1, 1)])), Outcome::Refused(_)));
+}
+
+#[test]
+fn a_disk_that_could_not_be_opened_when_it_was_first_told_keeps_no_node_from_starting() {
+    let mut store = cluster_of(3, 1, 1);
+    let said = |start_count: u64, state: DiskState| {
+        let mut said = node(7, 2);
+        let disk = &mut said.disks[1];
+        (disk.start_count, disk.start_id, disk.state) = (start_count, start_count, state);
+        Command::RegisterNode(said)
+    };
+    assert_eq!(store.apply(said(Disk::NOT_OPENED, DiskState::Poisoned)), Outcome::Done);
+    assert_eq!(store.apply(said(2, DiskState::Ok)), Outcome::Done);
+    assert!(matches!(store.apply(said(1, DiskState::Ok)), Outcome::Refused(_)));
+}
+
 #[test]
 fn what_a_lost_majority_gave_out_is_not_given_out_again() {
     let mut lost = cluster_of(4, 1, 2);
