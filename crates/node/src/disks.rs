@@ -353,7 +353,11 @@ impl DataDir {
                 None
             }
             Err(error) if error.is_full() => {
-                let text = format!("{error}: make room, or raise LimitNOFILE, and start it again");
+                let needed = options.journal.segment_bytes >> 20;
+                let text = format!(
+                    "{error}: make room for {needed} MiB on it, or raise LimitNOFILE, then start this \
+                     node again"
+                );
                 return Err(directory(path, &text).into());
             }
             Err(error) => {
@@ -612,7 +616,9 @@ fn sync_dir(path: &Path) -> io::Result<()> {
 
 fn failed(path: &Path, error: &io::Error) -> Refusal {
     if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-        let text = format!("{error}: make room, of inodes too, and start it again");
+        let text = format!(
+            "{error}: make room for a small file on it (df, df -i, quota), then start this node again"
+        );
         return directory(path, &text).into();
     }
     Refusal { is_dead: replica::is_disk_dead(error), ..directory(path, error).into() }
@@ -722,6 +728,18 @@ mod tests {
         assert_eq!(opened(&[&bad, &whole]).unwrap(), std::slice::from_ref(&whole));
         let said = opened(&[&bad]).unwrap_err().to_string();
         assert!(said.contains("rookery-disk.toml is gone"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn of_a_full_disk_is_said_where_it_is_and_what_to_do() {
+        let home = tempfile::tempdir().unwrap();
+        let (whole, full) = (home.path().join("whole"), home.path().join("full"));
+        labelled(&whole, Some(ClusterId([2; 16])));
+        labelled(&full, Some(ClusterId([2; 16])));
+        std::os::unix::fs::symlink("/dev/full", full.join(LABEL_NEW)).unwrap();
+        let said = opened(&[&full, &whole]).unwrap_err().to_string();
+        let begins = format!("data directory {}: ", full.display());
+        assert!(said.contains(&begins) && said.contains("room for a small file"), "{said}");
     }
 
     #[tokio::test]
