@@ -68,3 +68,27 @@ fn there_are_descriptors_for_all_connections() {
     let limit: u32 = limit.parse().expect("a number");
     assert!(limit > config.connections_max + 1024, "{limit}");
 }
+
+/// `ctl cert` writes keys that nobody but their owner can read.
+#[test]
+fn a_unit_says_whose_the_keys_have_to_be() {
+    let text = |name: &str| std::fs::read_to_string(deploy().join(name)).expect("it is there");
+    let node = node::Config::load(&deploy().join("node.toml")).expect("node.toml");
+    let frontend = frontend::Config::from_toml(&text("frontend.toml")).expect("frontend.toml");
+    let shown = frontend.tls_key.as_deref().and_then(Path::parent).expect("a key in a directory");
+    let given = [
+        ("rookery-node.service", vec![node.identity_dir.as_path()]),
+        ("rookery-frontend.service", vec![frontend.identity.as_path(), shown]),
+    ];
+    for (unit, directories) in given {
+        let unit = text(&format!("systemd/{unit}"));
+        // A line of a comment may end within the command.
+        let words = unit.replace("\n#", "");
+        let (_, told) = words.split_once("`chown -R ").expect("it is told");
+        let (command, _) = told.split_once('`').expect("it ends");
+        for directory in directories {
+            let directory = directory.to_str().expect("a path in UTF-8");
+            assert!(command.split(' ').any(|word| word == directory), "{directory}: {command}");
+        }
+    }
+}
