@@ -92,3 +92,14 @@ fn a_unit_says_whose_the_keys_have_to_be() {
         }
     }
 }
+
+/// A node waits up to 6 s for others to lead, 5 s for its replicas and 10 s for all else, a frontend 20 s for
+/// what is said to clients.
+#[test]
+fn whoever_is_told_to_end_is_not_killed_before() {
+    for (unit, least_s) in [("rookery-node.service", 22), ("rookery-frontend.service", 21)] {
+        let patience = values(unit, "Service", "TimeoutStopSec").concat();
+        let patience_s: u32 = patience.parse().expect("seconds");
+        assert!(patience_s >= least_s, "{unit}: {patience_s}");
+    }
+}
