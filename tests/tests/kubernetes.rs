@@ -97,6 +97,9 @@ fn check_security(pod: &Yaml) {
     assert_eq!(pod["automountServiceAccountToken"].as_bool(), Some(false));
     let context = &pod["securityContext"];
     assert_eq!(context["runAsNonRoot"].as_bool(), Some(true));
+    // Where only the user is named, the group is root's, whatever the image says.
+    assert!(context["runAsGroup"].as_i64().is_some_and(|group| group > 0));
+    assert_eq!(context["runAsGroup"], context["runAsUser"]);
     assert_eq!(context["seccompProfile"]["type"].as_str(), Some("RuntimeDefault"));
     let containers = ["initContainers", "containers"].map(|kind| pod[kind].as_vec());
     for container in containers.into_iter().flatten().flatten() {
