@@ -145,7 +145,11 @@ fn nodes_are_a_stateful_set_with_a_name_and_a_disk_each() {
     let zoned = node::Config::parse(&format!("{text}zone = \"rack-a\"\n")).expect("valid");
     assert_eq!(zoned.zone, "rack-a");
     let init = &set["spec"]["template"]["spec"]["initContainers"][0]["command"][2];
-    assert!(init.as_str().expect("a script").starts_with("set -e\n"), "a missing file is told");
+    let init = init.as_str().expect("a script");
+    assert!(init.starts_with("set -e\n"), "a missing file is told");
+    // What a secret gives may only be read, and so may its copies, which are there when a pod begins anew.
+    let mut copies = init.lines().filter(|line| line.starts_with("cp "));
+    assert!(copies.all(|line| line.starts_with("cp -f ")), "{init}");
     let ports = ports(set);
     assert!(ports.contains(&("grpc".into(), config.listen.port().into())));
     assert!(ports.contains(&("http".into(), config.http.expect("probes").port().into())));
