@@ -53,6 +53,12 @@ fn check(all: &[Yaml], kind: &str) {
     check_volumes(all, workload);
     check_image(pod);
     check_security(&pod["spec"]);
+    let containers = ["initContainers", "containers"].map(|kind| pod["spec"][kind].as_vec());
+    for container in containers.into_iter().flatten().flatten() {
+        // Nothing is written but what the configuration names.
+        let context = &container["securityContext"];
+        assert_eq!(context["readOnlyRootFilesystem"].as_bool(), Some(true));
+    }
     let budget = of_kind(all, "PodDisruptionBudget");
     assert_eq!(&budget["spec"]["selector"]["matchLabels"]["app"], label);
     assert_eq!(&workload["spec"]["selector"]["matchLabels"]["app"], label);
