@@ -141,6 +141,9 @@ fn nodes_are_a_stateful_set_with_a_name_and_a_disk_each() {
     check(&all, "StatefulSet");
     let set = of_kind(&all, "StatefulSet");
     let service = of_kind(&all, "Service");
+    // A file that rotted keeps no node down.
+    let policy = &set["spec"]["template"]["spec"]["securityContext"]["fsGroupChangePolicy"];
+    assert_eq!(policy.as_str(), Some("OnRootMismatch"));
     assert_eq!(set["spec"]["serviceName"], service["metadata"]["name"]);
     assert_eq!(service["spec"]["clusterIP"].as_str(), Some("None"), "headless");
     assert_eq!(service["spec"]["publishNotReadyAddresses"].as_bool(), Some(true));
