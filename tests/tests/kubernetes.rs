@@ -228,3 +228,11 @@ fn operators_are_told_to_wait_until_every_copy_is_whole() {
     }
     assert!(n_told > 0, "they are told nothing");
 }
+
+/// README, Upgrade: else clients are connected to frontends that have no nodes, or nodes of another build.
+#[test]
+fn frontends_are_gone_before_the_nodes_and_no_build_runs_beside_another() {
+    let text = text("node.yaml");
+    let at = |of: &str| text.find(&format!("kubectl scale {of} --replicas=0")).expect("it is told");
+    assert!(at("deployment/rookery-frontend") < at("statefulset/rookery-node"));
+}
