@@ -229,6 +229,16 @@ fn operators_are_told_to_wait_until_every_copy_is_whole() {
     assert!(n_told > 0, "they are told nothing");
 }
 
+/// What a command scaled up is ended by the next `kubectl apply`: the number stands in the file.
+#[test]
+fn a_further_node_is_written_into_the_file() {
+    let text = text("node.yaml");
+    assert!(text.contains("write `replicas: 4` below"));
+    for rest in text.split("--replicas=").skip(1) {
+        assert!(rest.starts_with("0\n"), "{rest}");
+    }
+}
+
 /// README, Upgrade: else clients are connected to frontends that have no nodes, or nodes of another build.
 #[test]
 fn frontends_are_gone_before_the_nodes_and_no_build_runs_beside_another() {
