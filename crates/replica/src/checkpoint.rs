@@ -456,23 +456,17 @@ impl Checkpoints {
     /// Makes a base of the rows there are, since the files there are do not tell them.
     fn base(&self, view: &RowView) -> io::Result<Checkpoint> {
         let applied = view.applied().clone();
-        let mut digest = RowDigest::default();
         let mut n_rows = 0;
-        let mut rows = view.rows().map(|row| {
+        let rows = view.rows().map(|row| -> io::Result<(Vec<u8>, Vec<u8>)> {
             let (key, value) = row.map_err(io::Error::other)?;
             if self.give_way(&mut n_rows) {
                 // Invariant: as in a delta; what was read ahead of this row is not asked for again.
                 view.pass(&key);
             }
-            digest.add(&key, &value);
-            Ok((key, Some(value)))
+            Ok((key, value))
         });
-        let part = Part::write(&self.dir, &Head { from: 0, applied: applied.clone() }, &mut rows)?;
-        drop(rows);
-        if digest != applied.digest {
-            std::fs::remove_file(&part.path)?;
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "rows miss their digest"));
-        }
+        let mut rows = adding_up(rows, applied.digest, "rows miss their digest");
+        let part = Part::write(&self.dir, &Head { from: 0, applied }, &mut rows)?;
         let checkpoint = Checkpoint { parts: vec![part] };
         *lock(&self.current) = Some(checkpoint.clone());
         Ok(checkpoint)
@@ -501,18 +495,8 @@ impl Checkpoints {
 
     /// Makes one base of base and deltas.
     fn merge_all(&self, parts: &[Arc<Part>], applied: Applied) -> io::Result<Arc<Part>> {
-        let mut digest = RowDigest::default();
-        let mut rows = Merged::new(parts)?.map(|row| {
-            let (key, value) = row?;
-            digest.add(&key, &value);
-            Ok((key, Some(value)))
-        });
-        let part = Part::write(&self.dir, &Head { from: 0, applied: applied.clone() }, &mut rows)?;
-        if digest != applied.digest {
-            std::fs::remove_file(&part.path)?;
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "merge misses its digest"));
-        }
-        Ok(part)
+        let mut rows = adding_up(Merged::new(parts)?, applied.digest, "merge misses its digest");
+        Part::write(&self.dir, &Head { from: 0, applied }, &mut rows)
     }
 
     /// Takes over a checkpoint that came from elsewhere. Whoever does has the turn to write until the rows
@@ -633,6 +617,27 @@ fn furthest(found: BTreeMap<u64, Vec<Arc<Part>>>) -> Vec<Arc<Part>> {
         parts.push(part);
     }
     parts
+}
+
+/// Rows for a base, and behind them an error if they do not add up to what they should: so one that lacks
+/// some never gets a name.
+fn adding_up(
+    mut rows: impl Iterator<Item = io::Result<(Vec<u8>, Vec<u8>)>>,
+    all: RowDigest,
+    misses: &'static str,
+) -> impl Iterator<Item = io::Result<Row>> {
+    let (mut digest, mut is_over) = (RowDigest::default(), false);
+    std::iter::from_fn(move || match rows.next() {
+        Some(row) => Some(row.map(|(key, value)| {
+            digest.add(&key, &value);
+            (key, Some(value))
+        })),
+        None if is_over || digest == all => None,
+        None => {
+            is_over = true;
+            Some(Err(io::Error::new(io::ErrorKind::InvalidData, misses)))
+        }
+    })
 }
 
 fn len_of(parts: &[Arc<Part>]) -> u64 {

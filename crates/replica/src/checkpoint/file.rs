@@ -125,16 +125,17 @@ impl Part {
         let path = dir.join(head.name());
         let beside = dir.join(format!("{}.new", head.name()));
         let written = Self::write_to(&beside, head, rows);
-        // Durability: contents before the name, the name before anybody counts on the file.
-        if let Err(error) = written.and_then(|()| std::fs::rename(&beside, &path)) {
+        // Durability: contents before the name, and read back before it: whatever has a name may be what the
+        // next start goes on with, and that removes the files which it takes the place of.
+        let verified = written.and_then(|()| Self::open(&beside)?.verify());
+        if let Err(error) = verified.and_then(|()| std::fs::rename(&beside, &path)) {
             // Why the result is dropped: what stays only takes space, and goes with the next base.
             drop(std::fs::remove_file(&beside));
             return Err(error);
         }
+        // Durability: the name before anybody counts on the file.
         sync_dir(dir)?;
-        let part = Self::open(&path)?;
-        part.verify()?;
-        Ok(part)
+        Self::open(&path)
     }
 
     fn write_to(
