@@ -65,6 +65,7 @@ pub(crate) struct Collecting {
 
 type IsLive<'a> = &'a dyn Fn(ReplicaId, &Digest, Pointer) -> bool;
 type Moved<'a> = &'a dyn Fn(ReplicaId, &Digest, Pointer, Pointer);
+type Epoch<'a> = &'a dyn Fn() -> u64;
 
 /// One collection.
 struct Round<'a> {
@@ -72,6 +73,9 @@ struct Round<'a> {
     shared: &'a Shared,
     is_live: IsLive<'a>,
     moved: Moved<'a>,
+    epoch: Epoch<'a>,
+    /// What it was before the segment at hand was looked at.
+    looked_in: u64,
     n_looks: usize,
     done: Collected,
 }
@@ -90,14 +94,14 @@ pub(crate) fn collect(
     journal: &Journal,
     shared: &Shared,
     left: &mut Collecting,
-    (is_live, moved): (IsLive<'_>, Moved<'_>),
+    (is_live, moved, epoch): (IsLive<'_>, Moved<'_>, Epoch<'_>),
 ) -> Result<Collected, Error> {
     if let Some(error) = shared.poisoned() {
         return Err(error);
     }
     left.weigh(shared);
-    let mut round =
-        Round { journal, shared, is_live, moved, n_looks: 0, done: Collected::default() };
+    let (looked_in, n_looks, done) = (epoch(), 0, Collected::default());
+    let mut round = Round { journal, shared, is_live, moved, epoch, looked_in, n_looks, done };
     round.go_round(left)?;
     round.make_room(left)?;
     let mut done = round.done;
@@ -243,6 +247,7 @@ impl Round<'_> {
         segment: SegmentId,
         is_wanted: &dyn Fn(&Alive) -> bool,
     ) -> Result<Alive, Error> {
+        self.looked_in = (self.epoch)();
         let mut bodies = match self.shared.blob_locations(segment) {
             // Why nothing: who needs a body of it finds that its place is no more.
             Err(Error::Missing { .. }) => Vec::new(),
@@ -277,6 +282,10 @@ impl Round<'_> {
             return Ok(());
         }
         if !copy_forward(self.journal, live, self.moved, &mut self.done)? {
+            return Ok(());
+        }
+        if (self.epoch)() != self.looked_in {
+            // Why later: what was dead then may be needed now, and is looked at once more.
             return Ok(());
         }
         delete(self.shared, segment)?;

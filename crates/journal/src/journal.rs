@@ -262,8 +262,19 @@ impl Journal {
         is_live: &dyn Fn(ReplicaId, &Digest, Pointer) -> bool,
         moved: &dyn Fn(ReplicaId, &Digest, Pointer, Pointer),
     ) -> Result<Collected, Error> {
+        self.collect_in(is_live, moved, &|| 0)
+    }
+
+    /// The same where `is_live` may come to answer something else. What it answered holds as long as `epoch`
+    /// gives the same number: a segment about which it was asked before stays, and is looked at again later.
+    pub fn collect_in(
+        &self,
+        is_live: &dyn Fn(ReplicaId, &Digest, Pointer) -> bool,
+        moved: &dyn Fn(ReplicaId, &Digest, Pointer, Pointer),
+        epoch: &dyn Fn() -> u64,
+    ) -> Result<Collected, Error> {
         let mut left = self.collecting.lock().unwrap_or_else(PoisonError::into_inner);
-        collect::collect(self, &self.shared, &mut left, (is_live, moved))
+        collect::collect(self, &self.shared, &mut left, (is_live, moved, epoch))
     }
 
     /// The first segment with log records somebody needs.

@@ -111,6 +111,8 @@ struct State {
     /// Snapshots are taken over for them, whether their cores still run or not. Why not a set: one that
     /// comes too late is there for a moment beside the next core's.
     installing: Vec<u64>,
+    /// How often that began or ended.
+    n_installing: u64,
     /// How often a replica's rows were found to be other than those of its peers.
     doubted: BTreeMap<u64, u32>,
     /// Nobody votes but the replicas of this group.
@@ -155,6 +157,7 @@ impl Drop for Installation {
         let at = state.installing.iter().position(|replica| *replica == self.replica);
         if let Some(at) = at {
             state.installing.swap_remove(at);
+            state.n_installing += 1;
         }
     }
 }
@@ -460,7 +463,11 @@ impl Disk {
 
     /// A snapshot is about to be taken over, for a core that may end meanwhile.
     pub(crate) fn begin_install(self: &Arc<Self>, replica: u64) -> Installation {
-        self.lock().installing.push(replica);
+        {
+            let mut state = self.lock();
+            state.installing.push(replica);
+            state.n_installing += 1;
+        }
         Installation { disk: self.clone(), replica }
     }
 

@@ -482,9 +482,9 @@ mod tests {
     use std::path::Path;
 
     use futures_util::FutureExt as _;
-    use journal::Storage;
     use journal::sim::SimStorage;
-    use mailbox::ShardId;
+    use journal::{Record, ReplicaId, Storage};
+    use mailbox::{ShardId, StoredChunk};
     use openraft::storage::RaftLogStorage as _;
 
     use super::*;
@@ -578,6 +578,24 @@ mod tests {
         applying.checkpoints.end_replica();
         applier.install_snapshot(&meta, checkpoint).await.unwrap();
         assert_eq!(index(), before);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_dead_while_other_rows_come() {
+        let dir = tempfile::tempdir().unwrap();
+        let (claim, applier) = applier(dir.path()).await;
+        let disk = claim.disk.clone();
+        disk.attach(1, &applier.0).unwrap();
+        let body = crate::log::blob(&StoredChunk::raw(bytes::Bytes::from_static(b"octets")));
+        let record = Record::Blobs { replica: ReplicaId(1), blobs: vec![body] };
+        disk.journal().append_wait(vec![record]).unwrap();
+        disk.journal().roll().unwrap();
+        let installing = disk.begin_install(1);
+        assert!(disk.collect().unwrap().moved_bytes > 0, "it may be needed");
+        drop(installing);
+        disk.journal().roll().unwrap();
+        let collected = disk.collect().unwrap();
+        assert!(!collected.deleted.is_empty() && collected.moved_bytes == 0, "{collected:?}");
     }
 
     #[tokio::test]

@@ -94,6 +94,32 @@ fn the_last_live_bodies_are_copied_forward() {
 }
 
 #[test]
+fn a_segment_stays_when_what_was_dead_in_it_may_be_needed_by_now() {
+    let storage = formatted(AMPLE);
+    let (journal, _) = open(&storage).unwrap();
+    for index in 1..40 {
+        journal.append_wait(vec![entry(1, index, vec![blob(index, 900)])]).unwrap();
+    }
+    journal.append_wait(vec![purge(1, 39)]).unwrap();
+    let (body, epoch) = (blob(5, 900), Cell::new(0));
+    let is_live = |_: ReplicaId, digest: &Digest, _: Pointer| {
+        if *digest == body.digest {
+            // Other rows came.
+            epoch.set(epoch.get() + 1);
+        }
+        false
+    };
+    let locator = Locator::default();
+    locate(&journal, &locator);
+    let pointer = locator.borrow()[&body.digest];
+    let collected = journal.collect_in(&is_live, &|_, _, _, _| (), &|| epoch.get()).unwrap();
+    assert!(collected.deleted.len() > 2 && !collected.deleted.contains(&pointer.segment));
+    assert_eq!(journal.read_blob(pointer).unwrap(), body);
+    let collected = journal.collect(&|_, _, _| false, &|_, _, _, _| ()).unwrap();
+    assert!(collected.deleted.contains(&pointer.segment));
+}
+
+#[test]
 fn a_collection_asks_about_few_bodies_and_goes_on_where_it_stopped() {
     let storage = formatted(AMPLE);
     let options = Options { collect_looks_max: 20, ..options() };

@@ -44,8 +44,15 @@ impl Disk {
         let applying =
             |replica: ReplicaId| self.lock().running.get(&replica.0).and_then(Weak::upgrade);
         let is_live = |replica: ReplicaId, digest: &journal::Digest, pointer: Pointer| {
-            if self.lock().dead.contains(&replica.0) {
-                return false;
+            {
+                let state = self.lock();
+                if state.dead.contains(&replica.0) {
+                    return false;
+                }
+                if state.installing.contains(&replica.0) {
+                    // Why true: rows are coming that may need it.
+                    return true;
+                }
             }
             // Why true: of a replica that does not run nothing is known.
             let Some(applying) = applying(replica) else { return true };
@@ -56,7 +63,10 @@ impl Disk {
                 applying.moved(&Digest(*digest), old, new);
             }
         };
-        let collected = self.journal().collect(&is_live, &moved)?;
+        // Why: a snapshot's rows may need what those before it did not, and its index finds bodies where
+        // they are. With one that was deleted behind that the replica would count as whole without it.
+        let epoch = || self.lock().n_installing;
+        let collected = self.journal().collect_in(&is_live, &moved, &epoch)?;
         for at in &collected.damaged {
             self.found_damage(at.pointer.segment, at.pointer.offset);
         }
