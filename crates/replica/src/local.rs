@@ -336,7 +336,10 @@ impl Local {
 
     /// Whether this is so of the replica.
     pub fn is_marked(&self, mark: Mark) -> bool {
-        self.mark_path(mark).exists()
+        // Why: who may lack bodies must not lead and not count as a copy, and one that lacks none is soon
+        // known to be whole again. Of one that was rolled back its peers tell once more.
+        let cannot_be_told = matches!(mark, Mark::Incomplete);
+        self.mark_path(mark).try_exists().unwrap_or(cannot_be_told)
     }
 
     /// It is so from now on, also after a restart.
@@ -490,6 +493,18 @@ mod tests {
             local.close(&store, &checkpoints).unwrap();
             assert_eq!(is_clean(), !gives_up);
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_may_be_incomplete_counts_as_such() {
+        let dir = tempfile::tempdir().unwrap();
+        let (local, _claim) = local(dir.path()).await;
+        assert!(!local.is_marked(Mark::Incomplete));
+        let path = local.mark_path(Mark::Incomplete);
+        make_dir(path.parent().unwrap()).unwrap();
+        // It leads to itself, so nobody can look at it.
+        std::os::unix::fs::symlink(&path, &path).unwrap();
+        assert!(local.is_marked(Mark::Incomplete));
     }
 
     #[tokio::test(flavor = "multi_thread")]
