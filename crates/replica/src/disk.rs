@@ -115,6 +115,8 @@ struct State {
     n_installing: u64,
     /// How often a replica's rows were found to be other than those of its peers.
     doubted: BTreeMap<u64, u32>,
+    /// Replicas whose indexes could not be read, or written to.
+    failed_indexes: BTreeSet<u64>,
     /// Nobody votes but the replicas of this group.
     held_but: Option<ShardId>,
     /// The journal is being collected,
@@ -508,6 +510,16 @@ impl Disk {
         let count = state.doubted.entry(replica).or_default();
         *count += 1;
         *count
+    }
+
+    /// A replica's index could not be read, or written to.
+    pub(crate) fn index_failed(&self, replica: u64) {
+        self.lock().failed_indexes.insert(replica);
+    }
+
+    /// Whether that was so since it was asked last.
+    pub(crate) fn did_index_fail(&self, replica: u64) -> bool {
+        self.lock().failed_indexes.remove(&replica)
     }
 
     /// The rate at which bodies may come from peers.

@@ -168,6 +168,14 @@ impl Local {
                 if !store.verify(&mut visit).map_err(bad)? {
                     return Err(Distrust::Damaged("it misses its digest".into()));
                 }
+                if self.disk.did_index_fail(self.replica) {
+                    // Why only then: it is as much again to read, and what is damaged there is found when it
+                    // is wanted. Trusted once more, it would fail at the same place again and again.
+                    let mut visit = || {
+                        seen.fetch_add(1, Ordering::Relaxed);
+                    };
+                    store.verify_places(&mut visit).map_err(bad)?;
+                }
                 comparison.finish().ok()
             }
         };
@@ -559,6 +567,26 @@ mod tests {
         }
         let (_store, checkpoints) = local.open(&claim.log).await.unwrap();
         assert_eq!(checkpoints.end_and_dirty_keys(), Some((0, vec![vec![1]])), "it is used");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_index_that_failed_is_read_whole_before_it_is_trusted_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (local, claim) = local(dir.path()).await;
+        let newest = || generations(&local.disk.index_dir(0)).pop();
+        drop(local.open(&claim.log).await.unwrap());
+        assert_eq!(newest(), Some(1));
+        // The place of a body, without a checksum that fits.
+        let index = index::open(&local.disk.index_dir(0).join("1"), 1 << 20).unwrap();
+        let place = [&b"l"[..], &[7; 32]].concat();
+        index.write(vec![(place, Some(b"rotten".to_vec()))]).unwrap();
+        index.flush().unwrap();
+        drop(index);
+        drop(local.open(&claim.log).await.unwrap());
+        assert_eq!(newest(), Some(1), "nobody looked there");
+        local.disk.index_failed(0);
+        drop(local.open(&claim.log).await.unwrap());
+        assert_eq!(newest(), Some(2), "it is built anew");
     }
 
     #[tokio::test(start_paused = true)]

@@ -547,6 +547,10 @@ async fn restart(inner: Weak<Inner>, core: Arc<Core>, why: String) {
     }
     tracing::warn!(shard = %strong.config.shard, replica = strong.config.replica_id, why,
         "replica is restarted");
+    if core.applying.store().is_damaged() {
+        // Order: before it is opened again.
+        core.claim.disk.index_failed(core.claim.replica);
+    }
     take(&strong);
     let before = strong.status.borrow().clone();
     tell(&strong, Status { role: Role::Stopped, is_starting: true, failed: Some(why), ..before });
