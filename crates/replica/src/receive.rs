@@ -21,6 +21,8 @@ use crate::state::Snapshot;
 #[derive(Default)]
 pub(crate) struct Receiving {
     parts: Vec<(PathBuf, u64)>,
+    /// What is to be sent of them.
+    missing_bytes: u64,
     /// Files that were here did not verify: all are to be sent.
     is_own_doubted: bool,
 }
@@ -68,6 +70,7 @@ impl Receiving {
         }
         let mut have = Vec::new();
         self.parts.clear();
+        self.missing_bytes = 0;
         for (name, len) in offer.parts {
             let path = dir.join(name);
             let (mut found, n_names) =
@@ -81,6 +84,7 @@ impl Receiving {
                 found = take_own(&path, len);
             }
             have.put_u64(found);
+            self.missing_bytes = self.missing_bytes.saturating_add(len - found);
             self.parts.push((path, len));
         }
         Ok(have.into())
@@ -159,8 +163,12 @@ pub(crate) async fn begin(core: &Core, meta: Bytes) -> Result<Bytes, PeerError> 
         // Why: openraft may not have looked at its files yet.
         return Err(refused("a snapshot is being installed"));
     }
-    let dir = incoming(core);
-    let begin = move || receiving.begin(&dir, meta);
+    let (dir, disk) = (incoming(core), core.claim.disk.clone());
+    let begin = move || {
+        let have = receiving.begin(&dir, meta)?;
+        let has_room = disk.has_room_for_snapshot(receiving.missing_bytes);
+        if has_room { Ok(have) } else { Err(refused("there is no room for the snapshot")) }
+    };
     core.claim.disk.blocking().run(begin).await.map_err(refused)?
 }
 
@@ -259,6 +267,7 @@ mod tests {
         let incoming = dir.path().join("incoming");
         let mut receiving = Receiving::default();
         assert_eq!(receiving.begin(&incoming, offer.clone()).unwrap(), whole);
+        assert_eq!(receiving.missing_bytes, 0);
         assert!(receiving.end(offer.clone()).is_ok());
         std::fs::remove_dir_all(&incoming).unwrap();
         let mut bytes = std::fs::read(&part.path).unwrap();
@@ -267,6 +276,7 @@ mod tests {
         assert_eq!(receiving.begin(&incoming, offer.clone()).unwrap(), whole);
         assert!(receiving.end(offer.clone()).is_err());
         assert_eq!(receiving.begin(&incoming, offer).unwrap(), nothing);
+        assert_eq!(receiving.missing_bytes, part.len);
     }
 
     #[test]

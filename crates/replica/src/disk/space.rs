@@ -101,6 +101,13 @@ impl Disk {
         is_elsewhere || self.free_bytes() > bytes + kept_free
     }
 
+    /// Whether so much of a snapshot may come from a peer. Why not the last of what there is: all indexes
+    /// here would find none, and replicas stop whose rows wait too long for theirs.
+    pub(crate) fn has_room_for_snapshot(&self, bytes: u64) -> bool {
+        let is_elsewhere = self.options.storage.is_some();
+        is_elsewhere || self.free_bytes() > bytes.saturating_add(INDEX_ROOM_BYTES)
+    }
+
     fn free_bytes(&self) -> u64 {
         let usage = match self.apart().has_others() {
             true => self.lately(),
@@ -157,6 +164,8 @@ mod tests {
         let options = DiskOptions { journal, has_others: true, ..DiskOptions::default() };
         let disk = Disk::open(dir.path(), options).unwrap();
         assert!(disk.takes_rows() && disk.usage().unwrap().total_bytes > 0);
+        let all_bytes = disk.usage().unwrap().total_bytes;
+        assert!(disk.has_room_for_snapshot(0) && !disk.has_room_for_snapshot(all_bytes));
         let (go, may_go) = channel::<()>();
         let apart = disk.apart().clone();
         let silent = tokio::spawn(async move {
