@@ -11,6 +11,7 @@ use mailbox::RowDigest;
 use crate::codec::{BadBytes, Reader};
 use crate::core::Core;
 use crate::handler::{bad, refused};
+use crate::local::Mark;
 use crate::raft::LogId;
 use crate::status::Role;
 use crate::wire::kind;
@@ -156,6 +157,13 @@ impl Core {
         }
         tracing::error!(%shard, replica, "rows differ from a majority's: index is built anew");
         disk.found_bad_index(replica);
+        // Why: garbage collection asked these rows which bodies are needed. Why not alone: who may lack some
+        // does not lead, and nobody else could.
+        if self.status().voters.len() > 1
+            && let Err(error) = self.applying.local.mark(Mark::Incomplete)
+        {
+            tracing::error!(%shard, replica, %error, "cannot be marked as incomplete");
+        }
         if let Err(error) = self.applying.local.doubt_index() {
             tracing::error!(%shard, replica, %error, "index cannot be marked as doubted");
         }

@@ -379,6 +379,27 @@ async fn two(line: &Arc<Line>, dir: &Path) -> (Replica, Replica) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whose_rows_were_wrong_is_incomplete_until_all_bodies_are_looked_for() {
+    let (line, dir) = (Arc::<Line>::default(), tempfile::tempdir().unwrap());
+    let (_leader, other) = two(&line, dir.path()).await;
+    let core = other.core().unwrap();
+    let is_told = || core.status().voters.len() == 2 && core.status().applied > 0;
+    until(is_told, "it knows its peer").await;
+    let local = core.applying.local.clone();
+    let applied = core.applying.store().applied();
+    core.applying.samples.note(applied.log_id, applied.digest);
+    let digest = mailbox::codec::encode(&applied.digest);
+    let mut told = applied.log_id.unwrap().index.to_be_bytes().to_vec();
+    told.push(digest.len() as u8);
+    told.extend(digest);
+    assert!(!local.is_marked(Mark::Incomplete));
+    core.serve_rebuild(told.into()).unwrap();
+    assert!(local.is_marked(Mark::Incomplete), "what was collected is not known");
+    drop(core);
+    until(|| !local.is_marked(Mark::Incomplete), "it is whole again").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_lacks_bodies_is_not_handed_leadership() {
     let (line, dir) = (Arc::<Line>::default(), tempfile::tempdir().unwrap());
     let (leader, other) = two(&line, dir.path()).await;
