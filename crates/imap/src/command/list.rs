@@ -15,9 +15,6 @@ use crate::parse::{Given, List};
 use crate::respond;
 use crate::work::{Ending, Next, Work, misplaced};
 
-/// RFC 5258 3.5: names that match lie below.
-const CHILD_INFO: &str = " (\"CHILDINFO\" (\"SUBSCRIBED\"))";
-
 /// Lists mailboxes.
 struct Listing {
     asked: Asked,
@@ -40,12 +37,12 @@ struct Left {
     before: Option<MailboxName>,
     /// Names of mailboxes, where names above others are wanted.
     known: BTreeSet<MailboxName>,
-    subscriptions: Subscriptions,
+    matches: Matches,
 }
 
-/// What an account is subscribed to, as one LIST sees it.
+/// The names that the selection options select, as one LIST sees them; none if there are no options.
 #[derive(Default)]
-struct Subscriptions {
+struct Matches {
     all: BTreeSet<MailboxName>,
     /// Those that do not get a line of their own.
     unlisted: BTreeSet<MailboxName>,
@@ -53,7 +50,7 @@ struct Subscriptions {
     with_child_info: bool,
 }
 
-impl Subscriptions {
+impl Matches {
     /// RFC 5258 3.5: a name above a match is told with CHILDINFO; one that is no match itself only if
     /// there is something below it that is not listed as well.
     fn tells_of_names_below(&self, name: &MailboxName) -> bool {
@@ -83,48 +80,62 @@ fn special_use(of: SpecialUse) -> &'static str {
 }
 
 impl Asked {
-    fn is_recursive(&self) -> bool {
-        self.list.recursive_match && self.list.select_subscribed
+    /// Whether the selection options select names at all.
+    fn is_selective(&self) -> bool {
+        self.list.select_subscribed || self.list.select_special_use
     }
 
-    fn is_of_use(&self, info: &MailboxInfo) -> bool {
-        !self.list.select_special_use || info.special_use.is_some()
+    /// Whether they select names without a mailbox, which have no use.
+    fn selects_names(&self) -> bool {
+        self.list.select_subscribed && !self.list.select_special_use
+    }
+
+    fn selects(&self, info: &MailboxInfo) -> bool {
+        (info.subscribed || !self.list.select_subscribed)
+            && (info.special_use.is_some() || !self.list.select_special_use)
+    }
+
+    /// RFC 5258 3.5: names that match lie below.
+    fn child_info(&self) -> &'static str {
+        match (self.list.select_subscribed, self.list.select_special_use) {
+            (true, true) => " (\"CHILDINFO\" (\"SUBSCRIBED\" \"SPECIAL-USE\"))",
+            (false, true) => " (\"CHILDINFO\" (\"SPECIAL-USE\"))",
+            _ => " (\"CHILDINFO\" (\"SUBSCRIBED\"))",
+        }
     }
 
     fn left(&self, infos: Vec<MailboxInfo>, names: Vec<MailboxName>) -> Left {
-        let subscriptions = self.subscriptions(&infos, &names);
-        let known = infos.iter().map(|info| info.name.clone()).filter(|_| self.is_recursive());
+        let names = if self.selects_names() { names } else { Vec::new() };
+        let matches = self.matches(&infos, &names);
+        let is_recursive = self.list.recursive_match;
+        let known = infos.iter().filter(|_| is_recursive).map(|info| info.name.clone());
         let known = known.collect();
-        let tells_names = self.list.select_subscribed && !self.list.select_special_use;
-        let names = if tells_names { names } else { Vec::new() };
         let (infos, names) = (infos.into_iter(), names.into_iter());
-        Left { infos, names, before: None, known, subscriptions }
+        Left { infos, names, before: None, known, matches }
     }
 
-    fn subscriptions(&self, infos: &[MailboxInfo], names: &[MailboxName]) -> Subscriptions {
-        let mut subscriptions =
-            Subscriptions { with_child_info: self.is_recursive(), ..Subscriptions::default() };
-        if !self.list.select_subscribed {
-            return subscriptions;
+    fn matches(&self, infos: &[MailboxInfo], names: &[MailboxName]) -> Matches {
+        let with_child_info = self.list.recursive_match;
+        let mut matches = Matches { with_child_info, ..Matches::default() };
+        if !self.is_selective() {
+            return matches;
         }
-        let mailboxes = infos.iter().filter(|info| info.subscribed);
-        let mailboxes = mailboxes.map(|info| (&info.name, self.is_of_use(info)));
-        let others = names.iter().map(|name| (name, !self.list.select_special_use));
-        for (name, is_of_use) in mailboxes.chain(others) {
-            subscriptions.all.insert(name.clone());
-            if !is_of_use || !self.patterns.match_name(name) {
-                subscriptions.unlisted.insert(name.clone());
+        let mailboxes = infos.iter().filter(|info| self.selects(info)).map(|info| &info.name);
+        for name in mailboxes.chain(names) {
+            matches.all.insert(name.clone());
+            if !self.patterns.match_name(name) {
+                matches.unlisted.insert(name.clone());
             }
         }
-        subscriptions
+        matches
     }
 
-    fn tell_mailbox(&self, cx: &mut Context, info: &MailboxInfo, subscriptions: &Subscriptions) {
-        if !self.is_of_use(info) || !self.patterns.match_name(&info.name) {
+    fn tell_mailbox(&self, cx: &mut Context, info: &MailboxInfo, matches: &Matches) {
+        if !self.patterns.match_name(&info.name) {
             return;
         }
-        let child_info = subscriptions.tells_of_names_below(&info.name);
-        let is_selected = !self.list.select_subscribed || info.subscribed;
+        let child_info = matches.tells_of_names_below(&info.name);
+        let is_selected = self.selects(info);
         if is_selected || child_info {
             self.write_mailbox(cx, info, child_info);
         }
@@ -135,9 +146,9 @@ impl Asked {
     }
 
     /// A name without a mailbox.
-    fn tell_name(&self, cx: &mut Context, name: &MailboxName, subscriptions: &Subscriptions) {
-        let is_subscribed = subscriptions.all.contains(name);
-        let child_info = subscriptions.tells_of_names_below(name);
+    fn tell_name(&self, cx: &mut Context, name: &MailboxName, matches: &Matches) {
+        let is_subscribed = matches.all.contains(name);
+        let child_info = matches.tells_of_names_below(name);
         if !self.patterns.match_name(name) || !(is_subscribed || child_info) {
             return;
         }
@@ -145,7 +156,7 @@ impl Asked {
         // RFC 9051 6.3.9.5. Why never the other: above each mailbox is one, if only a \Noselect one.
         let _ = write!(cx.out, "* LIST (\\HasNoChildren \\NonExistent{subscribed}) ");
         write_name(cx, name);
-        cx.out.text(if child_info { CHILD_INFO } else { "" });
+        cx.out.text(if child_info { self.child_info() } else { "" });
         cx.out.text("\r\n");
     }
 
@@ -157,7 +168,7 @@ impl Asked {
         known: &BTreeSet<MailboxName>,
     ) -> Vec<MailboxName> {
         let mut names = vec![name.clone()];
-        let mut above = name.parent().filter(|_| self.is_recursive());
+        let mut above = name.parent().filter(|_| self.list.recursive_match);
         while let Some(name) = above {
             if before.is_some_and(|before| *before == name || before.is_below(&name)) {
                 break;
@@ -185,9 +196,7 @@ impl Asked {
         cx.out.text(&flags.join(" "));
         cx.out.text(") ");
         write_name(cx, &info.name);
-        if child_info {
-            cx.out.text(CHILD_INFO);
-        }
+        cx.out.text(if child_info { self.child_info() } else { "" });
         cx.out.text("\r\n");
     }
 }
@@ -240,14 +249,14 @@ impl Listing {
     fn tell(&mut self, cx: &mut Context) -> Next {
         let Self { asked, left: Some(left) } = self else { return misplaced() };
         for info in left.infos.by_ref() {
-            asked.tell_mailbox(cx, &info, &left.subscriptions);
+            asked.tell_mailbox(cx, &info, &left.matches);
             if cx.out.is_full() {
                 return Next::More;
             }
         }
         for name in left.names.by_ref() {
             for name in asked.with_names_above(&name, left.before.as_ref(), &left.known) {
-                asked.tell_name(cx, &name, &left.subscriptions);
+                asked.tell_name(cx, &name, &left.matches);
             }
             left.before = Some(name);
             if cx.out.is_full() {

@@ -14,7 +14,7 @@ pub(crate) struct List {
     pub(crate) select_subscribed: bool,
     /// Only mailboxes with a special use.
     pub(crate) select_special_use: bool,
-    /// Also names above those selected.
+    /// Also names above those selected. Invariant: one of the two before is said as well.
     pub(crate) recursive_match: bool,
     pub(crate) return_subscribed: bool,
     pub(crate) return_status: Vec<StatusItem>,
@@ -36,8 +36,9 @@ pub(super) fn parse(cursor: &mut Cursor<'_>) -> Parsed<List> {
         list.is_extended = true;
         cursor.list(|cursor| selection(cursor, &mut list))?;
         cursor.space()?;
-        if list.recursive_match && !list.select_subscribed {
-            return Err(Fault::Bad("RECURSIVEMATCH needs SUBSCRIBED"));
+        // RFC 5258 3.1: it makes no sense alone, or with REMOTE only.
+        if list.recursive_match && !list.select_subscribed && !list.select_special_use {
+            return Err(Fault::Bad("RECURSIVEMATCH needs SUBSCRIBED or SPECIAL-USE"));
         }
     }
     let reference = cursor.pattern()?;
