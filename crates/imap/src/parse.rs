@@ -224,9 +224,9 @@ fn authenticate(cursor: &mut Cursor<'_>) -> Parsed<Command> {
 }
 
 fn login(cursor: &mut Cursor<'_>) -> Parsed<Command> {
-    let name = cursor.astring()?.into_owned();
+    let name = cursor.credential()?.into_owned();
     cursor.space()?;
-    let password = cursor.astring()?.into_owned();
+    let password = cursor.credential()?.into_owned();
     let name = String::from_utf8(name).map_err(|_| Fault::Bad("the name is not UTF-8"))?;
     Ok(Command::Login { name, password })
 }
@@ -237,4 +237,21 @@ fn enable(cursor: &mut Cursor<'_>) -> Parsed<Command> {
         names.push(cursor.word("capability expected")?);
     }
     Ok(Command::Enable(names))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_only_be_a_name_or_a_password_is_one() {
+        let read = |text: &str| command(text.as_bytes(), &Enabled::default(), '/');
+        for password in ["50%", "*", "a\\b", "(x)", "p{5}x", "~{", "a\"b", "}]"] {
+            let login = Command::Login { name: "DOM\\ann".into(), password: password.into() };
+            assert_eq!(read(&format!("LOGIN DOM\\ann {password}")), Ok(login), "{password}");
+        }
+        for wrong in ["LOGIN a", "LOGIN a b c", "LOGIN a \"b", "LOGIN a {b", "LOGIN a \"b\"c"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
 }

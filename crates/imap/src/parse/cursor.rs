@@ -342,6 +342,16 @@ impl<'a> Cursor<'a> {
         if atom.is_empty() { Err(Fault::Bad("string expected")) } else { Ok(Cow::Borrowed(atom)) }
     }
 
+    /// A name or password of LOGIN. Why more than an astring: neither a list nor a pattern can stand there,
+    /// and people and scripts write passwords as they are.
+    pub(crate) fn credential(&mut self) -> Parsed<Cow<'a, [u8]>> {
+        if matches!(self.peek(), Some(b'"' | b'{')) {
+            return self.string();
+        }
+        let word = self.take(|byte| byte.is_ascii_graphic() || byte >= 0x80);
+        if word.is_empty() { Err(Fault::Bad("string expected")) } else { Ok(Cow::Borrowed(word)) }
+    }
+
     /// An astring that is UTF-8.
     pub(crate) fn text(&mut self) -> Parsed<String> {
         let octets = self.astring()?.into_owned();
