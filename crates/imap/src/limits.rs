@@ -45,6 +45,9 @@ pub(crate) const PATTERN_BYTES_MAX: usize = 32 * 1024;
 /// Limit: characters of the patterns of one LIST that lie behind a wildcard, all together: each is compared
 /// with each character of each name. A level of a name has at most 255.
 pub(crate) const WILD_CHARS_MAX: usize = 512;
+/// Limit: characters of names and patterns compared before other sessions have their turn, some milliseconds.
+/// All names of an account have 3 MiB, so the longest patterns would take seconds.
+pub(crate) const COMPARED_AT_ONCE: usize = 4 * 1024 * 1024;
 /// Limit: ranges of UIDs in all keys of one search together, some 11 octets each: more do not fit into one
 /// question (16 MiB).
 pub(crate) const SEARCH_RANGES_MAX: usize = 1_000_000;

@@ -343,6 +343,10 @@ impl Session {
                 self.phase = Phase::Work(current, Wait::Nothing);
                 return self.cx.out.pop().map(Step::Send);
             }
+            Next::Yield => {
+                self.phase = Phase::Work(current, Wait::Nothing);
+                return Some(Step::Yield);
+            }
             Next::Input => {
                 self.phase = Phase::Work(current, Wait::Input);
                 // Input may have come already.

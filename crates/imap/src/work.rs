@@ -11,7 +11,8 @@ use crate::refuse;
 
 /// A command that is being worked off.
 pub(crate) trait Work: Send {
-    /// Begins (with `None`), or goes on after a reply, or (with `None`) after [`Next::More`].
+    /// Begins (with `None`), or goes on after a reply, or (with `None`) after [`Next::More`] and
+    /// [`Next::Yield`].
     fn go_on(&mut self, cx: &mut Context, reply: Option<Reply>) -> Next;
 
     /// Goes on with input, after [`Next::Input`]; called again when input or news came.
@@ -54,6 +55,8 @@ pub(crate) enum Next {
     Ask(Question),
     /// To go on once what was written is sent.
     More,
+    /// To go on once other sessions had their turn.
+    Yield,
     /// Input, or news.
     Input,
     /// Nothing: it is over.

@@ -37,6 +37,8 @@ struct Left {
     before: Option<MailboxName>,
     /// Names of mailboxes, where names above others are wanted.
     known: BTreeSet<MailboxName>,
+    /// Of those that match, which may not get a line of their own: still to be looked at.
+    unlisted: std::vec::IntoIter<MailboxName>,
     matches: Matches,
 }
 
@@ -110,22 +112,17 @@ impl Asked {
         let is_recursive = self.list.recursive_match;
         let known = infos.iter().filter(|_| is_recursive).map(|info| info.name.clone());
         let known = known.collect();
+        let unlisted: Vec<_> = matches.all.iter().filter(|_| is_recursive).cloned().collect();
         let (infos, names) = (infos.into_iter(), names.into_iter());
-        Left { infos, names, before: None, known, matches }
+        Left { infos, names, before: None, known, unlisted: unlisted.into_iter(), matches }
     }
 
     fn matches(&self, infos: &[MailboxInfo], names: &[MailboxName]) -> Matches {
         let with_child_info = self.list.recursive_match;
         let mut matches = Matches { with_child_info, ..Matches::default() };
-        if !self.is_selective() {
-            return matches;
-        }
-        let mailboxes = infos.iter().filter(|info| self.selects(info)).map(|info| &info.name);
-        for name in mailboxes.chain(names) {
-            matches.all.insert(name.clone());
-            if !self.patterns.match_name(name) {
-                matches.unlisted.insert(name.clone());
-            }
+        if self.is_selective() {
+            let mailboxes = infos.iter().filter(|info| self.selects(info)).map(|info| &info.name);
+            matches.all = mailboxes.chain(names).cloned().collect();
         }
         matches
     }
@@ -248,10 +245,21 @@ pub(super) fn write_name(cx: &mut Context, name: &MailboxName) {
 impl Listing {
     fn tell(&mut self, cx: &mut Context) -> Next {
         let Self { asked, left: Some(left) } = self else { return misplaced() };
+        for name in left.unlisted.by_ref() {
+            if !asked.patterns.match_name(&name) {
+                left.matches.unlisted.insert(name);
+            }
+            if asked.patterns.need_rest() {
+                return Next::Yield;
+            }
+        }
         for info in left.infos.by_ref() {
             asked.tell_mailbox(cx, &info, &left.matches);
             if cx.out.is_full() {
                 return Next::More;
+            }
+            if asked.patterns.need_rest() {
+                return Next::Yield;
             }
         }
         for name in left.names.by_ref() {
@@ -261,6 +269,9 @@ impl Listing {
             left.before = Some(name);
             if cx.out.is_full() {
                 return Next::More;
+            }
+            if asked.patterns.need_rest() {
+                return Next::Yield;
             }
         }
         Next::Done(Ending::ok("done"))

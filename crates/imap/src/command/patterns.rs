@@ -1,8 +1,10 @@
 //! What LIST and LSUB are asked for: names with wildcards (RFC 9051 6.3.9).
 
+use std::cell::Cell;
+
 use mailbox::MailboxName;
 
-use crate::limits::WILD_CHARS_MAX;
+use crate::limits::{COMPARED_AT_ONCE, WILD_CHARS_MAX};
 
 /// A reference and a pattern, ready to match.
 struct Pattern {
@@ -17,6 +19,8 @@ struct Pattern {
 pub(super) struct Patterns {
     patterns: Vec<Pattern>,
     separator: char,
+    /// Characters compared since others had their turn.
+    n_compared: Cell<usize>,
 }
 
 impl Patterns {
@@ -34,12 +38,22 @@ impl Patterns {
             left.is_some()
         };
         let patterns = patterns.iter().flat_map(forms).map(|form| Pattern::new(&form));
-        Self { patterns: patterns.filter(fits).collect(), separator }
+        let patterns = patterns.filter(fits).collect();
+        Self { patterns, separator, n_compared: Cell::new(0) }
     }
 
     /// Whether nothing can match.
     pub(super) fn is_empty(&self) -> bool {
         self.patterns.is_empty()
+    }
+
+    /// Whether so much was compared that others are to have their turn. Says so once.
+    pub(super) fn need_rest(&self) -> bool {
+        let need_rest = self.n_compared.get() >= COMPARED_AT_ONCE;
+        if need_rest {
+            self.n_compared.set(0);
+        }
+        need_rest
     }
 
     /// Whether a name matches.
@@ -50,6 +64,8 @@ impl Patterns {
     /// Of how many levels is the longest name that matches, this one or one above it?
     pub(super) fn n_levels(&self, name: &MailboxName) -> Option<usize> {
         let joined: Vec<char> = name.join(self.separator).chars().collect();
+        let n_wild: usize = self.patterns.iter().map(|pattern| 1 + pattern.wild.len()).sum();
+        self.n_compared.set(self.n_compared.get() + joined.len() * n_wild);
         let n_levels = |pattern: &Pattern| pattern.n_levels(name, &joined, self.separator);
         self.patterns.iter().filter_map(n_levels).max()
     }
