@@ -18,6 +18,10 @@ pub trait Source {
     /// Visits rows with `from <= key < to` in ascending order until `visit` gives false.
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool);
 
+    /// Told now and then amid work that reads no rows. Where nobody waits for what comes of it any more, a
+    /// source may end the work here, by unwinding.
+    fn pause(&self) {}
+
     /// Briefs that were kept, if none of the rows they were made of has changed.
     fn briefs(&self, _block: &Block) -> Option<Bytes> {
         None

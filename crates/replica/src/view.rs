@@ -66,7 +66,8 @@ impl View {
             .map_err(|panic| ViewLost(crate::state::words(&*panic)))
     }
 
-    /// The same for as long as somebody waits for it, which is asked at each row and each chunk.
+    /// The same for as long as somebody waits for it, which is asked at each row and each chunk, and where
+    /// the query pauses.
     pub fn read_while<T>(
         &self,
         is_wanted: &dyn Fn() -> bool,
@@ -110,6 +111,10 @@ impl Source for Wanted<'_> {
             self.look();
             visit(key, value)
         });
+    }
+
+    fn pause(&self) {
+        self.look();
     }
 
     fn briefs(&self, block: &Block) -> Option<Bytes> {
@@ -258,7 +263,7 @@ mod tests {
     use crate::local::Local;
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_read_that_nobody_waits_for_ends_at_the_next_row_or_chunk() {
+    async fn a_read_that_nobody_waits_for_ends_at_the_next_row_or_chunk_or_pause() {
         let dir = tempfile::tempdir().unwrap();
         Disk::format(dir.path()).unwrap();
         let journal = journal::Options { reserve_segments: 0, ..journal::Options::default() };
@@ -277,6 +282,8 @@ mod tests {
         });
         assert_eq!(read, Err(ViewLost("nobody waits for it".into())));
         assert_eq!(n_looks.get(), 3);
+        let read = view.read_while(&|| false, |rows, _| rows.pause());
+        assert_eq!(read, Err(ViewLost("nobody waits for it".into())));
         assert_eq!(view.read_while(&|| true, |rows, _| rows.row(b"b")), Ok(None));
     }
 

@@ -141,8 +141,8 @@ pub(super) fn answer(rows: &dyn Source, query: &Thread) -> Result<Answer, Refusa
     // Why: where several messages have one id, it is the first one's.
     found.sort_unstable_by_key(|message| message.uid);
     let nodes = match query.by {
-        ThreadBy::OrderedSubject => ordered_subject(found),
-        ThreadBy::References => references::threads(found, room)?,
+        ThreadBy::OrderedSubject => ordered_subject(found, &|| rows.pause()),
+        ThreadBy::References => references::threads(found, room, &|| rows.pause())?,
     };
     let from = query.from as usize;
     let page: Vec<ThreadNode> = nodes.iter().skip(from).take(THREADED_MAX).copied().collect();
@@ -153,11 +153,12 @@ pub(super) fn answer(rows: &dyn Source, query: &Thread) -> Result<Answer, Refusa
 }
 
 /// RFC 5256 3: messages of one base subject; the first is the parent of the others.
-fn ordered_subject(mut found: Vec<Message>) -> Vec<ThreadNode> {
+fn ordered_subject(mut found: Vec<Message>, pause: &dyn Fn()) -> Vec<ThreadNode> {
     found.sort_by_key(|message| (message.sent_unix_s, message.uid));
     let mut threads: Vec<Vec<Uid>> = Vec::new();
     let mut by_subject: BTreeMap<String, usize> = BTreeMap::new();
     for message in found {
+        pause();
         let at = *by_subject.entry(message.subject).or_insert(threads.len());
         if at == threads.len() {
             threads.push(Vec::new());

@@ -26,14 +26,20 @@ struct Container {
 const CONTAINER_BYTES: usize = size_of::<Container>() + size_of::<usize>();
 
 /// Containers by number; the messages they refer to by number, too.
-struct Forest {
+struct Forest<'p> {
     messages: Vec<Message>,
     containers: Vec<Container>,
+    /// Called for each of them in each step: a million take seconds.
+    pause: &'p dyn Fn(),
 }
 
 /// The threads, each from its root down; refused if there is no room for all that is referred to.
-pub(super) fn threads(messages: Vec<Message>, mut room: Room) -> Result<Vec<ThreadNode>, Refusal> {
-    let mut forest = Forest { messages, containers: Vec::new() };
+pub(super) fn threads(
+    messages: Vec<Message>,
+    mut room: Room,
+    pause: &dyn Fn(),
+) -> Result<Vec<ThreadNode>, Refusal> {
+    let mut forest = Forest { messages, containers: Vec::new(), pause };
     forest.link(&mut room)?;
     let roots: Vec<usize> =
         (0..forest.containers.len()).filter(|at| forest.containers[*at].parent.is_none()).collect();
@@ -43,7 +49,7 @@ pub(super) fn threads(messages: Vec<Message>, mut room: Room) -> Result<Vec<Thre
     Ok(forest.flatten(roots))
 }
 
-impl Forest {
+impl Forest<'_> {
     fn add(&mut self) -> usize {
         self.containers.push(Container::default());
         self.containers.len() - 1
@@ -64,6 +70,7 @@ impl Forest {
         self.containers.resize_with(known.len(), Container::default);
         let by_id = |id: &IdHash| known.binary_search(id).expect("all ids are known");
         for number in 0..self.messages.len() {
+            (self.pause)();
             let references = std::mem::take(&mut self.messages[number].references);
             let own = self.messages[number].id.as_ref().map(by_id);
             let own = match own.filter(|at| self.containers[*at].message.is_none()) {
@@ -142,6 +149,7 @@ impl Forest {
     fn prune(&mut self, roots: Vec<usize>) -> Vec<usize> {
         // From the leaves up, so that what takes a dummy's place is pruned already.
         for at in self.below(&roots).into_iter().rev() {
+            (self.pause)();
             let children = std::mem::take(&mut self.containers[at].children);
             let mut kept = Vec::with_capacity(children.len());
             for child in children {
@@ -179,6 +187,7 @@ impl Forest {
     /// Steps 4 and 6: siblings by sent date, a dummy by its first child; then by number.
     fn sorted(&mut self, mut roots: Vec<usize>) -> Vec<usize> {
         for at in self.below(&roots).into_iter().rev() {
+            (self.pause)();
             let mut children = std::mem::take(&mut self.containers[at].children);
             children.sort_by_key(|child| self.date(*child));
             self.containers[at].children = children;
@@ -214,6 +223,7 @@ impl Forest {
     fn gather_subjects(&mut self, roots: Vec<usize>) -> Vec<usize> {
         let mut by_subject: BTreeMap<String, usize> = BTreeMap::new();
         for &root in &roots {
+            (self.pause)();
             let (subject, has_re) = self.subject(root);
             if subject.is_empty() {
                 continue;
@@ -229,6 +239,7 @@ impl Forest {
         let mut gone: BTreeSet<usize> = BTreeSet::new();
         let mut dummies = Vec::new();
         for &root in &roots {
+            (self.pause)();
             let (subject, has_re) = self.subject(root);
             let there = by_subject.get(&subject).copied();
             let Some(there) = there.filter(|there| *there != root && !gone.contains(&root)) else {
@@ -286,6 +297,8 @@ impl Forest {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
     use crate::ids::Uid;
     use crate::query::sort::GATHERED_BYTES_MAX;
@@ -303,7 +316,7 @@ mod tests {
     }
 
     fn threads_of(messages: Vec<Message>) -> Vec<ThreadNode> {
-        threads(messages, Room(GATHERED_BYTES_MAX)).expect("they fit")
+        threads(messages, Room(GATHERED_BYTES_MAX), &|| {}).expect("they fit")
     }
 
     fn depth(nodes: &[ThreadNode], uid: u32) -> Option<u32> {
@@ -353,7 +366,10 @@ mod tests {
         let messages: Vec<Message> = (11..=1010).map(letter).collect();
         let mut room = Room(GATHERED_BYTES_MAX / 1000);
         room.take(messages.iter().map(Message::n_bytes).sum()).expect("they fit");
-        assert!(threads(messages, room).is_ok());
+        let n_pauses = Cell::new(0);
+        let pause = || n_pauses.set(n_pauses.get() + 1);
+        assert!(threads(messages, room, &pause).is_ok());
+        assert!(n_pauses.get() >= 4 * 1000, "{n_pauses:?}");
     }
 
     #[test]
@@ -365,7 +381,7 @@ mod tests {
                 message(uid, &nowhere)
             };
             let room = Room(GATHERED_BYTES_MAX / 1000);
-            let threads = threads((1..=100).map(letter).collect(), room);
+            let threads = threads((1..=100).map(letter).collect(), room, &|| {});
             assert_eq!(matches!(threads, Err(Refusal::Limit(_))), is_refused, "{n_further}");
         }
     }
