@@ -207,7 +207,8 @@ impl Append {
         let bad = Ending::bad("line end or a message expected behind the message");
         match input.gather(LINE_BYTES_MAX) {
             Gathered::Nothing => Next::Input,
-            Gathered::Line => match (self.is_in_utf8, input.take_command().as_slice()) {
+            // Spaces at the end are forgiven, as those of other commands are.
+            Gathered::Line => match (self.is_in_utf8, input.take_command().trim_ascii_end()) {
                 (false, b"") | (true, b")") => self.commit(cx),
                 _ => self.give_up(bad),
             },

@@ -54,6 +54,11 @@ impl Idling {
     }
 }
 
+/// Spaces at the end are forgiven, as those of commands are.
+fn is_done(line: &[u8]) -> bool {
+    line.trim_ascii_end().eq_ignore_ascii_case(b"DONE")
+}
+
 /// Arrivals that another command's response told of are told once more (RFC 3501 5.2 lets a server send data
 /// at any time). Why: Thunderbird goes for new mail when NOOP or IDLE tells of it, and passes over EXISTS in
 /// the responses to STORE, COPY, MOVE and FETCH.
@@ -85,7 +90,7 @@ impl Work for Idling {
         match input.gather(EARLY_LINE_BYTES_MAX) {
             Gathered::Nothing if std::mem::take(&mut self.rests) => Next::Input,
             Gathered::Nothing => self.begin_news(cx, Tell::Heard),
-            Gathered::Line if input.command().eq_ignore_ascii_case(b"DONE") => {
+            Gathered::Line if is_done(input.command()) => {
                 input.take_command();
                 Next::Done(Ending::ok("done"))
             }
