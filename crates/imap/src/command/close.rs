@@ -1,9 +1,10 @@
 //! CLOSE and UNSELECT (RFC 9051 6.4.1, 6.4.2).
 
 use mailbox::dialogue::{Question, Reply};
-use mailbox::{Command, Outcome, Slices, command::Expunge};
+use mailbox::{Command, Outcome, Refusal, Slices, command::Expunge};
 
 use crate::context::Context;
+use crate::refuse;
 use crate::work::{Ending, Next, Work, misplaced};
 
 /// Leaves the mailbox, expunging or not.
@@ -52,6 +53,14 @@ impl Work for Closing {
             // RFC 7162 3.2.8: no HIGHESTMODSEQ, for nobody was told what is gone.
             Some(Reply::Done) => Next::Done(Ending::ok("done")),
             _ => misplaced(),
+        }
+    }
+
+    /// RFC 9051 6.4.1 has no NO: a mailbox that is gone is left as any other.
+    fn refused(&mut self, cx: &mut Context, refusal: Refusal) -> Next {
+        match refusal {
+            Refusal::NoSuchMailbox => Self::leave(cx),
+            refusal => Next::Done(refuse::refusal(&refusal)),
         }
     }
 }
