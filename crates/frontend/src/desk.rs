@@ -591,7 +591,7 @@ fn account_of_query(query: &Query) -> Option<AccountId> {
         Query::Mailbox(mailbox) | Query::Open(mailbox, _) => Some(mailbox.account),
         Query::Uids(uids) => Some(uids.of.account),
         Query::Messages(messages) | Query::Bodies(messages) => Some(messages.of.account),
-        Query::Vanished(vanished) | Query::News(vanished, _) => Some(vanished.of.account),
+        Query::Vanished(vanished) | Query::News(vanished, ..) => Some(vanished.of.account),
         Query::Search(search) => Some(search.of.account),
         Query::Sort(sort) => Some(sort.of.account),
         Query::Thread(thread) => Some(thread.of.account),

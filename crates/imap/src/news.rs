@@ -4,7 +4,7 @@
 use mailbox::command::OfMailbox;
 use mailbox::dialogue::{Question, Reply, Trouble};
 use mailbox::query::{Messages, Vanished};
-use mailbox::{Answer, MessageRecord, Query, Refusal, Uid, UidSet};
+use mailbox::{Answer, MessageRecord, ModSeq, Query, Refusal, Uid, UidSet};
 
 use crate::context::Context;
 use crate::number_set::intersect;
@@ -37,16 +37,22 @@ enum Step {
         heard: u64,
         first_page: Option<u64>,
     },
-    /// Expunges not told yet, and the messages that are told then.
+    /// Expunges not told yet, and what comes then.
     Expunges {
         left: UidSet,
         heard: u64,
-        then: Page,
+        then: Then,
     },
 }
 
-/// Messages that changed, ascending, and where to go on.
-type Page = (Vec<MessageRecord>, Option<Uid>);
+/// What comes behind expunges that are told.
+#[derive(Debug)]
+enum Then {
+    /// Messages that changed, ascending, and where to go on.
+    Messages(Vec<MessageRecord>, Option<Uid>),
+    /// The expunges behind this mod-sequence.
+    More(ModSeq),
+}
 
 /// What was asked for together with a command: news of a mailbox of which this had been heard.
 #[derive(Clone, Copy)]
@@ -105,13 +111,14 @@ impl News {
 
     fn answered(&mut self, cx: &mut Context, answer: Answer) -> Next {
         match (&self.step, answer) {
-            (Step::Asked { heard, .. }, Answer::News(gone, records, next)) => {
+            (Step::Asked { heard, .. }, Answer::News(gone, records, next, up_to)) => {
                 let heard = *heard;
                 let Some(selected) = &cx.selected else { return Self::done() };
                 // Why only known ones: all in a range were asked about, and some may have been told by the
                 // command that this ends.
                 let gone = intersect(&gone, &selected.view.uids());
-                self.tell_expunges(cx, &gone, heard, (records, next))
+                let then = up_to.map_or(Then::Messages(records, next), Then::More);
+                self.tell_expunges(cx, &gone, heard, then)
             }
             (Step::Asked { .. }, Answer::Messages(records, next)) => {
                 self.tell_messages(cx, &records, next)
@@ -120,7 +127,7 @@ impl News {
         }
     }
 
-    fn tell_expunges(&mut self, cx: &mut Context, left: &UidSet, heard: u64, then: Page) -> Next {
+    fn tell_expunges(&mut self, cx: &mut Context, left: &UidSet, heard: u64, then: Then) -> Next {
         let (out, selected, enabled) = cx.parts();
         let Some(selected) = selected else { return Self::done() };
         let n_before = left.n_uids();
@@ -131,7 +138,14 @@ impl News {
             self.step = Step::Expunges { left, heard, then };
             return Next::More;
         }
-        let (records, next) = then;
+        let (records, next) = match then {
+            Then::Messages(records, next) => (records, next),
+            Then::More(modseq) => {
+                selected.vanished_modseq = selected.vanished_modseq.max(modseq.value());
+                self.step = Step::Asked { heard, first_page: None };
+                return Next::Ask(Question::Query(query(selected, self.tell)));
+            }
+        };
         // Why also what came meanwhile: expunges and the first page were read at the same moment.
         selected.vanished_modseq = selected.vanished_modseq.max(heard).max(greatest(&records));
         selected.unsure_of_expunges = false;
@@ -202,7 +216,7 @@ fn query(selected: &Selected, tell: Tell) -> Query {
             known: selected.view.span(),
             uid_validity: Some(selected.uid_validity),
         };
-        return Query::News(vanished, messages);
+        return Query::News(vanished, messages, true);
     }
     Query::Messages(messages)
 }
@@ -290,7 +304,7 @@ impl Work for News {
 
 #[cfg(test)]
 mod tests {
-    use mailbox::{AccountId, MailboxId, MailboxInfo, MailboxName, ModSeq, UidValidity};
+    use mailbox::{AccountId, MailboxId, MailboxInfo, MailboxName, UidValidity};
 
     use super::*;
 
@@ -328,7 +342,7 @@ mod tests {
         selected.view.append(&runs(10_000));
         assert!(ahead(&selected, Tell::Heard).is_none(), "nothing was heard of");
         selected.unsure_of_expunges = true;
-        let Some((_, Query::News(vanished, _))) = ahead(&selected, Tell::Heard) else {
+        let Some((_, Query::News(vanished, _, true))) = ahead(&selected, Tell::Heard) else {
             panic!("it is asked about with a command")
         };
         let last = Uid::new(19_999).expect("a UID");

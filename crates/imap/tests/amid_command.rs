@@ -107,7 +107,7 @@ fn how_many_messages_there_are_is_told_though_the_next_page_of_them_does_not_com
         }
         let mut reply = store.reply(question);
         // As if no more fitted into a page.
-        if let Reply::Answer(Answer::News(_, records, next)) = &mut reply {
+        if let Reply::Answer(Answer::News(_, records, next, _)) = &mut reply {
             *next = records.get(2).map(|record| record.uid);
             records.truncate(2);
         }
@@ -118,6 +118,42 @@ fn how_many_messages_there_are_is_told_though_the_next_page_of_them_does_not_com
     let said =
         say(&mut client, &mut store, "d NOOP\r\n", &mut |_, store, question| store.reply(question));
     assert!(said.contains("* 3 EXISTS\r\n"), "{said}");
+}
+
+#[test]
+fn expunges_that_come_in_parts_are_all_told() {
+    let mut store = Store::new();
+    let raws = vec![b"a: b\r\n\r\nc".to_vec(); 4];
+    store.append("INBOX", &raws, &Flags::default());
+    let mut client = client(&mut store);
+    let (account, mailbox) = (ACCOUNT, store.of("INBOX").mailbox);
+    let second = UidSet::range(Uid::new(2).unwrap(), Uid::new(2).unwrap());
+    let third = UidSet::range(Uid::new(3).unwrap(), Uid::new(3).unwrap());
+    let mut behind_second = None;
+    for uids in [&second, &third] {
+        let uids = uids.clone();
+        let gone = command::Expunge { account, mailbox, uids, only_deleted: false };
+        store.apply(Command::Expunge(gone), &[]);
+        behind_second = behind_second.or(Some(info(&store, "INBOX").highest_modseq));
+    }
+    store.append("INBOX", &raws[..1], &Flags::default());
+    let mut asked = Vec::new();
+    let said = say(&mut client, &mut store, "c NOOP\r\n", &mut |_, store, question| {
+        asked.push(store.summary(&question));
+        let mut reply = store.reply(question);
+        // As if no more fitted into a part.
+        if let Reply::Answer(Answer::News(gone, records, _, up_to)) = &mut reply
+            && asked.len() == 1
+        {
+            (*gone, *up_to) = (second.clone(), behind_second);
+            records.clear();
+        }
+        reply
+    });
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    assert!(asked[1].starts_with("news: vanished INBOX since 3 of 1:4; "), "{asked:?}");
+    assert!(said.starts_with("* 2 EXPUNGE\r\n* 2 EXPUNGE\r\n* 3 EXISTS\r\n"), "{said}");
+    assert!(said.ends_with("c OK done\r\n"), "{said}");
 }
 
 #[test]

@@ -71,9 +71,15 @@ pub enum Answer {
     /// ChangedRows, up to which change, and whether there are more.
     #[n(15)]
     ChangedRows(#[n(0)] Vec<MovedRow>, #[n(1)] u64, #[n(2)] bool),
-    /// News: which messages are gone, messages ascending by UID, and where to go on with these.
+    /// News: which messages are gone, messages ascending by UID, and where to go on with these. Or, in parts:
+    /// some that are gone, no messages, and up to which mod-sequence these are all.
     #[n(16)]
-    News(#[n(0)] UidSet, #[n(1)] Vec<MessageRecord>, #[n(2)] Option<Uid>),
+    News(
+        #[n(0)] UidSet,
+        #[n(1)] Vec<MessageRecord>,
+        #[n(2)] Option<Uid>,
+        #[cbor(n(3), default)] Option<ModSeq>,
+    ),
     /// Holds.
     #[n(17)]
     Holds(#[n(0)] bool),

@@ -56,7 +56,7 @@ impl FirstTold {
     pub fn concerns(query: &Query, answer: &Answer) -> bool {
         match answer {
             Answer::Messages(..) if matches!(query, Query::Bodies(_)) => false,
-            Answer::Messages(records, _) | Answer::News(_, records, _) => {
+            Answer::Messages(records, _) | Answer::News(_, records, ..) => {
                 records.iter().any(|record| record.recent)
             }
             Answer::Mailbox(info) | Answer::Opened(info, ..) => info.n_recent > 0,
@@ -71,8 +71,8 @@ impl FirstTold {
         self.enter(term);
         match (query, answer) {
             (
-                Query::Messages(asked) | Query::News(_, asked),
-                Answer::Messages(records, _) | Answer::News(_, records, _),
+                Query::Messages(asked) | Query::News(_, asked, _),
+                Answer::Messages(records, _) | Answer::News(_, records, ..),
             ) => self.settle_records(asked, records),
             (_, Answer::Mailbox(info) | Answer::Opened(info, ..)) => self.settle_info(info),
             (_, Answer::Mailboxes(infos, _)) => {

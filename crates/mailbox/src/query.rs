@@ -101,9 +101,10 @@ pub enum Query {
     /// The rows of an account that is leaving which changed after so many changes.
     #[n(15)]
     ChangedRows(#[n(0)] AccountId, #[n(1)] u64),
-    /// What became of a mailbox since: expunges and messages, of the same moment.
+    /// What became of a mailbox since: expunges and messages, of the same moment. Whoever can goes on from
+    /// part to part where there are very many expunges; who does not say so gets them all at once.
     #[n(16)]
-    News(#[n(0)] Vanished, #[n(1)] Messages),
+    News(#[n(0)] Vanished, #[n(1)] Messages, #[cbor(n(2), default)] bool),
     /// Whether an account refers to a chunk, from messages that were expunged lately too.
     #[n(17)]
     Holds(#[n(0)] AccountId, #[n(1)] Digest),
@@ -418,7 +419,7 @@ impl Query {
             Self::Mailbox(named) | Self::Open(named, _) => Some(named.account),
             Self::Uids(query) => Some(query.of.account),
             Self::Messages(query) | Self::Bodies(query) => Some(query.of.account),
-            Self::Vanished(query) | Self::News(query, _) => Some(query.of.account),
+            Self::Vanished(query) | Self::News(query, ..) => Some(query.of.account),
             Self::Search(query) => Some(query.of.account),
             Self::Sort(query) => Some(query.of.account),
             Self::Thread(query) => Some(query.of.account),
@@ -453,7 +454,7 @@ pub(crate) fn answer(
         Query::Uids(query) => uids::answer(rows, query),
         Query::Messages(query) | Query::Bodies(query) => messages::answer(rows, query),
         Query::Vanished(query) => vanished::answer(rows, query),
-        Query::News(vanished, messages) => news(rows, vanished, messages),
+        Query::News(vanished, messages, in_parts) => news(rows, vanished, messages, *in_parts),
         Query::Search(query) => search::answer(rows, bodies, query),
         Query::Sort(query) => sort::answer(rows, query),
         Query::Thread(query) => thread::answer(rows, query),
@@ -461,11 +462,19 @@ pub(crate) fn answer(
     }
 }
 
-fn news(rows: &dyn Source, gone: &Vanished, changed: &Messages) -> Result<Answer, Refusal> {
-    match (vanished::answer(rows, gone)?, messages::answer(rows, changed)?) {
-        (Answer::Vanished(gone), Answer::Messages(messages, next)) => {
-            Ok(Answer::News(gone, messages, next))
-        }
+fn news(
+    rows: &dyn Source,
+    gone: &Vanished,
+    changed: &Messages,
+    in_parts: bool,
+) -> Result<Answer, Refusal> {
+    let (gone, up_to) = vanished::part(rows, gone, in_parts)?;
+    if up_to.is_some() {
+        // Why no messages: they come with the last part, for both are to be of the same moment.
+        return Ok(Answer::News(gone, Vec::new(), None, up_to));
+    }
+    match messages::answer(rows, changed)? {
+        Answer::Messages(messages, next) => Ok(Answer::News(gone, messages, next, None)),
         // Why: what is refused came back above.
         _ => Err(Refusal::NoSuchMailbox),
     }

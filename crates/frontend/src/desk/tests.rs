@@ -474,7 +474,7 @@ async fn what_cannot_be_found_out_is_not_asked_again_at_once() {
     };
     let begun = Instant::now();
     for _ in 0..4 {
-        let news = Query::News(vanished.clone(), changed.clone());
+        let news = Query::News(vanished.clone(), changed.clone(), true);
         assert!(matches!(desk.answer(Question::Query(news)).await, Reply::Trouble(_)));
         assert_eq!(desk.next_change().await.of, of, "as IDLE is told, which asks again");
     }

@@ -71,7 +71,7 @@ fn of_query(store: &Store, query: &Query) -> String {
             vanished.since,
             vanished.known
         ),
-        Query::News(vanished, messages) => {
+        Query::News(vanished, messages, _) => {
             let changed = of_query(store, &Query::Messages(messages.clone()));
             format!("news: {}; {changed}", of_query(store, &Query::Vanished(vanished.clone())))
         }
