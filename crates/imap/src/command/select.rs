@@ -40,7 +40,8 @@ pub(super) struct Selecting {
     rest: Option<Uid>,
     /// Its first unseen message, where that is known.
     unseen: Option<Uid>,
-    /// What the client that comes back knows and is still there.
+    /// What the client that comes back may know, and may have missed changes of. Why not only what is still
+    /// there: in a mailbox full of gaps that is megabytes in the question for each page.
     known: UidSet,
 }
 
@@ -180,7 +181,6 @@ impl Selecting {
         if !gone.is_empty() {
             let _ = write!(cx.out, "* VANISHED (EARLIER) {gone}\r\n");
         }
-        self.known = intersect(&self.known, &there);
         self.ask_changed(cx)
     }
 
