@@ -7,7 +7,6 @@ use mailbox::query::{Messages, Vanished};
 use mailbox::{Answer, MessageRecord, ModSeq, Query, Refusal, Uid, UidSet};
 
 use crate::context::Context;
-use crate::number_set::intersect;
 use crate::output::Output;
 use crate::refuse;
 use crate::selected::{Selected, Told};
@@ -116,7 +115,7 @@ impl News {
                 let Some(selected) = &cx.selected else { return Self::done() };
                 // Why only known ones: all in a range were asked about, and some may have been told by the
                 // command that this ends.
-                let gone = intersect(&gone, &selected.view.uids());
+                let gone = selected.view.known(&gone);
                 let then = up_to.map_or(Then::Messages(records, next), Then::More);
                 self.tell_expunges(cx, &gone, heard, then)
             }

@@ -12,7 +12,7 @@ use mailbox::{
 
 use crate::context::Enabled;
 use crate::limits::OWN_CHANGES_MAX;
-use crate::number_set::{NumberSet, intersect};
+use crate::number_set::NumberSet;
 use crate::output::Output;
 use crate::respond::flags;
 use crate::view::View;
@@ -111,10 +111,10 @@ impl Selected {
     /// message has (RFC 9051 9: `seq-number`).
     pub(crate) fn resolve(&self, uid: bool, set: &NumberSet) -> Result<UidSet, &'static str> {
         if uid {
-            return Ok(intersect(&self.named(set), &self.view.uids()));
+            return Ok(self.view.known(&self.named(set)));
         }
         let Some(ranges) = set.ranges(self.view.len()) else {
-            return Ok(intersect(&self.saved, &self.view.uids()));
+            return Ok(self.view.known(&self.saved));
         };
         if ranges.iter().any(|range| range.0 == 0 || range.1 > self.view.len()) {
             return Err("no such message");
@@ -141,7 +141,7 @@ impl Selected {
 
     /// How many known messages are `\Recent`.
     pub(crate) fn n_recent(&self) -> u64 {
-        intersect(&self.recent, &self.view.uids()).n_uids()
+        self.view.known(&self.recent).n_uids()
     }
 
     /// `\Recent` from this UID on, up to another.
@@ -271,7 +271,7 @@ impl Selected {
     pub(crate) fn expunge(&mut self, out: &mut Output, enabled: Enabled, uids: &UidSet) {
         let mut n_gone = 0;
         if enabled.qresync {
-            let known = intersect(uids, &self.view.uids());
+            let known = self.view.known(uids);
             if !known.is_empty() {
                 let _ = write!(out, "* VANISHED {known}\r\n");
             }

@@ -40,6 +40,19 @@ impl View {
         set(self.runs.iter().map(|run| (run.first, run.last)))
     }
 
+    /// Those of these UIDs that the client knows. Why not all cut against them: commands name a few, and a
+    /// mailbox full of gaps has hundreds of thousands of runs.
+    pub(crate) fn known(&self, uids: &UidSet) -> UidSet {
+        let mut known = Vec::new();
+        for (first, last) in uids.ranges().iter().map(|range| (range.0.value(), range.1.value())) {
+            let start = self.runs.partition_point(|run| run.last < first);
+            for run in self.runs[start..].iter().take_while(|run| run.first <= last) {
+                known.push((run.first.max(first), run.last.min(last)));
+            }
+        }
+        set(known.into_iter())
+    }
+
     /// The range in which all of them lie.
     pub(crate) fn span(&self) -> UidSet {
         let ends = self.runs.first().zip(self.runs.last());
@@ -172,6 +185,8 @@ mod tests {
             let inside_spans: Vec<u32> =
                 list.iter().copied().filter(|uid| spans.contains(Uid::new(*uid).unwrap())).collect();
             prop_assert_eq!(inside_spans, picked.clone());
+            let named: Vec<u32> = list.iter().copied().filter(|uid| inside(*uid)).collect();
+            prop_assert_eq!(view.known(&set(ranges.iter().copied())), uids(&named));
             let seqnums = view.seqnums(&uids(&picked));
             let numbers: Vec<u32> = seqnums.iter().flat_map(|(a, b)| *a..=*b).collect();
             let wanted: Vec<u32> = (1..=list.len() as u32).filter(|n| inside(*n)).collect();

@@ -5,7 +5,6 @@ use mailbox::{ModSeq, Query, SearchKey, Uid, UidSet, query};
 
 use crate::context::Context;
 use crate::limits::SEARCH_RANGES_MAX;
-use crate::number_set::intersect;
 use crate::parse::{Fault, Key, Parsed};
 use crate::selected::Selected;
 
@@ -56,7 +55,7 @@ impl Finding {
         (uids, modseq, next): (UidSet, Option<ModSeq>, Option<Uid>),
     ) -> Option<Question> {
         let mut ranges = self.found.ranges().to_vec();
-        let known = intersect(&uids, &cx.selected().view.uids());
+        let known = cx.selected().view.known(&uids);
         ranges.extend_from_slice(known.ranges());
         self.found = UidSet::from_ranges(ranges);
         self.modseq = self.modseq.max(modseq);
