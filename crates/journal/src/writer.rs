@@ -275,8 +275,8 @@ impl Writer {
         }
         let file = self.start_threads().and_then(|()| {
             self.in_flight.wait_for_turn();
-            let name = segment::name(self.open.segment);
-            self.in_flight.file(|| self.shared.storage.open(&name))
+            // Why named only now: mostly a file of a frame before is free.
+            self.in_flight.file(|| self.shared.storage.open(&segment::name(self.open.segment)))
         });
         match file {
             Ok(file) => Some(file),
