@@ -32,7 +32,7 @@ pub(crate) struct InFlight {
     inner: Mutex<Inner>,
     /// There is something to sync, or there never will be again.
     work: Condvar,
-    /// A frame was answered.
+    /// A frame was answered that was the last one, or one of as many as there may be.
     answered: Condvar,
     /// A sync that takes so long is overlapped.
     overlap_from: Duration,
@@ -70,6 +70,12 @@ enum Stage {
 impl Inner {
     fn is_empty(&self) -> bool {
         self.frames.is_empty() && !self.is_answering
+    }
+
+    /// Whether somebody may have waited for the frame that was answered now. Else the writer waits for the
+    /// clock.
+    fn is_awaited(&self) -> bool {
+        self.is_empty() || self.frames.len() + 1 >= OVERLAP_MAX as usize
     }
 
     fn measure(&mut self, took: Duration) {
@@ -260,7 +266,9 @@ impl InFlight {
             inner.n_blobs -= n_blobs;
             inner.durable = durable;
             inner.files.push(file);
-            self.answered.notify_all();
+            if inner.is_awaited() {
+                self.answered.notify_all();
+            }
         }
     }
 }
