@@ -24,6 +24,9 @@ use crate::storage::StorageFile;
 /// 5 ms the third brought 8 % more deliveries than two, with smaller frames and so 9 % more CPU for each; a
 /// fourth brought 3 %, and more is left to be cut off when the power goes.
 pub(crate) const OVERLAP_MAX: u32 = 3;
+/// So many requests are worth a sync beside as many others as there may be. For fewer one less is under way:
+/// where cores are short, frames of one entry take more of them than they save time.
+const CROWD: usize = 2;
 /// How much one sync counts for what a sync takes.
 const SMOOTHING: u32 = 4;
 
@@ -137,12 +140,16 @@ impl InFlight {
     }
 
     /// Waits until it is time for another frame: the beginnings of syncs are spread evenly over the time
-    /// that one takes, so that frames stay as large as they may be.
-    pub fn wait_for_turn(&self) {
+    /// that one takes, so that frames stay as large as they may be, and further apart while few wait
+    /// (`n_waiting`).
+    pub fn wait_for_turn(&self, n_waiting: impl Fn() -> usize) {
         let mut inner = self.lock();
         loop {
-            let due = inner.last_begin + inner.sync_time / OVERLAP_MAX;
             let now = Instant::now();
+            let soon = inner.last_begin + inner.sync_time / OVERLAP_MAX;
+            let late = inner.last_begin + inner.sync_time / (OVERLAP_MAX - 1);
+            // Why asked only then: until then it does not matter.
+            let due = if now < soon || n_waiting() >= CROWD { soon } else { late };
             let is_full = inner.frames.len() >= OVERLAP_MAX as usize;
             if inner.is_empty() || (!is_full && now >= due) {
                 return;

@@ -118,6 +118,11 @@ impl Queue {
         self.lock().n_bytes
     }
 
+    /// Requests that nobody took yet.
+    pub fn n_waiting(&self) -> usize {
+        self.lock().requests.len()
+    }
+
     pub fn close(&self) {
         self.lock().closed = true;
         self.wake.notify_all();

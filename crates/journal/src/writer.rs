@@ -77,7 +77,7 @@ impl Writer {
     /// The writer thread.
     pub fn run(mut self) {
         loop {
-            self.in_flight.wait_for_turn();
+            self.in_flight.wait_for_turn(|| self.shared.queue.n_waiting());
             let options = &self.shared.options;
             let patience = if self.is_marked() { options.probe_after } else { options.mark_after };
             match self.shared.queue.take(patience) {
@@ -209,7 +209,7 @@ impl Writer {
 
     /// Writes as many requests as fit in one frame, and sees to it that they are synced and answered.
     fn commit_frame(&mut self, waiting: &mut VecDeque<Waiting>) {
-        let file = self.file_in_flight();
+        let file = self.file_in_flight(waiting.len());
         let mut encoder =
             Encoder::new(self.shared.salt(self.open.segment), self.open.segment, self.open.end);
         let group = self.fill(&mut encoder, waiting);
@@ -266,15 +266,16 @@ impl Writer {
         }
     }
 
-    /// A file for a frame that is synced beside others, if this disk is one whose syncs take long.
-    fn file_in_flight(&mut self) -> Option<Arc<dyn StorageFile>> {
+    /// A file for a frame that is synced beside others, if this disk is one whose syncs take long. So many
+    /// requests wait for it.
+    fn file_in_flight(&mut self, n_waiting: usize) -> Option<Arc<dyn StorageFile>> {
         let sync_time = self.in_flight.sync_time();
         self.shared.sync_time_us.store(sync_time.as_micros() as u64, Relaxed);
         if !self.shared.options.threaded || !self.in_flight.is_overlapped() {
             return None;
         }
         let file = self.start_threads().and_then(|()| {
-            self.in_flight.wait_for_turn();
+            self.in_flight.wait_for_turn(|| n_waiting);
             // Why named only now: mostly a file of a frame before is free.
             self.in_flight.file(|| self.shared.storage.open(&segment::name(self.open.segment)))
         });
