@@ -22,7 +22,7 @@ use crate::checkpoint::{Checkpoint, Part};
 use crate::codec::{self, BadBytes, Reader};
 use crate::confirm::Memory;
 use crate::feeds::Feeding;
-use crate::pace::{Followers, Following, Paced, SLOW_DISK, size_bytes};
+use crate::pace::{Followers, Following, Paced, size_bytes};
 use crate::pipeline::{AppendResult, Pipeline, Sparing};
 use crate::raft::{LogId, Member, Types, Vote};
 use crate::state::{Applying, Snapshot};
@@ -82,10 +82,10 @@ impl Network {
         self.patience + Duration::from_millis((n_bytes * 1000 / BYTES_PER_SECOND) as u64)
     }
 
-    /// Whether the own disk is one whose syncs take long.
-    fn is_slow_to_sync(&self) -> bool {
+    /// How long a sync of the own disk takes.
+    fn own_sync(&self) -> Duration {
         let applying = self.applying.upgrade();
-        applying.is_some_and(|applying| applying.local.disk.journal().sync_time() >= SLOW_DISK)
+        applying.map_or(Duration::ZERO, |applying| applying.local.disk.journal().sync_time())
     }
 
     /// Refuses files that are not as they were written or lack rows, and has them written anew: what is
@@ -174,7 +174,7 @@ impl Peer {
             let followers = &peer.network.followers;
             followers.answered(peer.id, called.is_ok());
             if has_entries {
-                followers.synced(peer.id, begun.elapsed(), peer.network.is_slow_to_sync());
+                followers.synced(peer.id, begun.elapsed(), peer.network.own_sync());
             }
             let meta = called.map_err(rpc_error)?.meta;
             let response = wire::read_append_response(meta).map_err(bad_bytes)?;
