@@ -1,5 +1,6 @@
 //! The `rookery` binary: storage node, frontend, operator's tool and demo in one.
 
+mod allocator;
 mod demo;
 mod descriptors;
 mod logging;
@@ -11,7 +12,7 @@ use clap::{Parser, Subcommand};
 
 /// Why not the system's: it took a sixth of what a delivery costs in all processes.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::Allocator = allocator::Allocator;
 
 unsafe extern "C" {
     /// mimalloc.h; the package leaves it out.
