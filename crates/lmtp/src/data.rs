@@ -6,6 +6,8 @@
 
 use memchr::memchr2;
 
+const LINE_END: &[u8] = b"\r\n";
+
 /// Reads a message to its end.
 #[derive(Debug, Default)]
 pub(crate) struct DataReader {
@@ -36,15 +38,28 @@ impl DataReader {
         let mut used = 0;
         let limit = out.len() + room;
         while used < input.len() && out.len() < limit && self.state != State::End {
-            if self.state == State::Line {
-                let rest = &input[used..];
-                let rest = &rest[..rest.len().min(limit - out.len())];
-                let run = memchr2(b'\r', b'\n', rest).unwrap_or(rest.len());
-                out.extend_from_slice(&rest[..run]);
-                used += run;
-                if run == rest.len() {
+            match self.state {
+                State::LineStart if !matches!(input[used], b'.' | b'\r' | b'\n') => {
+                    self.state = State::Line;
                     continue;
                 }
+                State::Line => {
+                    let rest = &input[used..];
+                    let rest = &rest[..rest.len().min(limit - out.len())];
+                    let run = memchr2(b'\r', b'\n', rest).unwrap_or(rest.len());
+                    // Why together: nearly all lines end so.
+                    let is_ended = rest[run..].starts_with(LINE_END);
+                    let n = if is_ended { run + LINE_END.len() } else { run };
+                    out.extend_from_slice(&rest[..n]);
+                    used += n;
+                    if is_ended {
+                        self.state = State::LineStart;
+                    }
+                    if is_ended || n == rest.len() {
+                        continue;
+                    }
+                }
+                _ => {}
             }
             self.step(input[used], out);
             used += 1;
@@ -68,7 +83,7 @@ impl DataReader {
         self.state = match (self.state, octet) {
             (State::LineStart, b'.') => State::Dot,
             (State::Cr, b'\n') => {
-                out.extend_from_slice(b"\r\n");
+                out.extend_from_slice(LINE_END);
                 State::LineStart
             }
             (State::DotCr, b'\n') => State::End,
