@@ -88,6 +88,9 @@ impl Line {
 
     fn push(&mut self, text: &str) {
         for c in text.chars() {
+            if self.is_full() {
+                return;
+            }
             if c.is_whitespace() || c.is_control() {
                 self.has_gap = true;
                 continue;
