@@ -235,6 +235,7 @@ fn read_past(
             let scan = Scan { file, disk: replay.disk, segment: *segment };
             outlines.insert(*segment, scan.outline()?);
         }
+        past.end_idle_before(files, &outlines, (log_start, &*replay))?;
         past.replay(files, &outlines, (log_start, last), replay)?;
     }
     Ok(past)
@@ -292,6 +293,28 @@ impl Past {
                 self.endings.push(Ending::Sealed(*segment, durable, bodies));
             }
         }
+        Ok(())
+    }
+
+    /// The segment that the newest one was about to take the place of when a crash came. Where no log needs
+    /// anything before the newest one it is not among those that are replayed, but goes all the same: it has no
+    /// footer, which scrub would take for damage.
+    fn end_idle_before(
+        &mut self,
+        files: &SegmentFiles<'_>,
+        outlines: &BTreeMap<SegmentId, Outline>,
+        (log_start, replay): (SegmentId, &Replay),
+    ) -> Result<(), Error> {
+        let Some(segment) = files.ids.range(..log_start).next_back().copied() else {
+            return Ok(());
+        };
+        let stated = next_states(files, outlines, (segment, replay.disk))?;
+        if stated.is_none_or(|end| end.segment >= segment) {
+            return Ok(());
+        }
+        let scan = Scan { file: &*files.open(segment)?, disk: replay.disk, segment };
+        let before = end_before_idle(&scan, &scan.outline()?, &replay.recovered)?;
+        self.endings.extend(before.map(|_| Ending::Deleted(segment)));
         Ok(())
     }
 
