@@ -76,8 +76,8 @@ impl Dirty {
         self.old.push(Run::new(self.young.drain().map(|(key, _)| key).collect()));
     }
 
-    /// What was taken and could not be written changed as well. Why no look at any key: whoever commits waits
-    /// for this.
+    /// What was taken and could not be written changed as well. Why no look at any key but the young: whoever
+    /// commits waits for this.
     pub fn give_back(&mut self, mut taken: Self) {
         taken.old.append(&mut self.old);
         self.old = taken.old;
