@@ -119,8 +119,8 @@ pub(crate) struct Spares<'a> {
 }
 
 impl Spares<'_> {
-    /// Takes away what a crash left of files that were being made: segments that do not count yet, and reserves
-    /// whose space was not all taken. Whoever opens a journal asks for it before anything is made.
+    /// Takes away what a crash left of files that were being made: segments that do not count yet, and
+    /// reserves whose space was not all taken. Whoever opens a journal asks for it before anything is made.
     pub fn clear(&self) -> Result<(), Error> {
         for name in self.storage.list().map_err(Error::io("list"))? {
             if is_unfinished(&name) || (is_reserve(&name) && self.is_short(&name)?) {
