@@ -23,7 +23,7 @@ use crate::codec::{self, BadBytes, Reader};
 use crate::confirm::Memory;
 use crate::feeds::Feeding;
 use crate::pace::{Followers, Following, Paced, size_bytes};
-use crate::pipeline::{AppendResult, Pipeline, Sparing};
+use crate::pipeline::{AppendResult, Pipeline};
 use crate::raft::{LogId, Member, Types, Vote};
 use crate::state::{Applying, Snapshot};
 use crate::wire::{self, kind};
@@ -297,8 +297,7 @@ impl RaftNetworkV2<Types> for Peer {
         }
         let mut pipeline = Pipeline::new(self.clone());
         let paced = Paced::new(input, self.id, self.network.followers.clone());
-        let requests = Sparing::new(paced);
-        let answers = requests.map(move |request| pipeline.append(request)).buffered(PIPELINE_MAX);
+        let answers = paced.map(move |request| pipeline.append(request)).buffered(PIPELINE_MAX);
         let answers: BoxStream<'s, AppendResult> = Box::pin(answers);
         std::future::ready(Ok(answers)).boxed()
     }

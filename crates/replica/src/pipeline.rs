@@ -1,21 +1,19 @@
 //! One stream of appends to one follower: several under way, and none for nothing.
 //!
-//! openraft makes a request without entries whenever more is committed and there is nothing else to
+//! openraft sends a request without entries whenever more is committed and there is nothing else to
 //! say, which is after almost every entry. A follower is in no hurry to hear that, so such a request
-//! waits a moment; when one with entries comes meanwhile, that carries the news, and nothing is sent or
-//! answered in the place of the other one: openraft counts what a follower has, not answers.
+//! waits a moment; when one with entries comes meanwhile, that carries the news and answers for both.
 //! Nor does each request with entries say what else is committed: a follower that hears of several
 //! entries at once applies them at once.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_util::Stream;
 use openraft::errors::RPCError;
-use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
-use tokio::time::{Instant, Sleep, sleep_until};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, StreamAppendResult};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
 
 use crate::network::Peer;
 use crate::pace::size_bytes;
@@ -29,78 +27,11 @@ const UNTOLD_BYTES_MAX: usize = 256 << 10;
 
 pub(crate) type AppendResult = Result<StreamAppendResult<Types>, RPCError<Types>>;
 
-/// The requests for one follower, without those whose news travel with others.
-pub(crate) struct Sparing<S> {
-    requests: S,
-    is_begun: bool,
-    has_ended: bool,
-    /// The last request without entries, as long as it waits.
-    news: Option<AppendEntriesRequest<Types>>,
-    /// It goes alone then.
-    until: Instant,
-    /// Wakes up then, or sooner. Why it stays: most news never wait to the end.
-    alarm: Option<Pin<Box<Sleep>>>,
-}
-
-impl<S> Sparing<S> {
-    pub fn new(requests: S) -> Self {
-        let (news, until, alarm) = (None, Instant::now(), None);
-        Self { requests, is_begun: false, has_ended: false, news, until, alarm }
-    }
-
-    /// Ends when the news have waited long enough.
-    fn poll_until(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let until = self.until;
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(until)));
-        loop {
-            ready!(alarm.as_mut().poll(context));
-            if Instant::now() >= until {
-                return Poll::Ready(());
-            }
-            alarm.as_mut().reset(until);
-        }
-    }
-}
-
-impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Stream for Sparing<S> {
-    type Item = AppendEntriesRequest<Types>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = &mut *self;
-        while !this.has_ended {
-            match Pin::new(&mut this.requests).poll_next(context) {
-                // Why not the first: it asks where the follower is.
-                Poll::Ready(Some(request)) if this.is_begun && request.entries.is_empty() => {
-                    if this.news.is_none() {
-                        this.until = Instant::now() + NEWS_WAIT_MAX;
-                    }
-                    this.news = Some(request);
-                }
-                Poll::Ready(Some(request)) => {
-                    this.is_begun = true;
-                    // Invariant: it was made later, so it says all that is committed.
-                    this.news = None;
-                    return Poll::Ready(Some(request));
-                }
-                Poll::Ready(None) => this.has_ended = true,
-                Poll::Pending => break,
-            }
-        }
-        // Why at once at the end: openraft takes a stream whose last request was not answered for one that
-        // got nowhere.
-        if this.news.is_some() && !this.has_ended {
-            ready!(this.poll_until(context));
-        }
-        match this.news.take() {
-            None if !this.has_ended => Poll::Pending,
-            news => Poll::Ready(news),
-        }
-    }
-}
-
 /// See the module.
 pub(crate) struct Pipeline {
     peer: Peer,
+    is_begun: bool,
+    waiting: Option<Waiting>,
     told: Option<Told>,
 }
 
@@ -112,22 +43,49 @@ struct Told {
     n_bytes: usize,
 }
 
+/// A request without entries that was not sent yet, as the next request sees it.
+struct Waiting {
+    until: Instant,
+    taken: oneshot::Sender<Fate>,
+}
+
+/// Tells whether the request that took a waiting one along succeeded.
+type Fate = oneshot::Receiver<bool>;
+
 impl Pipeline {
     pub fn new(peer: Peer) -> Self {
-        Self { peer, told: None }
+        Self { peer, is_begun: false, waiting: None, told: None }
     }
 
-    /// Takes the next request; each is sent in the order of the calls.
+    /// Takes the next request; each is sent in the order of the calls, unless it waits.
     pub fn append(
         &mut self,
         mut request: AppendEntriesRequest<Types>,
     ) -> impl Future<Output = AppendResult> + Send + use<> {
-        self.tell_less(&mut request);
+        // Why not the first: it asks where the follower is.
+        let is_news = self.is_begun && request.entries.is_empty();
+        self.is_begun = true;
         let prev = request.prev_log_id;
         let last = request.entries.last().map(|entry| entry.log_id).or(prev);
-        // Order: queued before this returns.
-        let answer = self.peer.append(request);
-        async move { answer.await.map(|response| response.into_stream_result(prev, last)) }
+        let (until, before) = self.take_waiting();
+        let answer: Pin<Box<dyn Future<Output = Response> + Send>> = if is_news {
+            let (taken, is_taken) = oneshot::channel();
+            self.waiting = Some(Waiting { until, taken });
+            Box::pin(Later { peer: self.peer.clone(), request, until, is_taken }.wait())
+        } else {
+            self.tell_less(&mut request);
+            // Order: queued before this returns.
+            Box::pin(self.peer.append(request))
+        };
+        async move {
+            let response = answer.await;
+            if let Some(fate) = before {
+                let is_done = matches!(&response, Ok(response) if response.is_success());
+                // Why no matter: who was cancelled needs to know nothing.
+                let _ = fate.send(is_done);
+            }
+            response.map(|response| response.into_stream_result(prev, last))
+        }
     }
 
     /// Leaves out what is committed if the follower was told of something a moment ago, and will be again.
@@ -150,6 +108,45 @@ impl Pipeline {
             }
         }
     }
+
+    /// Takes along the request that waits, if one does, and how long it may still wait.
+    fn take_waiting(&mut self) -> (Instant, Option<oneshot::Sender<bool>>) {
+        if let Some(waiting) = self.waiting.take() {
+            let (fate, told) = oneshot::channel();
+            if waiting.taken.send(told).is_ok() {
+                return (waiting.until, Some(fate));
+            }
+        }
+        (Instant::now() + NEWS_WAIT_MAX, None)
+    }
+}
+
+type Response = Result<AppendEntriesResponse<Types>, RPCError<Types>>;
+
+/// A request without entries.
+struct Later {
+    peer: Peer,
+    request: AppendEntriesRequest<Types>,
+    until: Instant,
+    is_taken: oneshot::Receiver<Fate>,
+}
+
+impl Later {
+    async fn wait(self) -> Response {
+        let is_answered = tokio::select! {
+            biased;
+            taken = self.is_taken => match taken {
+                // Invariant: who has what a later request follows on has what this one did.
+                Ok(fate) => fate.await.unwrap_or(false),
+                Err(_) => false,
+            },
+            () = sleep_until(self.until) => false,
+        };
+        if is_answered {
+            return Ok(AppendEntriesResponse::Success);
+        }
+        self.peer.append(self.request).await
+    }
 }
 
 #[cfg(test)]
@@ -158,21 +155,22 @@ mod tests {
 
     use api::peer::{BoxFuture, PeerError, PeerRequest, PeerResponse, PeerTransport};
     use bytes::Bytes;
-    use futures_util::{FutureExt, StreamExt, stream};
+    use futures_util::FutureExt;
     use mailbox::ShardId;
-    use openraft::raft::AppendEntriesResponse;
 
     use super::*;
     use crate::network::Network;
     use crate::raft::{Entry, LeaderId, LogId, Member, Payload, Proposal, Vote};
     use crate::wire;
 
-    /// Notes how many entries each request has, and what it says is committed.
+    /// Notes how many entries each request has, and what it says is committed; the n-th fails if it was
+    /// told so.
     #[derive(Clone, Default)]
     struct Follower {
         n_entries: Arc<Mutex<Vec<usize>>>,
         committed: Arc<Mutex<Vec<u64>>>,
         patience: Arc<Mutex<Vec<Duration>>>,
+        fails: Option<usize>,
     }
 
     impl PeerTransport for Follower {
@@ -186,6 +184,9 @@ mod tests {
             n_entries.push(append.entries.len());
             let commit = append.leader_commit.map_or(0, |log_id| log_id.index);
             self.committed.lock().unwrap().push(commit);
+            if self.fails == Some(n_entries.len()) {
+                return std::future::ready(Err(PeerError::Deadline)).boxed();
+            }
             let meta = wire::put_append_response(&AppendEntriesResponse::Success);
             std::future::ready(Ok(PeerResponse { meta, bodies: Vec::new() })).boxed()
         }
@@ -220,10 +221,6 @@ mod tests {
         Pipeline::new(network.peer(2, &Member::default()))
     }
 
-    fn index(answer: AppendResult) -> Option<u64> {
-        Some(answer.ok()?.ok()??.index)
-    }
-
     /// What each request is told, in their order: the log id up to which the follower is.
     async fn told(
         pipeline: &mut Pipeline,
@@ -232,71 +229,33 @@ mod tests {
         let answers: Vec<_> =
             requests.into_iter().map(|request| pipeline.append(request)).collect();
         let answers = futures_util::future::join_all(answers).await;
+        let index = |answer: AppendResult| Some(answer.ok()?.ok()??.index);
         answers.into_iter().map(index).collect()
-    }
-
-    /// The same of those that are sent.
-    async fn sent(
-        follower: &Follower,
-        requests: Vec<AppendEntriesRequest<Types>>,
-    ) -> Vec<Option<u64>> {
-        let requests: Vec<_> = Sparing::new(stream::iter(requests)).collect().await;
-        told(&mut pipeline(follower), requests).await
     }
 
     #[tokio::test]
     async fn news_travel_with_the_next_entries() {
         let follower = Follower::default();
+        let mut pipeline = pipeline(&follower);
         let requests = vec![
             request(4, true, 4),
             request(5, false, 5),
             request(5, false, 5),
             request(5, true, 5),
         ];
-        assert_eq!(sent(&follower, requests).await, [Some(5), Some(6)]);
+        assert_eq!(told(&mut pipeline, requests).await, [Some(5), Some(5), Some(5), Some(6)]);
         assert_eq!(*follower.n_entries.lock().unwrap(), [1, 1]);
     }
 
     #[tokio::test]
     async fn news_alone_are_sent_a_little_later_and_the_first_request_at_once() {
-        let all = [4, 5, 6].map(|commit| request(6, false, commit));
-        let mut requests = Sparing::new(stream::iter(all).chain(stream::pending()));
-        assert!(requests.next().now_or_never().flatten().is_some());
+        let follower = Follower::default();
+        let mut pipeline = pipeline(&follower);
+        assert_eq!(told(&mut pipeline, vec![request(4, false, 4)]).await, [Some(4)]);
         let begun = Instant::now();
-        let news = requests.next().await.unwrap();
+        assert_eq!(told(&mut pipeline, vec![request(4, false, 4)]).await, [Some(4)]);
         assert!(begun.elapsed() >= NEWS_WAIT_MAX);
-        assert_eq!(news.leader_commit, Some(log_id(6)), "the last ones tell all");
-        assert!(requests.next().now_or_never().is_none(), "they are sent once");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn news_wait_anew_after_entries_took_some_along() {
-        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
-        let receiver = tokio_stream::wrappers::UnboundedReceiverStream::new(receiver);
-        let mut requests = Sparing::new(receiver);
-        for request in [request(4, true, 4), request(5, false, 5)] {
-            sender.send(request).unwrap();
-        }
-        assert!(requests.next().now_or_never().flatten().is_some());
-        assert!(requests.next().now_or_never().is_none());
-        tokio::time::advance(NEWS_WAIT_MAX / 2).await;
-        for request in [request(5, true, 5), request(6, false, 6)] {
-            sender.send(request).unwrap();
-        }
-        let begun = Instant::now();
-        assert_eq!(requests.next().await.unwrap().entries.len(), 1);
-        assert_eq!(begun.elapsed(), Duration::ZERO);
-        assert_eq!(requests.next().await.unwrap().entries.len(), 0);
-        assert!(begun.elapsed() >= NEWS_WAIT_MAX);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn news_that_wait_when_there_are_no_more_requests_are_sent_at_once() {
-        let (follower, begun) = (Follower::default(), Instant::now());
-        let requests = vec![request(4, true, 4), request(5, false, 5)];
-        assert_eq!(sent(&follower, requests).await, [Some(5), Some(5)]);
-        assert_eq!(*follower.n_entries.lock().unwrap(), [1, 0]);
-        assert_eq!(begun.elapsed(), Duration::ZERO);
+        assert_eq!(*follower.n_entries.lock().unwrap(), [0, 0]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -339,5 +298,14 @@ mod tests {
         let mut pipeline = pipeline(&follower);
         told(&mut pipeline, vec![request(4, true, 4), request(5, true, 6)]).await;
         assert_eq!(*follower.committed.lock().unwrap(), [4, 6]);
+    }
+
+    #[tokio::test]
+    async fn news_are_sent_themselves_when_the_entries_they_waited_for_fail() {
+        let follower = Follower { fails: Some(2), ..Follower::default() };
+        let mut pipeline = pipeline(&follower);
+        let requests = vec![request(4, true, 4), request(5, false, 5), request(5, true, 5)];
+        assert_eq!(told(&mut pipeline, requests).await, [Some(5), Some(5), None]);
+        assert_eq!(*follower.n_entries.lock().unwrap(), [1, 1, 0]);
     }
 }
