@@ -46,8 +46,11 @@ impl Bug {
     /// The promises it breaks, one of which has to be named.
     pub fn breaks(self) -> &'static [&'static str] {
         match self {
-            // Why the last: a journal that misses what it said was synced refuses to start.
-            Self::AckBeforeSync => &["NothingLost", "ReadsAreCurrent", "a process ended"],
+            // Why the last two: a journal that misses some of what it said was synced refuses to start, and a
+            // disk that misses all of it is told to be an older copy of itself.
+            Self::AckBeforeSync => {
+                &["NothingLost", "ReadsAreCurrent", "a process ended", "a disk looks old"]
+            }
             Self::SkipChecksum => &["BytesEqual"],
             Self::ReuseUid => &["NumbersAscend"],
             Self::NonAtomicMove => &["MoveIsAtomic"],
