@@ -263,7 +263,10 @@ mod tests {
 
         fn is_noted(&self, key: &[u8]) -> bool {
             let taken = self.under_way.as_ref().map(|(taken, _)| taken);
-            [Some(&self.dirty), taken].into_iter().flatten().any(|of| of.keys().any(|noted| noted == key))
+            [Some(&self.dirty), taken]
+                .into_iter()
+                .flatten()
+                .any(|of| of.keys().any(|noted| noted == key))
         }
     }
 

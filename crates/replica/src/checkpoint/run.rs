@@ -17,7 +17,8 @@ impl Run {
         keys.dedup();
         let (mut packed, mut before) = (Vec::new(), &[][..]);
         for key in &keys {
-            let n_shared = before.iter().zip(key).take(SHARED_MAX).take_while(|(a, b)| a == b).count();
+            let n_shared =
+                before.iter().zip(key).take(SHARED_MAX).take_while(|(a, b)| a == b).count();
             let own = &key[n_shared..];
             packed.push(n_shared as u8);
             if own.len() < usize::from(IS_LONG) {
@@ -107,7 +108,8 @@ mod tests {
 
     #[test]
     fn keys_may_be_long_and_share_much() {
-        let keys: Vec<Vec<u8>> = [0, 1, 254, 255, 256, 300, 70_000].map(|len| vec![b'a'; len]).to_vec();
+        let keys: Vec<Vec<u8>> =
+            [0, 1, 254, 255, 256, 300, 70_000].map(|len| vec![b'a'; len]).to_vec();
         assert!(Run::new(keys.clone()).keys().eq(keys));
     }
 
