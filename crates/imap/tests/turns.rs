@@ -48,3 +48,19 @@ fn a_list_that_finds_nothing_lets_others_have_their_turn() {
         assert_eq!((said.as_str(), n_turns), ("b OK done\r\n", wanted), "{list}");
     }
 }
+
+#[test]
+fn names_above_one_that_is_subscribed_are_not_compared_in_one_go() {
+    let mut store = Store::new();
+    // As many levels as there may be, and no mailbox.
+    let name = MailboxName::parse(&["b".repeat(250).as_str(); 32].join("/"), '/').unwrap();
+    let subscribe = Subscribe { account: ACCOUNT, name, on: true };
+    assert_eq!(store.apply(Command::Subscribe(subscribe), &[]), Outcome::Done);
+    let mut client = Client::new(config());
+    client.say(&mut store, b"a LOGIN ann@example.test secret\r\n");
+    let line = format!("b LIST (SUBSCRIBED RECURSIVEMATCH) \"\" {}\r\n", "*a".repeat(255));
+    let (said, n_turns) = say(&mut client, &mut store, line.as_bytes());
+    assert_eq!(said, "b OK done\r\n");
+    // All of them have 132,496 characters, which are compared with 511: sixteen times as much as at once.
+    assert!(n_turns >= 8, "{n_turns}");
+}

@@ -33,8 +33,10 @@ struct Left {
     infos: std::vec::IntoIter<MailboxInfo>,
     /// Subscribed names without a mailbox, in order.
     names: std::vec::IntoIter<MailboxName>,
-    /// The last of them that was told.
+    /// The last of them that was told, or is being told.
     before: Option<MailboxName>,
+    /// What is left of that: it and names above it, of which it may have dozens.
+    with_above: std::vec::IntoIter<MailboxName>,
     /// Names of mailboxes, where names above others are wanted.
     known: BTreeSet<MailboxName>,
     /// Of those that match, which may not get a line of their own: still to be looked at.
@@ -114,7 +116,8 @@ impl Asked {
         let known = known.collect();
         let unlisted: Vec<_> = matches.all.iter().filter(|_| is_recursive).cloned().collect();
         let (infos, names) = (infos.into_iter(), names.into_iter());
-        Left { infos, names, before: None, known, unlisted: unlisted.into_iter(), matches }
+        let (unlisted, with_above) = (unlisted.into_iter(), Vec::new().into_iter());
+        Left { infos, names, before: None, with_above, known, unlisted, matches }
     }
 
     fn matches(&self, infos: &[MailboxInfo], names: &[MailboxName]) -> Matches {
@@ -262,19 +265,20 @@ impl Listing {
                 return Next::Yield;
             }
         }
-        for name in left.names.by_ref() {
-            for name in asked.with_names_above(&name, left.before.as_ref(), &left.known) {
+        loop {
+            for name in left.with_above.by_ref() {
                 asked.tell_name(cx, &name, &left.matches);
+                if cx.out.is_full() {
+                    return Next::More;
+                }
+                if asked.patterns.need_rest() {
+                    return Next::Yield;
+                }
             }
-            left.before = Some(name);
-            if cx.out.is_full() {
-                return Next::More;
-            }
-            if asked.patterns.need_rest() {
-                return Next::Yield;
-            }
+            let Some(name) = left.names.next() else { return Next::Done(Ending::ok("done")) };
+            let names = asked.with_names_above(&name, left.before.as_ref(), &left.known);
+            (left.with_above, left.before) = (names.into_iter(), Some(name));
         }
-        Next::Done(Ending::ok("done"))
     }
 }
 
