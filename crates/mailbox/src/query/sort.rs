@@ -22,7 +22,7 @@ pub const SORTED_MAX: usize = 200_000;
 pub(super) const GATHERED_BYTES_MAX: usize = 400 * 1024 * 1024;
 
 /// Comparisons from one pause to the next: well below a millisecond.
-const COMPARED_AT_ONCE: usize = 4096;
+pub(super) const COMPARED_AT_ONCE: usize = 4096;
 
 /// How many of them are left.
 pub(super) struct Room(pub(super) usize);
