@@ -163,6 +163,27 @@ impl Core {
         others.map(|(id, member)| self.network.peer(*id, member)).collect()
     }
 
+    /// Whether nobody else votes.
+    pub fn is_only_voter(&self) -> bool {
+        let voters = self.status().voters;
+        voters.len() == 1 && voters.contains_key(&self.claim.replica)
+    }
+
+    /// Whether a peer says that no body is missing there.
+    pub async fn has_whole_peer(&self) -> bool {
+        let mut meta = 0_u64.to_be_bytes().to_vec();
+        // Why the last digest: which bodies there are is not asked.
+        meta.extend([u8::MAX; 32]);
+        let meta = Bytes::from(meta);
+        for peer in self.peers() {
+            let asked = peer.call(kind::CHUNK_LIST, meta.clone(), Vec::new(), peer.patience());
+            if asked.await.is_ok_and(|list| list.meta.first() == Some(&1)) {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Chunks of a peer, verified; those it does not have are left out.
     pub async fn fetch(
         &self,

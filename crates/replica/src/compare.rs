@@ -114,8 +114,16 @@ impl Core {
             differing.iter().filter(is_same).count()
         };
         if differing.iter().any(|one| same(one) * 2 > n_members) {
-            self.doubt_rows();
+            self.doubt_own_rows().await;
         }
+    }
+
+    /// The rows of this replica, which leads, are wrong.
+    pub async fn doubt_own_rows(&self) {
+        // Why asked: who may lack bodies does not lead, and gets them only from one that lacks none. If all
+        // waited for each other, nobody would ever lead again.
+        let has_whole_peer = self.has_whole_peer().await;
+        self.doubt_rows(has_whole_peer);
     }
 
     /// Answers with this replica's digest after the newest entry both know one of.
@@ -141,13 +149,14 @@ impl Core {
         if ours.get(&told.0) != Some(&told.1) {
             return Err(refused("not the rows that are here now"));
         }
-        self.doubt_rows();
+        // Why: who asks leads, and so lacks none.
+        self.doubt_rows(true);
         Ok(Bytes::new())
     }
 
     /// These rows are wrong: they are built anew from checkpoint and log, and if that did not help,
     /// nothing here is trusted.
-    fn doubt_rows(&self) {
+    fn doubt_rows(&self, has_whole_peer: bool) {
         let (shard, replica) = (self.network.shard, self.claim.replica);
         let disk = &self.claim.disk;
         if disk.count_doubt(replica) > 1 {
@@ -157,9 +166,12 @@ impl Core {
         }
         tracing::error!(%shard, replica, "rows differ from a majority's: index is built anew");
         disk.found_bad_index(replica);
-        // Why: garbage collection asked these rows which bodies are needed. Why not alone: who may lack some
-        // does not lead, and nobody else could.
-        if self.status().voters.len() > 1
+        // Order: before the mark, or whoever fills up these rows may take it away.
+        self.rows_go();
+        // Why: garbage collection asked these rows which bodies are needed. Why not the only voter: who may
+        // lack some does not lead, and nobody else could.
+        if has_whole_peer
+            && !self.is_only_voter()
             && let Err(error) = self.applying.local.mark(Mark::Incomplete)
         {
             tracing::error!(%shard, replica, %error, "cannot be marked as incomplete");

@@ -77,8 +77,8 @@ pub(crate) struct Care {
     received_bytes: AtomicU64,
 }
 
-/// Snapshots that came, and those being installed: what was filled up before one is there says
-/// nothing about its bodies.
+/// Snapshots that came, or rows that are to be built anew, and snapshots being installed: what was filled up
+/// before one is there says nothing about its bodies.
 #[derive(Default)]
 struct Snapshots {
     n_begun: u64,
@@ -383,6 +383,11 @@ impl Core {
         self.raft.runtime_config().elect(false);
         drop(snapshots);
         Installing(self.clone())
+    }
+
+    /// The rows there are go: what was found out about their bodies says nothing about those that come.
+    pub fn rows_go(&self) {
+        self.care.snapshots().n_begun += 1;
     }
 
     /// Whether a snapshot is being installed.

@@ -386,17 +386,59 @@ async fn whose_rows_were_wrong_is_incomplete_until_all_bodies_are_looked_for() {
     let is_told = || core.status().voters.len() == 2 && core.status().applied > 0;
     until(is_told, "it knows its peer").await;
     let local = core.applying.local.clone();
+    assert!(!local.is_marked(Mark::Incomplete));
+    doubt(&core);
+    assert!(local.is_marked(Mark::Incomplete), "what was collected is not known");
+    drop(core);
+    until(|| !local.is_marked(Mark::Incomplete), "it is whole again").await;
+}
+
+/// A majority holds other rows.
+fn doubt(core: &Core) {
     let applied = core.applying.store().applied();
     core.applying.samples.note(applied.log_id, applied.digest);
     let digest = mailbox::codec::encode(&applied.digest);
     let mut told = applied.log_id.unwrap().index.to_be_bytes().to_vec();
     told.push(digest.len() as u8);
     told.extend(digest);
-    assert!(!local.is_marked(Mark::Incomplete));
     core.serve_rebuild(told.into()).unwrap();
-    assert!(local.is_marked(Mark::Incomplete), "what was collected is not known");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_learner_whose_rows_were_wrong_is_incomplete_too() {
+    let (line, dir) = (Arc::<Line>::default(), tempfile::tempdir().unwrap());
+    let (leader, member) = start(&line, dir.path(), 1).await;
+    leader.initialize(BTreeMap::from([(1, member)])).await.unwrap();
+    until(|| leader.status().role == Role::Leader, "a leader").await;
+    let (learner, member) = start(&line, dir.path(), 2).await;
+    leader.add_learner(2, member).await.unwrap();
+    let core = learner.core().unwrap();
+    let is_told = || core.status().learners.len() == 1 && core.status().applied > 0;
+    until(is_told, "it knows its leader").await;
+    let local = core.applying.local.clone();
+    doubt(&core);
+    assert!(local.is_marked(Mark::Incomplete), "it may be about to vote");
     drop(core);
     until(|| !local.is_marked(Mark::Incomplete), "it is whole again").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leads_on_wrong_rows_waits_for_bodies_only_if_somebody_has_all() {
+    let (line, dir) = (Arc::<Line>::default(), tempfile::tempdir().unwrap());
+    let (leader, other) = two(&line, dir.path()).await;
+    let core = leader.core().unwrap();
+    until(|| core.status().voters.len() == 2, "it knows its peer").await;
+    assert!(core.has_whole_peer().await);
+    let installing = other.core().unwrap().installing();
+    assert!(!core.has_whole_peer().await);
+    let local = core.applying.local.clone();
+    core.doubt_own_rows().await;
+    assert!(!local.is_marked(Mark::Incomplete), "each would wait for the other one");
+    let before = Arc::downgrade(&core);
+    drop(core);
+    let leads = || before.strong_count() == 0 && leader.status().role == Role::Leader;
+    until(leads, "it leads again").await;
+    drop(installing);
 }
 
 #[tokio::test(flavor = "multi_thread")]
