@@ -315,7 +315,8 @@ impl Core {
                 Ok((false, _)) | Err(Unfilled::Peer) => {}
             }
         }
-        false
+        // Why: nobody else could lead, and what nobody gives it need not wait for.
+        self.is_only_voter()
     }
 
     /// Whether nothing is missing any more that this peer could give, and how many chunks came.

@@ -405,6 +405,23 @@ fn doubt(core: &Core) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_votes_alone_waits_for_no_bodies() {
+    let (line, dir) = (Arc::<Line>::default(), tempfile::tempdir().unwrap());
+    let (alone, member) = start(&line, dir.path(), 1).await;
+    alone.initialize(BTreeMap::from([(1, member)])).await.unwrap();
+    until(|| alone.status().role == Role::Leader, "a leader").await;
+    let core = alone.core().unwrap();
+    let local = core.applying.local.clone();
+    local.mark(Mark::Incomplete).unwrap();
+    core.applying.store().give_up();
+    let before = Arc::downgrade(&core);
+    drop(core);
+    let leads = || before.strong_count() == 0 && alone.status().role == Role::Leader;
+    until(leads, "it leads again").await;
+    assert!(!local.is_marked(Mark::Incomplete));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_learner_whose_rows_were_wrong_is_incomplete_too() {
     let (line, dir) = (Arc::<Line>::default(), tempfile::tempdir().unwrap());
     let (leader, member) = start(&line, dir.path(), 1).await;
