@@ -23,6 +23,8 @@ pub(crate) struct Receiving {
     parts: Vec<(PathBuf, u64)>,
     /// What is to be sent of them.
     missing_bytes: u64,
+    /// There was no room for that, and it was said.
+    is_refused: bool,
     /// Files that were here did not verify: all are to be sent.
     is_own_doubted: bool,
 }
@@ -156,6 +158,9 @@ fn take_own(path: &Path, len: u64) -> u64 {
     if is_taken { len } else { 0 }
 }
 
+/// What a leader is told; it offers the snapshot again.
+const NO_ROOM: &str = "there is no room for the snapshot";
+
 /// A snapshot is offered. Why aside: files of one that broke off are looked for.
 pub(crate) async fn begin(core: &Core, meta: Bytes) -> Result<Bytes, PeerError> {
     let mut receiving = core.receiving.clone().lock_owned().await;
@@ -164,10 +169,17 @@ pub(crate) async fn begin(core: &Core, meta: Bytes) -> Result<Bytes, PeerError> 
         return Err(refused("a snapshot is being installed"));
     }
     let (dir, disk) = (incoming(core), core.claim.disk.clone());
+    let (shard, replica) = (core.network.shard, core.claim.replica);
     let begin = move || {
         let have = receiving.begin(&dir, meta)?;
-        let has_room = disk.has_room_for_snapshot(receiving.missing_bytes);
-        if has_room { Ok(have) } else { Err(refused("there is no room for the snapshot")) }
+        let n_bytes = receiving.missing_bytes;
+        let has_room = disk.has_room_for_snapshot(n_bytes);
+        // Why only once: it is offered again and again.
+        if !has_room && !receiving.is_refused {
+            tracing::warn!(%shard, replica, n_bytes, "no room for a snapshot, it is refused");
+        }
+        receiving.is_refused = !has_room;
+        if has_room { Ok(have) } else { Err(refused(NO_ROOM)) }
     };
     core.claim.disk.blocking().run(begin).await.map_err(refused)?
 }
@@ -180,7 +192,15 @@ pub(crate) async fn piece(
 ) -> Result<Bytes, PeerError> {
     core.care.received(bodies.iter().map(Bytes::len).sum());
     let mut receiving = core.receiving.clone().lock_owned().await;
-    let take = move || receiving.piece(meta, &bodies);
+    let disk = core.claim.disk.clone();
+    let take = move || {
+        // Why again: others take room meanwhile, snapshots of other replicas among them.
+        let n_bytes: usize = bodies.iter().map(Bytes::len).sum();
+        if !disk.has_room_for_snapshot(n_bytes as u64) {
+            return Err(refused(NO_ROOM));
+        }
+        receiving.piece(meta, &bodies)
+    };
     core.claim.disk.blocking().run(take).await.map_err(refused)?
 }
 

@@ -104,6 +104,9 @@ impl Disk {
     /// Whether so much of a snapshot may come from a peer. Why not the last of what there is: all indexes
     /// here would find none, and replicas stop whose rows wait too long for theirs.
     pub(crate) fn has_room_for_snapshot(&self, bytes: u64) -> bool {
+        if self.pretends_full.load(Ordering::Relaxed) {
+            return false;
+        }
         let is_elsewhere = self.options.storage.is_some();
         is_elsewhere || self.free_bytes() > bytes.saturating_add(INDEX_ROOM_BYTES)
     }

@@ -357,6 +357,22 @@ async fn who_follows_on_a_full_disk_refuses_bodies_and_goes_on_when_there_is_spa
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_is_on_its_way_stops_when_others_took_the_room() {
+    let (line, dir) = (Arc::<Line>::default(), tempfile::tempdir().unwrap());
+    let (replica, _) = start(&line, dir.path(), 1).await;
+    let core = replica.core().unwrap();
+    let take = async || {
+        let (first, octets) = (Bytes::from_static(&[0; 12]), Bytes::from_static(b"octets"));
+        receive::piece(&core, first, vec![octets]).await.unwrap_err().to_string()
+    };
+    let told = take().await;
+    assert!(told.contains("no such file"), "{told}");
+    core.claim.disk.pretend_full(true);
+    let told = take().await;
+    assert!(told.contains("no room"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rows_that_were_given_up_do_not_tell_which_bodies_are_dead() {
     let (line, dir) = (Arc::<Line>::default(), tempfile::tempdir().unwrap());
     let (alone, _) = start(&line, dir.path(), 1).await;
