@@ -111,8 +111,8 @@ struct State {
     /// Snapshots are taken over for them, whether their cores still run or not. Why not a set: one that
     /// comes too late is there for a moment beside the next core's.
     installing: Vec<u64>,
-    /// How often that began or ended.
-    n_installing: u64,
+    /// How often that began or ended, or rows were found to be wrong.
+    n_rows_changed: u64,
     /// How often a replica's rows were found to be other than those of its peers.
     doubted: BTreeMap<u64, u32>,
     /// Replicas whose indexes could not be read, or written to.
@@ -159,7 +159,7 @@ impl Drop for Installation {
         let at = state.installing.iter().position(|replica| *replica == self.replica);
         if let Some(at) = at {
             state.installing.swap_remove(at);
-            state.n_installing += 1;
+            state.n_rows_changed += 1;
         }
     }
 }
@@ -468,7 +468,7 @@ impl Disk {
         {
             let mut state = self.lock();
             state.installing.push(replica);
-            state.n_installing += 1;
+            state.n_rows_changed += 1;
         }
         Installation { disk: self.clone(), replica }
     }
@@ -507,6 +507,7 @@ impl Disk {
     /// Counts that a replica's rows differ from those of its peers.
     pub(crate) fn count_doubt(&self, replica: u64) -> u32 {
         let mut state = self.lock();
+        state.n_rows_changed += 1;
         let count = state.doubted.entry(replica).or_default();
         *count += 1;
         *count

@@ -64,8 +64,9 @@ impl Disk {
             }
         };
         // Why: a snapshot's rows may need what those before it did not, and its index finds bodies where
-        // they are. With one that was deleted behind that the replica would count as whole without it.
-        let epoch = || self.lock().n_installing;
+        // they are. With one that was deleted behind that the replica would count as whole without it. So
+        // may those that come in the place of wrong ones.
+        let epoch = || self.lock().n_rows_changed;
         let collected = self.journal().collect_in(&is_live, &moved, &epoch)?;
         for at in &collected.damaged {
             self.found_damage(at.pointer.segment, at.pointer.offset);
