@@ -34,6 +34,9 @@ const SLOW_DISK: Duration = Duration::from_millis(3);
 /// Unless the others take so much longer than that sync, numerator and denominator: then it is mostly cores
 /// that are short, and what gathers leaves more of them. With cores to spare, over a short way, it is 1.3.
 const BUSY: (u32, u32) = (5, 3);
+/// But not more than so many times as long: then it is the way to them, or their disks are slower than this
+/// one, and the last follower may be who makes the majority. With full cores it is two.
+const FAR: u32 = 3;
 /// How much one answer counts for how long the others take.
 const SMOOTHING: u64 = 8;
 /// For how long nothing gathers after leadership was offered to another. As long as a node that goes
@@ -132,7 +135,7 @@ impl Followers {
             return;
         }
         let mostly = self.smooth(took);
-        let is_busy = mostly * BUSY.1 >= own_sync * BUSY.0;
+        let is_busy = mostly * BUSY.1 >= own_sync * BUSY.0 && mostly <= own_sync * FAR;
         let is_slow = took >= SLOW || (own_sync >= SLOW_DISK && !is_busy);
         self.is_slow.store(is_slow, Ordering::Relaxed);
     }
@@ -290,6 +293,8 @@ mod tests {
         assert_eq!(n_at_once(paced(&followers, 3, &[100; 4])), 1);
         (0..SMOOTHING * 2).for_each(|_| synced(SLOW_DISK * 4 / 3));
         assert_eq!(n_at_once(paced(&followers, 3, &[100; 4])), 4);
+        (0..SMOOTHING * 4).for_each(|_| synced(SLOW_DISK * (FAR + 2)));
+        assert_eq!(n_at_once(paced(&followers, 3, &[100; 4])), 4, "its disk is slower");
     }
 
     #[tokio::test]
