@@ -1,6 +1,7 @@
 //! One disk of a node: its journal, and beside it the indexes and checkpoints of its replicas.
 
 mod collecting;
+mod doubts;
 mod space;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -502,25 +503,6 @@ impl Disk {
     /// The replicas that run here now. Why weak: who stopped cannot be begun anew as long as it is held.
     pub(crate) fn cores(&self) -> Vec<Weak<Core>> {
         self.lock().cores.values().cloned().collect()
-    }
-
-    /// Counts that a replica's rows differ from those of its peers.
-    pub(crate) fn count_doubt(&self, replica: u64) -> u32 {
-        let mut state = self.lock();
-        state.n_rows_changed += 1;
-        let count = state.doubted.entry(replica).or_default();
-        *count += 1;
-        *count
-    }
-
-    /// A replica's index could not be read, or written to.
-    pub(crate) fn index_failed(&self, replica: u64) {
-        self.lock().failed_indexes.insert(replica);
-    }
-
-    /// Whether that was so since it was asked last.
-    pub(crate) fn did_index_fail(&self, replica: u64) -> bool {
-        self.lock().failed_indexes.remove(&replica)
     }
 
     /// The rate at which bodies may come from peers.

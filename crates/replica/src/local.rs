@@ -168,13 +168,14 @@ impl Local {
                 if !store.verify(&mut visit).map_err(bad)? {
                     return Err(Distrust::Damaged("it misses its digest".into()));
                 }
-                if self.disk.did_index_fail(self.replica) {
+                if self.disk.has_index_failed(self.replica) {
                     // Why only then: it is as much again to read, and what is damaged there is found when it
                     // is wanted. Trusted once more, it would fail at the same place again and again.
                     let mut visit = || {
                         seen.fetch_add(1, Ordering::Relaxed);
                     };
                     store.verify_places(&mut visit).map_err(bad)?;
+                    self.disk.index_is_whole(self.replica);
                 }
                 comparison.finish().ok()
             }
@@ -239,7 +240,26 @@ impl Local {
         let old = generations(&dir);
         let path = dir.join(old.last().map_or(1, |newest| newest + 1).to_string());
         std::fs::create_dir_all(&dir)?;
-        let index = self.open_index(&path).map_err(io::Error::other)?;
+        let store = self.load_into(&path, checkpoint).inspect_err(|_| {
+            // Why: where the disk is full it would keep the room that the next one needs. Why the result is
+            // dropped: what stays is not trusted, and goes when one is there.
+            drop(std::fs::remove_dir_all(&path));
+        })?;
+        self.disk.index_is_whole(self.replica);
+        for generation in old {
+            // Why the result is dropped: a directory that stays only takes space, and goes at the
+            // next start.
+            drop(std::fs::remove_dir_all(dir.join(generation.to_string())));
+            let index = dir.join(generation.to_string());
+            drop(std::fs::remove_file(clean_path(&index)));
+            drop(std::fs::remove_file(doubt_path(&index)));
+            drop(std::fs::remove_file(briefs_path(&index)));
+        }
+        Ok(store)
+    }
+
+    fn load_into(&self, path: &Path, checkpoint: Option<&Checkpoint>) -> io::Result<Arc<Store>> {
+        let index = self.open_index(path).map_err(io::Error::other)?;
         let store = Store::open(index, self.replica, self.disk.briefs());
         let store = store.map_err(io::Error::other)?;
         if let Some(checkpoint) = checkpoint {
@@ -260,17 +280,8 @@ impl Local {
         let applied = checkpoint.map_or(Applied::default(), |found| found.applied().clone());
         store.commit(Changed::default(), &[], applied).map_err(io::Error::other)?;
         store.settle().map_err(io::Error::other)?;
-        drop(std::fs::remove_file(briefs_path(&path)));
-        store.keep_briefs_in(&briefs_path(&path));
-        for generation in old {
-            // Why the result is dropped: a directory that stays only takes space, and goes at the
-            // next start.
-            drop(std::fs::remove_dir_all(dir.join(generation.to_string())));
-            let index = dir.join(generation.to_string());
-            drop(std::fs::remove_file(clean_path(&index)));
-            drop(std::fs::remove_file(doubt_path(&index)));
-            drop(std::fs::remove_file(briefs_path(&index)));
-        }
+        drop(std::fs::remove_file(briefs_path(path)));
+        store.keep_briefs_in(&briefs_path(path));
         Ok(store)
     }
 
@@ -587,6 +598,23 @@ mod tests {
         local.disk.index_failed(0);
         drop(local.open(&claim.log).await.unwrap());
         assert_eq!(newest(), Some(2), "it is built anew");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_index_that_could_not_be_built_takes_no_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let (local, claim) = local(dir.path()).await;
+        let (store, checkpoints) = local.open(&claim.log).await.unwrap();
+        let checkpoint = checkpoints.build(|| store.clone()).await.unwrap();
+        for file in std::fs::read_dir(local.disk.checkpoint_dir(0)).unwrap() {
+            std::fs::write(file.unwrap().path(), b"rotten").unwrap();
+        }
+        local.disk.index_failed(0);
+        assert!(local.load(Some(&checkpoint)).is_err());
+        assert_eq!(generations(&local.disk.index_dir(0)), [1]);
+        assert!(local.disk.has_index_failed(0), "the one before is looked at as closely again");
+        local.load(None).unwrap();
+        assert!(!local.disk.has_index_failed(0));
     }
 
     #[tokio::test(start_paused = true)]
