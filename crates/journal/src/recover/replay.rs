@@ -240,7 +240,11 @@ impl RecoveredReplica {
 
     /// Entries from here on are gone, and with them what damage did to them before.
     fn cut(&mut self, from: u64) {
-        self.entries.split_off(&from);
+        // Why it is asked: mostly nothing is there, and to split that off took a sixth of the time in which a
+        // journal is read.
+        if self.entries.last_key_value().is_some_and(|(last, _)| *last >= from) {
+            self.entries.split_off(&from);
+        }
         self.lost_upto = self.lost_upto.min(from.checked_sub(1));
     }
 
