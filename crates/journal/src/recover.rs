@@ -297,8 +297,8 @@ impl Past {
     }
 
     /// The segment that the newest one was about to take the place of when a crash came. Where no log needs
-    /// anything before the newest one it is not among those that are replayed, but goes all the same: it has no
-    /// footer, which scrub would take for damage.
+    /// anything before the newest one it is not among those that are replayed, but goes all the same: it has
+    /// no footer, which scrub would take for damage.
     fn end_idle_before(
         &mut self,
         files: &SegmentFiles<'_>,
