@@ -21,7 +21,9 @@ pub(crate) struct Maildrop {
     messages: Vec<Message>,
     /// Those that are not marked, and their octets.
     there: (usize, u64),
-    n_deleted: usize,
+    /// Places of those that are. Why: a client may say DELE and RSET hundreds of times at once, and there
+    /// may be a million other messages.
+    deleted: Vec<u32>,
     /// Chunk lists that were asked for ahead.
     bodies: BTreeMap<Uid, Body>,
 }
@@ -42,7 +44,7 @@ impl Maildrop {
             uid_validity,
             messages: Vec::new(),
             there: (0, 0),
-            n_deleted: 0,
+            deleted: Vec::new(),
             bodies: BTreeMap::new(),
         }
     }
@@ -118,19 +120,15 @@ impl Maildrop {
     pub(crate) fn delete(&mut self, number: u32) -> bool {
         let Some(size) = self.message(number).map(|message| message.size) else { return false };
         self.messages[number as usize - 1].is_deleted = true;
-        self.n_deleted += 1;
+        self.deleted.push(number - 1);
         self.there = (self.there.0 - 1, self.there.1 - size);
         true
     }
 
     /// RSET.
     pub(crate) fn undelete(&mut self) {
-        // Why not always: a client may say RSET thousands of times at once.
-        if self.n_deleted == 0 {
-            return;
-        }
-        self.n_deleted = 0;
-        for message in self.messages.iter_mut().filter(|message| message.is_deleted) {
+        for place in std::mem::take(&mut self.deleted) {
+            let message = &mut self.messages[place as usize];
             message.is_deleted = false;
             self.there = (self.there.0 + 1, self.there.1 + message.size);
         }
@@ -138,7 +136,7 @@ impl Maildrop {
 
     /// Messages with their numbers, from a number on, without deleted ones.
     pub(crate) fn listed(&self, from: u32) -> impl Iterator<Item = (u32, &Message)> {
-        let numbered = (1..).zip(&self.messages).skip(from as usize - 1);
+        let numbered = (from..).zip(self.messages.iter().skip(from as usize - 1));
         numbered.filter(|(_, message)| !message.is_deleted)
     }
 
@@ -174,7 +172,7 @@ impl Maildrop {
 
     /// Whether anything is marked.
     pub(crate) fn has_marked(&self) -> bool {
-        self.n_deleted > 0
+        !self.deleted.is_empty()
     }
 }
 
