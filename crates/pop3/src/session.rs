@@ -49,6 +49,8 @@ pub struct Session {
     doing: Doing,
     /// To be asked next; `doing` waits for its reply already.
     question: Option<Question>,
+    /// Others have their turn before more is done.
+    lets_others: bool,
 }
 
 /// What the session is in the middle of.
@@ -113,6 +115,7 @@ impl Session {
             n_bad: 0,
             doing: Doing::Commands,
             question: None,
+            lets_others: false,
         };
         let greeting = format!("+OK {} POP3", session.settings.hostname);
         session.say(&greeting);
@@ -181,6 +184,9 @@ impl Session {
                     if !listing.write(maildrop, &mut self.output) {
                         self.doing = Doing::Listing(listing);
                     }
+                    // Why: it looks at every message, and has nothing to say of those that are deleted.
+                    self.lets_others = true;
+                    return;
                 }
                 Doing::Sending(sending) => self.send_on(sending),
                 other => {
@@ -400,6 +406,9 @@ impl Engine for Session {
     }
 
     fn next_step(&mut self) -> Step {
+        if std::mem::take(&mut self.lets_others) {
+            return Step::Yield;
+        }
         if self.question.is_none() && !self.is_asking() {
             self.work();
         }

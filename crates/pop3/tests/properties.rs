@@ -99,6 +99,18 @@ fn a_session_whose_inbox_was_numbered_anew_ends_and_removes_nothing() {
     }
 }
 
+/// Each looks at all of the maildrop, and may have next to nothing to tell.
+#[test]
+fn after_each_listing_others_have_their_turn() {
+    let mut play = session();
+    play.receive(b"USER jo@example.test\r\nPASS pw\r\nDELE 1\r\nDELE 2\r\nDELE 3\r\n");
+    let (n_before, n_sent) = (play.n_turns, play.sent.len());
+    play.receive(b"LIST\r\nUIDL\r\nLIST\r\nNOOP\r\n");
+    let said = String::from_utf8_lossy(&play.sent[n_sent..]);
+    assert_eq!(said, "+OK\r\n.\r\n+OK\r\n.\r\n+OK\r\n.\r\n+OK\r\n");
+    assert_eq!(play.n_turns - n_before, 3);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 

@@ -28,6 +28,8 @@ pub struct Play {
     is_quiet: bool,
     /// The engine closed the connection.
     pub is_closed: bool,
+    /// How often others had their turn.
+    pub n_turns: usize,
     /// What happened, line by line.
     pub log: Vec<String>,
     /// All octets sent to the client.
@@ -46,6 +48,7 @@ impl Play {
             is_lost: false,
             is_quiet: false,
             is_closed: false,
+            n_turns: 0,
             log: Vec::new(),
             sent: Vec::new(),
         }
@@ -112,7 +115,7 @@ impl Play {
                     self.engine.reply(reply);
                 }
                 Step::Wait => return,
-                Step::Yield => {}
+                Step::Yield => self.n_turns += 1,
                 Step::StartTls => {
                     self.log.push("S: (TLS)".into());
                     self.engine.tls_started();
