@@ -11,7 +11,7 @@ mod places;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -107,6 +107,11 @@ pub async fn serve(
     services: Services,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
+    if let Ok(own) = listener.local_addr() {
+        // Why: a node that leads the meta group asks itself, under the name that others know it by, and may
+        // have been started while no name resolves.
+        NAMES.came_from(&identity.peer().name, connectable(own.ip()));
+    }
     let (stop, stopped) = watch::channel(false);
     let gate = services.drill.as_ref().map(|drill| drill.gate.clone());
     let passing = Passing::new(services.onward.clone(), identity.peer().name.clone());
@@ -143,6 +148,15 @@ pub async fn serve(
     // Why only now: there are calls on them as well.
     passing.abort();
     served.unwrap_or(Ok(())).map_err(io::Error::other)
+}
+
+/// Where this process reaches what it listens at.
+fn connectable(listens: IpAddr) -> IpAddr {
+    match listens {
+        IpAddr::V4(any) if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(any) if any.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        one => one,
+    }
 }
 
 /// Ends when the node shuts down.
